@@ -1,0 +1,197 @@
+# carillon: build, tests and gates. `make help` lists the targets.
+#
+# Objects go to $(O), never into the tree; two builds with different O do not disturb each other. Sources are found by
+# wildcard: a new .c in a known folder is built, a new tests/unit/<folder>/test_*.c is a test. Packages are installed by
+# tests/tools/deps.sh, called by the targets that need them; it does nothing when all is there.
+
+VERSION := 0.1.0
+
+O      ?= build
+CC     := $(if $(filter default,$(origin CC)),gcc,$(CC))
+CLANG  ?= clang-14
+WERROR ?= 1
+JOBS   ?= $(shell nproc)
+PREFIX ?= /usr/local
+CACHE  ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/carillon
+SANITIZE ?=
+FUZZ_SECONDS ?= 60
+
+export CARILLON_CACHE := $(CACHE)
+MAKEFLAGS += --no-print-directory
+.DELETE_ON_ERROR:
+.SECONDARY:
+.DEFAULT_GOAL := build
+
+# ---- flags ----------------------------------------------------------------------------------------------------------
+
+PKGS := libuv libcurl libmicrohttpd jansson yaml-0.1 libxxhash libcrypto libssl glib-2.0 libmariadb
+
+# Empty, so that a file's own `#define _GNU_SOURCE` is no redefinition.
+CPPFLAGS_ALL := -D_GNU_SOURCE= -DCARILLON_VERSION='"$(VERSION)"' -I. $(CPPFLAGS)
+WARN := -Wall -Wextra -Wshadow -Wformat=2 -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wswitch-enum \
+        $(if $(filter 1,$(WERROR)),-Werror)
+CFLAGS  ?= -O2 -g
+CFLAGS_ALL = -std=gnu11 $(CFLAGS) $(WARN) -fno-common -fno-omit-frame-pointer -ffunction-sections -pthread $(SAN_CFLAGS)
+LDFLAGS_ALL = -pthread -Wl,--gc-sections -Wl,--as-needed $(SAN_CFLAGS) $(LDFLAGS)
+SAN_CFLAGS = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all)
+# The program itself is linked hardened; sanitizers bring their own checks and fight with fortify.
+CFLAGS_REL = $(if $(SANITIZE),,-fstack-protector-strong -D_FORTIFY_SOURCE=2)
+
+# pkg-config's answers, kept in a file: making that file is what installs the build packages. The libraries' headers are
+# system headers to us (-isystem), so their own conversions do not fail our build.
+NEEDS_NO_FLAGS := help clean format check-format check-size check-layers check-ban deps
+ifneq ($(filter-out $(NEEDS_NO_FLAGS),$(or $(MAKECMDGOALS),build)),)
+-include $(O)/flags.mk
+endif
+$(O)/flags.mk: tests/tools/deps.sh Makefile
+	@mkdir -p $(@D)
+	@tests/tools/deps.sh build
+	@{ echo "DEP_CFLAGS := $$(pkg-config --cflags $(PKGS) | sed 's/-I/-isystem /g')"; \
+	   echo "DEP_LIBS := $$(pkg-config --libs $(PKGS))"; } >$@.new && mv $@.new $@
+
+# Objects depend on this file, so a change of compiler or flags rebuilds them.
+$(O)/cflags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(CFLAGS_REL) $(DEP_CFLAGS)' | cmp -s - $@ || \
+	 echo '$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(CFLAGS_REL) $(DEP_CFLAGS)' >$@
+
+COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
+$(O)/commit: FORCE
+	@mkdir -p $(@D)
+	@echo '$(COMMIT)' | cmp -s - $@ || echo '$(COMMIT)' >$@
+
+# ---- sources: one static library a layer, lowest last ---------------------------------------------------------------
+
+LAYERS := agent callback consul store io core base
+
+SRC_base     := $(wildcard agent/base/*.c)
+SRC_core     := $(wildcard agent/core/*.c agent/core/*/*.c)
+SRC_io       := $(wildcard agent/io/*.c)
+SRC_store    := $(wildcard agent/store/*.c agent/store/*/*.c)
+SRC_consul   := $(wildcard consul/*.c)
+SRC_callback := $(wildcard callback/*.c)
+SRC_agent    := $(filter-out agent/main.c,$(wildcard agent/*.c agent/api/*.c agent/cli/*.c agent/ui/*.c))
+SRC_ALL      := $(foreach l,$(LAYERS),$(SRC_$l)) $(wildcard agent/main.c)
+
+# What a layer may link: itself and what lies under it; store, consul and callback never each other.
+UNDER_base     := base
+UNDER_core     := core base
+UNDER_io       := io core base
+UNDER_store    := store io core base
+UNDER_consul   := consul io core base
+UNDER_callback := callback io core base
+UNDER_agent    := $(LAYERS)
+LAYER_OF = $(if $(filter api cli ui,$1),agent,$1)
+
+# Release objects are $(O)/agent/...; those of the tests, with the fault hooks compiled in, are $(O)/t/agent/...
+libs = $(foreach l,$2,$1/lib$l.a)
+
+define layer_template
+$(O)/lib$1.a: $$(SRC_$1:%.c=$(O)/%.o)
+$(O)/t/lib$1.a: $$(SRC_$1:%.c=$(O)/t/%.o)
+endef
+$(foreach l,$(LAYERS),$(eval $(call layer_template,$l)))
+$(O)/t/libtest.a: $(patsubst %.c,$(O)/t/%.o,$(wildcard tests/lib/*.c))
+
+%.a:
+	@mkdir -p $(@D) && rm -f $@
+	@ar rcs $@ $(filter %.o,$^)
+
+$(O)/%.o: %.c $(O)/cflags
+	@mkdir -p $(@D)
+	@echo "  CC    $<"
+	@$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -Wconversion $(CFLAGS_REL) $(COMMIT_FLAG) $(DEP_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(O)/t/%.o: %.c $(O)/cflags
+	@mkdir -p $(@D)
+	@echo "  CC t  $<"
+	@$(CC) -DCARILLON_TEST $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(if $(filter tests/%,$<),,-Wconversion) $(COMMIT_FLAG) \
+	    $(DEP_CFLAGS) -MMD -MP -c -o $@ $<
+
+# Only a version.c knows the commit: the others need not be rebuilt after each one.
+VERSION_OBJS := $(patsubst %.c,$(O)/%.o,$(filter %/version.c,$(SRC_ALL))) \
+                $(patsubst %.c,$(O)/t/%.o,$(filter %/version.c,$(SRC_ALL)))
+$(VERSION_OBJS): COMMIT_FLAG = -DCARILLON_COMMIT='"$(COMMIT)"'
+$(VERSION_OBJS): $(O)/commit
+
+PROGRAM := $(if $(wildcard agent/main.c),$(O)/carillon)
+
+$(O)/carillon: $(O)/agent/main.o $(call libs,$(O),$(LAYERS))
+	@echo "  LINK  $@"
+	@$(CC) $(LDFLAGS_ALL) -o $@ $^ $(DEP_LIBS) -lm
+
+.PHONY: build
+build: $(PROGRAM) $(call libs,$(O),$(LAYERS)) ## build the program $(O)/carillon
+
+# ---- unit tests, simulations, fuzz targets over their corpus --------------------------------------------------------
+
+UNIT_SRC := $(wildcard tests/unit/*/test_*.c tests/unit/*/*/test_*.c)
+UNIT     := $(UNIT_SRC:%.c=$(O)/%)
+SIM_SRC  := $(wildcard tests/sim/test_*.c)
+SIM      := $(SIM_SRC:%.c=$(O)/%)
+FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
+FUZZ     := $(FUZZ_SRC:%.c=$(O)/%)
+TSAN_SRC := $(wildcard tests/tsan/race_*.c)
+TSAN     := $(TSAN_SRC:%.c=$(O)/%)
+
+TEST_LIBS = $(call libs,$(O)/t,$(UNDER_$(call LAYER_OF,$(word 3,$(subst /, ,$1)))))
+ALL_TEST_LIBS := $(call libs,$(O)/t,$(LAYERS))
+
+define unit_template
+$(1:%.c=$(O)/%): $(1:%.c=$(O)/t/%.o) $(O)/t/libtest.a $(call TEST_LIBS,$1)
+endef
+$(foreach t,$(UNIT_SRC),$(eval $(call unit_template,$t)))
+$(UNIT): | $(O)/deps-test
+$(UNIT):
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	@$(CC) $(LDFLAGS_ALL) -o $@ $^ -lcriterion $(DEP_LIBS) -lm
+
+$(SIM): $(O)/tests/sim/%: $(O)/t/tests/sim/%.o \
+        $(patsubst %.c,$(O)/t/%.o,$(filter-out $(SIM_SRC),$(wildcard tests/sim/*.c))) \
+        $(O)/t/libtest.a $(ALL_TEST_LIBS) | $(O)/deps-test
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	@$(CC) $(LDFLAGS_ALL) -o $@ $^ -lcriterion $(DEP_LIBS) -lm
+
+# With LIBFUZZER=1 (make fuzz) libFuzzer brings main(); otherwise a driver of ours replays the files it is given.
+LIBFUZZER ?=
+$(FUZZ): $(O)/tests/fuzz/%: $(O)/t/tests/fuzz/%.o $(if $(LIBFUZZER),,$(O)/t/tests/fuzz/replay.o) \
+         $(O)/t/libtest.a $(ALL_TEST_LIBS)
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	@$(CC) $(LDFLAGS_ALL) $(if $(LIBFUZZER),-fsanitize=fuzzer) -o $@ $^ $(DEP_LIBS) -lm
+
+$(TSAN): $(O)/tests/tsan/%: $(O)/t/tests/tsan/%.o $(O)/t/libtest.a $(ALL_TEST_LIBS)
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	@$(CC) $(LDFLAGS_ALL) -o $@ $^ $(DEP_LIBS) -lm
+
+$(UNIT_SRC:%.c=$(O)/t/%.o) $(SIM_SRC:%.c=$(O)/t/%.o) $(patsubst %.c,$(O)/t/%.o,$(wildcard tests/lib/*.c)): | $(O)/deps-test
+
+.PHONY: check
+check: $(UNIT) $(SIM) $(FUZZ) ## unit tests, simulations, every fuzz target over its corpus
+	@tests/tools/run_unit.py --name $(notdir $(O)) --results $(O)/results --jobs $(JOBS) $(UNIT) $(SIM)
+	@tests/tools/run_fuzz.py replay --jobs $(JOBS) $(FUZZ)
+
+# ---- dependency stamps ----------------------------------------------------------------------------------------------
+
+$(O)/deps-%: tests/tools/deps.sh tests/tools/requirements.txt
+	@mkdir -p $(@D)
+	@tests/tools/deps.sh $*
+	@touch $@
+
+.PHONY: deps
+deps: ## install everything the targets need (packages, Consul, MariaDB, Python environment)
+	@tests/tools/deps.sh build test it
+
+.PHONY: clean help FORCE
+clean: ## remove $(O)
+	rm -rf $(O)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
+
+FORCE:
+
+-include $(shell test -d $(O) && find $(O) -name '*.d' 2>/dev/null)

@@ -1,0 +1,145 @@
+#!/bin/bash
+# Installs what the Makefile's targets need on a Debian 12: deps.sh GROUP...
+#   build   compiler and libraries of the program
+#   test    Criterion, clang and its tools, cppcheck, gcovr
+#   it      MariaDB's server, Consul and the Python environment of tests/it
+# Asks no network when everything is there. Debian's packages go to the system (root or sudo); what Debian 12 lacks
+# goes to $CARILLON_CACHE, outside the tree.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cache=${CARILLON_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/carillon}
+
+build_packages=(
+    gcc make libc6-dev pkg-config git ca-certificates tzdata
+    libuv1-dev libcurl4-openssl-dev libmicrohttpd-dev libjansson-dev libyaml-dev libmariadb-dev libxxhash-dev
+    libssl-dev libglib2.0-dev
+)
+test_packages=(
+    libcriterion-dev clang-14 libclang-rt-14-dev clang-tidy-14 clang-format-14 llvm-14 cppcheck gcovr python3
+)
+# mariadb-server-core holds the program without a system service: installing it starts nothing.
+it_packages=(mariadb-server-core mariadb-client-core python3 python3-venv procps)
+
+say() { printf 'deps: %s\n' "$*"; }
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo --preserve-env=DEBIAN_FRONTEND,http_proxy,https_proxy "$@"
+    else
+        say "cannot install packages: neither root nor sudo" >&2
+        return 1
+    fi
+}
+
+# Mirrors drop a connection now and then.
+retry() {
+    local try
+    for try in 1 2 3; do
+        "$@" && return 0
+        say "try $try of 3 failed: $*" >&2
+        [ "$try" -eq 3 ] || sleep $((try * 3))
+    done
+    return 1
+}
+
+missing_packages() {
+    local package
+    for package in "$@"; do
+        case "$(dpkg-query -W -f '${Status} ' "$package" 2>/dev/null)" in
+        *'ok installed'*) ;;
+        *) printf '%s\n' "$package" ;;
+        esac
+    done
+}
+
+apt_install() {
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
+        -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3 "$@"
+}
+
+apt_update() { as_root apt-get update -q -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3; }
+
+# A machine's package lists may be absent or older than its mirror: the second try is made with fresh ones.
+want_packages() {
+    local missing
+    # One question for all of them is the fast path: this runs before every build in a fresh object directory.
+    if [ "$(dpkg-query -W -f '${db:Status-Abbrev}\n' "$@" 2>/dev/null | grep -c '^ii')" -ge $# ]; then
+        return 0
+    fi
+    mapfile -t missing < <(missing_packages "$@")
+    [ ${#missing[@]} -gt 0 ] || return 0
+    say "installing ${missing[*]}"
+    apt_install "${missing[@]}" && return 0
+    retry apt_update
+    retry apt_install "${missing[@]}"
+}
+
+# Debian 12 has no Consul; Debian 11 has the last release under the MPL. It is read with an apt configuration of its
+# own, from the mirror that the machine uses anyway, and unpacked into the cache: the system never learns of it.
+want_consul() {
+    local dir=$cache/consul-1.8 apt mirror
+    [ -x "$dir/usr/bin/consul" ] && return 0
+    say "fetching consul into $dir"
+    mirror=$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' | awk '$1 == "bookworm" { print $2; exit }')
+    if [ -z "$mirror" ]; then
+        retry apt_update
+        mirror=$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' | awk '$1 == "bookworm" { print $2; exit }')
+    fi
+    [ -n "$mirror" ] || { say "no Debian 12 mirror in apt's configuration" >&2; return 1; }
+    apt=$(mktemp -d)
+    chmod 755 "$apt" # apt's own user reads it
+    mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/sources.d" "$apt/preferences.d" "$apt/unpacked"
+    printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s bullseye main\n' "$mirror" >"$apt/sources.list"
+    local options=(
+        -o "Dir::Etc::SourceList=$apt/sources.list" -o "Dir::Etc::SourceParts=$apt/sources.d"
+        -o "Dir::Etc::PreferencesParts=$apt/preferences.d" -o "Dir::State::Lists=$apt/lists" -o "Dir::Cache=$apt/cache"
+        -o Acquire::Languages=none -o Acquire::Retries=3 -o APT::Sandbox::User=
+    )
+    (
+        cd "$apt"
+        retry apt-get "${options[@]}" update -q
+        retry apt-get "${options[@]}" download -q consul
+        dpkg -x consul_*.deb unpacked
+    )
+    mkdir -p "$dir"
+    cp -r "$apt/unpacked/." "$dir/"
+    rm -rf "$apt"
+    "$dir/usr/bin/consul" version | head -1
+}
+
+want_venv() {
+    local dir=$cache/venv wanted
+    wanted=$(sha256sum "$here/requirements.txt")
+    [ -f "$dir/installed" ] && [ "$(cat "$dir/installed")" = "$wanted" ] && return 0
+    say "making the Python environment in $dir"
+    rm -rf "$dir"
+    python3 -m venv "$dir"
+    retry "$dir/bin/pip" install -q --disable-pip-version-check -r "$here/requirements.txt"
+    printf '%s\n' "$wanted" >"$dir/installed"
+}
+
+install_group() {
+    case $1 in
+    build) want_packages "${build_packages[@]}" ;;
+    test) want_packages "${test_packages[@]}" ;;
+    it)
+        want_packages "${it_packages[@]}"
+        want_consul
+        want_venv
+        ;;
+    *)
+        say "no such group: $1" >&2
+        return 2
+        ;;
+    esac
+}
+
+mkdir -p "$cache"
+exec 9>"$cache/deps.lock"
+flock 9
+for group in "$@"; do
+    install_group "$group"
+done
