@@ -32,7 +32,7 @@ WARN := -Wall -Wextra -Wshadow -Wformat=2 -Wstrict-prototypes -Wmissing-prototyp
         $(if $(filter 1,$(WERROR)),-Werror)
 CFLAGS  ?= -O2 -g
 CFLAGS_ALL = -std=gnu11 $(CFLAGS) $(WARN) -fno-common -fno-omit-frame-pointer -ffunction-sections -pthread $(SAN_CFLAGS)
-LDFLAGS_ALL = -pthread -Wl,--gc-sections -Wl,--as-needed $(SAN_CFLAGS) $(LDFLAGS)
+LDFLAGS_ALL = -pthread -Wl,--as-needed $(SAN_CFLAGS) $(LDFLAGS)
 SAN_CFLAGS = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all)
 # The program itself is linked hardened; sanitizers bring their own checks and fight with fortify.
 CFLAGS_REL = $(if $(SANITIZE),,-fstack-protector-strong -D_FORTIFY_SOURCE=2)
@@ -118,7 +118,7 @@ PROGRAM := $(if $(wildcard agent/main.c),$(O)/carillon)
 
 $(O)/carillon: $(O)/agent/main.o $(call libs,$(O),$(LAYERS))
 	@echo "  LINK  $@"
-	@$(CC) $(LDFLAGS_ALL) -o $@ $^ $(DEP_LIBS) -lm
+	@$(CC) $(LDFLAGS_ALL) -Wl,--gc-sections -Wl,-z,relro,-z,now -o $@ $^ $(DEP_LIBS) -lm
 
 .PHONY: build
 build: $(PROGRAM) $(call libs,$(O),$(LAYERS)) ## build the program $(O)/carillon
@@ -142,6 +142,7 @@ $(1:%.c=$(O)/%): $(1:%.c=$(O)/t/%.o) $(O)/t/libtest.a $(call TEST_LIBS,$1)
 endef
 $(foreach t,$(UNIT_SRC),$(eval $(call unit_template,$t)))
 $(UNIT): | $(O)/deps-test
+# Without --gc-sections: it would throw Criterion's table of tests away.
 $(UNIT):
 	@mkdir -p $(@D)
 	@echo "  LINK  $@"
