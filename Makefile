@@ -52,8 +52,8 @@ $(O)/flags.mk: tests/tools/deps.sh Makefile
 # Objects depend on this file, so a change of compiler or flags rebuilds them.
 $(O)/cflags: FORCE
 	@mkdir -p $(@D)
-	@echo '$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(CFLAGS_REL) $(DEP_CFLAGS)' | cmp -s - $@ || \
-	 echo '$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(CFLAGS_REL) $(DEP_CFLAGS)' >$@
+	@echo '$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(CFLAGS_REL) $(DEP_CFLAGS) $(LDFLAGS_ALL)' | cmp -s - $@ || \
+	 echo '$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(CFLAGS_REL) $(DEP_CFLAGS) $(LDFLAGS_ALL)' >$@
 
 COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 $(O)/commit: FORCE
