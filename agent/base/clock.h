@@ -1,0 +1,13 @@
+/* The only reader of clocks. Waiting uses the boot clock (it goes on while the machine sleeps and never jumps), cron
+ * uses the wall clock. Any thread; cannot fail. */
+#ifndef CARILLON_BASE_CLOCK_H
+#define CARILLON_BASE_CLOCK_H
+
+#include <stdint.h>
+
+uint64_t clock_boot_ms(void); /* CLOCK_BOOTTIME */
+uint64_t clock_boot_us(void);
+int64_t clock_wall_ms(void);  /* CLOCK_REALTIME: ms since 1970-01-01T00:00:00Z */
+uint64_t clock_mono_ns(void); /* CLOCK_MONOTONIC, for measuring short spans */
+
+#endif
