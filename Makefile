@@ -18,6 +18,9 @@ FUZZ_SECONDS ?= 60
 
 export CARILLON_CACHE := $(CACHE)
 MAKEFLAGS += --no-print-directory
+ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
+MAKEFLAGS += -j$(JOBS)
+endif
 .DELETE_ON_ERROR:
 .SECONDARY:
 .DEFAULT_GOAL := build
@@ -39,7 +42,7 @@ CFLAGS_REL = $(if $(SANITIZE),,-fstack-protector-strong -D_FORTIFY_SOURCE=2)
 
 # pkg-config's answers, kept in a file: making that file is what installs the build packages. The libraries' headers are
 # system headers to us (-isystem), so their own conversions do not fail our build.
-NEEDS_NO_FLAGS := help clean format check-format check-size check-layers check-ban deps
+NEEDS_NO_FLAGS := help clean format check-format check-size check-layers check-ban deps test
 ifneq ($(filter-out $(NEEDS_NO_FLAGS),$(or $(MAKECMDGOALS),build)),)
 -include $(O)/flags.mk
 endif
@@ -172,8 +175,118 @@ $(UNIT_SRC:%.c=$(O)/t/%.o) $(SIM_SRC:%.c=$(O)/t/%.o) $(patsubst %.c,$(O)/t/%.o,$
 
 .PHONY: check
 check: $(UNIT) $(SIM) $(FUZZ) ## unit tests, simulations, every fuzz target over its corpus
-	@tests/tools/run_unit.py --name $(notdir $(O)) --results $(O)/results --jobs $(JOBS) $(UNIT) $(SIM)
+	@tests/tools/run_unit.py --name $@ --results $(O)/results --jobs $(JOBS) $(UNIT) $(SIM)
 	@tests/tools/run_fuzz.py replay --jobs $(JOBS) $(FUZZ)
+
+# ---- the same tests under sanitizers, with races, with the real binary ----------------------------------------------
+
+.PHONY: check-asan check-tsan check-it check-clang fuzz coverage
+check-asan: ## check under AddressSanitizer and UBSan; any report fails
+	@rm -rf $(O)/san && mkdir -p $(O)/san
+	@ASAN_OPTIONS=abort_on_error=1:detect_leaks=1:detect_stack_use_after_return=1:log_path=$(abspath $(O))/san/x \
+	 UBSAN_OPTIONS=print_stacktrace=1:log_path=$(abspath $(O))/san/x \
+	 LSAN_OPTIONS=suppressions=tests/tools/lsan.supp:print_suppressions=0 \
+	 $(MAKE) O=$(O)/asan SANITIZE=address,undefined CFLAGS='-O1 -g' check; code=$$?; \
+	 if ls $(O)/san/x.* >/dev/null 2>&1; then head -n 60 $$(ls $(O)/san/x.* | head -n 3); exit 1; fi; exit $$code
+
+check-tsan: ## the programs of tests/tsan under ThreadSanitizer
+	@$(MAKE) O=$(O)/tsan SANITIZE=thread CFLAGS='-O1 -g' races
+
+.PHONY: races
+races: $(TSAN)
+	@tests/tools/run_races.sh $(TSAN)
+
+check-clang: $(O)/deps-test ## everything compiles with clang under the same warnings
+	@$(MAKE) O=$(O)/clang CC=$(CLANG) build $(patsubst %,$(O)/clang/%,$(UNIT_SRC:%.c=%) $(SIM_SRC:%.c=%))
+
+PYTEST := $(CACHE)/venv/bin/python -m pytest -p no:cacheprovider -o junit_family=xunit2
+IT_ARGS ?=
+check-it: build $(O)/deps-it ## the real program with a real Consul, a real MariaDB and callees
+	@mkdir -p $(O)/results
+	@CARILLON_BINARY=$(abspath $(O))/carillon CARILLON_RESULTS=$(abspath $(O))/results/check-it.json \
+	 $(PYTEST) tests/it --durations=10 --timeout=300 $(IT_ARGS)
+
+fuzz: $(O)/deps-test ## libFuzzer on every fuzz target, FUZZ_SECONDS each; finds go to tests/fuzz/corpus
+	@ASAN_OPTIONS=detect_leaks=1 LSAN_OPTIONS=suppressions=$(abspath tests/tools/lsan.supp):print_suppressions=0 \
+	 $(MAKE) O=$(O)/fuzz CC=$(CLANG) CFLAGS='-O1 -g' LIBFUZZER=1 \
+	    SANITIZE=fuzzer-no-link,address,undefined fuzz-run
+
+.PHONY: fuzz-run
+fuzz-run: $(FUZZ)
+	@tests/tools/run_fuzz.py fuzz --jobs $(JOBS) --seconds $(FUZZ_SECONDS) $(FUZZ)
+
+# ---- gates ----------------------------------------------------------------------------------------------------------
+
+C_FILES := $(shell find agent consul callback tests -name '*.[ch]' 2>/dev/null | sort)
+
+.PHONY: format check-format check-size check-layers check-ban lint
+format: $(O)/deps-test ## rewrite the C files in the house format
+	@clang-format-14 -i $(C_FILES)
+
+check-format: $(O)/deps-test ## refuse C files that `make format` would change
+	@$(if $(C_FILES),clang-format-14 --dry-run -Werror $(C_FILES))
+
+check-size: ## refuse functions over 80 lines and files over 800
+	@tests/tools/check_size.py
+
+check-layers: ## refuse includes against the layers, header cycles, system access in agent/core
+	@tests/tools/check_layers.py
+
+check-ban: ## refuse banned calls
+	@tests/tools/check_ban.py
+
+# One stamp a file, so only what changed is looked at again.
+TIDY := $(SRC_ALL:%.c=$(O)/lint/%.tidy)
+$(TIDY): $(O)/lint/%.tidy: %.c .clang-tidy $(O)/cflags | $(O)/deps-test
+	@mkdir -p $(@D)
+	@echo "  TIDY  $<"
+	@clang-tidy-14 --quiet $< -- -std=gnu11 $(CPPFLAGS_ALL) $(DEP_CFLAGS) 2>$@.err || { cat $@.err; rm -f $@.err; exit 1; }
+	@rm -f $@.err
+	@$(CC) $(CPPFLAGS_ALL) $(DEP_CFLAGS) -MM -MP -MT $@ -MF $@.d $<
+	@touch $@
+
+.PHONY: tidy cppcheck
+tidy: $(TIDY)
+
+cppcheck: $(O)/deps-test
+	@mkdir -p $(O)/cppcheck
+	@cppcheck -q -j$(JOBS) --cppcheck-build-dir=$(O)/cppcheck --std=c11 --language=c --error-exitcode=1 \
+	    --enable=warning,performance,portability --inline-suppr --suppressions-list=tests/tools/cppcheck.supp \
+	    -D_GNU_SOURCE= -DCARILLON_VERSION='"$(VERSION)"' -DCARILLON_COMMIT='""' -I. $(SRC_ALL)
+
+lint: check-ban ## clang-tidy, cppcheck, banned calls
+	@$(MAKE) -k tidy
+	@$(MAKE) cppcheck
+
+# Unit tests alone have to reach this much of the lines of agent/base and agent/core.
+COVERAGE_FLOOR := 85
+coverage: $(O)/deps-test ## line coverage of the unit tests; fails under the floor on agent/base and agent/core
+	@find $(O)/cov -name '*.gcda' -delete 2>/dev/null || true
+	@$(MAKE) O=$(O)/cov CFLAGS='-O0 -g --coverage' LDFLAGS=--coverage check
+	@gcovr -r . $(O)/cov -e tests/ --exclude-throw-branches --print-summary -o $(O)/cov/report.txt
+	@gcovr -r . $(O)/cov -e tests/ --html-details $(O)/cov/report.html >/dev/null
+	@for folder in agent/base agent/core; do \
+	    gcovr -r . $(O)/cov -f "$$folder/" --fail-under-line $(COVERAGE_FLOOR) -o $(O)/cov/$${folder#agent/}.txt || \
+	    { cat $(O)/cov/$${folder#agent/}.txt; echo "coverage: $$folder is under $(COVERAGE_FLOOR) %"; exit 1; }; \
+	    echo "coverage: $$folder $$(awk '/^TOTAL/ { print $$4 }' $(O)/cov/$${folder#agent/}.txt) of lines"; done
+
+# ---- everything -----------------------------------------------------------------------------------------------------
+
+STAGES := build check-format check-size check-layers $(if $(wildcard tests/tools/check_options.py),check-options) \
+          check check-clang lint check-asan $(if $(TSAN),check-tsan) check-it $(if $(FUZZ),fuzz) coverage
+
+.PHONY: test
+test: export FUZZ_SECONDS = 15
+test: deps ## what continuous integration runs: all of the above in order, and the counts
+	@tests/tools/run_stages.py --results $(O)/results $(STAGES)
+
+# ---- install --------------------------------------------------------------------------------------------------------
+
+.PHONY: install
+install: build ## install below $(DESTDIR)$(PREFIX)
+	install -D -m 755 $(O)/carillon $(DESTDIR)$(PREFIX)/bin/carillon
+	for file in $(wildcard configs/*.yaml); do \
+	    install -D -m 644 $$file $(DESTDIR)$(PREFIX)/share/carillon/$$file; done
 
 # ---- dependency stamps ----------------------------------------------------------------------------------------------
 
@@ -195,4 +308,5 @@ help: ## this list
 
 FORCE:
 
--include $(shell test -d $(O) && find $(O) -name '*.d' 2>/dev/null)
+-include $(shell test -d $(O) && find $(O) \( -path $(O)/asan -o -path $(O)/tsan -o -path $(O)/cov -o -path $(O)/clang -o -path $(O)/fuzz \) -prune \
+    -o -name '*.d' -print 2>/dev/null)
