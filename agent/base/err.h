@@ -49,6 +49,17 @@ int err_sys(struct err *e, int sys, const char *fmt, ...) __attribute__((format(
  * Returns -e->code; with e == NULL the code that this thread's last err_set or err_sys gave. */
 int err_wrap(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* Tells compilers that the three never return 0, else they warn about outputs that "may be" uninitialised. */
+static inline int err_negative_(int r)
+{
+    if (r >= 0)
+        __builtin_unreachable();
+    return r;
+}
+#define err_set(...)  err_negative_(err_set(__VA_ARGS__))
+#define err_sys(...)  err_negative_(err_sys(__VA_ARGS__))
+#define err_wrap(...) err_negative_(err_wrap(__VA_ARGS__))
+
 /* Back to ERR_OK with an empty text. */
 void err_clear(struct err *e);
 

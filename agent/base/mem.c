@@ -1,0 +1,145 @@
+#define _GNU_SOURCE
+
+#include "agent/base/mem.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/base/err.h"
+
+#ifdef CARILLON_TEST
+/* Per thread, so that a test's fault never strikes a thread it did not mean. */
+static _Thread_local struct {
+    bool armed;
+    bool fired;
+    unsigned left;
+} fault;
+
+void fault_arm(unsigned k)
+{
+    fault.armed = true;
+    fault.fired = false;
+    fault.left = k;
+}
+
+bool fault_fired(void)
+{
+    fault.armed = false;
+    return fault.fired;
+}
+
+void fault_disarm(void)
+{
+    fault.armed = false;
+    fault.fired = false;
+}
+
+bool fault_hit(void)
+{
+    if (!fault.armed || fault.fired)
+        return false;
+    if (fault.left > 0) {
+        fault.left--;
+        return false;
+    }
+    fault.fired = true;
+    return true;
+}
+#endif
+
+void *mem_alloc_or_die(size_t n, size_t size_bytes)
+{
+    void *p = calloc(n ? n : 1, size_bytes ? size_bytes : 1);
+    if (!p) {
+        (void)!write(STDERR_FILENO, "out of memory\n", 14); /* nothing is left to report a failure with */
+        abort();
+    }
+    return p;
+}
+
+char *mem_strdup(const char *s)
+{
+    if (!s)
+        return NULL;
+    size_t size = strlen(s) + 1;
+    return memcpy(mem_alloc_or_die(1, size), s, size);
+}
+
+static int check_size(size_t n, size_t size_bytes, size_t *ret_total, struct err *e)
+{
+    size_t total;
+    if (__builtin_mul_overflow(n, size_bytes, &total) || total > MEM_TRY_MAX_BYTES)
+        return err_set(e, ERR_TOO_BIG, "refusing to allocate %zu times %zu bytes", n, size_bytes);
+    *ret_total = total ? total : 1;
+    return 0;
+}
+
+static void *no_memory(size_t total, struct err *e)
+{
+    (void)err_set(e, ERR_NOMEM, "no memory for %zu bytes", total); /* the caller returns NULL for it */
+    return NULL;
+}
+
+void *mem_try_alloc(size_t size_bytes, struct err *e)
+{
+    return mem_try_array(1, size_bytes, e);
+}
+
+void *mem_try_array(size_t n, size_t size_bytes, struct err *e)
+{
+    size_t total;
+    if (check_size(n, size_bytes, &total, e) < 0)
+        return NULL;
+    void *p = fault_hit() ? NULL : calloc(1, total);
+    return p ? p : no_memory(total, e);
+}
+
+void *mem_try_realloc(void *p, size_t n, size_t size_bytes, struct err *e)
+{
+    size_t total;
+    if (check_size(n, size_bytes, &total, e) < 0)
+        return NULL;
+    void *grown = fault_hit() ? NULL : realloc(p, total);
+    return grown ? grown : no_memory(total, e);
+}
+
+char *mem_try_strndup(const char *s, size_t len, struct err *e)
+{
+    if (len >= MEM_TRY_MAX_BYTES) {
+        (void)err_set(e, ERR_TOO_BIG, "refusing to copy %zu bytes", len); /* NULL tells the caller */
+        return NULL;
+    }
+    char *copy = fault_hit() ? NULL : malloc(len + 1);
+    if (!copy)
+        return no_memory(len + 1, e);
+    if (len)
+        memcpy(copy, s, len);
+    copy[len] = '\0';
+    return copy;
+}
+
+void mem_free(void *p)
+{
+    free(p);
+}
+
+void mem_free_secret(void *p, size_t size_bytes)
+{
+    if (!p)
+        return;
+    explicit_bzero(p, size_bytes);
+    free(p);
+}
+
+void fd_close(int fd)
+{
+    if (fd < 0)
+        return;
+    int keep = errno;
+    (void)close(fd); /* the descriptor is gone on Linux whatever close says */
+    errno = keep;
+}
