@@ -90,11 +90,16 @@ LAYER_OF = $(if $(filter api cli ui,$1),agent,$1)
 libs = $(foreach l,$2,$1/lib$l.a)
 
 define layer_template
-$(O)/lib$1.a: $$(SRC_$1:%.c=$(O)/%.o)
-$(O)/t/lib$1.a: $$(SRC_$1:%.c=$(O)/t/%.o)
+$(O)/lib$1.a: $$(SRC_$1:%.c=$(O)/%.o) $(O)/members-$1
+$(O)/t/lib$1.a: $$(SRC_$1:%.c=$(O)/t/%.o) $(O)/members-$1
 endef
 $(foreach l,$(LAYERS),$(eval $(call layer_template,$l)))
 $(O)/t/libtest.a: $(patsubst %.c,$(O)/t/%.o,$(wildcard tests/lib/*.c))
+
+# A library is made anew when its list of sources changes, so a removed or renamed file leaves it too.
+$(O)/members-%: FORCE
+	@mkdir -p $(@D)
+	@echo '$(SRC_$*)' | cmp -s - $@ || echo '$(SRC_$*)' >$@
 
 %.a:
 	@mkdir -p $(@D) && rm -f $@
@@ -263,12 +268,7 @@ COVERAGE_FLOOR := 85
 coverage: $(O)/deps-test ## line coverage of the unit tests; fails under the floor on agent/base and agent/core
 	@find $(O)/cov -name '*.gcda' -delete 2>/dev/null || true
 	@$(MAKE) O=$(O)/cov CFLAGS='-O0 -g --coverage' LDFLAGS=--coverage check
-	@gcovr -r . $(O)/cov -e tests/ --exclude-throw-branches --print-summary -o $(O)/cov/report.txt
-	@gcovr -r . $(O)/cov -e tests/ --html-details $(O)/cov/report.html >/dev/null
-	@for folder in agent/base agent/core; do \
-	    gcovr -r . $(O)/cov -f "$$folder/" --fail-under-line $(COVERAGE_FLOOR) -o $(O)/cov/$${folder#agent/}.txt || \
-	    { cat $(O)/cov/$${folder#agent/}.txt; echo "coverage: $$folder is under $(COVERAGE_FLOOR) %"; exit 1; }; \
-	    echo "coverage: $$folder $$(awk '/^TOTAL/ { print $$4 }' $(O)/cov/$${folder#agent/}.txt) of lines"; done
+	@tests/tools/coverage.sh $(O)/cov $(COVERAGE_FLOOR) agent/base agent/core
 
 # ---- everything -----------------------------------------------------------------------------------------------------
 
