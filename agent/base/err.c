@@ -29,7 +29,7 @@ static const char *const code_names[ERR_COUNT_] = {
     [ERR_CANCELLED] = "cancelled",
     [ERR_BUSY] = "busy",
     [ERR_NOT_LEADER] = "not_leader",
-    [ERR_STATE] = "state",
+    [ERR_BAD_STATE] = "bad_state",
     [ERR_PROTOCOL] = "protocol",
 };
 

@@ -26,8 +26,8 @@ enum err_code {
     ERR_CANCELLED,
     ERR_BUSY, /* a queue is full; later */
     ERR_NOT_LEADER,
-    ERR_STATE,    /* not legal in this state */
-    ERR_PROTOCOL, /* the other side sent what its protocol forbids */
+    ERR_BAD_STATE, /* not legal in this state (OpenSSL owns the name ERR_STATE) */
+    ERR_PROTOCOL,  /* the other side sent what its protocol forbids */
     ERR_COUNT_
 };
 

@@ -18,7 +18,7 @@ enum log_format { LOG_FORMAT_LOGFMT, LOG_FORMAT_JSON, LOG_FORMAT_COUNT_ };
 #define LOG_LEVEL_NAMES  ((const char *const[]){"error", "warn", "info", "debug", NULL})
 #define LOG_FORMAT_NAMES ((const char *const[]){"logfmt", "json", NULL})
 
-/* Start the writer thread on FD (borrowed; usually 2). ERR_STATE: already started. ERR_NOMEM, ERR_IO. */
+/* Start the writer thread on FD (borrowed; usually 2). ERR_BAD_STATE: already started. ERR_NOMEM, ERR_IO. */
 int log_start(int fd, struct err *e);
 /* Write what is queued, for at most WAIT_MS, end the thread; later lines go to FD directly. */
 void log_stop(uint64_t wait_ms);

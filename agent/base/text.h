@@ -33,7 +33,7 @@ size_t text_duration_print(char buf[TEXT_DURATION_SIZE], uint64_t ms);
 #define TEXT_INSTANT_MIN_MS ((int64_t)0)               /* 1970-01-01T00:00:00.000Z */
 #define TEXT_INSTANT_MAX_MS ((int64_t)253402300799999) /* 9999-12-31T23:59:59.999Z */
 /* "2026-11-23T08:00:00Z", with offset ("+01:00", also "z", "t"), with 1 to 9 fraction digits (cut to ms). Second 60 is
- * refused, also the offset -00:00's meaning is UTC. The result lies within the limits above. */
+ * refused. The result lies within the limits above. */
 int text_instant_ms(const char *s, size_t len, int64_t *ret_ms, struct err *e);
 /* Always "2026-11-23T08:00:00.000Z", 24 characters and NUL. MS outside the limits is clamped to them. */
 #define TEXT_INSTANT_SIZE 25
@@ -88,6 +88,14 @@ void text_percent_encode(struct buf *out, const char *s, size_t len);
 /* %XX to bytes, '+' to space if PLUS_IS_SPACE (queries). A broken escape or %00 is ERR_INVALID. Errors as
  * text_base64_decode. */
 int text_percent_decode(struct buf *out, const char *s, size_t len, bool plus_is_space, struct err *e);
+
+/* --- for errors -----------------------------------------------------------------------------------------------------*/
+/* Text from outside for %s in an error: valid UTF-8 without control characters, cut at TEXTQ_MAX bytes with "…" after.
+ * Valid until the end of the enclosing block. */
+#define TEXTQ_MAX     40
+#define TEXTQ_SIZE    (TEXTQ_MAX + 4)
+#define TEXTQ(s, len) text_quote((char[TEXTQ_SIZE]){0}, (s), (len))
+const char *text_quote(char buf[TEXTQ_SIZE], const char *s, size_t len);
 
 /* --- comparing ---------------------------------------------------------------------------------------------------- */
 /* Number of single-character edits between A and B, at most MAX + 1 (stops early); both cut at 64 bytes. */
