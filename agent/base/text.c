@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <assert.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <locale.h>
 #include <math.h>
 #include <openssl/crypto.h>
@@ -314,6 +315,22 @@ unsigned text_edit_distance(const char *a, size_t a_len, const char *b, size_t b
             return max + 1;
     }
     return row[b_len] > max ? max + 1 : row[b_len];
+}
+
+const char *text_nearest(const char *s, size_t len, const char *const *names)
+{
+    const char *best = NULL;
+    unsigned best_edits = UINT_MAX;
+    for (; *names; names++) {
+        size_t longer = strlen(*names) > len ? strlen(*names) : len;
+        unsigned limit = 1 + (unsigned)(longer > 64 ? 64 : longer) / 4;
+        unsigned edits = text_edit_distance(s, len, *names, strlen(*names), limit);
+        if (edits <= limit && edits < longer && edits < best_edits) {
+            best = *names;
+            best_edits = edits;
+        }
+    }
+    return best;
 }
 
 bool text_equal_secret(const char *a, size_t a_len, const char *b, size_t b_len)
