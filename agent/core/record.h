@@ -10,12 +10,12 @@
 
 struct job_spec;
 
-#define RECORD_NONE INT64_MIN
-#define RECORD_RING_MAX 400      /* bytes of packed recent successes kept in a job's row */
-#define RECORD_MEMBER_MAX 96     /* "<name>.<random>" with its NUL */
-#define RECORD_NS_MAX 64         /* with NUL */
-#define RECORD_ID_MAX 201        /* with NUL */
-#define RECORD_LOG_MAX 65536     /* bytes of a fire's attempt log */
+#define RECORD_NONE       INT64_MIN
+#define RECORD_RING_MAX   400   /* bytes of packed recent successes kept in a job's row */
+#define RECORD_MEMBER_MAX 96    /* "<name>.<random>" with its NUL */
+#define RECORD_NS_MAX     64    /* with NUL */
+#define RECORD_ID_MAX     201   /* with NUL */
+#define RECORD_LOG_MAX    65536 /* bytes of a fire's attempt log */
 
 /* 128 bits made by the agent that took the create: the slot (big endian, 16 bits), then 112 random bits. Printed as 32
  * lower-case hex digits; a fire id is "<uid>.<seq>", so any agent finds the slot, hence the owner, from either. */
@@ -85,8 +85,8 @@ struct job_row {
     uint64_t version;   /* of the definition: +1 with every accepted change of it; starts at 1 */
     uint64_t change_id; /* of the API write that made this version */
     enum job_state state;
-    int64_t due_ms;     /* nominal instant of the next occurrence that is not booked yet */
-    int64_t wake_ms;    /* when the owner must look at the job: due + jitter, or the end of a done job's ttl */
+    int64_t due_ms;  /* nominal instant of the next occurrence that is not booked yet */
+    int64_t wake_ms; /* when the owner must look at the job: due + jitter, or the end of a done job's ttl */
     struct job_counts counts;
     uint64_t scheduled; /* scheduled fires of any outcome but skipped, against max_fires */
     struct job_last_fire last;
@@ -95,7 +95,7 @@ struct job_row {
     int64_t failing_since_ms;
     int64_t created_ms;
     int64_t updated_ms;
-    char tzdata[16];    /* version of the zone data it was planned with */
+    char tzdata[16]; /* version of the zone data it was planned with */
     uint16_t ring_bytes;
     uint8_t ring[RECORD_RING_MAX]; /* packed newest first-attempt successes: agent/core/ring_log.h */
 };
@@ -103,10 +103,10 @@ struct job_row {
 /* Where a booked fire is in its life. */
 enum fire_state {
     FIRE_STATE_WAITING, /* the next attempt starts at wake_ms */
-    FIRE_STATE_HELD,    /* an attempt of `holder` is or may be running: only that member ends it while it lives */
-    FIRE_STATE_OPEN,    /* accepted by an asynchronous callee; wake_ms is when its silence counts as a failure */
+    FIRE_STATE_HELD, /* an attempt of `holder` is or may be running: only that member ends it while it lives */
+    FIRE_STATE_OPEN, /* accepted by an asynchronous callee; wake_ms is when its silence counts as a failure */
     FIRE_STATE_REPORTED, /* ended by a holder that no longer owns the slot; the owner has still to count it */
-    FIRE_STATE_ENDED,   /* history; wake_ms is when it may be forgotten */
+    FIRE_STATE_ENDED,    /* history; wake_ms is when it may be forgotten */
     FIRE_STATE_COUNT_
 };
 
@@ -127,15 +127,15 @@ struct fire_row {
     int64_t due_last_ms; /* of seq_last */
     uint32_t jitter_ms;
     int64_t wake_ms;
-    int64_t first_ms;    /* first moment it could be sent: max_age counts from here */
-    int64_t started_ms;  /* start of attempt 1 */
+    int64_t first_ms;   /* first moment it could be sent: max_age counts from here */
+    int64_t started_ms; /* start of attempt 1 */
     int64_t finished_ms;
-    uint32_t attempts;   /* started so far */
-    uint32_t coalesced;  /* dues folded into this one */
+    uint32_t attempts;              /* started so far */
+    uint32_t coalesced;             /* dues folded into this one */
     char holder[RECORD_MEMBER_MAX]; /* "" unless HELD */
-    char *log;           /* JSON array of attempts, at most RECORD_LOG_MAX bytes; owned by the row; NULL: none */
+    char *log; /* JSON array of attempts, at most RECORD_LOG_MAX bytes; owned by the row; NULL: none */
     size_t log_bytes;
-    char *payload;       /* of a run with its own payload, else NULL: the job's; owned by the row */
+    char *payload; /* of a run with its own payload, else NULL: the job's; owned by the row */
     size_t payload_bytes;
     char last_error[160];
 };
@@ -162,8 +162,8 @@ struct fire_change {
 struct revision {
     uint64_t change_id;
     int64_t at_ms;
-    char actor[64];      /* token name, "local" or a member */
-    char op[16];         /* create, replace, patch, delete, pause, resume, run, reply */
+    char actor[64]; /* token name, "local" or a member */
+    char op[16];    /* create, replace, patch, delete, pause, resume, run, reply */
 };
 
 enum change_result {
@@ -187,13 +187,14 @@ struct job_change {
     enum change_op op;
     uint64_t expect_rev;
     struct job_row row;
-    struct job_spec *spec;        /* INSERT, REPLACE: what the row is planned from; a reference of the change's own */
-    struct revision revision;     /* op[0] == 0: none (only UPDATE, and DELETE of a job whose ttl is over) */
-    struct fire_change *fires;    /* owned by the change */
+    struct job_spec
+        *spec; /* INSERT, REPLACE: what the row is planned from; a reference of the change's own */
+    struct revision revision;  /* op[0] == 0: none (only UPDATE, and DELETE of a job whose ttl is over) */
+    struct fire_change *fires; /* owned by the change */
     size_t fires_count;
-    enum change_result result;    /* written by the store */
-    char problem[120];            /* with REFUSED */
-    void *tag;                    /* the planner's */
+    enum change_result result; /* written by the store */
+    char problem[120];         /* with REFUSED */
+    void *tag;                 /* the planner's */
 };
 
 /* Owner and epoch of one slot by compare-and-set: taking (from a dead member), adopting (from = to = me), moving. */
@@ -202,13 +203,16 @@ struct slot_change {
     char from[RECORD_MEMBER_MAX];
     uint64_t from_epoch;
     char to[RECORD_MEMBER_MAX]; /* its epoch becomes from_epoch + 1 */
-    bool changed;               /* written by the store; also true if an earlier try of this very change did it */
+    bool changed; /* written by the store; also true if an earlier try of this very change did it */
 };
 
 /* Names as the API prints them, and back (-1: unknown). */
 const char *job_state_name(enum job_state s);
 const char *fire_outcome_name(enum fire_outcome o);
 const char *fire_reason_name(enum fire_reason r); /* NULL for NONE */
+int job_state_parse(const char *text);
+int fire_outcome_parse(const char *text);
+int fire_reason_parse(const char *text);
 
 /* Print UID as 32 hex digits with a NUL into TEXT[33]; parse exactly that form, false if it is not. */
 void uid_print(const struct uid *uid, char text[33]);

@@ -1,0 +1,130 @@
+#include "agent/core/record.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/base/err.h"
+#include "agent/base/mem.h"
+#include "agent/base/text.h"
+
+static const char *const job_state_names[] = {"active", "paused", "done"};
+_Static_assert(sizeof(job_state_names) / sizeof(char *) == JOB_STATE_COUNT_, "a name for each");
+
+static const char *const fire_outcome_names[] = {"pending", "succeeded", "dead",
+                                                 "skipped", "coalesced", "cancelled"};
+_Static_assert(sizeof(fire_outcome_names) / sizeof(char *) == FIRE_OUTCOME_COUNT_, "a name for each");
+
+static const char *const fire_reason_names[] = {
+    NULL,      "overlap", "paused",       "late",    "coalesced", "queue_full",  "expired",   "max_attempts",
+    "max_age", "give_up", "at_most_once", "deleted", "replaced",  "no_endpoint", "discarded", "cancelled"};
+_Static_assert(sizeof(fire_reason_names) / sizeof(char *) == FIRE_REASON_COUNT_, "a name for each");
+
+const char *job_state_name(enum job_state s)
+{
+    assert((unsigned)s < JOB_STATE_COUNT_);
+    return job_state_names[s];
+}
+
+const char *fire_outcome_name(enum fire_outcome o)
+{
+    assert((unsigned)o < FIRE_OUTCOME_COUNT_);
+    return fire_outcome_names[o];
+}
+
+const char *fire_reason_name(enum fire_reason r)
+{
+    assert((unsigned)r < FIRE_REASON_COUNT_);
+    return fire_reason_names[r];
+}
+
+static int name_index(const char *const *names, int count, const char *text)
+{
+    for (int i = 0; i < count; i++)
+        if (names[i] && strcmp(names[i], text) == 0)
+            return i;
+    return -1;
+}
+
+int job_state_parse(const char *text)
+{
+    return name_index(job_state_names, JOB_STATE_COUNT_, text);
+}
+
+int fire_outcome_parse(const char *text)
+{
+    return name_index(fire_outcome_names, FIRE_OUTCOME_COUNT_, text);
+}
+
+int fire_reason_parse(const char *text)
+{
+    return name_index(fire_reason_names, FIRE_REASON_COUNT_, text);
+}
+
+void uid_print(const struct uid *uid, char text[33])
+{
+    text_hex_encode(uid->bytes, sizeof(uid->bytes), text);
+}
+
+bool uid_parse(const char *text, size_t len, struct uid *ret)
+{
+    struct uid uid;
+    if (len != 2 * sizeof(uid.bytes))
+        return false;
+    /* The decoder takes capitals too, but one uid has one name. */
+    for (size_t i = 0; i < len; i++)
+        if (text[i] >= 'A' && text[i] <= 'F')
+            return false;
+    if (text_hex_decode(text, len, uid.bytes, sizeof(uid.bytes), NULL) < 0)
+        return false;
+    *ret = uid;
+    return true;
+}
+
+uint16_t uid_slot(const struct uid *uid)
+{
+    return (uint16_t)(uid->bytes[0] << 8 | uid->bytes[1]);
+}
+
+void fire_id_print(const struct uid *uid, uint64_t seq, char text[56])
+{
+    uid_print(uid, text);
+    (void)snprintf(text + 32, 24, ".%llu", (unsigned long long)seq); /* at most 21 characters */
+}
+
+bool fire_id_parse(const char *text, struct uid *ret_uid, uint64_t *ret_seq)
+{
+    struct uid uid;
+    size_t len = strnlen(text, 64);
+    if (len < 34 || text[32] != '.' || !uid_parse(text, 32, &uid))
+        return false;
+    if (text_u64(text + 33, len - 33, 1, UINT64_MAX, ret_seq, NULL) < 0)
+        return false;
+    *ret_uid = uid;
+    return true;
+}
+
+void fire_row_fini(struct fire_row *row)
+{
+    mem_free(row->log);
+    mem_free(row->payload);
+    row->log = NULL;
+    row->payload = NULL;
+    row->log_bytes = 0;
+    row->payload_bytes = 0;
+}
+
+int fire_row_copy(const struct fire_row *row, struct fire_row *ret, struct err *e)
+{
+    char *log = NULL, *payload = NULL;
+    if (row->log && !(log = mem_try_strndup(row->log, row->log_bytes, e)))
+        return -ERR_NOMEM;
+    if (row->payload && !(payload = mem_try_strndup(row->payload, row->payload_bytes, e))) {
+        mem_free(log);
+        return -ERR_NOMEM;
+    }
+    *ret = *row;
+    ret->log = log;
+    ret->payload = payload;
+    return 0;
+}
