@@ -204,7 +204,7 @@ races: $(TSAN)
 check-clang: $(O)/deps-test ## everything compiles with clang under the same warnings
 	@$(MAKE) O=$(O)/clang CC=$(CLANG) build $(patsubst %,$(O)/clang/%,$(UNIT_SRC:%.c=%) $(SIM_SRC:%.c=%))
 
-PYTEST := $(CACHE)/venv/bin/python -m pytest -p no:cacheprovider -o junit_family=xunit2
+PYTEST := $(CACHE)/venv/bin/python -m pytest -p no:cacheprovider
 IT_ARGS ?=
 check-it: build $(O)/deps-it ## the real program with a real Consul, a real MariaDB and callees
 	@mkdir -p $(O)/results

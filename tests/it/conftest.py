@@ -1,0 +1,148 @@
+"""Fixtures of the end-to-end tests. See README.md."""
+import json
+import os
+import pathlib
+import time
+
+import pytest
+
+from lib import procs
+from lib.callee import Callee
+from lib.carillon import Cluster
+from lib.consul import Consul
+from lib.mariadb import MariaDB
+from lib.proxy import Proxy
+
+
+@pytest.fixture
+def folder(request):
+    """A folder of this test, for logs and data."""
+    return procs.make_folder(f"carillon-it-{request.node.name[:20]}-")
+
+
+@pytest.fixture(scope="session")
+def shared_consul():
+    """One Consul for tests that leave it alone. Whoever kills or stops it uses `consul`."""
+    server = Consul("consul-shared").start()
+    yield server
+    server.end()
+
+
+@pytest.fixture(scope="session")
+def shared_mariadb():
+    """One MariaDB for tests that leave it alone; each cluster has its own database in it."""
+    server = MariaDB("mariadb-shared").start()
+    yield server
+    server.end()
+
+
+@pytest.fixture
+def consul(folder):
+    """A Consul of this test alone, started."""
+    server = Consul(folder=folder).start()
+    yield server
+    server.end()
+
+
+@pytest.fixture
+def mariadb(folder):
+    """A MariaDB of this test alone, started."""
+    server = MariaDB(folder=folder).start()
+    yield server
+    server.end()
+
+
+@pytest.fixture
+def callees(folder):
+    """callees(ports=2) starts a callee process with that many ports."""
+    started = []
+
+    def start(ports=1):
+        started.append(Callee(ports, f"callee{len(started)}", folder).start())
+        return started[-1]
+
+    yield start
+    for callee in started:
+        callee.end()
+
+
+@pytest.fixture
+def callee(callees):
+    """A callee with one port, started."""
+    return callees()
+
+
+@pytest.fixture
+def proxies():
+    """proxies(port) puts a proxy in front of a port."""
+    opened = []
+
+    def start(port):
+        opened.append(Proxy(port))
+        return opened[-1]
+
+    yield start
+    for proxy in opened:
+        proxy.close()
+
+
+@pytest.fixture
+def clusters(folder):
+    """clusters(consul, mariadb, **options) makes a Cluster; its agents are ended with the test."""
+    made = []
+
+    def make(consul_server, mariadb_server, **kwargs):
+        kwargs.setdefault("name", f"{os.path.basename(folder)[-8:].replace('_', '-').lower()}-{len(made)}")
+        made.append(Cluster(consul_server, mariadb_server, folder=folder, **kwargs))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        cluster.end()
+
+
+@pytest.fixture
+def cluster(clusters, shared_consul, shared_mariadb):
+    """A cluster on the shared servers, no agent started: cluster.start(3)."""
+    return clusters(shared_consul, shared_mariadb)
+
+
+# ---- logs of everything that runs, when a test fails; counts for `make test`; nothing is skipped
+
+_counts = {"passed": 0, "failed": 0}
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = (yield).get_result()
+    if report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped: a test that cannot run has failed"
+    if report.when == "call" and report.failed:
+        # Also those that died in the test: their last words matter most.
+        for process in procs.started_since(_begin.get(item.nodeid, 0.0)):
+            report.sections.append((process.name, process.log_tail()))
+
+
+_begin = {}
+
+
+def pytest_runtest_setup(item):
+    _begin[item.nodeid] = time.monotonic()
+
+
+def pytest_runtest_logreport(report):
+    if report.failed:
+        _counts["failed"] += 1
+    elif report.when == "call":
+        _counts["passed"] += 1
+
+
+def pytest_sessionfinish(exitstatus):
+    procs.end_all()
+    path = os.environ.get("CARILLON_RESULTS")
+    if path:
+        if exitstatus != 0 and _counts["failed"] == 0:
+            _counts["failed"] = 1  # collection failed, or no test was found
+        pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+        pathlib.Path(path).write_text(json.dumps(_counts), encoding="utf-8")

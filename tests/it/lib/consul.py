@@ -1,0 +1,147 @@
+"""A real Consul 1.8.7 agent in server mode, and its HTTP API."""
+import base64
+import json
+import os
+import pathlib
+import shutil
+
+import requests
+
+from .procs import CACHE, Process, TransientError, free_ports, make_folder, wait_until
+
+
+def program():
+    path = os.environ.get("CARILLON_CONSUL") or CACHE / "consul-1.8/usr/bin/consul"
+    assert pathlib.Path(path).exists(), f"no Consul at {path}: run `make deps`"
+    return path
+
+
+class Consul:
+    """One server that is its own cluster. Ports and data stay the same over restarts, unless wiped."""
+
+    def __init__(self, name="consul", folder=None):
+        self.folder = pathlib.Path(folder or make_folder())
+        self.name = name
+        self.data = self.folder / f"{name}-data"
+        ports = free_ports(4)
+        self.http_port = ports[0]
+        self.address = f"127.0.0.1:{self.http_port}"
+        self.url = f"http://{self.address}"
+        self.web = requests.Session()
+        config = self.folder / f"{name}.json"
+        config.write_text(json.dumps({
+            "node_name": name, "server": True, "bootstrap_expect": 1, "data_dir": str(self.data),
+            "bind_addr": "127.0.0.1", "client_addr": "127.0.0.1",
+            "ports": {"http": ports[0], "server": ports[1], "serf_lan": ports[2], "serf_wan": ports[3], "dns": -1,
+                      "grpc": -1},
+            "performance": {"raft_multiplier": 1},
+            "leave_on_terminate": False, "disable_update_check": True, "connect": {"enabled": False},
+            "log_level": "INFO",
+        }))
+        self.process = Process(name, [program(), "agent", f"-config-file={config}"], self.folder)
+
+    def start(self, timeout=30):
+        """Start, and wait until there is a leader and the node's own health check (which sessions bind to)."""
+        self.process.start()
+        return self.wait_ready(timeout)
+
+    def wait_ready(self, timeout=30):
+        wait_until(self._ready, timeout, f"{self.name} ready", alive=[self.process])
+        return self
+
+    def _ready(self):
+        if not self._call("GET", "/v1/status/leader").json():
+            return False
+        checks = self._call("GET", f"/v1/health/node/{self.name}").json()
+        return any(c["CheckID"] == "serfHealth" and c["Status"] == "passing" for c in checks)
+
+    def kill9(self):
+        self.process.kill9()
+
+    def stop(self):
+        self.process.stop()
+
+    def cont(self):
+        self.process.cont()
+
+    def restart(self, wipe=False, timeout=30):
+        """Start again on the same ports, with the data it had or (WIPE) with none."""
+        self.process.end()
+        if wipe:
+            shutil.rmtree(self.data)
+        return self.start(timeout)
+
+    def end(self):
+        self.process.end()
+
+    # ---- HTTP API
+
+    def _call(self, method, path, timeout=10, **kwargs):
+        answer = self.web.request(method, self.url + path, timeout=timeout, **kwargs)
+        if answer.status_code >= 500:
+            raise TransientError(f"{method} {path}: {answer.status_code} {answer.text[:200]}")
+        return answer
+
+    def put(self, key, value):
+        """Value is text or bytes."""
+        assert self._call("PUT", f"/v1/kv/{key}", data=value).json() is True
+
+    def get(self, key):
+        """The value's bytes, or None."""
+        answer = self._call("GET", f"/v1/kv/{key}")
+        if answer.status_code == 404:
+            return None
+        return base64.b64decode(answer.json()[0]["Value"] or "")
+
+    def entries(self, prefix):
+        """{key: bytes} of everything below PREFIX."""
+        answer = self._call("GET", f"/v1/kv/{prefix}", params={"recurse": "true"})
+        if answer.status_code == 404:
+            return {}
+        return {e["Key"]: base64.b64decode(e["Value"] or "") for e in answer.json()}
+
+    def delete(self, key, recurse=False):
+        self._call("DELETE", f"/v1/kv/{key}", params={"recurse": "true"} if recurse else {})
+
+    def members(self, cluster="default"):
+        """{member key: value as JSON} of a carillon cluster."""
+        prefix = f"carillon/{cluster}/members/"
+        return {k[len(prefix):]: json.loads(v) for k, v in self.entries(prefix).items()}
+
+    def sessions(self):
+        return self._call("GET", "/v1/session/list").json()
+
+    def destroy_session(self, session):
+        assert self._call("PUT", f"/v1/session/destroy/{session}").json() is True
+
+    def register(self, service, port, instance=None, address="127.0.0.1", tags=(), meta=None, weight=None, check=None):
+        """Register an instance of a service and return its id. Without CHECK it gets a TTL check that passes for a day
+        and that fail() and heal() turn; CHECK is a Consul check definition, for example {"TCP": …, "Interval": "1s"}."""
+        instance = instance or f"{service}-{port}"
+        check = check or {"CheckID": f"service:{instance}", "TTL": "24h", "Status": "passing"}
+        body = {"Name": service, "ID": instance, "Address": address, "Port": port, "Tags": list(tags),
+                "Meta": meta or {}, "Check": check}
+        if weight is not None:
+            body["Weights"] = {"Passing": weight, "Warning": 1}
+        answer = self._call("PUT", "/v1/agent/service/register", json=body)
+        assert answer.status_code == 200, answer.text
+        return instance
+
+    def deregister(self, instance):
+        assert self._call("PUT", f"/v1/agent/service/deregister/{instance}").status_code == 200
+
+    def heal(self, instance):
+        assert self._call("PUT", f"/v1/agent/check/pass/service:{instance}").status_code == 200
+
+    def fail(self, instance):
+        assert self._call("PUT", f"/v1/agent/check/fail/service:{instance}").status_code == 200
+
+    def health(self, service, passing=True):
+        """Entries of /v1/health/service."""
+        params = {"passing": "true"} if passing else {}
+        return self._call("GET", f"/v1/health/service/{service}", params=params).json()
+
+    def passing(self, service):
+        """Sorted (address, port) of the healthy instances."""
+        return sorted((e["Service"]["Address"] or e["Node"]["Address"], e["Service"]["Port"])
+                      for e in self.health(service))
