@@ -362,7 +362,8 @@ bool json_field_strings(const json_t *obj, const char *key, size_t max_items, si
         return false;
     const char **items = mem_try_array(count, sizeof(*items), NULL);
     if (!items) {
-        p->nomem = true;
+        if (p)
+            p->nomem = true;
         return false;
     }
     for (size_t i = 0; i < count; i++)

@@ -28,7 +28,7 @@ bool log_enabled(enum log_level level);
 /* Lines lost so far because the reader of our output was too slow, for metrics. */
 uint64_t log_dropped(void);
 
-/* Who speaks. Borrowed during the call; NULL = no prefix. */
+/* Who speaks. id is borrowed during the call, module is a literal. NULL = no prefix. */
 struct log_ctx {
     const char *module; /* "consul" */
     const char *id;     /* of the object; may be NULL */

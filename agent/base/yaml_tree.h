@@ -1,5 +1,5 @@
 /* A YAML file as a tree that remembers the line of each node, so that errors can name it. Limits: size, depth, nodes,
- * no aliases or anchors, no tags but the core ones, one document, no duplicate keys, strict UTF-8. Any thread. */
+ * no aliases or anchors, no tags but !!str !!map !!seq, one document, no duplicate keys, strict UTF-8. Any thread. */
 #ifndef CARILLON_BASE_YAML_TREE_H
 #define CARILLON_BASE_YAML_TREE_H
 
