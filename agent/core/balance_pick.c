@@ -1,16 +1,13 @@
 #include "agent/core/balance_private.h"
 
-#include <xxhash.h>
-
 #include "agent/base/rng.h"
+#include "agent/core/rendezvous.h"
 
 /* The second draw of p2c must be this much cheaper: with less, two idle endpoints of 1.80 and 1.81 ms would get all
  * and nothing. */
 #define P2C_CLEARLY_CHEAPER 0.8
 /* Failures in a row beyond this make an endpoint no dearer. */
 #define P2C_FAILURES_MAX 8u
-
-#define HASH_SEED UINT64_C(0x63617272656e6431)
 
 static double p2c_cost(const struct balance *b, const struct tier *tier, const struct endpoint *ep,
                        uint64_t now_ms)
@@ -78,31 +75,20 @@ static size_t pick_least_request(struct balance *b, const struct tier *tier, str
     return best;
 }
 
-/* -log2(hash / 2^64) with 32 binary places; integers, because all agents must agree to the last bit. Between powers of
- * two log2(1 + f) is the cubic that has its values and slopes at both ends (off by at most 0.006). */
-static uint64_t negative_log2(uint64_t hash)
-{
-    hash |= 1;
-    unsigned zeros = (unsigned)__builtin_clzll(hash);
-    uint64_t f = zeros == 63 ? 0 : hash << (zeros + 1) >> 32;
-    const uint64_t one = UINT64_C(1) << 32, a = 1901360723, b = 704557436; /* 0.442695 and 0.164043 */
-    uint64_t bend = (f * (one - f) >> 32) * (a - (b * f >> 32)) >> 32;
-    return ((uint64_t)zeros << 32) + one - f - bend;
-}
-
 /* The ramp plays no part: a job moves to its endpoint once, not bit by bit. */
 static size_t pick_consistent_hash(struct balance *b, const struct tier *tier, uint64_t job_hash)
 {
     size_t best = BALANCE_NOT_FOUND;
-    uint64_t best_log = 0;
+    uint64_t best_distance = 0;
     for (size_t i = 0; i < b->endpoints_count; i++) {
         const struct endpoint *ep = &b->endpoints[i];
         if (!open_in(b, tier, ep))
             continue;
-        uint64_t log = negative_log2(XXH64(&ep->key, sizeof(ep->key), job_hash ^ HASH_SEED));
-        if (best == BALANCE_NOT_FOUND || log * b->endpoints[best].weight < best_log * ep->weight) {
+        uint64_t distance = rendezvous_distance(job_hash, ep->key);
+        if (best == BALANCE_NOT_FOUND ||
+            rendezvous_closer(distance, ep->weight, best_distance, b->endpoints[best].weight)) {
             best = i;
-            best_log = log;
+            best_distance = distance;
         }
     }
     return best;

@@ -1,11 +1,15 @@
 /* The ring: a pure function from a list of members to an owner for every slot. Equal lists give equal owners on every
  * machine, in whatever order they come.
  *
- * Consistent hashing with virtual nodes (Karger et al., "Consistent Hashing and Random Trees", STOC 1997) and bounded
- * loads (Mirrokni, Thorup, Zadimoghaddam, "Consistent Hashing with Bounded Loads", SODA 2018): each slot goes to the
- * first virtual node clockwise of it whose member is not full yet. No member gets more than ceil(1.1 * its share),
- * share = slots * weight / sum of weights. A member that joins or leaves moves its own slots and a few others: those
- * of members that come to or leave their bound; measured below 1.5 % of all slots (tests/unit/core/test_hashring.c).
+ * Consistent hashing (Karger et al., "Consistent Hashing and Random Trees", STOC 1997) with bounded loads (Mirrokni,
+ * Thorup, Zadimoghaddam, "Consistent Hashing with Bounded Loads", SODA 2018): each slot goes to the closest member that
+ * is not full yet. Closeness is weighted rendezvous hashing, which is the limit of ever more virtual nodes; points on a
+ * real ring need hundreds a unit of weight, so that large weights are slow or have to be scaled, and a change of the scale
+ * moves half of all slots.
+ *
+ * No member gets more than ceil(1.1 * its share), share = slots * weight / sum of weights. A member that joins or leaves
+ * moves its own slots and a few others, those of members that come to their bound or leave it: none with up to five
+ * members, about 0.5 % of all slots with 200 (measured by tests/unit/core/test_hashring.c).
  *
  * The placement is part of the contract between members: any change of it is a new version. All functions: any
  * thread. */
@@ -42,7 +46,7 @@ struct hashring_member {
 /* Fill OWNERS[0..SLOTS) with indexes into MEMBERS by algorithm VERSION; with COUNT 0 all are HASHRING_NOBODY.
  * 1 <= SLOTS <= HASHRING_SLOTS_MAX. On failure OWNERS is untouched: ERR_INVALID (unknown version, an id that is empty,
  * too long or there twice, a weight out of range), ERR_TOO_BIG (COUNT > HASHRING_MEMBERS_MAX), ERR_NOMEM.
- * Takes some milliseconds for 200 members and 4096 slots. */
+ * Costs COUNT * SLOTS steps: 4 ms for 200 members and 4096 slots. */
 int hashring_build(unsigned version, const struct hashring_member *members, size_t count, uint32_t slots,
                    uint16_t *owners, struct err *e);
 
