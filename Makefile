@@ -141,6 +141,8 @@ FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZ     := $(FUZZ_SRC:%.c=$(O)/%)
 TSAN_SRC := $(wildcard tests/tsan/race_*.c)
 TSAN     := $(TSAN_SRC:%.c=$(O)/%)
+TOOL_SRC := $(wildcard tests/tools/*.c)
+TOOLS    := $(TOOL_SRC:%.c=$(O)/%)
 
 TEST_LIBS = $(call libs,$(O)/t,$(UNDER_$(call LAYER_OF,$(word 3,$(subst /, ,$1)))))
 ALL_TEST_LIBS := $(call libs,$(O)/t,$(LAYERS))
@@ -176,6 +178,12 @@ $(TSAN): $(O)/tests/tsan/%: $(O)/t/tests/tsan/%.o $(O)/t/libtest.a $(ALL_TEST_LI
 	@echo "  LINK  $@"
 	@$(CC) $(LDFLAGS_ALL) -o $@ $^ $(DEP_LIBS) -lm
 
+# Programs that tests outside C ask questions (tests/it finds them in $CARILLON_TOOLS).
+$(TOOLS): $(O)/tests/tools/%: $(O)/t/tests/tools/%.o $(call libs,$(O)/t,$(UNDER_io))
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	@$(CC) $(LDFLAGS_ALL) -o $@ $^ $(DEP_LIBS) -lm
+
 $(UNIT_SRC:%.c=$(O)/t/%.o) $(SIM_SRC:%.c=$(O)/t/%.o) $(patsubst %.c,$(O)/t/%.o,$(wildcard tests/lib/*.c)): | $(O)/deps-test
 
 .PHONY: check
@@ -206,9 +214,9 @@ check-clang: $(O)/deps-test ## everything compiles with clang under the same war
 
 PYTEST := $(CACHE)/venv/bin/python -m pytest -p no:cacheprovider
 IT_ARGS ?=
-check-it: build $(O)/deps-it ## the real program with a real Consul, a real MariaDB and callees
+check-it: build $(TOOLS) $(O)/deps-it ## the real program with a real Consul, a real MariaDB and callees
 	@mkdir -p $(O)/results
-	@CARILLON_BINARY=$(abspath $(O))/carillon CARILLON_RESULTS=$(abspath $(O))/results/check-it.json \
+	@CARILLON_BINARY=$(abspath $(O))/carillon CARILLON_TOOLS=$(abspath $(O))/tests/tools CARILLON_RESULTS=$(abspath $(O))/results/check-it.json \
 	 $(PYTEST) tests/it --durations=10 --timeout=300 $(IT_ARGS)
 
 fuzz: $(O)/deps-test ## libFuzzer on every fuzz target, FUZZ_SECONDS each; finds go to tests/fuzz/corpus
@@ -240,12 +248,19 @@ check-layers: ## refuse includes against the layers, header cycles, system acces
 check-ban: ## refuse banned calls
 	@tests/tools/check_ban.py
 
+ifneq ($(wildcard tests/tools/check_options.py),)
+.PHONY: check-options
+check-options: build ## the option table against the manual and the configuration file that are made from it
+	@tests/tools/check_options.py $(O)/carillon
+endif
+
 # One stamp a file, so only what changed is looked at again.
 TIDY := $(SRC_ALL:%.c=$(O)/lint/%.tidy)
 $(TIDY): $(O)/lint/%.tidy: %.c .clang-tidy $(O)/cflags | $(O)/deps-test
 	@mkdir -p $(@D)
 	@echo "  TIDY  $<"
-	@clang-tidy-14 --quiet $< -- -std=gnu11 $(CPPFLAGS_ALL) $(DEP_CFLAGS) 2>$@.err || { cat $@.err; rm -f $@.err; exit 1; }
+	@clang-tidy-14 --quiet $< -- -std=gnu11 $(CPPFLAGS_ALL) -DCARILLON_COMMIT='""' \
+	    $(DEP_CFLAGS) 2>$@.err || { cat $@.err; rm -f $@.err; exit 1; }
 	@rm -f $@.err
 	@$(CC) $(CPPFLAGS_ALL) $(DEP_CFLAGS) -MM -MP -MT $@ -MF $@.d $<
 	@touch $@
@@ -259,9 +274,8 @@ cppcheck: $(O)/deps-test
 	    --enable=warning,performance,portability --inline-suppr --suppressions-list=tests/tools/cppcheck.supp \
 	    -D_GNU_SOURCE= -DCARILLON_VERSION='"$(VERSION)"' -DCARILLON_COMMIT='""' -I. $(SRC_ALL)
 
-lint: check-ban ## clang-tidy, cppcheck, banned calls
-	@$(MAKE) -k tidy
-	@$(MAKE) cppcheck
+lint: ## clang-tidy, cppcheck, banned calls
+	@$(MAKE) -k check-ban tidy cppcheck
 
 # Unit tests alone have to reach this much of the lines of agent/base and agent/core.
 COVERAGE_FLOOR := 85
@@ -279,6 +293,17 @@ STAGES := build check-format check-size check-layers $(if $(wildcard tests/tools
 test: export FUZZ_SECONDS = 15
 test: deps ## what continuous integration runs: all of the above in order, and the counts
 	@tests/tools/run_stages.py --results $(O)/results $(STAGES)
+
+# ---- to try it out --------------------------------------------------------------------------------------------------
+
+ifneq ($(PROGRAM),)
+.PHONY: run run-cluster
+# The embedded store does not exist yet, so the demonstration with one agent is the one with three.
+run: run-cluster ## the demonstration: see run-cluster
+
+run-cluster: build $(O)/deps-it ## real Consul and MariaDB, three agents, two instances of a service, a few jobs
+	@CARILLON_BINARY=$(abspath $(O))/carillon $(CACHE)/venv/bin/python tests/tools/run_cluster.py $(RUN_ARGS)
+endif
 
 # ---- install --------------------------------------------------------------------------------------------------------
 
