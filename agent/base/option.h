@@ -22,7 +22,7 @@ enum option_type {                   /* field that the row's offset names: */
                    OPTION_DOUBLE,    /* double, min..max */
                    OPTION_DURATION,  /* uint64_t ms, min..max */
                    OPTION_SIZE,      /* uint64_t bytes, min..max */
-                   OPTION_STRING,    /* char *, min..max bytes; NULL = not given */
+                   OPTION_STRING,    /* char *, min..max bytes (0..4096); NULL = not given, never empty */
                    OPTION_PATH,      /* char *, as STRING, up to 4095 bytes */
                    OPTION_ENUM,      /* unsigned, index into allowed[] */
                    OPTION_HOST_PORT, /* char *: "host:port" */
@@ -88,8 +88,6 @@ struct option_table {
     const struct option_group *groups; /* ends with section == NULL; may be NULL */
     size_t size_bytes;                 /* of the struct */
     const char *env_prefix;            /* "CARILLON" */
-    /* Environment names under the prefix that are not options and stay unreported: "CARILLON_ADDR" …, NULL-ended. */
-    const char *const *env_other;
     /* Comment of a section in the sample: pairs section, text; ends with NULL. May be NULL. */
     const char *const *section_help;
 };
@@ -118,7 +116,10 @@ struct option_sources {
 
 /* Fill CONFIG (size_bytes of T, uninitialised) from the sources. All problems go to ERRORS (initialised to zero) and the
  * call then fails with ERR_INVALID and the first of them; ERR_NOMEM. On failure CONFIG holds nothing to free.
- * Unknown keys are problems, with the nearest known key; an unknown variable with the prefix too. */
+ * Unknown keys are problems, with the nearest known key. So are unknown variables whose first word is a section
+ * (CARILLON_STORE_DRIVE), but for those that Kubernetes makes up for a Service named like a section ("…_SERVICE_HOST",
+ * "…_PORT=tcp://…"). In names of entries a variable has '_' for '.' and '-'; it can change an entry of the file, not
+ * make one. An empty text and a key without value mean "not given" or the default. */
 int option_fill(const struct option_table *t, const struct option_sources *src, void *config,
                 struct option_errors *errors, struct err *e);
 /* Free what the struct's fields own and zero it. */
@@ -129,10 +130,9 @@ const struct option_row *option_find(const struct option_table *t, const char *k
 /* Whether the fields of ROW are equal in two structs of the row's kind. */
 bool option_equal(const struct option_row *row, const void *a, const void *b);
 /* Call FN for each row whose value differs between two filled structs (a service that is only in one counts as
- * differing, once, with row NULL). KEY is valid during the call. ERR_NOMEM. */
+ * differing, once, with row NULL). KEY is valid during the call. Cannot fail. */
 typedef void option_diff_fn(void *arg, const char *key, const struct option_row *row);
-int option_diff(const struct option_table *t, const void *a, const void *b, option_diff_fn *fn, void *arg,
-                struct err *e);
+void option_diff(const struct option_table *t, const void *a, const void *b, option_diff_fn *fn, void *arg);
 
 /* The value of ROW as text as --set takes it, secrets as "***"; "" when not given. */
 void option_print_value(const struct option_row *row, const void *config, struct buf *out);
