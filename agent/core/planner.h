@@ -21,59 +21,67 @@ struct err;
 struct planner;
 
 struct planner_options {
-    const char *member;          /* own member id: the holder of what it has in flight */
+    const char *member; /* own member id: the holder of what it has in flight */
     uint32_t slots;
-    int64_t horizon_ms;          /* near dues are loaded this far ahead */
-    size_t memory_max_bytes;     /* of loaded jobs and fires; over it the horizon is shortened */
-    size_t load_page;            /* rows a load asks for */
-    size_t unwritten_max;        /* ends not yet durable above which nothing starts (10,000) */
-    int64_t unwritten_stall_ms;  /* ... or none could be written for this long (1,000) */
-    size_t catch_up_per_s;       /* overdue starts a second and service; the rest waits its turn */
-    size_t retry_window;         /* booked fires in memory a target; the rest waits in the store */
+    int64_t horizon_ms;         /* near dues are loaded this far ahead */
+    size_t memory_max_bytes;    /* of loaded jobs and fires; over it the horizon is shortened */
+    size_t load_page;           /* rows a load asks for */
+    size_t unwritten_max;       /* ends not yet durable above which nothing starts (10,000) */
+    int64_t unwritten_stall_ms; /* ... or none could be written for this long (1,000) */
+    size_t catch_up_per_s;      /* overdue starts a second and service; the rest waits its turn */
+    size_t retry_window;        /* booked fires in memory a target; the rest waits in the store */
     uint32_t history_keep;
     int64_t history_keep_ms;
-    uint64_t seed;               /* of jitter and back-off */
+    uint64_t seed; /* of jitter and back-off */
 };
 
 /* One attempt to be made. Owned by the planner until its ATTEMPT event came back (or REVOKED). */
 struct delivery {
     struct uid uid;
     uint64_t seq;
-    uint32_t attempt;         /* from 1 */
+    uint32_t attempt; /* from 1 */
     uint16_t slot;
     uint64_t epoch;
     int64_t due_ms;
     uint32_t coalesced;
-    struct job_spec *spec;    /* borrowed: lives as long as the delivery */
-    const void *payload;      /* the spec's, or the run's own */
+    struct job_spec *spec; /* borrowed: lives as long as the delivery */
+    const void *payload;   /* the spec's, or the run's own */
     size_t payload_bytes;
     const char *content_type;
-    bool booked;              /* it has a fire row */
-    char tried[4][64];        /* endpoints that failed this fire, newest first; "" unused */
-    void *driver;             /* for the one who delivers; NULL at first */
+    bool booked;       /* it has a fire row */
+    char tried[4][64]; /* endpoints that failed this fire, newest first; "" unused */
+    void *driver;      /* for the one who delivers; NULL at first */
 };
 
 enum attempt_result {
     ATTEMPT_OK,
-    ATTEMPT_RETRY,        /* failed; may be tried again by the job's rule */
-    ATTEMPT_GIVE_UP,      /* a give_up_on code */
-    ATTEMPT_NOT_STARTED,  /* refused by the lease hook, or the process is ending: no attempt was made */
-    ATTEMPT_NO_ENDPOINT,  /* waited for an endpoint until the driver gave it back: no attempt was made */
+    ATTEMPT_RETRY,       /* failed; may be tried again by the job's rule */
+    ATTEMPT_GIVE_UP,     /* a give_up_on code */
+    ATTEMPT_NOT_STARTED, /* refused by the lease hook, or the process is ending: no attempt was made */
+    ATTEMPT_NO_ENDPOINT, /* waited for an endpoint until the driver gave it back: no attempt was made */
     ATTEMPT_RESULT_COUNT_
 };
 
 struct attempt {
     enum attempt_result result;
     char endpoint[64];
-    int status;               /* HTTP or gRPC code, -1: none came */
-    int64_t started_ms;       /* corrected wall clock */
+    int status;         /* HTTP or gRPC code, -1: none came */
+    int64_t started_ms; /* corrected wall clock */
     uint32_t duration_ms;
-    int64_t retry_after_ms;   /* -1: not said */
-    char error[120];          /* "" unless there was none to get a status */
-    char excerpt[513];        /* of the reply's body, valid UTF-8 */
+    int64_t retry_after_ms; /* -1: not said */
+    char error[120];        /* "" unless there was none to get a status */
+    char excerpt[513];      /* of the reply's body, valid UTF-8 */
 };
 
-enum planner_api_op { PLANNER_CREATE, PLANNER_PUT, PLANNER_PATCH, PLANNER_DELETE, PLANNER_PAUSE, PLANNER_RESUME, PLANNER_RUN };
+enum planner_api_op {
+    PLANNER_CREATE,
+    PLANNER_PUT,
+    PLANNER_PATCH,
+    PLANNER_DELETE,
+    PLANNER_PAUSE,
+    PLANNER_RESUME,
+    PLANNER_RUN
+};
 
 /* A write of the API for a slot of this member. Owned by the caller until REPLY named it. The body was parsed off the loop;
  * PATCH needs the present job, so its patch is applied when the job is known, by `merge` (called on the loop thread). */
@@ -81,112 +89,113 @@ struct planner_api {
     enum planner_api_op op;
     char ns[RECORD_NS_MAX];
     char id[RECORD_ID_MAX];
-    struct uid uid;           /* of the job if this creates one */
+    struct uid uid; /* of the job if this creates one */
     uint64_t change_id;
-    bool repeated;            /* an earlier try of this very request may have been done: see store.find_change */
-    bool fresh_id;            /* the id was made just now: no one can have it */
+    bool repeated; /* an earlier try of this very request may have been done: see store.find_change */
+    bool fresh_id; /* the id was made just now: no one can have it */
     bool if_none_match;
-    bool if_match;            /* match_uid, match_version */
+    bool if_match; /* match_uid, match_version */
     struct uid match_uid;
     uint64_t match_version;
     int64_t accepted_ms;
     char actor[64];
-    struct job_spec *spec;    /* CREATE, PUT: a reference of the request's own */
-    int paused;               /* CREATE, PUT, PATCH: 0, 1, or -1 when not said */
+    struct job_spec *spec; /* CREATE, PUT: a reference of the request's own */
+    int paused;            /* CREATE, PUT, PATCH: 0, 1, or -1 when not said */
     /* PATCH and PUT of a body that needs the present job (phase): make the new spec. 0 or -ERR_INVALID with problems kept by
      * the request. */
-    int (*merge)(struct planner_api *api, const struct job_spec *present, const struct job_row *row, struct job_spec **ret);
+    int (*merge)(struct planner_api *api, const struct job_spec *present, const struct job_row *row,
+                 struct job_spec **ret);
     enum { PLANNER_CATCH_UP_NONE, PLANNER_CATCH_UP_LAST, PLANNER_CATCH_UP_ALL } catch_up;
-    void *run_payload;        /* RUN with a payload of its own; the request's */
+    void *run_payload; /* RUN with a payload of its own; the request's */
     size_t run_payload_bytes;
     bool run_force;
 
     /* filled before REPLY */
     enum planner_answer {
-        PLANNER_OK,           /* 200 (also "nothing changed") */
-        PLANNER_CREATED,      /* 201 */
-        PLANNER_ACCEPTED,     /* 202 */
+        PLANNER_OK,       /* 200 (also "nothing changed") */
+        PLANNER_CREATED,  /* 201 */
+        PLANNER_ACCEPTED, /* 202 */
         PLANNER_NOT_FOUND,
         PLANNER_EXISTS,
-        PLANNER_MISMATCH,     /* 412 */
-        PLANNER_INVALID,      /* merge said so */
-        PLANNER_NOT_OWNER,    /* the slot went away meanwhile: forward again */
-        PLANNER_UNAVAILABLE,  /* the store cannot; nothing may be promised */
+        PLANNER_MISMATCH,    /* 412 */
+        PLANNER_INVALID,     /* merge said so */
+        PLANNER_NOT_OWNER,   /* the slot went away meanwhile: forward again */
+        PLANNER_UNAVAILABLE, /* the store cannot; nothing may be promised */
     } answer;
     bool deleted_in_flight;
-    struct job_row row;       /* as it is now (as it was, for DELETE) */
-    struct job_spec *result;  /* a reference for the caller, or NULL */
+    struct job_row row;      /* as it is now (as it was, for DELETE) */
+    struct job_spec *result; /* a reference for the caller, or NULL */
     uint64_t run_seq;
     void *driver;             /* the caller's */
     struct planner_api *next; /* the planner's */
 };
 
 enum planner_event_kind {
-    PLANNER_TICK,             /* time passed: due timers, paced work, loads */
-    PLANNER_SLOTS_GAINED,     /* slots[], epochs[]: mine from now */
-    PLANNER_SLOTS_LOST,       /* slots[]: not mine any more (dead, dropped): forget; what is in flight may finish but is not ours to write */
-    PLANNER_MOVE,             /* slots[] -> successor: stop starting, book what is in flight, hand over in one batch */
-    PLANNER_LEASE,            /* may_start: false stops all starts (lease unsure, clock unsure), true resumes */
-    PLANNER_JOBS,             /* answer to LOAD_JOBS / GET_JOB (ok false: it failed; the planner asks again later) */
-    PLANNER_FIRES,            /* answer to LOAD_FIRES */
-    PLANNER_STARTED,          /* delivery: its request goes out now (metrics, lateness); optional */
-    PLANNER_ATTEMPT,          /* delivery + attempt */
-    PLANNER_BATCH_DONE,       /* batch + code */
-    PLANNER_API,              /* api */
-    PLANNER_CHANGE_FOUND,     /* answer to FIND_CHANGE */
-    PLANNER_MEMBER_DEAD,      /* member: what it holds may be tried again */
-    PLANNER_WAKE,             /* slots[]: a former owner ended a fire that it held there: look */
-    PLANNER_DRAIN,            /* the process is ending: nothing new starts */
+    PLANNER_TICK,         /* time passed: due timers, paced work, loads */
+    PLANNER_SLOTS_GAINED, /* slots[], epochs[]: mine from now */
+    PLANNER_SLOTS_LOST, /* slots[]: not mine any more (dead, dropped): forget; what is in flight may finish but is not ours to write */
+    PLANNER_MOVE,    /* slots[] -> successor: stop starting, book what is in flight, hand over in one batch */
+    PLANNER_LEASE,   /* may_start: false stops all starts (lease unsure, clock unsure), true resumes */
+    PLANNER_JOBS,    /* answer to LOAD_JOBS / GET_JOB (ok false: it failed; the planner asks again later) */
+    PLANNER_FIRES,   /* answer to LOAD_FIRES */
+    PLANNER_STARTED, /* delivery: its request goes out now (metrics, lateness); optional */
+    PLANNER_ATTEMPT, /* delivery + attempt */
+    PLANNER_BATCH_DONE,   /* batch + code */
+    PLANNER_API,          /* api */
+    PLANNER_CHANGE_FOUND, /* answer to FIND_CHANGE */
+    PLANNER_MEMBER_DEAD,  /* member: what it holds may be tried again */
+    PLANNER_WAKE,         /* slots[]: a former owner ended a fire that it held there: look */
+    PLANNER_DRAIN,        /* the process is ending: nothing new starts */
 };
 
-struct planner_job {          /* a loaded row; SPEC NULL: GET_JOB found nothing */
+struct planner_job { /* a loaded row; SPEC NULL: GET_JOB found nothing */
     struct job_row row;
-    struct job_spec *spec;    /* a reference for the planner */
+    struct job_spec *spec; /* a reference for the planner */
 };
 
 struct planner_event {
     enum planner_event_kind kind;
-    int64_t now_ms;           /* corrected wall clock */
+    int64_t now_ms; /* corrected wall clock */
     const uint16_t *slots;
     const uint64_t *epochs;
     size_t slots_count;
-    const char *member;       /* MOVE: successor; MEMBER_DEAD */
+    const char *member; /* MOVE: successor; MEMBER_DEAD */
     bool may_start;
-    uint64_t load;            /* which LOAD/GET/FIND action this answers */
+    uint64_t load; /* which LOAD/GET/FIND action this answers */
     bool ok;
     bool more;
     struct planner_job *jobs;
     size_t jobs_count;
-    struct fire_row *fires;   /* the planner takes what the rows own */
+    struct fire_row *fires; /* the planner takes what the rows own */
     size_t fires_count;
     struct delivery *delivery;
     const struct attempt *attempt;
     struct planner_batch *batch;
-    int code;                 /* BATCH_DONE: 0 or the store's error code */
+    int code; /* BATCH_DONE: 0 or the store's error code */
     struct planner_api *api;
     const struct revision *revision;
 };
 
 enum planner_action_kind {
-    PLANNER_DO_DELIVER,       /* delivery: start it (or queue it for its service) */
-    PLANNER_DO_REVOKE,        /* delivery: must not start any more. If it has started it is finished as usual and ATTEMPT
+    PLANNER_DO_DELIVER, /* delivery: start it (or queue it for its service) */
+    PLANNER_DO_REVOKE, /* delivery: must not start any more. If it has started it is finished as usual and ATTEMPT
                                  comes; if not, ATTEMPT with NOT_STARTED comes. */
-    PLANNER_DO_LOAD_JOBS,     /* load (id), slots[], from_ms, until_ms, cursor */
+    PLANNER_DO_LOAD_JOBS, /* load (id), slots[], from_ms, until_ms, cursor */
     PLANNER_DO_LOAD_FIRES,
-    PLANNER_DO_GET_JOB,       /* load (id), ns+id or uid */
-    PLANNER_DO_FIND_CHANGE,   /* load (id), ns, id, change_id */
-    PLANNER_DO_REPLY,         /* api: answered */
-    PLANNER_DO_MOVED,         /* slots[], epochs[] are the successor's now (durable): tell it; ok false: not moved */
-    PLANNER_DO_WAKE,          /* slots[]: tell their owner to look (a fire that we held has ended) */
-    PLANNER_DO_LOG,           /* text: worth a line for people (a job stopped, a conflict) */
-    PLANNER_DO_COUNT,         /* a fire ended or an attempt was made: for metrics and event streams */
+    PLANNER_DO_GET_JOB,     /* load (id), ns+id or uid */
+    PLANNER_DO_FIND_CHANGE, /* load (id), ns, id, change_id */
+    PLANNER_DO_REPLY,       /* api: answered */
+    PLANNER_DO_MOVED, /* slots[], epochs[] are the successor's now (durable): tell it; ok false: not moved */
+    PLANNER_DO_WAKE,  /* slots[]: tell their owner to look (a fire that we held has ended) */
+    PLANNER_DO_LOG,   /* text: worth a line for people (a job stopped, a conflict) */
+    PLANNER_DO_COUNT, /* a fire ended or an attempt was made: for metrics and event streams */
 };
 
 struct planner_action {
     enum planner_action_kind kind;
     struct delivery *delivery;
     uint64_t load;
-    const uint16_t *slots;    /* valid until the next step */
+    const uint16_t *slots; /* valid until the next step */
     const uint64_t *epochs;
     size_t slots_count;
     const char *member;
@@ -195,8 +204,8 @@ struct planner_action {
     bool has_cursor;
     uint16_t cursor_slot;
     int64_t cursor_wake_ms;
-    struct uid uid;           /* GET_JOB by uid when ns is NULL; cursor; COUNT */
-    uint64_t seq;             /* cursor of fires; COUNT */
+    struct uid uid; /* GET_JOB by uid when ns is NULL; cursor; COUNT */
+    uint64_t seq;   /* cursor of fires; COUNT */
     size_t limit;
     const char *ns;
     const char *id;
@@ -208,11 +217,11 @@ struct planner_action {
     enum fire_reason reason;
     const struct attempt *attempt; /* NULL: ended without one */
     int64_t due_ms;
-    int64_t lateness_ms;      /* of a first attempt's start, else -1 */
+    int64_t lateness_ms; /* of a first attempt's start, else -1 */
     const struct job_spec *spec;
 };
 
-struct planner_actions {      /* caller's; reset before each step */
+struct planner_actions { /* caller's; reset before each step */
     struct planner_action *items;
     size_t count;
     size_t capacity;
