@@ -27,7 +27,7 @@ endif
 
 # ---- flags ----------------------------------------------------------------------------------------------------------
 
-PKGS := libuv libcurl libmicrohttpd jansson yaml-0.1 libxxhash libcrypto libssl glib-2.0 libmariadb
+PKGS := libuv libcurl libmicrohttpd gnutls jansson yaml-0.1 libxxhash libcrypto libssl glib-2.0 libmariadb
 
 # Empty, so that a file's own `#define _GNU_SOURCE` is no redefinition.
 CPPFLAGS_ALL := -D_GNU_SOURCE= -DCARILLON_VERSION='"$(VERSION)"' -I. $(CPPFLAGS)

@@ -12,7 +12,7 @@ cache=${CARILLON_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/carillon}
 
 build_packages=(
     gcc make libc6-dev pkg-config git ca-certificates tzdata
-    libuv1-dev libcurl4-openssl-dev libmicrohttpd-dev libjansson-dev libyaml-dev libmariadb-dev libxxhash-dev
+    libuv1-dev libcurl4-openssl-dev libmicrohttpd-dev libgnutls28-dev libjansson-dev libyaml-dev libmariadb-dev libxxhash-dev
     libssl-dev libglib2.0-dev
 )
 test_packages=(
