@@ -65,7 +65,9 @@ static inline uint64_t wheel_timer_due_ms(const struct wheel_timer *t)
 /* Fire what is due at NOW_MS, at most MAX_TIMERS (> 0), and return how many fired. All that will fire are chosen before
  * the first callback runs: what callbacks arm waits for the next call even if it is due. What is due beyond MAX_TIMERS
  * stays armed and comes first next time (wheel_next_ms then says "now"). A NOW_MS before that of an earlier call
- * counts as that one. Costs O(levels) a timer and O(levels) for any span of empty time. */
+ * counts as that one. Costs O(levels) a timer and O(levels) for any span of empty time; the work for far timers comes
+ * in lumps: the call that reaches a multiple of 4096 ms sorts in what is due in the next 4096 ms (measured: 50 to 150 ns
+ * a timer, 40 ms where that was 270,000 of four million). */
 size_t wheel_advance(struct wheel *w, uint64_t now_ms, size_t max_timers);
 
 /* When to call wheel_advance again: never later than the first due, WHEEL_NEVER without timers. May be earlier than
