@@ -292,7 +292,7 @@ int balance_set_endpoints(struct balance *b, const struct balance_endpoint *list
     take_draft(b, &d);
     for (size_t i = 0; i < b->endpoints_count; i++) {
         struct endpoint *ep = &b->endpoints[i];
-        if (stays && !ep->carried)
+        if (stays && ep->present && !ep->carried)
             balance_ramp_begin(b, ep, now_ms);
         ep->carried = false;
         balance_sync(b, ep);

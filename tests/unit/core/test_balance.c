@@ -221,6 +221,24 @@ Test(balance, p2c_gives_a_slow_endpoint_less_and_never_a_herd)
     balance_free(f->b);
 }
 
+Test(balance, p2c_compares_two_different_endpoints)
+{
+    struct balance_options o = policy(BALANCE_P2C);
+    struct fixture *f = open_with(&o, 2, NULL);
+    for (size_t busy = 0; busy < 2; busy++) {
+        for (int k = 0; k < 10; k++)
+            cr_assert(eq(int, balance_start(f->b, f->keys[busy]), BALANCE_CHOSEN));
+        for (int k = 0; k < 100; k++) {
+            size_t i = choose(f, 0);
+            cr_assert(eq(sz, i, 1 - busy));
+            done(f, i, BALANCE_IGNORED, 0, 0);
+        }
+        for (int k = 0; k < 10; k++)
+            done(f, busy, BALANCE_IGNORED, 0, 0);
+    }
+    balance_free(f->b);
+}
+
 Test(balance, a_new_endpoint_rises_slowly_to_its_share)
 {
     struct balance_options o = policy(BALANCE_P2C);
@@ -452,6 +470,21 @@ Test(balance, attempts_at_an_endpoint_that_left_still_count_and_end)
     done(f, 1, BALANCE_OK, 1000, 0);
     cr_assert(eq(u64, balance_in_flight(f->b), 0));
     balance_validate(f->b);
+    balance_free(f->b);
+}
+
+Test(balance, an_endpoint_that_left_and_returns_starts_slowly_beside_others_and_at_once_alone)
+{
+    struct balance_options o = policy(BALANCE_P2C);
+    struct fixture *f = open_with(&o, 2, NULL);
+    cr_assert(eq(int, balance_start(f->b, f->keys[1]), BALANCE_CHOSEN));
+    set(f, 1, 0);
+    set(f, 2, 0);
+    cr_assert(lt(u32, view(f, 1).ramp_percent, 100));
+    set(f, 0, 0);
+    cr_assert(zero(int, balance_set_endpoints(f->b, f->list + 1, 1, 0, NULL)));
+    cr_assert(eq(u32, view(f, 1).ramp_percent, 100));
+    cr_assert(eq(u32, view(f, 1).in_flight, 1));
     balance_free(f->b);
 }
 

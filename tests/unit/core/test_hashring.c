@@ -249,6 +249,9 @@ Test(hashring, bad_lists_are_refused_and_leave_owners_alone)
     check_refused(m, 2, HASHRING_VERSION, ERR_INVALID);
     m[1] = (struct hashring_member){"b", 1, HASHRING_STATE_COUNT_};
     check_refused(m, 2, HASHRING_VERSION, ERR_INVALID);
+    const struct hashring_member apart[] = {
+        {"a", 1, HASHRING_ACTIVE}, {"b", 1, HASHRING_ACTIVE}, {"a", 1, HASHRING_ACTIVE}};
+    check_refused(apart, 3, HASHRING_VERSION, ERR_INVALID);
     check_refused(many, HASHRING_MEMBERS_MAX + 1, HASHRING_VERSION, ERR_TOO_BIG);
 }
 
