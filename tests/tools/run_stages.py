@@ -7,7 +7,9 @@ does not build is the rest pointless.
 """
 import argparse
 import json
+import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -16,11 +18,19 @@ import time
 COUNTED = {"check": "check.json", "check-it": "check-it.json"}
 
 
+def environment():
+    """Ours, less what ties a make to the one above it: each stage is a make of its own, with all the jobs."""
+    env = {k: v for k, v in os.environ.items() if k not in ("MAKELEVEL", "MFLAGS")}
+    flags = os.environ.get("MAKEFLAGS", "").split()
+    env["MAKEFLAGS"] = " ".join(f for f in flags if not re.match(r"-j\d*$|--jobserver", f))
+    return env
+
+
 def run_stage(target, results):
     """(passed, failed, seconds)"""
     print(f"\n==== {target}", flush=True)
     begin = time.monotonic()
-    code = subprocess.run(["make", target], stdin=subprocess.DEVNULL, check=False).returncode
+    code = subprocess.run(["make", target], stdin=subprocess.DEVNULL, env=environment(), check=False).returncode
     seconds = time.monotonic() - begin
     print(f"==== {target}: {'ok' if code == 0 else 'FAILED'} in {seconds:.1f} s", flush=True)
     passed = failed = 0

@@ -163,9 +163,14 @@ class Process:
         return self.wait(grace)
 
     def stop(self):
-        """SIGSTOP: hung, but its sockets stay open."""
+        """SIGSTOP: hung, but its sockets stay open. Returns when every thread stands: until then one may still answer."""
         self.signal(signal.SIGSTOP)
+        wait_until(self._stands, 10, f"{self.name} stopped", interval=0.001)
         self.stopped = True
+
+    def _stands(self):
+        tasks = pathlib.Path(f"/proc/{self.pid}/task").glob("*/stat")
+        return all(t.read_text().rsplit(")", 1)[1].split()[0] == "T" for t in tasks)
 
     def cont(self):
         self.signal(signal.SIGCONT)
