@@ -20,10 +20,11 @@
 struct err;
 struct loop;
 struct option_row;
+struct tzload;
 struct buf;
 
 #define STORE_ADDRESS_MAX 128
-#define STORE_NAME_MAX 64
+#define STORE_NAME_MAX    64
 
 struct store_member {
     char id[RECORD_MEMBER_MAX]; /* "<name>.<random>", a new one at every start */
@@ -44,10 +45,11 @@ struct store_slot {
 /* One beat's answer. ALIVE false: 0 rows were changed, the member was declared dead. */
 struct store_beat {
     bool alive;
-    int64_t store_now_ms;  /* the store's wall clock while it served the beat */
-    int64_t sent_boot_ms;  /* CLOCK_BOOTTIME just before the statement was sent: the lease counts from here */
-    int64_t done_boot_ms;  /* ... and when its answer had arrived */
-    const struct store_member *members; /* all rows that are not dead, plus those that died within the last hour */
+    int64_t store_now_ms; /* the store's wall clock while it served the beat */
+    int64_t sent_boot_ms; /* CLOCK_BOOTTIME just before the statement was sent: the lease counts from here */
+    int64_t done_boot_ms; /* ... and when its answer had arrived */
+    const struct store_member
+        *members; /* all rows that are not dead, plus those that died within the last hour */
     size_t members_count;
     const struct store_slot *slots; /* those that name this member */
     size_t slots_count;
@@ -55,7 +57,8 @@ struct store_beat {
 
 /* What one transaction writes. Fence first, then slots, then jobs with their fires; see record.h for the guards.
  * jobs[i]->result and slots[i].changed tell what became of each when the whole succeeded. Slots: if any slot of a batch
- * could not be changed as asked, the job changes of the batch are still done. */
+ * could not be changed as asked, the job changes of the batch are still done. At most one change of a uid in a batch that is
+ * not CHANGE_NONE, and one change of a fire. */
 struct store_batch {
     const char *member; /* whose `flush` is raised as the fence */
     struct job_change **jobs;
@@ -67,15 +70,24 @@ struct store_batch {
 /* A job as read: the row, and its definition parsed and bound to its zone off the loop. */
 struct store_job {
     struct job_row row;
-    struct job_spec *spec; /* a reference for the receiver: keep it by job_spec_ref() */
+    struct job_spec *spec; /* the store's until the callback returns: keep it by job_spec_ref() */
+    char problem
+        [120]; /* spec NULL: why this agent cannot read the definition (zone unknown here, newer); "": absent */
 };
 
 struct store_load {
     const uint16_t *slots; /* sorted */
     size_t slots_count;
-    int64_t until_ms;      /* rows with wake_ms < until_ms (and >= from_ms); those without a wake_ms are never loaded */
-    int64_t from_ms;       /* RECORD_NONE: from the beginning */
-    struct { bool set; uint16_t slot; int64_t wake_ms; struct uid uid; uint64_t seq; } after; /* keyset cursor */
+    int64_t
+        until_ms; /* rows with wake_ms < until_ms (and >= from_ms); those without a wake_ms are never loaded */
+    int64_t from_ms; /* RECORD_NONE: from the beginning */
+    struct {
+        bool set;
+        uint16_t slot;
+        int64_t wake_ms;
+        struct uid uid;
+        uint64_t seq;
+    } after; /* keyset cursor */
     size_t limit;
 };
 
@@ -86,14 +98,14 @@ struct store_key { /* by uid when `ns` is "", else by (ns, id) */
 };
 
 struct store_filter {
-    const char *ns;        /* NULL: all namespaces */
-    const char *prefix;    /* NULL: none */
+    const char *ns;                 /* NULL: all namespaces */
+    const char *prefix;             /* NULL: none */
     const char *const *label_names; /* all must match */
     const char *const *label_values;
     size_t labels_count;
-    int state;             /* enum job_state or -1 */
-    int last_outcome;      /* enum fire_outcome or -1 */
-    const char *after_ns;  /* key-set cursor: NULL at the start */
+    int state;            /* enum job_state or -1 */
+    int last_outcome;     /* enum fire_outcome or -1 */
+    const char *after_ns; /* key-set cursor: NULL at the start */
     const char *after_id;
     size_t limit;
 };
@@ -108,7 +120,7 @@ struct store_page {
 };
 
 struct store_meta {
-    uint32_t slots;        /* fixed when the store was made */
+    uint32_t slots; /* fixed when the store was made */
     int64_t created_ms;
     uint32_t schema;
     char cluster[64];
@@ -116,10 +128,11 @@ struct store_meta {
 
 struct store_open_args {
     struct loop *loop;
-    const void *options;   /* the driver's own struct, filled from its option rows */
-    const char *cluster;   /* refused if the store was made for another */
-    uint32_t slots;        /* used when the store is made */
-    const char *member;    /* for log lines */
+    const void *options;          /* the driver's own struct, filled from its option rows */
+    const char *cluster;          /* refused if the store was made for another */
+    uint32_t slots;               /* used when the store is made */
+    const char *member;           /* for log lines */
+    struct tzload *zones;         /* borrowed: the zones of the definitions that are read */
     int64_t (*now_ms)(void *arg); /* corrected wall clock */
     void *arg;
 };
@@ -131,15 +144,16 @@ typedef void store_slots_done(void *arg, const struct err *e, const struct store
 typedef void store_jobs_done(void *arg, const struct err *e, struct store_job *jobs, size_t count, bool more);
 typedef void store_fires_done(void *arg, const struct err *e, struct fire_row *rows, size_t count, bool more);
 typedef void store_page_done(void *arg, const struct err *e, struct store_page *page);
-typedef void store_revision_done(void *arg, const struct err *e, const struct revision *found); /* NULL: none */
+typedef void store_revision_done(void *arg, const struct err *e,
+                                 const struct revision *found); /* NULL: none */
 
 struct store_stats { /* since open; read on the loop thread */
     uint64_t commits, commit_rows, commit_us, beats, beat_us, reads, read_us;
     uint64_t errors_retry, errors_unavailable, errors_unknown, errors_permanent;
-    uint32_t queue;       /* calls waiting for a worker */
-    bool ok;              /* the last call of any kind reached the store */
-    int64_t since_ms;     /* since when `ok` has its value (wall clock) */
-    char detail[160];     /* the last error when !ok */
+    uint32_t queue;   /* calls waiting for a worker */
+    bool ok;          /* the last call of any kind reached the store */
+    int64_t since_ms; /* since when `ok` has its value (wall clock) */
+    char detail[160]; /* the last error when !ok */
 };
 
 struct store_ops {
@@ -148,7 +162,8 @@ struct store_ops {
     size_t options_size;
 
     /* Blocking, before the loop runs: connect, make or migrate the schema, read the meta data. */
-    int (*open)(const struct store_open_args *args, void **ret_self, struct store_meta *ret_meta, struct err *e);
+    int (*open)(const struct store_open_args *args, void **ret_self, struct store_meta *ret_meta,
+                struct err *e);
     /* Finishes or cancels what is under way (callbacks run on the loop in this call), then frees. */
     void (*close)(void *self);
 
@@ -159,9 +174,11 @@ struct store_ops {
     void (*beat)(void *self, const char *member, store_beat_done *done, void *arg);
     /* dead = 1 where beat = seen_beat and dead = 0. YES: it is dead now, by this call or an earlier one. Also used to mark
      * the own row at leave (seen_beat = UINT64_MAX: whatever its beat). Runs on the beat's connection. */
-    void (*declare_dead)(void *self, const char *victim, uint64_t seen_beat, store_bool_done *done, void *arg);
+    void (*declare_dead)(void *self, const char *victim, uint64_t seen_beat, store_bool_done *done,
+                         void *arg);
     /* Compare-and-set of slots, fenced by MEMBER; runs on the beat's connection, so never behind a long batch. */
-    void (*slots_change)(void *self, const char *member, struct slot_change *slots, size_t count, store_done *done, void *arg);
+    void (*slots_change)(void *self, const char *member, struct slot_change *slots, size_t count,
+                         store_done *done, void *arg);
     /* All slots. */
     void (*slots_read)(void *self, store_slots_done *done, void *arg);
 
@@ -173,12 +190,15 @@ struct store_ops {
     void (*load_fires)(void *self, const struct store_load *load, store_fires_done *done, void *arg);
     /* By key, in the order of KEYS; an absent job comes back with spec NULL. MORE: only the first so many keys were looked
      * up, because the definitions are large; ask again for the rest. The loads may also be short with MORE for that. */
-    void (*get_jobs)(void *self, const struct store_key *keys, size_t count, store_jobs_done *done, void *arg);
+    void (*get_jobs)(void *self, const struct store_key *keys, size_t count, store_jobs_done *done,
+                     void *arg);
     /* Fires of one job, newest first, ended or not, seq < before_seq (0: newest). */
-    void (*get_fires)(void *self, const struct uid *uid, uint64_t before_seq, size_t limit, store_fires_done *done, void *arg);
+    void (*get_fires)(void *self, const struct uid *uid, uint64_t before_seq, size_t limit,
+                      store_fires_done *done, void *arg);
     void (*list_jobs)(void *self, const struct store_filter *filter, store_page_done *done, void *arg);
     /* The revision of (ns, id) with CHANGE_ID: asked when a repeated request's first outcome is not known. */
-    void (*find_change)(void *self, const char *ns, const char *id, uint64_t change_id, store_revision_done *done, void *arg);
+    void (*find_change)(void *self, const char *ns, const char *id, uint64_t change_id,
+                        store_revision_done *done, void *arg);
     /* Remove ended fires whose keep time is over, old revisions, rows of long dead members: a bounded bite, off the hot path. */
     void (*vacuum)(void *self, int64_t now_ms, store_done *done, void *arg);
 

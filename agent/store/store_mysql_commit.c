@@ -1,0 +1,522 @@
+/* The transaction of results: the fence, slots, then jobs, definitions, labels, revisions and fires in statements of many
+ * rows sorted by key. Every row is guarded by its revision; a count that is not as expected rolls the whole back, the odd
+ * ones are found (store_mysql_resolve.c) and the rest is sent again. What the server refuses for its values is found by
+ * halving. All of it may be repeated after any failure. */
+#include "agent/store/store_mysql_commit.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/base/mem.h"
+#include "agent/core/job.h"
+#include "agent/store/store_sql.h"
+
+#define OP(name) (1u << CHANGE_##name)
+
+static void begin_literal_row(struct my_rows *r, const struct uid *uid)
+{
+    my_rows_begin_row(r);
+    sql_add_hex(&r->script->text, uid->bytes, sizeof(uid->bytes));
+}
+
+/* "SELECT names FROM table WHERE FALSE": gives a list of literals its names, and the types of the real columns, so that
+ * comparing and looking up need no conversion. */
+static void add_update_head(struct buf *b, const struct sql_table *t, const char *guards)
+{
+    buf_add_str(b, "UPDATE (SELECT ");
+    sql_add_names(b, t, "", SQL_CHANGING);
+    buf_addf(b, ", %s FROM %s WHERE FALSE UNION ALL SELECT ", guards, t->name);
+}
+
+static int update_jobs(struct commit_group *g, struct my_script *s, struct err *e)
+{
+    struct buf head = BUF_INIT(4096), tail = BUF_INIT(4096);
+    struct my_rows rows = {.script = s, .sep = " UNION ALL SELECT ", .expect = MY_MATCH};
+    add_update_head(&head, sql_jobs(), "rev AS was");
+    buf_add_str(&tail,
+                ") k STRAIGHT_JOIN jobs t FORCE INDEX (PRIMARY) ON t.uid = k.uid AND t.rev = k.was SET ");
+    sql_add_assignments(&tail, sql_jobs(), "t", "k");
+    rows.head = buf_str(&head);
+    rows.tail = buf_str(&tail);
+    int r = buf_check(&head, e) < 0 ? -ERR_NOMEM : buf_check(&tail, e);
+    for (size_t i = g->lo; r == 0 && i < g->hi; i++) {
+        const struct commit_item *item = &g->op->items[i];
+        if (!commit_is(item, OP(UPDATE) | OP(REPLACE)))
+            continue;
+        my_rows_begin_row(&rows);
+        sql_add_values(&s->text, sql_jobs(), &item->change->row, SQL_CHANGING);
+        buf_addf(&s->text, ",%llu", (unsigned long long)item->change->expect_rev);
+        r = my_rows_end_row(&rows, e);
+    }
+    if (r == 0)
+        r = my_rows_end(&rows, e);
+    buf_fini(&head);
+    buf_fini(&tail);
+    return r;
+}
+
+static void add_spec(struct buf *b, const struct job_spec *spec)
+{
+    size_t bytes;
+    const char *definition = job_spec_definition(spec, &bytes);
+    buf_add_char(b, ',');
+    sql_add_utf8(b, definition, bytes);
+    buf_add_char(b, ',');
+    sql_add_blob(b, spec->payload, spec->payload_bytes);
+}
+
+static int update_specs(struct commit_group *g, struct my_script *s, struct err *e)
+{
+    struct my_rows rows = {
+        .script = s,
+        .head = "UPDATE (SELECT uid, definition, payload FROM job_specs WHERE FALSE UNION ALL SELECT ",
+        .sep = " UNION ALL SELECT ",
+        .tail = ") k STRAIGHT_JOIN job_specs t FORCE INDEX (PRIMARY) ON t.uid = k.uid "
+                "SET t.definition = k.definition, t.payload = k.payload",
+        .expect = MY_MATCH};
+    int r = 0;
+    for (size_t i = g->lo; r == 0 && i < g->hi; i++) {
+        const struct commit_item *item = &g->op->items[i];
+        if (!commit_is(item, OP(REPLACE)))
+            continue;
+        begin_literal_row(&rows, &item->change->row.uid);
+        add_spec(&s->text, item->change->spec);
+        r = my_rows_end_row(&rows, e);
+    }
+    return r == 0 ? my_rows_end(&rows, e) : r;
+}
+
+/* DELETE FROM … WHERE uid IN (…) for the items with one of OPS. */
+static int delete_by_uid(struct commit_group *g, struct my_script *s, unsigned ops, const char *head,
+                         enum my_expect expect, struct err *e)
+{
+    struct my_rows rows = {.script = s, .head = head, .sep = ", ", .tail = ")", .expect = expect};
+    int r = 0;
+    for (size_t i = g->lo; r == 0 && i < g->hi; i++) {
+        const struct commit_item *item = &g->op->items[i];
+        if (!commit_is(item, ops))
+            continue;
+        begin_literal_row(&rows, &item->change->row.uid);
+        r = my_rows_end_row(&rows, e);
+    }
+    return r == 0 ? my_rows_end(&rows, e) : r;
+}
+
+static int delete_jobs(struct commit_group *g, struct my_script *s, struct err *e)
+{
+    struct my_rows rows = {
+        .script = s,
+        .head = "DELETE t FROM (SELECT uid, rev FROM jobs WHERE FALSE UNION ALL SELECT ",
+        .sep = " UNION ALL SELECT ",
+        .tail = ") k STRAIGHT_JOIN jobs t FORCE INDEX (PRIMARY) ON t.uid = k.uid AND t.rev = k.rev",
+        .expect = MY_MATCH};
+    int r = 0;
+    for (size_t i = g->lo; r == 0 && i < g->hi; i++) {
+        const struct commit_item *item = &g->op->items[i];
+        if (!commit_is(item, OP(DELETE)))
+            continue;
+        begin_literal_row(&rows, &item->change->row.uid);
+        buf_addf(&s->text, ",%llu", (unsigned long long)item->change->expect_rev);
+        r = my_rows_end_row(&rows, e);
+    }
+    return r == 0 ? my_rows_end(&rows, e) : r;
+}
+
+static int insert_jobs(struct commit_group *g, struct my_script *s, struct err *e)
+{
+    struct buf head = BUF_INIT(4096);
+    struct my_rows rows = {.script = s, .sep = "), (", .tail = ")", .expect = MY_ANY};
+    buf_add_str(&head, "INSERT INTO jobs (");
+    sql_add_names(&head, sql_jobs(), "", SQL_ALL);
+    buf_add_str(&head, ") VALUES (");
+    rows.head = buf_str(&head);
+    int r = buf_check(&head, e);
+    for (size_t i = g->lo; r == 0 && i < g->hi; i++) {
+        const struct commit_item *item = &g->op->items[i];
+        if (!commit_is(item, OP(INSERT)))
+            continue;
+        my_rows_begin_row(&rows);
+        sql_add_values(&s->text, sql_jobs(), &item->change->row, SQL_ALL);
+        r = my_rows_end_row(&rows, e);
+    }
+    if (r == 0)
+        r = my_rows_end(&rows, e);
+    buf_fini(&head);
+    return r;
+}
+
+static int insert_specs(struct commit_group *g, struct my_script *s, struct err *e)
+{
+    struct my_rows rows = {.script = s,
+                           .head = "INSERT INTO job_specs (uid, definition, payload) VALUES (",
+                           .sep = "), (",
+                           .tail = ")",
+                           .expect = MY_ANY};
+    int r = 0;
+    for (size_t i = g->lo; r == 0 && i < g->hi; i++) {
+        const struct commit_item *item = &g->op->items[i];
+        if (!commit_is(item, OP(INSERT)))
+            continue;
+        begin_literal_row(&rows, &item->change->row.uid);
+        add_spec(&s->text, item->change->spec);
+        r = my_rows_end_row(&rows, e);
+    }
+    return r == 0 ? my_rows_end(&rows, e) : r;
+}
+
+static int insert_labels_of(struct my_rows *rows, const struct job_change *change, struct err *e)
+{
+    int r = 0;
+    struct buf *b = &rows->script->text;
+    for (size_t i = 0; r == 0 && i < change->spec->labels_count; i++) {
+        const struct job_pair *label = &change->spec->labels[i];
+        begin_literal_row(rows, &change->row.uid);
+        buf_add_char(b, ',');
+        sql_add_hex(b, label->name, strlen(label->name));
+        buf_add_char(b, ',');
+        sql_add_hex(b, label->value, strlen(label->value));
+        buf_add_char(b, ',');
+        sql_add_ascii(b, change->row.ns);
+        buf_add_char(b, ',');
+        sql_add_ascii(b, change->row.id);
+        r = my_rows_end_row(rows, e);
+    }
+    return r;
+}
+
+static int insert_labels(struct commit_group *g, struct my_script *s, struct err *e)
+{
+    struct my_rows rows = {.script = s,
+                           .head = "INSERT INTO job_labels (uid, name, value, ns, id) VALUES (",
+                           .sep = "), (",
+                           .tail = ")",
+                           .expect = MY_ANY};
+    int r = 0;
+    for (size_t i = g->lo; r == 0 && i < g->hi; i++)
+        if (commit_is(&g->op->items[i], OP(INSERT) | OP(REPLACE)))
+            r = insert_labels_of(&rows, g->op->items[i].change, e);
+    return r == 0 ? my_rows_end(&rows, e) : r;
+}
+
+static int insert_revisions(struct commit_group *g, struct my_script *s, struct err *e)
+{
+    struct my_rows rows = {.script = s,
+                           .head = "INSERT INTO revisions (ns, id, change_id, at_ms, actor, op) VALUES (",
+                           .sep = "), (",
+                           .tail = ")",
+                           .expect = MY_ANY};
+    int r = 0;
+    for (size_t i = g->lo; r == 0 && i < g->hi; i++) {
+        const struct job_change *change = g->op->items[i].change;
+        if (g->op->items[i].decided || !commit_has_revision(change))
+            continue;
+        my_rows_begin_row(&rows);
+        sql_add_ascii(&s->text, change->row.ns);
+        buf_add_char(&s->text, ',');
+        sql_add_ascii(&s->text, change->row.id);
+        buf_addf(&s->text, ",%llu,%lld,", (unsigned long long)change->revision.change_id,
+                 (long long)change->revision.at_ms);
+        sql_add_hex(&s->text, change->revision.actor, strlen(change->revision.actor));
+        buf_add_char(&s->text, ',');
+        sql_add_hex(&s->text, change->revision.op, strlen(change->revision.op));
+        r = my_rows_end_row(&rows, e);
+    }
+    return r == 0 ? my_rows_end(&rows, e) : r;
+}
+
+static bool fire_is(const struct commit_group *g, const struct commit_fire *fire, enum change_op op)
+{
+    return !fire->done && fire->change->op == op && commit_has(g, fire->item);
+}
+
+static int update_fires(struct commit_group *g, struct my_script *s, struct err *e)
+{
+    struct buf head = BUF_INIT(4096), tail = BUF_INIT(4096);
+    struct my_rows rows = {.script = s, .sep = " UNION ALL SELECT ", .expect = MY_MATCH};
+    add_update_head(&head, sql_fires(), "rev AS was, holder AS held");
+    buf_add_str(
+        &tail,
+        ") k STRAIGHT_JOIN fires t FORCE INDEX (PRIMARY) ON t.uid = k.uid AND t.seq = k.seq AND t.rev = k.was "
+        "AND (k.held = '' OR t.holder = k.held) SET ");
+    sql_add_assignments(&tail, sql_fires(), "t", "k");
+    rows.head = buf_str(&head);
+    rows.tail = buf_str(&tail);
+    int r = buf_check(&head, e) < 0 ? -ERR_NOMEM : buf_check(&tail, e);
+    for (size_t i = 0; r == 0 && i < g->op->fires_count; i++) {
+        const struct commit_fire *fire = &g->op->fires[i];
+        if (!fire_is(g, fire, CHANGE_UPDATE))
+            continue;
+        my_rows_begin_row(&rows);
+        sql_add_values(&s->text, sql_fires(), &fire->change->row, SQL_CHANGING);
+        buf_addf(&s->text, ",%llu,", (unsigned long long)fire->change->expect_rev);
+        sql_add_ascii(&s->text, fire->change->expect_holder);
+        r = my_rows_end_row(&rows, e);
+    }
+    if (r == 0)
+        r = my_rows_end(&rows, e);
+    buf_fini(&head);
+    buf_fini(&tail);
+    return r;
+}
+
+static int delete_fires(struct commit_group *g, struct my_script *s, struct err *e)
+{
+    struct my_rows rows = {
+        .script = s,
+        .head = "DELETE t FROM (SELECT uid, seq, rev, holder FROM fires WHERE FALSE UNION ALL SELECT ",
+        .sep = " UNION ALL SELECT ",
+        .tail = ") k STRAIGHT_JOIN fires t FORCE INDEX (PRIMARY) ON t.uid = k.uid AND t.seq = k.seq "
+                "AND t.rev = k.rev AND (k.holder = '' OR t.holder = k.holder)",
+        .expect = MY_MATCH};
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < g->op->fires_count; i++) {
+        const struct commit_fire *fire = &g->op->fires[i];
+        if (!fire_is(g, fire, CHANGE_DELETE))
+            continue;
+        begin_literal_row(&rows, &fire->change->row.uid);
+        buf_addf(&s->text, ",%llu,%llu,", (unsigned long long)fire->change->row.seq,
+                 (unsigned long long)fire->change->expect_rev);
+        sql_add_ascii(&s->text, fire->change->expect_holder);
+        r = my_rows_end_row(&rows, e);
+    }
+    return r == 0 ? my_rows_end(&rows, e) : r;
+}
+
+static int insert_fires(struct commit_group *g, struct my_script *s, struct err *e)
+{
+    struct buf head = BUF_INIT(4096);
+    struct my_rows rows = {.script = s, .sep = "), (", .tail = ")", .expect = MY_ANY};
+    buf_add_str(&head, "INSERT INTO fires (");
+    sql_add_names(&head, sql_fires(), "", SQL_ALL);
+    buf_add_str(&head, ") VALUES (");
+    rows.head = buf_str(&head);
+    int r = buf_check(&head, e);
+    for (size_t i = 0; r == 0 && i < g->op->fires_count; i++) {
+        const struct commit_fire *fire = &g->op->fires[i];
+        if (!fire_is(g, fire, CHANGE_INSERT))
+            continue;
+        my_rows_begin_row(&rows);
+        sql_add_values(&s->text, sql_fires(), &fire->change->row, SQL_ALL);
+        r = my_rows_end_row(&rows, e);
+    }
+    if (r == 0)
+        r = my_rows_end(&rows, e);
+    buf_fini(&head);
+    return r;
+}
+
+/* What a deleted job has pending ends with it, after the fires that its own change named. */
+static int cancel_fires(struct commit_group *g, struct my_script *s, struct err *e)
+{
+    struct buf tail = BUF_INIT(1024);
+    struct my_rows rows = {
+        .script = s,
+        .head = "UPDATE (SELECT uid, finished_ms, wake_ms FROM fires WHERE FALSE UNION ALL SELECT ",
+        .sep = " UNION ALL SELECT ",
+        .expect = MY_ANY};
+    buf_addf(
+        &tail,
+        ") k STRAIGHT_JOIN fires t FORCE INDEX (PRIMARY) ON t.uid = k.uid AND t.state <> %d SET t.state = %d, t.outcome = %d, "
+        "t.reason = %d, t.holder = '', t.rev = t.rev + 1, t.finished_ms = k.finished_ms, t.wake_ms = k.wake_ms",
+        FIRE_STATE_ENDED, FIRE_STATE_ENDED, FIRE_OUTCOME_CANCELLED, FIRE_REASON_DELETED);
+    rows.tail = buf_str(&tail);
+    int r = buf_check(&tail, e);
+    for (size_t i = g->lo; r == 0 && i < g->hi; i++) {
+        const struct commit_item *item = &g->op->items[i];
+        if (!commit_is(item, OP(DELETE)))
+            continue;
+        begin_literal_row(&rows, &item->change->row.uid);
+        buf_add_char(&s->text, ',');
+        sql_add_ms(&s->text, item->change->row.updated_ms);
+        buf_add_char(&s->text, ',');
+        sql_add_ms(&s->text, item->change->row.wake_ms);
+        r = my_rows_end_row(&rows, e);
+    }
+    if (r == 0)
+        r = my_rows_end(&rows, e);
+    buf_fini(&tail);
+    return r;
+}
+
+static int begin_fenced(struct commit_group *g, struct my_script *s, struct err *e)
+{
+    struct store_batch *batch = g->op->batch;
+    buf_add_str(&s->text, "START TRANSACTION");
+    int r = my_script_end(s, MY_ANY, 0, e);
+    if (r == 0)
+        r = my_script_fence(s, batch->member, e);
+    if (r == 0 && batch->slots_count > 0 && !g->op->slots_done)
+        r = my_script_slots(s, batch->slots, batch->slots_count, e);
+    return r;
+}
+
+/* Deletes go before inserts: a job may be deleted and one of the same name be made in one batch. */
+static int write_group(struct commit_group *g, struct my_script *s, struct err *e)
+{
+    int r = begin_fenced(g, s, e);
+    r = r < 0 ? r : update_jobs(g, s, e);
+    r = r < 0 ? r : delete_jobs(g, s, e);
+    r = r < 0 ? r : insert_jobs(g, s, e);
+    r = r < 0 ? r : update_specs(g, s, e);
+    r = r < 0 ? r : delete_by_uid(g, s, OP(DELETE), "DELETE FROM job_specs WHERE uid IN (", MY_MATCH, e);
+    r = r < 0 ? r : insert_specs(g, s, e);
+    r = r < 0 ? r
+              : delete_by_uid(g, s, OP(DELETE) | OP(REPLACE), "DELETE FROM job_labels WHERE uid IN (", MY_ANY,
+                              e);
+    r = r < 0 ? r : insert_labels(g, s, e);
+    r = r < 0 ? r : insert_revisions(g, s, e);
+    r = r < 0 ? r : update_fires(g, s, e);
+    r = r < 0 ? r : delete_fires(g, s, e);
+    r = r < 0 ? r : insert_fires(g, s, e);
+    r = r < 0 ? r : cancel_fires(g, s, e);
+    return r < 0 ? r : my_script_run(s, e);
+}
+
+static int transact(struct commit_group *g, struct my_conn *c, struct err *e)
+{
+    struct my_script s;
+    my_script_init(&s, c);
+    int r = write_group(g, &s, e);
+    my_script_fini(&s);
+    if (r == 0)
+        r = my_exec(c, "COMMIT", true, e);
+    if (r < 0)
+        my_rollback(c);
+    return r;
+}
+
+static void group_done(struct commit_group *g)
+{
+    for (size_t i = g->lo; i < g->hi; i++) {
+        struct commit_item *item = &g->op->items[i];
+        if (!item->decided)
+            item->change->result = CHANGE_RESULT_OK;
+        item->decided = true;
+    }
+    g->op->slots_done = true;
+    g->op->some_done = true;
+}
+
+static void refuse(struct commit_item *item, const struct err *e)
+{
+    item->change->result = CHANGE_RESULT_REFUSED;
+    (void)snprintf(item->change->problem, sizeof(item->change->problem), "%.119s",
+                   e->text); /* cut: for people */
+    item->decided = true;
+}
+
+static size_t undecided(const struct commit_group *g)
+{
+    size_t n = 0;
+    for (size_t i = g->lo; i < g->hi; i++)
+        n += !g->op->items[i].decided;
+    return n;
+}
+
+/* Depth: the logarithm of the batch. */
+static int run_group(struct commit_group *g, struct my_conn *c, struct err *e)
+{
+    size_t middle = g->lo + (g->hi - g->lo) / 2;
+    struct commit_group left = {g->op, g->lo, middle}, right = {g->op, middle, g->hi};
+    for (;;) {
+        bool progress = false;
+        if (undecided(g) == 0 && (g->op->slots_done || g->op->batch->slots_count == 0))
+            return 0;
+        int r = transact(g, c, e);
+        if (r == 0) {
+            group_done(g);
+            return 0;
+        }
+        if (r == -ERR_CONFLICT || r == -ERR_EXISTS) {
+            r = my_commit_resolve(g, c, &progress, e);
+            if (r < 0)
+                return r;
+            if (progress)
+                continue;
+            if (undecided(g) <= 1)
+                return err_set(e, ERR_RETRY, "rows changed while they were looked at");
+        } else if (r != -ERR_REFUSED) {
+            return r;
+        } else if (g->hi - g->lo <= 1) {
+            if (undecided(g) == 0)
+                return err_set(e, ERR_PERMANENT, "slots refused: %s", e->text);
+            refuse(&g->op->items[g->lo], e);
+            continue;
+        }
+        r = run_group(&left, c, e);
+        return r < 0 ? r : run_group(&right, c, e);
+    }
+}
+
+static int commit_run(struct my_op *op, struct my_conn *c, struct err *e)
+{
+    struct commit_op *o = container_of(op, struct commit_op, op);
+    struct commit_group all = {o, 0, o->items_count};
+    if (o->items_count == 0 && o->batch->slots_count == 0)
+        return transact(&all, c, e); /* nothing to write still tells whether we may */
+    int r = run_group(&all, c, e);
+    /* A part is durable: "nothing happened" would not be true, and the same call again is safe. */
+    if (r < 0 && r != -ERR_FENCED && o->some_done)
+        op->maybe_done = true;
+    return r;
+}
+
+static void commit_finish(struct my_op *op)
+{
+    struct commit_op *o = container_of(op, struct commit_op, op);
+    op->store->committing = false;
+    if (op->err.code == ERR_OK)
+        op->store->stats.commit_rows += o->items_count;
+    o->done(o->arg, &op->err);
+    mem_free(o->items);
+    mem_free(o->fires);
+    mem_free(o);
+}
+
+static int compare_items(const void *a, const void *b)
+{
+    const struct commit_item *x = a, *y = b;
+    return memcmp(x->change->row.uid.bytes, y->change->row.uid.bytes, sizeof(struct uid));
+}
+
+static int compare_fires(const void *a, const void *b)
+{
+    const struct fire_row *x = &((const struct commit_fire *)a)->change->row,
+                          *y = &((const struct commit_fire *)b)->change->row;
+    int order = memcmp(x->uid.bytes, y->uid.bytes, sizeof(struct uid));
+    return order ? order : (x->seq > y->seq) - (x->seq < y->seq);
+}
+
+static void take_fires(struct commit_op *o)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < o->items_count; i++)
+        n += o->items[i].change->fires_count;
+    o->fires = mem_new_array(struct commit_fire, n ? n : 1);
+    for (size_t i = 0; i < o->items_count; i++)
+        for (size_t k = 0; k < o->items[i].change->fires_count; k++)
+            o->fires[o->fires_count++] =
+                (struct commit_fire){&o->items[i], &o->items[i].change->fires[k], false};
+    if (n > 1)
+        qsort(o->fires, n, sizeof(*o->fires), compare_fires);
+}
+
+void my_commit(void *self, struct store_batch *batch, store_done *done, void *arg)
+{
+    struct store_mysql *s = self;
+    struct commit_op *o = mem_new(struct commit_op);
+    assert(!s->committing);
+    s->committing = true;
+    o->batch = batch;
+    o->done = done;
+    o->arg = arg;
+    o->items_count = batch->jobs_count;
+    o->items = mem_new_array(struct commit_item, batch->jobs_count ? batch->jobs_count : 1);
+    for (size_t i = 0; i < batch->jobs_count; i++)
+        o->items[i].change = batch->jobs[i];
+    qsort(o->items, o->items_count, sizeof(*o->items), compare_items);
+    take_fires(o);
+    my_op_submit(s, &o->op, MY_POOL_COMMIT, commit_run, commit_finish);
+}

@@ -1,0 +1,355 @@
+/* Lists for people: jobs by name, prefix, label and state, a page at constant cost; revisions; forgetting what is old. */
+#include <string.h>
+
+#include "agent/base/mem.h"
+#include "agent/store/store_mysql_fetch.h"
+#include "agent/store/store_sql.h"
+
+#define LIMIT_MAX 1000
+/* Rows that a page examines when filters apply that no index knows. */
+#define SCAN_MAX 1000
+
+#define REVISIONS_KEPT_MS ((int64_t)90 * 86400 * 1000)
+#define MEMBERS_KEPT_MS   ((int64_t)86400 * 1000)
+#define VACUUM_ROWS       "500"
+
+struct list_row {
+    struct my_key key;
+    char ns[RECORD_NS_MAX];
+    char id[RECORD_ID_MAX];
+    bool match;
+};
+
+struct list_op {
+    struct my_op op;
+    const struct store_filter *filter;
+    store_page_done *done;
+    void *arg;
+    size_t limit;
+    size_t scan;
+    struct list_row *rows;
+    size_t rows_count, rows_cap;
+    struct store_page page;
+};
+
+/* uid, bytes, ns, id, match */
+static int read_list_row(void *arg, MYSQL_ROW row, const unsigned long *lengths, struct err *e)
+{
+    struct list_op *o = arg;
+    if (!my_grow((void **)&o->rows, o->rows_count, &o->rows_cap, sizeof(*o->rows), e))
+        return -ERR_NOMEM;
+    struct list_row *r = &o->rows[o->rows_count];
+    uint64_t match;
+    *r = (struct list_row){0};
+    if (!row[0] || lengths[0] != sizeof(struct uid) || !sql_get_u64(row[1], lengths[1], &r->key.bytes) ||
+        !sql_get_text(row[2], lengths[2], r->ns, sizeof(r->ns)) ||
+        !sql_get_text(row[3], lengths[3], r->id, sizeof(r->id)) || !sql_get_u64(row[4], lengths[4], &match))
+        return err_set(e, ERR_PERMANENT, "the store holds a name that this agent cannot read");
+    memcpy(r->key.uid.bytes, row[0], sizeof(struct uid));
+    r->match = match != 0;
+    o->rows_count++;
+    return 0;
+}
+
+static void add_prefix(struct buf *b, const char *column, const char *prefix)
+{
+    char end[RECORD_ID_MAX];
+    size_t len = strlen(prefix);
+    memcpy(end, prefix, len + 1);
+    end[len - 1]++; /* names are ASCII, so there always is a next one */
+    buf_addf(b, " AND %s >= ", column);
+    sql_add_ascii(b, prefix);
+    buf_addf(b, " AND %s < ", column);
+    sql_add_ascii(b, end);
+}
+
+/* The stretch of the names that the page may look at. */
+static void add_range(struct buf *b, const struct store_filter *f)
+{
+    buf_add_str(b, f->ns ? " AND ns = " : "");
+    if (f->ns)
+        sql_add_ascii(b, f->ns);
+    if (f->ns && f->prefix && f->prefix[0])
+        add_prefix(b, "id", f->prefix);
+    if (!f->after_ns)
+        return;
+    buf_add_str(b, " AND (ns > ");
+    sql_add_ascii(b, f->after_ns);
+    buf_add_str(b, " OR (ns = ");
+    sql_add_ascii(b, f->after_ns);
+    buf_add_str(b, " AND id > ");
+    sql_add_ascii(b, f->after_id ? f->after_id : "");
+    buf_add_str(b, "))");
+}
+
+static void add_label(struct buf *b, const struct store_filter *f, size_t i)
+{
+    buf_add_str(b, "name = ");
+    sql_add_hex(b, f->label_names[i], strlen(f->label_names[i]));
+    buf_add_str(b, " AND value = ");
+    sql_add_hex(b, f->label_values[i], strlen(f->label_values[i]));
+}
+
+/* What the index did not sort out. */
+static void add_match(struct buf *b, const struct store_filter *f)
+{
+    buf_add_str(b, "j.uid IS NOT NULL");
+    if (f->state >= 0)
+        buf_addf(b, " AND j.state = %d", f->state);
+    if (f->last_outcome >= 0)
+        buf_addf(b, " AND j.last_seq > 0 AND j.last_outcome = %d", f->last_outcome);
+    if (!f->ns && f->prefix && f->prefix[0])
+        add_prefix(b, "k.id", f->prefix);
+    for (size_t i = 1; i < f->labels_count; i++) {
+        buf_add_str(b, " AND EXISTS (SELECT 1 FROM job_labels l WHERE ");
+        add_label(b, f, i);
+        buf_add_str(b, " AND l.ns = k.ns AND l.id = k.id)");
+    }
+}
+
+static void add_list_query(struct list_op *o, struct buf *b)
+{
+    const struct store_filter *f = o->filter;
+    buf_add_str(b, "SELECT k.uid, COALESCE(s.bytes, 0), k.ns, k.id, COALESCE(");
+    add_match(b, f);
+    buf_addf(b, ", 0) FROM (SELECT ns, id, uid FROM %s WHERE ", f->labels_count ? "job_labels" : "jobs");
+    if (f->labels_count)
+        add_label(b, f, 0);
+    else
+        buf_add_str(b, "TRUE");
+    add_range(b, f);
+    buf_addf(b, " ORDER BY ns, id LIMIT %zu) k", o->scan + 1);
+    buf_add_str(
+        b, " LEFT JOIN jobs j ON j.uid = k.uid LEFT JOIN job_specs s ON s.uid = k.uid ORDER BY k.ns, k.id");
+}
+
+static bool needs_scan(const struct store_filter *f)
+{
+    return f->state >= 0 || f->last_outcome >= 0 || f->labels_count > 1 ||
+           (!f->ns && f->prefix && f->prefix[0]);
+}
+
+/* A filter that nothing can match is not asked about. */
+static bool is_possible(const struct store_filter *f)
+{
+    return (!f->ns || my_is_name(f->ns)) && (!f->after_ns || my_is_name(f->after_ns)) &&
+           (!f->after_id || my_is_name(f->after_id)) &&
+           (!f->prefix || (my_is_name(f->prefix) && strlen(f->prefix) < RECORD_ID_MAX));
+}
+
+static void set_next(struct store_page *page, const struct list_row *row)
+{
+    memcpy(page->next_ns, row->ns, sizeof(page->next_ns));
+    memcpy(page->next_id, row->id, sizeof(page->next_id));
+}
+
+/* Keep the rows that match, up to the limit; the page ends where looking ended. */
+static void choose(struct list_op *o)
+{
+    size_t n = 0, i = 0, end = o->rows_count < o->scan ? o->rows_count : o->scan;
+    for (; i < end && n < o->limit; i++) {
+        set_next(&o->page, &o->rows[i]);
+        if (o->rows[i].match)
+            o->rows[n++] = o->rows[i];
+    }
+    o->page.more = i < o->rows_count;
+    o->rows_count = n;
+}
+
+static int fetch_page(struct list_op *o, struct my_conn *c, struct err *e)
+{
+    bool cut = false;
+    struct my_key *keys = mem_try_array(o->rows_count, sizeof(*keys), e);
+    if (!keys)
+        return -ERR_NOMEM;
+    for (size_t i = 0; i < o->rows_count; i++)
+        keys[i] = o->rows[i].key;
+    size_t count = my_fetch_fitting(keys, o->rows_count, &cut);
+    int r = -ERR_NOMEM;
+    o->page.jobs = mem_try_array(count, sizeof(*o->page.jobs), e);
+    if (o->page.jobs) {
+        o->page.jobs_count = count;
+        r = my_fetch_jobs(o->op.store, c, keys, count, o->page.jobs, e);
+    }
+    mem_free(keys);
+    if (cut) {
+        o->page.more = true;
+        set_next(&o->page, &o->rows[count - 1]);
+    }
+    return r;
+}
+
+static void page_reset(struct list_op *o)
+{
+    my_jobs_free(o->page.jobs, o->page.jobs_count);
+    o->page = (struct store_page){0};
+    o->rows_count = 0;
+}
+
+/* A job that was deleted between the two steps. */
+static void drop_absent(struct store_page *page)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < page->jobs_count; i++)
+        if (page->jobs[i].spec || page->jobs[i].problem[0])
+            page->jobs[n++] = page->jobs[i];
+    page->jobs_count = n;
+}
+
+static int list_run(struct my_op *op, struct my_conn *c, struct err *e)
+{
+    struct list_op *o = container_of(op, struct list_op, op);
+    struct my_script s;
+    page_reset(o);
+    if (!is_possible(o->filter))
+        return 0;
+    my_script_init(&s, c);
+    add_list_query(o, &s.text);
+    int r = my_script_end_rows(&s, read_list_row, o, e);
+    if (r == 0)
+        r = my_script_run(&s, e);
+    my_script_fini(&s);
+    if (r < 0)
+        return r;
+    choose(o);
+    r = fetch_page(o, c, e);
+    if (r == 0)
+        drop_absent(&o->page);
+    return r;
+}
+
+static void list_finish(struct my_op *op)
+{
+    struct list_op *o = container_of(op, struct list_op, op);
+    o->done(o->arg, &op->err, op->err.code == ERR_OK ? &o->page : NULL);
+    page_reset(o);
+    mem_free(o->rows);
+    mem_free(o);
+}
+
+void my_list_jobs(void *self, const struct store_filter *filter, store_page_done *done, void *arg)
+{
+    struct list_op *o = mem_new(struct list_op);
+    o->filter = filter;
+    o->limit = filter->limit < LIMIT_MAX ? filter->limit : LIMIT_MAX;
+    o->scan = needs_scan(filter) ? SCAN_MAX : o->limit;
+    o->done = done;
+    o->arg = arg;
+    my_op_submit(self, &o->op, MY_POOL_READ, list_run, list_finish);
+}
+
+/* --- revisions ----------------------------------------------------------------------------------------------------- */
+
+struct change_op_read {
+    struct my_op op;
+    char ns[RECORD_NS_MAX];
+    char id[RECORD_ID_MAX];
+    struct revision revision;
+    bool found;
+    store_revision_done *done;
+    void *arg;
+};
+
+static int read_revision(void *arg, MYSQL_ROW row, const unsigned long *lengths, struct err *e)
+{
+    struct change_op_read *o = arg;
+    if (!sql_get_ms(row[0], lengths[0], &o->revision.at_ms) ||
+        !sql_get_text(row[1], lengths[1], o->revision.actor, sizeof(o->revision.actor)) ||
+        !sql_get_text(row[2], lengths[2], o->revision.op, sizeof(o->revision.op)))
+        return err_set(e, ERR_PERMANENT, "table revisions holds what this agent cannot read");
+    o->found = true;
+    return 0;
+}
+
+static int find_change_run(struct my_op *op, struct my_conn *c, struct err *e)
+{
+    struct change_op_read *o = container_of(op, struct change_op_read, op);
+    struct my_script s;
+    o->found = false;
+    if (!my_is_name(o->ns) || !my_is_name(o->id))
+        return 0;
+    my_script_init(&s, c);
+    buf_add_str(&s.text, "SELECT at_ms, actor, op FROM revisions WHERE ns = ");
+    sql_add_ascii(&s.text, o->ns);
+    buf_add_str(&s.text, " AND id = ");
+    sql_add_ascii(&s.text, o->id);
+    buf_addf(&s.text, " AND change_id = %llu", (unsigned long long)o->revision.change_id);
+    int r = my_script_end_rows(&s, read_revision, o, e);
+    if (r == 0)
+        r = my_script_run(&s, e);
+    my_script_fini(&s);
+    return r;
+}
+
+static void find_change_finish(struct my_op *op)
+{
+    struct change_op_read *o = container_of(op, struct change_op_read, op);
+    o->done(o->arg, &op->err, op->err.code == ERR_OK && o->found ? &o->revision : NULL);
+    mem_free(o);
+}
+
+void my_find_change(void *self, const char *ns, const char *id, uint64_t change_id, store_revision_done *done,
+                    void *arg)
+{
+    struct change_op_read *o = mem_new(struct change_op_read);
+    memcpy(o->ns, ns, strnlen(ns, sizeof(o->ns) - 1));
+    memcpy(o->id, id, strnlen(id, sizeof(o->id) - 1));
+    o->revision.change_id = change_id;
+    o->done = done;
+    o->arg = arg;
+    my_op_submit(self, &o->op, MY_POOL_READ, find_change_run, find_change_finish);
+}
+
+/* --- forgetting ---------------------------------------------------------------------------------------------------- */
+
+struct vacuum_op {
+    struct my_op op;
+    int64_t now_ms;
+    store_done *done;
+    void *arg;
+};
+
+static int vacuum_run(struct my_op *op, struct my_conn *c, struct err *e)
+{
+    struct vacuum_op *o = container_of(op, struct vacuum_op, op);
+    struct my_script s;
+    my_script_init(&s, c);
+    s.commits = true;
+    /* A member that still owns slots stays until they were taken: its row says that it is dead. */
+    buf_addf(
+        &s.text,
+        "DELETE FROM members WHERE dead = 1 AND died_ms < %lld AND NOT EXISTS (SELECT 1 FROM slots WHERE owner = members.member)",
+        (long long)(o->now_ms - MEMBERS_KEPT_MS));
+    int r = my_script_end(&s, MY_ANY, 0, e);
+    buf_addf(
+        &s.text,
+        "DELETE FROM fires WHERE ended = 1 AND wake_ms < %lld ORDER BY wake_ms, uid, seq LIMIT " VACUUM_ROWS,
+        (long long)o->now_ms);
+    if (r == 0)
+        r = my_script_end(&s, MY_ANY, 0, e);
+    buf_addf(&s.text,
+             "DELETE FROM revisions WHERE at_ms < %lld ORDER BY at_ms, ns, id, change_id LIMIT " VACUUM_ROWS,
+             (long long)(o->now_ms - REVISIONS_KEPT_MS));
+    if (r == 0)
+        r = my_script_end(&s, MY_ANY, 0, e);
+    if (r == 0)
+        r = my_script_run(&s, e);
+    my_script_fini(&s);
+    return r;
+}
+
+static void vacuum_finish(struct my_op *op)
+{
+    struct vacuum_op *o = container_of(op, struct vacuum_op, op);
+    o->done(o->arg, &op->err);
+    mem_free(o);
+}
+
+void my_vacuum(void *self, int64_t now_ms, store_done *done, void *arg)
+{
+    struct vacuum_op *o = mem_new(struct vacuum_op);
+    o->now_ms = now_ms;
+    o->done = done;
+    o->arg = arg;
+    my_op_submit(self, &o->op, MY_POOL_READ, vacuum_run, vacuum_finish);
+}

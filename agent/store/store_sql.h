@@ -1,0 +1,77 @@
+/* SQL text, and the tables whose rows are structs of agent/core/record.h. A table is a list of columns with the place of
+ * each in its struct, so that inserting, updating, reading and comparing cannot disagree about a column. All text from
+ * outside is written as hex, so nothing of it is ever parsed as SQL, whatever the session's modes. Pure; any thread. */
+#ifndef CARILLON_STORE_STORE_SQL_H
+#define CARILLON_STORE_STORE_SQL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "agent/base/buf.h"
+#include "agent/core/record.h"
+
+enum sql_type {
+    SQL_UID, /* struct uid: BINARY(16) */
+    SQL_U16, /* unsigned numbers up to max */
+    SQL_U32, /* also enums */
+    SQL_U64,
+    SQL_MS,    /* int64_t: BIGINT, RECORD_NONE is NULL */
+    SQL_ASCII, /* char[size]: VARCHAR in ascii_bin */
+    SQL_TEXT,  /* char[size]: VARBINARY */
+    SQL_BYTES, /* uint8_t[size] with a uint16_t length: VARBINARY */
+    SQL_BLOB,  /* char * of its own with a size_t length, NULL is NULL */
+};
+
+struct sql_column {
+    const char *name;
+    enum sql_type type;
+    bool fixed; /* written by an insert, never changed afterwards */
+    size_t offset;
+    size_t size;       /* of the array in the struct, with its NUL */
+    size_t len_offset; /* of the length of SQL_BYTES, SQL_BLOB */
+    uint64_t max;
+};
+
+struct sql_table {
+    const char *name;
+    const struct sql_column *columns;
+    size_t count;
+    size_t key_count; /* the first so many are the key */
+};
+
+const struct sql_table *sql_jobs(void);  /* struct job_row */
+const struct sql_table *sql_fires(void); /* struct fire_row */
+
+/* Literals. */
+void sql_add_hex(struct buf *b, const void *data, size_t len); /* x'00ff' */
+void sql_add_ascii(struct buf *b, const char *s); /* _ascii x'…': refused by the server if it is not ASCII */
+void sql_add_utf8(struct buf *b, const char *s, size_t len);
+void sql_add_blob(struct buf *b, const void *data, size_t len); /* NULL when DATA is */
+void sql_add_ms(struct buf *b, int64_t ms);
+
+/* All columns, or the key and those that change. */
+enum sql_which { SQL_ALL, SQL_CHANGING };
+
+/* "P.uid, P.slot, …"; P "" leaves out the prefix. */
+void sql_add_names(struct buf *b, const struct sql_table *t, const char *prefix, enum sql_which which);
+/* The values of ROW in that order, separated by commas. */
+void sql_add_values(struct buf *b, const struct sql_table *t, const void *row, enum sql_which which);
+/* "A.rev = B.rev, …" of all columns that change. */
+void sql_add_assignments(struct buf *b, const struct sql_table *t, const char *a, const char *from);
+
+/* Fill ROW (uninitialised) from the texts of a result row whose columns are those of sql_add_names(SQL_ALL). What SQL_BLOB needs is
+ * allocated; nothing stays allocated after a failure. -ERR_PERMANENT (not a value this program writes; column named),
+ * -ERR_NOMEM. */
+int sql_read_row(const struct sql_table *t, char *const *texts, const unsigned long *lengths, void *row,
+                 struct err *e);
+/* Whether all columns that change are equal. */
+bool sql_rows_equal(const struct sql_table *t, const void *a, const void *b);
+
+/* Numbers in a result: all digits, not NULL. False: not such. */
+bool sql_get_u64(const char *text, unsigned long len, uint64_t *ret);
+bool sql_get_ms(const char *text, unsigned long len, int64_t *ret); /* NULL gives RECORD_NONE */
+/* Copy into an array with a NUL; false when it does not fit or is NULL. */
+bool sql_get_text(const char *text, unsigned long len, char *ret, size_t size);
+
+#endif
