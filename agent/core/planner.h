@@ -32,7 +32,8 @@ struct planner_options {
     size_t retry_window;        /* booked fires in memory a target; the rest waits in the store */
     uint32_t history_keep;
     int64_t history_keep_ms;
-    uint64_t seed; /* of jitter and back-off */
+    uint64_t seed;      /* of jitter and back-off */
+    const char *tzdata; /* version of the zone data that plans are made with; NULL: unknown */
 };
 
 /* One attempt to be made. Owned by the planner until its ATTEMPT event came back (or REVOKED). */
@@ -213,6 +214,7 @@ struct planner_action {
     struct planner_api *api;
     const char *text;
     /* COUNT */
+    uint64_t fires;            /* how many: a run of skipped or coalesced ones is one action */
     enum fire_outcome outcome; /* PENDING: one attempt was made, not the end */
     enum fire_reason reason;
     const struct attempt *attempt; /* NULL: ended without one */

@@ -1,0 +1,469 @@
+#include <assert.h>
+#include <string.h>
+
+#include "agent/base/mem.h"
+#include "agent/core/hashring.h"
+#include "agent/core/planner_private.h"
+
+#define API_OVERDUE_MS 2000 /* a write that could not be made durable for this long is answered so */
+
+/* --- answering ------------------------------------------------------------------------------------------------------- */
+
+static void answer(struct planner *p, struct planner_api *api, enum planner_answer a)
+{
+    api->answer = a;
+    api->next = NULL;
+    planner_act(p, PLANNER_DO_REPLY)->api = api;
+}
+
+void papi_refuse(struct planner *p, struct planner_api *api, enum planner_answer a)
+{
+    answer(p, api, a);
+}
+
+static struct planner_api *pop(struct pjob *j)
+{
+    struct planner_api *api = j->api;
+    j->api = api->next;
+    if (!j->api)
+        j->api_tail = &j->api;
+    j->api_count--;
+    j->api_state = PAPI_IDLE;
+    j->api_looked = false;
+    return api;
+}
+
+void papi_push(struct pjob *j, struct planner_api *api)
+{
+    api->next = NULL;
+    *j->api_tail = api;
+    j->api_tail = &api->next;
+    j->api_count++;
+}
+
+void papi_reply(struct planner *p, struct pjob *j, enum planner_answer a)
+{
+    struct planner_api *api = pop(j);
+    if (a <= PLANNER_ACCEPTED && j->state == PJOB_LIVE) {
+        if (api->row.version == 0)
+            api->row = j->row;
+        api->result = job_spec_ref(j->spec);
+    }
+    answer(p, api, a);
+}
+
+void papi_refuse_all(struct planner *p, struct pjob *j, enum planner_answer a)
+{
+    while (j->api)
+        answer(p, pop(j), a);
+}
+
+/* The store is away: the change stays and will be made, but nothing may be promised to who asked for it. */
+void papi_overdue(struct planner *p, struct pjob *j)
+{
+    if (j->api && p->now_ms - j->api->accepted_ms >= API_OVERDUE_MS)
+        papi_refuse_all(p, j, PLANNER_UNAVAILABLE);
+}
+
+void papi_durable(struct planner *p, struct pjob *j, const struct job_change *change)
+{
+    if (j->api_state != PAPI_IN_BATCH)
+        return;
+    if (change->op != CHANGE_DELETE)
+        j->api->row = change->row;
+    papi_reply(p, j, j->api->answer);
+}
+
+/* --- what an operation changes --------------------------------------------------------------------------------------- */
+
+static void revise(struct pjob *j, const struct planner_api *api, const char *op)
+{
+    memset(&j->revision, 0, sizeof(j->revision));
+    j->revision.change_id = api->change_id;
+    j->revision.at_ms = api->accepted_ms;
+    memcpy(j->revision.actor, api->actor, sizeof(j->revision.actor));
+    strncpy(j->revision.op, op, sizeof(j->revision.op) - 1);
+}
+
+static void applied(struct pjob *j, enum planner_answer a)
+{
+    j->api->answer = a;
+    j->api_state = PAPI_APPLIED;
+}
+
+static void new_version(struct planner *p, struct pjob *j, const struct planner_api *api)
+{
+    j->row.version++;
+    j->row.change_id = api->change_id;
+    j->row.updated_ms = api->accepted_ms;
+    memcpy(j->row.tzdata, p->tzdata, sizeof(j->row.tzdata));
+    j->plan_dirty = true;
+}
+
+/* After the answer nothing starts by the old rules: what waits with the driver is called back. */
+static void revoke_all(struct planner *p, struct pjob *j)
+{
+    planner_start_cancel(p, &j->start);
+    LIST_FOR (l, &j->fires)
+        pfire_revoke(p, container_of(l, struct pfire, job_link));
+}
+
+static void create(struct planner *p, struct pjob *j, const struct planner_api *api)
+{
+    struct job_row row = {.uid = api->uid, .slot = j->row.slot, .created_ms = api->accepted_ms};
+    if (pjob_by_uid(p, &api->uid)) {
+        papi_reply(p, j, PLANNER_UNAVAILABLE);
+        return;
+    }
+    memcpy(row.ns, j->row.ns, sizeof(row.ns));
+    memcpy(row.id, j->row.id, sizeof(row.id));
+    row.due_ms = row.last_success_ms = row.failing_since_ms = RECORD_NONE;
+    row.last.due_ms = row.last.finished_ms = RECORD_NONE;
+    row.state = api->paused == 1 ? JOB_STATE_PAUSED : JOB_STATE_ACTIVE;
+    j->row = row;
+    if (pjob_add_uid(p, j, NULL) < 0) {
+        papi_reply(p, j, PLANNER_UNAVAILABLE);
+        return;
+    }
+    j->state = PJOB_LIVE;
+    j->durable_rev = 0;
+    pjob_set_spec(p, j, job_spec_ref(api->spec));
+    new_version(p, j, api);
+    pjob_plan_new(p, j, api->accepted_ms);
+    revise(j, api, "create");
+    pjob_dirty(p, j, CHANGE_INSERT);
+    applied(j, PLANNER_CREATED);
+}
+
+static void unpause(struct planner *p, struct pjob *j, int catch_up)
+{
+    int64_t until_ms = p->now_ms + 1;
+    j->row.state = JOB_STATE_ACTIVE;
+    if (!j->spec->one_shot && catch_up != PLANNER_CATCH_UP_ALL && j->row.due_ms != RECORD_NONE) {
+        if (catch_up == PLANNER_CATCH_UP_LAST && !job_last_due_before(j->spec, until_ms, &until_ms))
+            until_ms = RECORD_NONE;
+        while (pjob_skip(p, j, until_ms, FIRE_REASON_PAUSED))
+            continue;
+    }
+    if (j->row.state == JOB_STATE_ACTIVE)
+        pjob_advance(p, j, j->row.due_ms != RECORD_NONE, j->row.due_ms);
+    planner_load_fires(p, &j->row.slot, 1,
+                       p->resident_ms); /* those that were left in the store while it was paused */
+}
+
+static void pause_row(struct planner *p, struct pjob *j)
+{
+    (void)p;
+    if (j->row.state != JOB_STATE_ACTIVE)
+        return;
+    j->row.state = JOB_STATE_PAUSED;
+    j->row.wake_ms = PLANNER_NEVER;
+}
+
+/* FIRED_MS: the newest due that has its fire already. */
+static void plan_changed(struct planner *p, struct pjob *j, const struct planner_api *api, bool same_schedule,
+                         int64_t fired_ms)
+{
+    int64_t due_ms = j->row.due_ms;
+    if (!same_schedule || j->row.state == JOB_STATE_DONE) {
+        bool any = same_schedule ? job_next_due(j->spec, api->accepted_ms, &due_ms)
+                                 : job_first_due(j->spec, api->accepted_ms, fired_ms, &due_ms);
+        if (same_schedule && !any)
+            return; /* it is as done as before */
+        if (j->row.state == JOB_STATE_DONE)
+            j->row.state = JOB_STATE_ACTIVE;
+        pjob_advance(p, j, any, due_ms);
+    } else {
+        pjob_advance(p, j, due_ms != RECORD_NONE, due_ms); /* jitter and max_fires may be others now */
+    }
+}
+
+static void replace(struct planner *p, struct pjob *j, const struct planner_api *api, struct job_spec *spec)
+{
+    bool same_schedule = job_schedule_equal(j->spec, spec);
+    int64_t fired_ms = j->first ? j->row.due_ms : j->row.last.due_ms;
+    pfire_book_first(p, j); /* its end is recorded, whatever the new definition says */
+    revoke_all(p, j);
+    pjob_set_spec(p, j, spec);
+    LIST_FOR (l, &j->fires) {
+        struct pfire *f = container_of(l, struct pfire, job_link);
+        if (!f->target)
+            continue;
+        planner_start_cancel(p, &f->start);
+        pfire_set_target(p, f, false);
+        pfire_set_target(p, f, true);
+    }
+    new_version(p, j, api);
+    plan_changed(p, j, api, same_schedule, fired_ms);
+    if (api->paused == 1)
+        pause_row(p, j);
+    else if (api->paused == 0 && j->row.state == JOB_STATE_PAUSED)
+        unpause(p, j, PLANNER_CATCH_UP_NONE);
+    revise(j, api, api->op == PLANNER_PATCH ? "patch" : "replace");
+    pjob_dirty(p, j, CHANGE_REPLACE);
+    applied(j, PLANNER_OK);
+}
+
+static bool pause_changes(const struct pjob *j, const struct planner_api *api)
+{
+    bool paused = j->row.state == JOB_STATE_PAUSED;
+    return (api->paused == 1 && j->row.state == JOB_STATE_ACTIVE) || (api->paused == 0 && paused);
+}
+
+static void change(struct planner *p, struct pjob *j, struct planner_api *api)
+{
+    struct job_spec *spec = NULL;
+    if (api->merge && api->merge(api, j->spec, &j->row, &spec) < 0) {
+        papi_reply(p, j, PLANNER_INVALID);
+        return;
+    }
+    if (!spec)
+        spec = job_spec_ref(api->spec);
+    if (job_spec_equal(j->spec, spec) && !pause_changes(j, api)) {
+        job_spec_unref(spec);
+        papi_reply(p, j, PLANNER_OK);
+        return;
+    }
+    replace(p, j, api, spec);
+}
+
+static void delete (struct planner *p, struct pjob *j, struct planner_api *api)
+{
+    api->row = j->row;
+    LIST_FOR (l, &j->fires) {
+        const struct pfire *f = container_of(l, struct pfire, job_link);
+        api->deleted_in_flight |= f->in_flight && !f->ignored;
+    }
+    revoke_all(p, j);
+    pjob_drop_fires(p, j);
+    j->deleting = true;
+    revise(j, api, "delete");
+    pjob_dirty(p, j, CHANGE_DELETE);
+    applied(j, PLANNER_OK);
+}
+
+static void pause_job(struct planner *p, struct pjob *j, const struct planner_api *api)
+{
+    if (j->row.state != JOB_STATE_ACTIVE) {
+        papi_reply(p, j, PLANNER_OK);
+        return;
+    }
+    pfire_book_first(p, j);
+    revoke_all(p, j);
+    pause_row(p, j);
+    new_version(p, j, api);
+    revise(j, api, "pause");
+    pjob_dirty(p, j, CHANGE_UPDATE);
+    applied(j, PLANNER_OK);
+}
+
+static void resume(struct planner *p, struct pjob *j, const struct planner_api *api)
+{
+    if (j->row.state != JOB_STATE_PAUSED) {
+        papi_reply(p, j, PLANNER_OK);
+        return;
+    }
+    unpause(p, j, api->catch_up);
+    new_version(p, j, api);
+    revise(j, api, "resume");
+    pjob_dirty(p, j, CHANGE_UPDATE);
+    applied(j, PLANNER_OK);
+}
+
+static void run(struct planner *p, struct pjob *j, struct planner_api *api)
+{
+    void *payload = NULL;
+    if (api->run_payload) {
+        payload = mem_try_alloc(api->run_payload_bytes, NULL);
+        if (payload)
+            memcpy(payload, api->run_payload, api->run_payload_bytes);
+    }
+    bool overlaps = !api->run_force && j->spec->concurrency == JOB_FORBID && pjob_has_fire_running(j);
+    struct pfire *f = NULL;
+    if (payload || !api->run_payload) {
+        pfire_book_first(p, j); /* numbers are given in the order of booking */
+        f = pfire_book(p, j, p->now_ms, FIRE_KIND_RUN);
+    }
+    if (!f) {
+        mem_free(payload);
+        papi_reply(p, j, PLANNER_UNAVAILABLE);
+        return;
+    }
+    f->row.payload = payload;
+    f->row.payload_bytes = payload ? api->run_payload_bytes : 0;
+    p->stats.memory_bytes += f->row.payload_bytes;
+    api->run_seq = f->row.seq;
+    j->plan_dirty = true; /* the next seq is not this one's: nothing starts before that is durable */
+    if (overlaps)
+        pfire_end(p, f, FIRE_OUTCOME_SKIPPED, FIRE_REASON_OVERLAP, NULL);
+    revise(j, api, "run");
+    pjob_dirty(p, j, CHANGE_UPDATE);
+    applied(j, PLANNER_ACCEPTED);
+}
+
+/* --- one at a time --------------------------------------------------------------------------------------------------- */
+
+static enum planner_answer success(const struct planner_api *api, const struct pjob *j)
+{
+    if (api->op == PLANNER_RUN)
+        return PLANNER_ACCEPTED;
+    bool made =
+        api->op == PLANNER_CREATE || (api->op == PLANNER_PUT && j->state == PJOB_LIVE && j->row.version == 1);
+    return made ? PLANNER_CREATED : PLANNER_OK;
+}
+
+static bool mismatch(const struct planner_api *api, const struct pjob *j)
+{
+    bool present = j->state == PJOB_LIVE;
+    if (api->if_none_match && present)
+        return true;
+    return api->if_match && (!present || memcmp(&j->row.uid, &api->match_uid, sizeof(api->match_uid)) != 0 ||
+                             j->row.version != api->match_version);
+}
+
+static void apply_absent(struct planner *p, struct pjob *j, struct planner_api *api)
+{
+    if (api->op == PLANNER_CREATE || api->op == PLANNER_PUT)
+        create(p, j, api);
+    else
+        papi_reply(p, j, PLANNER_NOT_FOUND);
+}
+
+static void apply_present(struct planner *p, struct pjob *j, struct planner_api *api)
+{
+    switch (api->op) {
+    case PLANNER_CREATE:
+        papi_reply(p, j, PLANNER_EXISTS);
+        break;
+    case PLANNER_PUT:
+    case PLANNER_PATCH:
+        change(p, j, api);
+        break;
+    case PLANNER_DELETE:
+        delete (p, j, api);
+        break;
+    case PLANNER_PAUSE:
+        pause_job(p, j, api);
+        break;
+    case PLANNER_RESUME:
+        resume(p, j, api);
+        break;
+    case PLANNER_RUN:
+        run(p, j, api);
+        break;
+    }
+}
+
+static void apply(struct planner *p, struct pjob *j)
+{
+    struct planner_api *api = j->api;
+    if (j->state == PJOB_LIVE && j->row.change_id == api->change_id && api->change_id != 0) {
+        papi_reply(p, j, success(api, j));
+    } else if (api->repeated && !j->api_looked) {
+        j->api_state = PAPI_FINDING;
+        planner_read_change(p, j, api);
+    } else if (mismatch(api, j)) {
+        papi_reply(p, j, PLANNER_MISMATCH);
+    } else if (j->state == PJOB_ABSENT) {
+        apply_absent(p, j, api);
+    } else {
+        apply_present(p, j, api);
+    }
+}
+
+void papi_found(struct planner *p, struct pjob *j, bool found)
+{
+    assert(j->api && j->api_state == PAPI_FINDING);
+    if (found) {
+        papi_reply(p, j, success(j->api, j));
+        return;
+    }
+    j->api_state = PAPI_IDLE;
+    j->api_looked = true;
+}
+
+/* Work on the queue until one has to wait for the store. */
+void papi_run(struct planner *p, struct pjob *j)
+{
+    while (j->api && j->api_state == PAPI_IDLE && !j->moving && !j->deleting) {
+        if (j->state == PJOB_STOPPED) {
+            j->state = PJOB_READING;
+            j->resync = true;
+            planner_read_job(p, j);
+        }
+        if (j->state != PJOB_LIVE && j->state != PJOB_ABSENT)
+            return;
+        apply(p, j);
+    }
+}
+
+/* --- coming in ------------------------------------------------------------------------------------------------------- */
+
+static struct pjob *job_for(struct planner *p, const struct planner_api *api, uint16_t slot)
+{
+    struct pjob *j = pjob_by_key(p, api->ns, api->id);
+    if (j)
+        return j;
+    j = pjob_new(p, slot, NULL);
+    if (!j)
+        return NULL;
+    memcpy(j->row.ns, api->ns, sizeof(j->row.ns));
+    memcpy(j->row.id, api->id, sizeof(j->row.id));
+    if (pjob_add_key(p, j, NULL) < 0) {
+        pjob_gone(p, j);
+        return NULL;
+    }
+    if (api->op == PLANNER_CREATE && api->fresh_id && !api->repeated)
+        j->state = PJOB_ABSENT;
+    else
+        planner_read_job(p, j);
+    return j;
+}
+
+void planner_on_api(struct planner *p, struct planner_api *api)
+{
+    uint16_t slot = (uint16_t)hashring_slot(api->ns, api->id, p->options.slots);
+    struct pslot *s = &p->slots[slot];
+    api->result = NULL;
+    api->deleted_in_flight = false;
+    api->run_seq = 0;
+    api->next = NULL;
+    memset(&api->row, 0, sizeof(api->row));
+    if (s->state == PSLOT_NONE || p->fenced) {
+        answer(p, api, PLANNER_NOT_OWNER);
+        return;
+    }
+    if (planner_stalled(p)) {
+        answer(p, api, PLANNER_UNAVAILABLE);
+        return;
+    }
+    if (s->state == PSLOT_MOVING) {
+        *s->parked_tail = api;
+        s->parked_tail = &api->next;
+        return;
+    }
+    struct pjob *j = job_for(p, api, slot);
+    if (!j || j->api_count >= PLANNER_API_QUEUE_MAX) {
+        answer(p, api, PLANNER_UNAVAILABLE);
+        return;
+    }
+    papi_push(j, api);
+    papi_run(p, j);
+    pjob_settle(p, j);
+}
+
+void papi_unpark(struct planner *p, struct pslot *s, bool moved)
+{
+    struct planner_api *api = s->parked;
+    s->parked = NULL;
+    s->parked_tail = &s->parked;
+    while (api) {
+        struct planner_api *next = api->next;
+        api->next = NULL;
+        if (moved)
+            answer(p, api, PLANNER_NOT_OWNER);
+        else
+            planner_on_api(p, api);
+        api = next;
+    }
+}

@@ -1,0 +1,237 @@
+#include <assert.h>
+#include <string.h>
+
+#include "agent/base/mem.h"
+#include "agent/core/planner_private.h"
+
+static void unmark(struct pfire *f)
+{
+    memset(f->row.holder, 0, sizeof(f->row.holder));
+}
+
+static bool is_plain_success(const struct fire_row *row)
+{
+    return row->outcome == FIRE_OUTCOME_SUCCEEDED && row->kind == FIRE_KIND_SCHEDULED && row->attempts == 1 &&
+           row->coalesced == 0 && row->seq == row->seq_last;
+}
+
+/* A success at the first attempt needs no row of its own: the job's ring has it. */
+static void write_end(struct planner *p, struct pfire *f, bool plain)
+{
+    if (plain && f->durable_rev == 0 && !f->in_batch)
+        f->dirty = CHANGE_NONE;
+    else if (plain)
+        pfire_dirty(p, f, CHANGE_DELETE);
+    else
+        pfire_dirty(p, f, f->durable_rev || f->in_batch ? CHANGE_UPDATE : CHANGE_INSERT);
+}
+
+/* The end of a booked fire. Of a slot that was or is being given away it is only reported: its new owner counts it. */
+void pfire_end(struct planner *p, struct pfire *f, enum fire_outcome outcome, enum fire_reason reason,
+               const struct attempt *attempt)
+{
+    struct pjob *j = f->job;
+    struct fire_row *row = &f->row;
+    uint64_t count = row->seq_last - row->seq + 1;
+    row->outcome = outcome;
+    row->reason = reason;
+    row->finished_ms = p->now_ms;
+    wheel_cancel(p->wheel, &f->timer);
+    planner_start_cancel(p, &f->start);
+    pfire_set_target(p, f, false);
+    unmark(f);
+    f->ended = true;
+    pend_tell(p, j, row, attempt, count);
+    if (j->state == PJOB_GONE || j->moving) {
+        row->state = FIRE_STATE_REPORTED;
+        row->wake_ms = p->now_ms;
+        write_end(p, f, false);
+        return;
+    }
+    row->state = FIRE_STATE_ENDED;
+    row->wake_ms = planner_add_ms(p->now_ms, p->options.history_keep_ms);
+    pend_count(p, j, row, count);
+    bool plain = attempt && is_plain_success(row);
+    if (plain)
+        pend_ring(p, j, row, attempt);
+    write_end(p, f, plain);
+    pjob_unwritten(p, j);
+    pjob_dirty(p, j, CHANGE_UPDATE);
+    pfire_leave(p, f);
+}
+
+static void note_start(struct pfire *f, const struct attempt *attempt)
+{
+    f->row.attempts = f->delivery.attempt;
+    if (f->row.attempts == 1)
+        f->row.started_ms = attempt->started_ms;
+}
+
+/* The path of nearly all fires: one row update, no row of its own. */
+static void first_succeeded(struct planner *p, struct pfire *f, const struct attempt *attempt)
+{
+    struct pjob *j = f->job;
+    f->row.outcome = FIRE_OUTCOME_SUCCEEDED;
+    f->row.finished_ms = p->now_ms;
+    j->row.counts.seq++;
+    j->row.scheduled++;
+    pend_count(p, j, &f->row, 1);
+    pend_ring(p, j, &f->row, attempt);
+    pend_tell(p, j, &f->row, attempt, 1);
+    pjob_advance(p, j, j->has_next_due, j->next_due_ms);
+    pjob_unwritten(p, j);
+    pjob_dirty(p, j, CHANGE_UPDATE);
+    pfire_free(p, f);
+    pjob_ended_first(p, j);
+}
+
+/* Number and row for a first attempt that did not succeed. */
+static void book(struct planner *p, struct pfire *f)
+{
+    if (f->booked)
+        return;
+    pfire_book_first(p, f->job);
+}
+
+static void remember_endpoint(struct delivery *d, const char *endpoint)
+{
+    if (!endpoint[0])
+        return;
+    memmove(d->tried[1], d->tried[0], sizeof(d->tried) - sizeof(d->tried[0]));
+    memcpy(d->tried[0], endpoint, sizeof(d->tried[0]));
+    d->tried[0][sizeof(d->tried[0]) - 1] = '\0';
+}
+
+static void wait_until(struct planner *p, struct pfire *f, int64_t wake_ms)
+{
+    f->row.state = FIRE_STATE_WAITING;
+    f->row.wake_ms = wake_ms;
+    unmark(f);
+    pfire_dirty(p, f, f->durable_rev || f->in_batch ? CHANGE_UPDATE : CHANGE_INSERT);
+}
+
+static void retry_or_die(struct planner *p, struct pfire *f, const struct attempt *attempt)
+{
+    const struct job_spec *spec = f->job->spec;
+    uint64_t after_ms = attempt->retry_after_ms > 0 ? (uint64_t)attempt->retry_after_ms : 0;
+    int64_t next_ms = 0;
+    if (spec->at_most_once) {
+        pfire_end(p, f, FIRE_OUTCOME_DEAD, FIRE_REASON_AT_MOST_ONCE, attempt);
+        return;
+    }
+    switch (retry_decide(&spec->retry, f->row.attempts, f->row.first_ms, p->now_ms, after_ms, &p->rng,
+                         &next_ms)) {
+    case RETRY_AGAIN:
+        pend_tell(p, f->job, &f->row, attempt, 1);
+        wait_until(p, f, next_ms);
+        break;
+    case RETRY_MAX_ATTEMPTS:
+        pfire_end(p, f, FIRE_OUTCOME_DEAD, FIRE_REASON_MAX_ATTEMPTS, attempt);
+        break;
+    case RETRY_MAX_AGE:
+    case RETRY_VERDICT_COUNT_:
+        pfire_end(p, f, FIRE_OUTCOME_DEAD, FIRE_REASON_MAX_AGE, attempt);
+        break;
+    }
+}
+
+static void failed(struct planner *p, struct pfire *f, const struct attempt *attempt)
+{
+    struct pjob *j = f->job;
+    bool first = !f->booked;
+    book(p, f);
+    note_start(f, attempt);
+    pend_log(p, &f->row, attempt);
+    remember_endpoint(&f->delivery, attempt->endpoint);
+    j->row.consecutive_failures++;
+    if (j->row.failing_since_ms == RECORD_NONE)
+        j->row.failing_since_ms = p->now_ms;
+    pjob_unwritten(p, j);
+    if (attempt->result == ATTEMPT_GIVE_UP)
+        pfire_end(p, f, FIRE_OUTCOME_DEAD, FIRE_REASON_GIVE_UP, attempt);
+    else
+        retry_or_die(p, f, attempt);
+    if (first)
+        pjob_ended_first(p, j);
+}
+
+static void succeeded(struct planner *p, struct pfire *f, const struct attempt *attempt)
+{
+    note_start(f, attempt);
+    if (!f->booked)
+        first_succeeded(p, f, attempt);
+    else
+        pfire_end(p, f, FIRE_OUTCOME_SUCCEEDED, FIRE_REASON_NONE, attempt);
+}
+
+/* No attempt was made: it comes again under the same number. A row that says HELD has to say otherwise first. */
+static void not_started(struct planner *p, struct pfire *f)
+{
+    struct pjob *j = f->job;
+    int64_t again_ms = f->revoked ? p->now_ms : p->now_ms + PLANNER_AGAIN_MS;
+    if (!f->booked) {
+        j->not_before_ms = again_ms;
+        pfire_free(p, f);
+    } else if (f->row.state == FIRE_STATE_HELD) {
+        f->row.attempts = f->delivery.attempt - 1;
+        wait_until(p, f, again_ms);
+    } else {
+        f->row.wake_ms = again_ms;
+        pfire_arm(p, f);
+    }
+}
+
+/* It waits, visibly, for an endpoint to appear, as long as the job's retries may go on. */
+static void no_endpoint(struct planner *p, struct pfire *f)
+{
+    const struct retry_rule *rule = &f->job->spec->retry;
+    bool first = !f->booked;
+    struct pjob *j = f->job;
+    book(p, f);
+    f->row.attempts = f->delivery.attempt - 1;
+    f->row.reason = FIRE_REASON_NO_ENDPOINT;
+    if (rule->max_age_ms && p->now_ms - f->row.first_ms >= (int64_t)rule->max_age_ms)
+        pfire_end(p, f, FIRE_OUTCOME_DEAD, FIRE_REASON_NO_ENDPOINT, NULL);
+    else
+        wait_until(p, f, p->now_ms + PLANNER_NO_ENDPOINT_MS);
+    if (first)
+        pjob_ended_first(p, j);
+}
+
+static void take_result(struct planner *p, struct pfire *f, const struct attempt *attempt)
+{
+    if (attempt->result < ATTEMPT_NO_ENDPOINT)
+        f->row.reason = FIRE_REASON_NONE;
+    switch (attempt->result) {
+    case ATTEMPT_OK:
+        succeeded(p, f, attempt);
+        break;
+    case ATTEMPT_RETRY:
+    case ATTEMPT_GIVE_UP:
+        failed(p, f, attempt);
+        break;
+    case ATTEMPT_NOT_STARTED:
+        not_started(p, f);
+        break;
+    case ATTEMPT_NO_ENDPOINT:
+        no_endpoint(p, f);
+        break;
+    case ATTEMPT_RESULT_COUNT_:
+        break;
+    }
+}
+
+void planner_on_attempt(struct planner *p, const struct planner_event *event)
+{
+    struct pfire *f = container_of(event->delivery, struct pfire, delivery);
+    struct pjob *j = f->job;
+    assert(f->in_flight);
+    f->in_flight = false;
+    p->stats.in_flight--;
+    planner_trash(p, (void (*)(void *))job_spec_unref, TAKE(f->spec));
+    if (f->ignored)
+        pfire_leave(p, f);
+    else
+        take_result(p, f, event->attempt);
+    pjob_settle(p, j);
+}

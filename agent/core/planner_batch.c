@@ -1,0 +1,395 @@
+#include <assert.h>
+#include <string.h>
+
+#include "agent/base/mem.h"
+#include "agent/core/planner_private.h"
+
+#define AGAIN_MIN_MS 20
+#define AGAIN_MAX_MS 500
+
+/* --- making one ------------------------------------------------------------------------------------------------------ */
+
+static size_t dirty_fires(const struct pjob *j)
+{
+    size_t n = 0;
+    LIST_FOR (l, &j->fires)
+        n += container_of(l, struct pfire, job_link)->dirty != CHANGE_NONE;
+    return n;
+}
+
+static void fires_free(struct pchange *c)
+{
+    for (size_t i = 0; i < c->change.fires_count; i++)
+        fire_row_fini(&c->change.fires[i].row);
+    mem_free(c->change.fires);
+    mem_free(c->fires);
+    c->change.fires = NULL;
+    c->change.fires_count = 0;
+    c->fires = NULL;
+}
+
+/* The rows go out as copies: the fires live on while the batch is under way. Without memory nothing of J goes. */
+static int copy_fires(struct pchange *c, const struct pjob *j, struct err *e)
+{
+    size_t n = dirty_fires(j);
+    if (n == 0)
+        return 0;
+    c->change.fires = mem_try_array(n, sizeof(*c->change.fires), e);
+    c->fires = c->change.fires ? mem_try_array(n, sizeof(struct pfire *), e) : NULL;
+    int r = c->fires ? 0 : -ERR_NOMEM;
+    LIST_FOR (l, &j->fires) {
+        struct pfire *f = container_of(l, struct pfire, job_link);
+        if (r < 0 || f->dirty == CHANGE_NONE)
+            continue;
+        struct fire_change *fc = &c->change.fires[c->change.fires_count];
+        r = fire_row_copy(&f->row, &fc->row, e);
+        if (r < 0)
+            break;
+        fc->op = f->dirty;
+        fc->expect_rev = f->durable_rev;
+        fc->row.rev = f->durable_rev + 1;
+        memcpy(fc->expect_holder, f->guard, sizeof(fc->expect_holder));
+        c->fires[c->change.fires_count++] = f;
+    }
+    if (r < 0)
+        fires_free(c);
+    return r;
+}
+
+static void mark_out(struct pjob *j, struct pchange *c)
+{
+    for (size_t i = 0; i < c->change.fires_count; i++) {
+        c->fires[i]->dirty = CHANGE_NONE;
+        c->fires[i]->in_batch = true;
+    }
+    j->op = CHANGE_NONE;
+    j->fires_dirty = false;
+    memset(&j->revision, 0, sizeof(j->revision));
+    j->in_batch = true;
+    j->plan_in_batch = j->plan_dirty;
+    j->plan_dirty = false;
+    j->unwritten_in_batch = j->unwritten;
+    j->unwritten = 0;
+    if (j->api_state == PAPI_APPLIED)
+        j->api_state = PAPI_IN_BATCH;
+}
+
+static int fill_change(struct pchange *c, struct pjob *j, struct err *e)
+{
+    struct job_change *change = &c->change;
+    memset(c, 0, sizeof(*c));
+    int r = j->op == CHANGE_DELETE ? 0 : copy_fires(c, j, e);
+    if (r < 0)
+        return r;
+    change->op = j->op;
+    change->expect_rev = j->durable_rev;
+    j->row.rev = j->op == CHANGE_NONE ? j->durable_rev : j->durable_rev + 1;
+    change->row = j->row;
+    change->revision = j->revision;
+    change->tag = j;
+    if (j->op == CHANGE_INSERT || j->op == CHANGE_REPLACE)
+        change->spec = job_spec_ref(j->spec);
+    mark_out(j, c);
+    return 0;
+}
+
+static void make_room(struct pbatch *b, size_t rows_max)
+{
+    if (b->capacity >= rows_max)
+        return;
+    mem_free(b->changes);
+    mem_free(b->pub.jobs);
+    b->changes = mem_new_array(struct pchange, rows_max);
+    b->pub.jobs = mem_new_array(struct job_change *, rows_max);
+    b->capacity = rows_max;
+}
+
+static void fill(struct pbatch *b, struct list *dirty, size_t rows_max)
+{
+    while (b->pub.jobs_count < rows_max && !list_empty(dirty)) {
+        struct pjob *j = container_of(list_first(dirty), struct pjob, dirty_link);
+        if (j->op == CHANGE_NONE && dirty_fires(j) == 0) {
+            list_remove(&j->dirty_link);
+            j->fires_dirty = false;
+            continue;
+        }
+        struct pchange *c = &b->changes[b->pub.jobs_count];
+        if (fill_change(c, j, NULL) < 0)
+            return; /* it stays first in line */
+        list_remove(&j->dirty_link);
+        b->pub.jobs[b->pub.jobs_count++] = &c->change;
+    }
+}
+
+/* Slots change hands in the batch that holds the last of what was dirty in them. */
+static void fill_slots(struct planner *p, struct pbatch *b)
+{
+    if (list_empty(&p->moves) || !list_empty(&p->dirty_moving))
+        return;
+    struct pmove *m = container_of(list_first(&p->moves), struct pmove, link);
+    b->move = m;
+    b->pub.slots = mem_new_array(struct slot_change, m->slots_count ? m->slots_count : 1);
+    b->pub.slots_count = m->slots_count;
+    for (size_t i = 0; i < m->slots_count; i++) {
+        struct slot_change *s = &b->pub.slots[i];
+        s->slot = m->slots[i];
+        s->from_epoch = m->epochs[i];
+        memcpy(s->from, p->member, sizeof(s->from));
+        memcpy(s->to, m->successor, sizeof(s->to));
+    }
+}
+
+struct planner_batch *planner_take_batch(struct planner *p, size_t rows_max)
+{
+    struct pbatch *b = &p->batch;
+    assert(rows_max > 0);
+    if (!planner_has_dirty(p))
+        return NULL;
+    if (b->state == PBATCH_NONE) {
+        make_room(b, rows_max);
+        fill(b, &p->dirty_moving, rows_max);
+        fill_slots(p, b);
+        fill(b, &p->dirty, rows_max);
+        if (b->pub.jobs_count == 0 && b->pub.slots_count == 0)
+            return NULL;
+    }
+    b->state = PBATCH_OUT;
+    return &b->pub;
+}
+
+bool planner_has_dirty(const struct planner *p)
+{
+    if (p->fenced || p->batch.state == PBATCH_OUT)
+        return false;
+    if (p->batch.state == PBATCH_AGAIN)
+        return p->now_ms >= p->batch_again_ms;
+    return !list_empty(&p->dirty) || !list_empty(&p->dirty_moving) || !list_empty(&p->moves);
+}
+
+/* --- what became of it ----------------------------------------------------------------------------------------------- */
+
+/* Its row in the store is not what we thought, or will never be: what we know of the job is worth nothing. */
+static void forget_job(struct planner *p, struct pjob *j)
+{
+    wheel_cancel(p->wheel, &j->timer);
+    planner_start_cancel(p, &j->start);
+    list_remove(&j->dirty_link);
+    pjob_drop_fires(p, j);
+    p->stats.unwritten -= j->unwritten;
+    j->unwritten = 0;
+    j->op = CHANGE_NONE;
+    j->fires_dirty = j->plan_dirty = j->deleting = false;
+    if (j->api_state != PAPI_FINDING)
+        j->api_state = PAPI_IDLE;
+}
+
+static void reread(struct planner *p, struct pjob *j)
+{
+    forget_job(p, j);
+    if (j->state == PJOB_GONE)
+        return;
+    planner_read_forget(j);
+    j->api_state = PAPI_IDLE;
+    j->state = PJOB_READING;
+    j->resync = true;
+    planner_read_job(p, j);
+    planner_load_fires(p, &j->row.slot, 1, p->resident_ms);
+}
+
+static void conflict(struct planner *p, struct pjob *j, const struct job_change *change)
+{
+    if (change->result == CHANGE_RESULT_EXISTS && j->api && j->api->op == PLANNER_CREATE &&
+        !j->api->repeated) {
+        forget_job(p, j);
+        papi_reply(p, j, PLANNER_EXISTS);
+    }
+    if (j->state != PJOB_GONE)
+        planner_log(p, "job %s/%s: row is not as expected (rev %llu), read again", j->row.ns, j->row.id,
+                    (unsigned long long)change->expect_rev);
+    reread(p, j);
+}
+
+static void refused(struct planner *p, struct pjob *j, const struct job_change *change)
+{
+    planner_log(p, "job %s/%s stopped: the store refuses its row: %s", j->row.ns, j->row.id, change->problem);
+    forget_job(p, j);
+    if (j->state == PJOB_GONE)
+        return;
+    papi_refuse_all(p, j, PLANNER_UNAVAILABLE);
+    j->state = change->op == CHANGE_INSERT ? PJOB_ABSENT : PJOB_STOPPED;
+}
+
+/* Deleted for good; the key may be at work again at once. */
+static void deleted(struct planner *p, struct pjob *j)
+{
+    struct job_row old = j->row;
+    planner_tomb(p, &old.uid, 0, UINT64_MAX);
+    forget_job(p, j);
+    j->state = PJOB_ABSENT;
+    pjob_forget_uid(p, j);
+    pjob_set_spec(p, j, NULL);
+}
+
+static void fires_durable(struct planner *p, struct pchange *c)
+{
+    for (size_t i = 0; i < c->change.fires_count; i++) {
+        struct pfire *f = c->fires[i];
+        const struct fire_row *row = &c->change.fires[i].row;
+        f->durable_rev = c->change.fires[i].op == CHANGE_DELETE ? 0 : row->rev;
+        memset(f->guard, 0, sizeof(f->guard));
+        if (row->state == FIRE_STATE_HELD)
+            memcpy(f->guard, row->holder, sizeof(f->guard));
+        pfire_written(p, f);
+    }
+}
+
+static void durable(struct planner *p, struct pjob *j, struct pchange *c)
+{
+    const struct job_change *change = &c->change;
+    if (change->op != CHANGE_NONE)
+        j->durable_rev = change->row.rev;
+    fires_durable(p, c);
+    if (j->state == PJOB_GONE)
+        return;
+    if (change->op == CHANGE_DELETE)
+        deleted(p, j);
+    papi_durable(p, j, change);
+    if (!change->revision.op[0] || j->state != PJOB_LIVE)
+        return;
+    LIST_FOR_SAFE(l, &j->fires) /* a resumed job's fires may start again */
+    pfire_arm(p, container_of(l, struct pfire, job_link));
+}
+
+static void change_back(struct planner *p, struct pchange *c)
+{
+    struct pjob *j = c->change.tag;
+    j->in_batch = false;
+    j->plan_in_batch = false;
+    p->stats.unwritten -= j->unwritten_in_batch;
+    j->unwritten_in_batch = 0;
+    for (size_t i = 0; i < c->change.fires_count; i++)
+        c->fires[i]->in_batch = false;
+}
+
+static void change_free(struct pchange *c)
+{
+    fires_free(c);
+    job_spec_unref(c->change.spec);
+    c->change.spec = NULL;
+}
+
+static void change_done(struct planner *p, struct pchange *c)
+{
+    struct pjob *j = c->change.tag;
+    change_back(p, c);
+    switch (c->change.result) {
+    case CHANGE_RESULT_OK:
+        durable(p, j, c);
+        break;
+    case CHANGE_RESULT_CONFLICT:
+    case CHANGE_RESULT_EXISTS:
+        conflict(p, j, &c->change);
+        break;
+    case CHANGE_RESULT_REFUSED:
+    case CHANGE_RESULT_COUNT_:
+        refused(p, j, &c->change);
+        break;
+    }
+    change_free(c);
+    pjob_link_dirty(p, j);
+    papi_run(p, j);
+    pjob_settle(p, j);
+}
+
+static void batch_clear(struct pbatch *b)
+{
+    mem_free(b->pub.slots);
+    b->pub.slots = NULL;
+    b->pub.slots_count = b->pub.jobs_count = 0;
+    b->move = NULL;
+    b->state = PBATCH_NONE;
+}
+
+static void written(struct planner *p)
+{
+    struct pbatch *b = &p->batch;
+    struct pmove *move = b->move;
+    p->written_ms = p->now_ms;
+    p->batch_failures = 0;
+    for (size_t i = 0; i < b->pub.jobs_count; i++)
+        change_done(p, container_of(b->pub.jobs[i], struct pchange, change));
+    struct slot_change *changes = b->pub.slots;
+    b->pub.slots = NULL;
+    batch_clear(b);
+    if (move)
+        planner_move_done(p, move, changes);
+    mem_free(changes);
+}
+
+/* The very same batch goes again, for it may have been done: the store knows its own writes by their rev. */
+static void again(struct planner *p, int code)
+{
+    struct pbatch *b = &p->batch;
+    b->state = PBATCH_AGAIN;
+    int64_t delay_ms = AGAIN_MIN_MS << (p->batch_failures < 5 ? p->batch_failures : 5);
+    p->batch_failures++;
+    if (code == ERR_PERMANENT)
+        planner_log(p, "the store refuses to write: %s", err_code_name(ERR_PERMANENT));
+    p->batch_again_ms = p->now_ms + (delay_ms < AGAIN_MAX_MS ? delay_ms : AGAIN_MAX_MS);
+    planner_arm(p, &p->batch_timer, p->batch_again_ms);
+    for (size_t i = 0; i < b->pub.jobs_count; i++) {
+        struct pjob *j = b->pub.jobs[i]->tag;
+        papi_overdue(p, j);
+    }
+    for (size_t i = b->pub.jobs_count; i-- > 0;) {
+        struct pjob *j = b->pub.jobs[i]->tag;
+        if (j->lost)
+            planner_batch_forget(p, j);
+    }
+}
+
+void planner_on_batch_done(struct planner *p, struct planner_batch *batch, int code)
+{
+    assert(batch == &p->batch.pub && p->batch.state == PBATCH_OUT);
+    code = code < 0 ? -code : code;
+    if (code == ERR_FENCED) {
+        p->fenced = true;
+        planner_log(p, "the store says that this member is dead: nothing more is started or written");
+    }
+    if (code == 0)
+        written(p);
+    else
+        again(p, code);
+}
+
+/* J's slot is lost: what of it waits to be sent again may not be sent. */
+void planner_batch_forget(struct planner *p, struct pjob *j)
+{
+    struct pbatch *b = &p->batch;
+    if (b->state != PBATCH_AGAIN || !j->in_batch)
+        return;
+    for (size_t i = 0; i < b->pub.jobs_count; i++) {
+        if (b->pub.jobs[i]->tag != j)
+            continue;
+        struct pchange *c = container_of(b->pub.jobs[i], struct pchange, change);
+        change_back(p, c);
+        for (size_t k = 0; k < c->change.fires_count; k++)
+            pfire_leave(p, c->fires[k]);
+        change_free(c);
+        b->pub.jobs[i] = b->pub.jobs[--b->pub.jobs_count];
+        break;
+    }
+    pjob_settle(p, j);
+    if (b->pub.jobs_count == 0 && b->pub.slots_count == 0)
+        batch_clear(b);
+}
+
+void planner_batch_fini(struct planner *p)
+{
+    struct pbatch *b = &p->batch;
+    for (size_t i = 0; i < b->pub.jobs_count; i++)
+        change_free(container_of(b->pub.jobs[i], struct pchange, change));
+    mem_free(b->pub.slots);
+    mem_free(b->pub.jobs);
+    mem_free(b->changes);
+}

@@ -1,0 +1,435 @@
+#include <assert.h>
+#include <string.h>
+
+#include "agent/base/mem.h"
+#include "agent/core/planner_private.h"
+
+/* --- in memory ------------------------------------------------------------------------------------------------------- */
+
+struct pfire *pfire_new(struct planner *p, struct pjob *j, struct err *e)
+{
+    struct pfire *f = mem_try_alloc(sizeof(*f), e);
+    if (!f)
+        return NULL;
+    f->job = j;
+    f->row.uid = j->row.uid;
+    f->row.slot = j->row.slot;
+    list_init(&f->foreign_link);
+    list_init(&f->start.link);
+    f->start.is_fire = true;
+    wheel_timer_init(&f->timer, pfire_timer, p);
+    list_push_back(&j->fires, &f->job_link);
+    p->stats.fires_loaded++;
+    p->stats.memory_bytes += sizeof(*f);
+    return f;
+}
+
+static void trash_fire(void *ptr)
+{
+    struct pfire *f = ptr;
+    fire_row_fini(&f->row);
+    mem_free(f);
+}
+
+static void foreign_remove(struct planner *p, struct pfire *f)
+{
+    if (!list_linked(&f->foreign_link))
+        return;
+    list_remove(&f->foreign_link);
+    p->slots[f->row.slot].foreign--;
+}
+
+static void foreign_add(struct planner *p, struct pfire *f)
+{
+    list_push_back(&p->foreign, &f->foreign_link);
+    p->slots[f->row.slot].foreign++;
+    if (!wheel_timer_armed(&p->foreign_timer))
+        planner_arm(p, &p->foreign_timer, p->now_ms + PLANNER_FOREIGN_MS);
+}
+
+static void quiet(struct planner *p, struct pfire *f)
+{
+    wheel_cancel(p->wheel, &f->timer);
+    planner_start_cancel(p, &f->start);
+    foreign_remove(p, f);
+    pfire_set_target(p, f, false);
+}
+
+void pfire_free(struct planner *p, struct pfire *f)
+{
+    assert(!f->in_flight && !f->in_batch);
+    quiet(p, f);
+    list_remove(&f->job_link);
+    if (f->job->first == f)
+        f->job->first = NULL;
+    p->stats.fires_loaded--;
+    p->stats.memory_bytes -= sizeof(*f) + f->row.log_bytes + f->row.payload_bytes;
+    planner_trash(p, trash_fire, f);
+}
+
+void pfire_leave(struct planner *p, struct pfire *f)
+{
+    if (f->in_flight || f->in_batch || f->dirty != CHANGE_NONE || !(f->ended || f->ignored))
+        return;
+    if (f->booked)
+        planner_tomb(p, &f->row.uid, f->row.seq, UINT64_MAX);
+    pfire_free(p, f);
+}
+
+void pfire_drop(struct planner *p, struct pfire *f)
+{
+    quiet(p, f);
+    if (f->job->first == f)
+        f->job->first = NULL;
+    f->ignored = true;
+    f->dirty = CHANGE_NONE;
+    if (!f->in_flight && !f->in_batch)
+        pfire_free(p, f);
+}
+
+/* It stays in the store and is read again when its time or its turn comes. */
+static void evict(struct planner *p, struct pfire *f)
+{
+    planner_tomb(p, &f->row.uid, f->row.seq, f->durable_rev);
+    pfire_free(p, f);
+}
+
+void pfire_set_target(struct planner *p, struct pfire *f, bool on)
+{
+    if (on && !f->target && f->job->spec) {
+        f->target = ptarget_get(p, f->job->spec);
+        if (f->target)
+            f->target->waiting++;
+    } else if (!on && f->target) {
+        struct ptarget *t = f->target;
+        f->target = NULL;
+        t->waiting--;
+        if (t->spilled_ms != PLANNER_NEVER && t->waiting <= p->options.retry_window / 2 &&
+            !wheel_timer_armed(&p->spill_timer))
+            planner_arm(p, &p->spill_timer, p->now_ms + PLANNER_READ_RETRY_MS);
+        ptarget_put(p, t);
+    }
+}
+
+void pfire_dirty(struct planner *p, struct pfire *f, enum change_op op)
+{
+    if (!(f->dirty == CHANGE_INSERT && op == CHANGE_UPDATE))
+        f->dirty = op;
+    f->job->fires_dirty = true;
+    pjob_link_dirty(p, f->job);
+}
+
+/* --- booking --------------------------------------------------------------------------------------------------------- */
+
+static void number(struct pjob *j, struct pfire *f)
+{
+    f->row.seq = f->row.seq_last = ++j->row.counts.seq;
+    f->booked = true;
+    if (f->row.kind != FIRE_KIND_RUN)
+        j->row.scheduled++;
+}
+
+/* A new row, waiting for its first attempt, which comes when the row is durable. The caller advances the job. */
+struct pfire *pfire_book(struct planner *p, struct pjob *j, int64_t due_ms, enum fire_kind kind)
+{
+    struct pfire *f = pfire_new(p, j, NULL);
+    if (!f)
+        return NULL;
+    f->row.kind = kind;
+    f->row.state = FIRE_STATE_WAITING;
+    f->row.due_ms = f->row.due_last_ms = due_ms;
+    f->row.jitter_ms = kind == FIRE_KIND_SCHEDULED ? job_jitter_ms(j->spec, &j->row.uid, due_ms) : 0;
+    f->row.wake_ms = due_ms + f->row.jitter_ms;
+    f->row.first_ms = p->now_ms > f->row.wake_ms ? p->now_ms : f->row.wake_ms;
+    f->row.started_ms = f->row.finished_ms = RECORD_NONE;
+    number(j, f);
+    pfire_set_target(p, f, true);
+    pfire_dirty(p, f, CHANGE_INSERT);
+    return f;
+}
+
+static void hold(struct planner *p, struct pfire *f)
+{
+    f->row.state = FIRE_STATE_HELD;
+    f->row.attempts = f->delivery.attempt;
+    f->row.wake_ms = p->now_ms;
+    memcpy(f->row.holder, p->member, sizeof(f->row.holder));
+    pfire_dirty(p, f, f->durable_rev || f->in_batch ? CHANGE_UPDATE : CHANGE_INSERT);
+}
+
+/* The unbooked fire gets its number and row, and the job goes on to its next due. */
+static void book_first(struct planner *p, struct pjob *j)
+{
+    struct pfire *f = j->first;
+    j->first = NULL;
+    number(j, f);
+    pfire_set_target(p, f, true);
+    pfire_dirty(p, f, CHANGE_INSERT);
+    pjob_advance(p, j, j->has_next_due, j->next_due_ms);
+    pjob_dirty(p, j, CHANGE_UPDATE);
+}
+
+void pfire_book_first(struct planner *p, struct pjob *j)
+{
+    struct pfire *f = j->first;
+    if (!f)
+        return;
+    book_first(p, j);
+    hold(p, f);
+}
+
+/* Before the slot goes to another member: what is in flight stays ours to end, told by its row. */
+void pfire_hold_all(struct planner *p, struct pjob *j)
+{
+    pfire_book_first(p, j);
+    LIST_FOR (l, &j->fires) {
+        struct pfire *f = container_of(l, struct pfire, job_link);
+        if (!f->in_flight || f->ignored || f->ended)
+            continue;
+        if (f->row.state != FIRE_STATE_HELD)
+            hold(p, f);
+        pfire_revoke(p, f);
+    }
+}
+
+/* --- starting -------------------------------------------------------------------------------------------------------- */
+
+void pfire_revoke(struct planner *p, struct pfire *f)
+{
+    if (!f->in_flight || f->revoked)
+        return;
+    f->revoked = true;
+    planner_act(p, PLANNER_DO_REVOKE)->delivery = &f->delivery;
+}
+
+static void deliver(struct planner *p, struct pfire *f)
+{
+    struct pjob *j = f->job;
+    struct delivery *d = &f->delivery;
+    f->spec = job_spec_ref(j->spec);
+    d->uid = j->row.uid;
+    d->seq = f->row.seq;
+    d->attempt = f->row.state == FIRE_STATE_HELD ? f->row.attempts : f->row.attempts + 1;
+    d->slot = j->row.slot;
+    d->epoch = p->slots[j->row.slot].epoch;
+    d->due_ms = f->row.due_ms;
+    d->coalesced = f->row.coalesced;
+    d->spec = f->spec;
+    d->payload = f->row.payload ? f->row.payload : f->spec->payload;
+    d->payload_bytes = f->row.payload ? f->row.payload_bytes : f->spec->payload_bytes;
+    d->content_type = f->row.payload ? "application/json" : f->spec->content_type;
+    d->booked = f->booked;
+    d->driver = NULL;
+    f->in_flight = true;
+    f->revoked = false;
+    p->stats.in_flight++;
+    planner_act(p, PLANNER_DO_DELIVER)->delivery = d;
+}
+
+void pfire_first(struct planner *p, struct pjob *j)
+{
+    struct pfire *f = pfire_new(p, j, NULL);
+    if (!f) {
+        j->not_before_ms = p->now_ms + PLANNER_AGAIN_MS;
+        return;
+    }
+    f->row.kind = FIRE_KIND_SCHEDULED;
+    f->row.seq = f->row.seq_last = j->row.counts.seq + 1;
+    f->row.due_ms = f->row.due_last_ms = j->row.due_ms;
+    f->row.jitter_ms = (uint32_t)(j->row.wake_ms - j->row.due_ms);
+    f->row.first_ms = p->now_ms;
+    f->row.started_ms = f->row.finished_ms = RECORD_NONE;
+    j->first = f;
+    deliver(p, f);
+}
+
+static bool fire_clean(const struct pfire *f)
+{
+    return f->durable_rev > 0 && f->dirty == CHANGE_NONE && !f->in_batch;
+}
+
+/* A paused job makes no attempts but those asked for by hand. */
+static bool may_run(const struct pfire *f)
+{
+    const struct pjob *j = f->job;
+    return pjob_active(j) && !f->ended && !f->ignored && !f->in_flight && fire_clean(f) &&
+           (j->row.state != JOB_STATE_PAUSED || f->row.kind == FIRE_KIND_RUN);
+}
+
+static bool is_mine(const struct planner *p, const struct fire_row *row)
+{
+    return strcmp(row->holder, p->member) == 0;
+}
+
+static bool may_evict(const struct planner *p, const struct pfire *f)
+{
+    const struct pjob *j = f->job;
+    bool paused = j->row.state == JOB_STATE_PAUSED && f->row.kind != FIRE_KIND_RUN;
+    return j->state == PJOB_LIVE && fire_clean(f) && !f->in_flight && !j->moving &&
+           j->spec->concurrency == JOB_ALLOW && (paused || f->row.wake_ms >= p->resident_ms);
+}
+
+static bool spills(struct planner *p, struct pfire *f)
+{
+    struct ptarget *t = f->target;
+    if (!t || t->waiting <= p->options.retry_window || !fire_clean(f) || f->in_flight || f->job->moving ||
+        f->job->spec->concurrency != JOB_ALLOW || list_linked(&f->start.link))
+        return false;
+    if (t->spilled_ms > f->row.wake_ms)
+        t->spilled_ms = f->row.wake_ms;
+    return true;
+}
+
+/* May drop F from memory. */
+void pfire_arm(struct planner *p, struct pfire *f)
+{
+    if (list_linked(&f->start.link))
+        return;
+    bool waiting = f->row.state == FIRE_STATE_WAITING;
+    if (waiting && !f->ended && (may_evict(p, f) || spills(p, f)))
+        evict(p, f);
+    else if (may_run(f) && waiting)
+        planner_arm(p, &f->timer, f->row.wake_ms);
+    else if (may_run(f) && f->row.state == FIRE_STATE_HELD && f->row.attempts == 1 && is_mine(p, &f->row) &&
+             f->job->spec->at_most_once)
+        planner_start_later(p, &f->start, p->now_ms);
+    else
+        wheel_cancel(p->wheel, &f->timer);
+}
+
+void pfire_timer(struct wheel_timer *t, void *arg)
+{
+    struct pfire *f = container_of(t, struct pfire, timer);
+    struct planner *p = arg;
+    if (!may_run(f) || f->row.state != FIRE_STATE_WAITING)
+        return;
+    if (f->row.wake_ms > p->now_ms)
+        planner_arm(p, t, f->row.wake_ms);
+    else
+        planner_start_later(p, &f->start, f->row.wake_ms);
+}
+
+void pfire_start(struct planner *p, struct pfire *f)
+{
+    struct pjob *j = f->job;
+    if (!may_run(f))
+        return;
+    if (f->row.state == FIRE_STATE_WAITING && j->spec->at_most_once) {
+        /* Who dies with it in flight must leave it marked, or the next owner would send it again. */
+        f->delivery.attempt = 1;
+        hold(p, f);
+        return;
+    }
+    deliver(p, f);
+}
+
+/* --- rows that were read --------------------------------------------------------------------------------------------- */
+
+static struct pfire *orphan_of(const struct planner *p, const struct fire_row *row)
+{
+    LIST_FOR (l, &p->orphans) {
+        const struct pjob *j = container_of(l, struct pjob, slot_link);
+        LIST_FOR (m, &j->fires) {
+            struct pfire *f = container_of(m, struct pfire, job_link);
+            if (f->booked && !f->ignored && f->row.seq == row->seq && memcmp(&f->row.uid, &row->uid, 16) == 0)
+                return f;
+        }
+    }
+    return NULL;
+}
+
+/* Nobody will end the attempt that its row tells of: the next one comes at once. No write is needed first, for the dead
+ * write no more. */
+static void release_held(struct planner *p, struct pfire *f)
+{
+    struct attempt lost = {.status = -1, .started_ms = f->row.wake_ms, .retry_after_ms = -1};
+    foreign_remove(p, f);
+    memcpy(lost.error, "the agent that made this attempt is gone", 41);
+    pend_log(p, &f->row, &lost);
+    memset(f->row.holder, 0, sizeof(f->row.holder));
+    if (f->job->spec->at_most_once) {
+        pfire_end(p, f, FIRE_OUTCOME_DEAD, FIRE_REASON_AT_MOST_ONCE, NULL);
+        return;
+    }
+    f->row.state = FIRE_STATE_WAITING;
+    f->row.wake_ms = p->now_ms;
+    pfire_set_target(p, f, true);
+    pfire_arm(p, f);
+}
+
+static void count_reported(struct planner *p, struct pfire *f)
+{
+    struct pjob *j = f->job;
+    f->row.state = FIRE_STATE_ENDED;
+    f->row.wake_ms = planner_add_ms(p->now_ms, p->options.history_keep_ms);
+    memset(f->row.holder, 0, sizeof(f->row.holder));
+    f->ended = true;
+    pend_count(p, j, &f->row, 1);
+    pfire_dirty(p, f, CHANGE_UPDATE);
+    pjob_unwritten(p, j);
+    pjob_dirty(p, j, CHANGE_UPDATE);
+}
+
+void pfire_loaded(struct planner *p, struct pfire *f)
+{
+    foreign_remove(p, f);
+    switch (f->row.state) {
+    case FIRE_STATE_WAITING:
+        pfire_set_target(p, f, true);
+        pfire_arm(p, f);
+        break;
+    case FIRE_STATE_HELD:
+        if (is_mine(p, &f->row) ? !orphan_of(p, &f->row) : planner_member_dead(p, f->row.holder))
+            release_held(p, f);
+        else
+            foreign_add(p, f);
+        break;
+    case FIRE_STATE_REPORTED:
+        count_reported(p, f);
+        break;
+    case FIRE_STATE_OPEN:
+    case FIRE_STATE_ENDED:
+    case FIRE_STATE_COUNT_:
+        break;
+    }
+}
+
+bool planner_member_dead(const struct planner *p, const char *member)
+{
+    for (size_t i = 0; i < p->dead_count; i++)
+        if (strcmp(p->dead[i], member) == 0)
+            return true;
+    return false;
+}
+
+void planner_on_member_dead(struct planner *p, const char *member)
+{
+    if (strcmp(member, p->member) == 0)
+        return;
+    if (!planner_member_dead(p, member)) {
+        strncpy(p->dead[p->dead_next], member, RECORD_MEMBER_MAX - 1);
+        p->dead[p->dead_next][RECORD_MEMBER_MAX - 1] = '\0';
+        p->dead_next = (p->dead_next + 1) % PLANNER_DEAD_MAX;
+        if (p->dead_count < PLANNER_DEAD_MAX)
+            p->dead_count++;
+    }
+    LIST_FOR_SAFE(l, &p->foreign)
+    {
+        struct pfire *f = container_of(l, struct pfire, foreign_link);
+        if (f->job->state == PJOB_LIVE && strcmp(f->row.holder, member) == 0)
+            release_held(p, f);
+    }
+}
+
+/* What of a job's write concerned F is durable. */
+void pfire_written(struct planner *p, struct pfire *f)
+{
+    if (f->job->state == PJOB_GONE && !f->in_flight && !f->ignored && f->dirty == CHANGE_NONE) {
+        f->ended = true;
+        planner_wake_owner(p, f->row.slot);
+    }
+    if (f->ended || f->ignored)
+        pfire_leave(p, f);
+    else
+        pfire_arm(p, f);
+}

@@ -1,0 +1,371 @@
+#define XXH_INLINE_ALL
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "agent/base/mem.h"
+#include "agent/core/planner_private.h"
+
+/* --- keys ---------------------------------------------------------------------------------------------------------- */
+
+static uint64_t key_hash(const char *ns, const char *id)
+{
+    return XXH3_64bits_withSeed(id, strlen(id), XXH3_64bits(ns, strlen(ns)));
+}
+
+struct pjob *pjob_by_uid(const struct planner *p, const struct uid *uid)
+{
+    return map_get(&p->uids, uid->bytes, sizeof(uid->bytes));
+}
+
+struct pjob *pjob_by_key(const struct planner *p, const char *ns, const char *id)
+{
+    struct pjob *j = map_u64_get(&p->keys, key_hash(ns, id));
+    while (j && (strcmp(j->row.ns, ns) != 0 || strcmp(j->row.id, id) != 0))
+        j = j->same_key;
+    return j;
+}
+
+int pjob_add_uid(struct planner *p, struct pjob *j, struct err *e)
+{
+    assert(!j->in_uids && !pjob_by_uid(p, &j->row.uid));
+    int r = map_put(&p->uids, j->row.uid.bytes, sizeof(j->row.uid.bytes), j, NULL, e);
+    j->in_uids = r == 0;
+    return r;
+}
+
+int pjob_add_key(struct planner *p, struct pjob *j, struct err *e)
+{
+    assert(!j->in_keys && !pjob_by_key(p, j->row.ns, j->row.id));
+    uint64_t hash = key_hash(j->row.ns, j->row.id);
+    struct pjob *same = map_u64_get(&p->keys, hash);
+    int r = map_u64_put(&p->keys, hash, j, NULL, e);
+    if (r < 0)
+        return r;
+    j->same_key = same;
+    j->in_keys = true;
+    return 0;
+}
+
+static void remove_key(struct planner *p, struct pjob *j)
+{
+    if (!j->in_keys)
+        return;
+    uint64_t hash = key_hash(j->row.ns, j->row.id);
+    struct pjob *head = map_u64_get(&p->keys, hash);
+    if (head == j && !j->same_key) {
+        (void)map_u64_remove(&p->keys, hash);
+    } else if (head == j) {
+        (void)map_u64_put(&p->keys, hash, j->same_key, NULL, NULL); /* replacing cannot fail */
+    } else {
+        while (head->same_key != j)
+            head = head->same_key;
+        head->same_key = j->same_key;
+    }
+    j->same_key = NULL;
+    j->in_keys = false;
+}
+
+void pjob_forget_uid(struct planner *p, struct pjob *j)
+{
+    if (j->in_uids)
+        (void)map_remove(&p->uids, j->row.uid.bytes, sizeof(j->row.uid.bytes));
+    j->in_uids = false;
+}
+
+/* --- targets ------------------------------------------------------------------------------------------------------- */
+
+/* A host given directly shares its pace over all of its paths. */
+static void target_name(const struct job_spec *spec, char name[128])
+{
+    const struct job_callback *c = &spec->callback;
+    const char *text = c->service ? c->service : c->url ? c->url : c->address ? c->address : "";
+    size_t len = strlen(text);
+    if (!c->service && c->url) {
+        const char *host = strstr(text, "://");
+        host = host ? host + 3 : text;
+        len = (size_t)(host - text) + strcspn(host, "/?#");
+    }
+    snprintf(name, 128, "%s%.*s", c->service ? "service " : "", len < 110 ? (int)len : 110, text);
+}
+
+static void target_timer(struct wheel_timer *t, void *arg)
+{
+    struct ptarget *target = container_of(t, struct ptarget, timer);
+    struct planner *p = arg;
+    while (!list_empty(&target->paced) && ptarget_token(p, target)) {
+        struct pstart *s = container_of(list_first(&target->paced), struct pstart, link);
+        list_remove(&s->link);
+        p->paced_count--;
+        s->waits = false;
+        s->paced = true;
+        list_push_back(&p->ready, &s->link);
+        p->ready_count++;
+    }
+    if (list_empty(&target->paced))
+        list_remove(&target->paced_link);
+    else
+        planner_arm(p, &target->timer, p->now_ms + 20);
+}
+
+/* No memory for a target means no pace and no window for it, which is better than no fire. */
+struct ptarget *ptarget_get(struct planner *p, const struct job_spec *spec)
+{
+    char name[128];
+    target_name(spec, name);
+    struct ptarget *t = map_get(&p->targets, name, strlen(name));
+    if (!t) {
+        t = mem_new(struct ptarget);
+        memcpy(t->name, name, sizeof(t->name));
+        t->spilled_ms = PLANNER_NEVER;
+        t->tokens = 1;
+        t->tokens_ms = p->now_ms;
+        list_init(&t->paced);
+        list_init(&t->paced_link);
+        wheel_timer_init(&t->timer, target_timer, p);
+        if (map_put(&p->targets, t->name, strlen(t->name), t, NULL, NULL) < 0) {
+            mem_free(t);
+            return NULL;
+        }
+    }
+    t->users++;
+    return t;
+}
+
+void ptarget_put(struct planner *p, struct ptarget *t)
+{
+    if (!t || --t->users > 0 || t->spilled_ms != PLANNER_NEVER)
+        return;
+    assert(list_empty(&t->paced) && t->waiting == 0);
+    wheel_cancel(p->wheel, &t->timer);
+    list_remove(&t->paced_link);
+    (void)map_remove(&p->targets, t->name, strlen(t->name));
+    mem_free(t);
+}
+
+bool ptarget_token(struct planner *p, struct ptarget *t)
+{
+    double rate = (double)p->options.catch_up_per_s, burst = rate / 20 > 1 ? rate / 20 : 1;
+    if (p->now_ms > t->tokens_ms)
+        t->tokens += (double)(p->now_ms - t->tokens_ms) * rate / 1000;
+    t->tokens_ms = p->now_ms;
+    if (t->tokens > burst)
+        t->tokens = burst;
+    if (t->tokens < 1)
+        return false;
+    t->tokens -= 1;
+    return true;
+}
+
+void planner_targets_fini(struct planner *p)
+{
+    for (struct map_iter it = {0}; map_next(&p->targets, &it);) {
+        struct ptarget *t = it.value;
+        wheel_cancel(p->wheel, &t->timer);
+        mem_free(t);
+    }
+    map_fini(&p->targets);
+}
+
+/* --- jobs ---------------------------------------------------------------------------------------------------------- */
+
+static void job_free(void *ptr)
+{
+    struct pjob *j = ptr;
+    job_spec_unref(j->spec);
+    mem_free(j);
+}
+
+struct pjob *pjob_new(struct planner *p, uint16_t slot, struct err *e)
+{
+    struct pjob *j = mem_try_alloc(sizeof(*j), e);
+    if (!j)
+        return NULL;
+    j->row.slot = slot;
+    j->state = PJOB_READING;
+    list_init(&j->slot_link);
+    list_init(&j->dirty_link);
+    list_init(&j->fires);
+    list_init(&j->start.link);
+    wheel_timer_init(&j->timer, pjob_timer, p);
+    j->api_tail = &j->api;
+    list_push_back(&p->slots[slot].jobs, &j->slot_link);
+    j->moving = p->slots[slot].state == PSLOT_MOVING;
+    p->stats.jobs_loaded++;
+    pjob_account(p, j);
+    return j;
+}
+
+void pjob_account(struct planner *p, struct pjob *j)
+{
+    size_t bytes = sizeof(*j) + 64 + (j->spec ? job_spec_memory_bytes(j->spec) : 0);
+    p->stats.memory_bytes = p->stats.memory_bytes - j->bytes + bytes;
+    j->bytes = bytes;
+}
+
+void pjob_set_spec(struct planner *p, struct pjob *j, struct job_spec *spec)
+{
+    struct ptarget *target = spec ? ptarget_get(p, spec) : NULL;
+    planner_start_cancel(p, &j->start); /* it may wait at the old target */
+    ptarget_put(p, j->target);
+    j->target = target;
+    if (j->spec)
+        planner_trash(p, (void (*)(void *))job_spec_unref, j->spec);
+    j->spec = spec;
+    pjob_account(p, j);
+}
+
+bool pjob_clean(const struct pjob *j)
+{
+    return j->op == CHANGE_NONE && !j->fires_dirty && !j->in_batch;
+}
+
+bool pjob_active(const struct pjob *j)
+{
+    return j->state == PJOB_LIVE && !j->moving && !j->deleting;
+}
+
+uint64_t pjob_pending(const struct pjob *j)
+{
+    const struct job_counts *c = &j->row.counts;
+    return c->seq - (c->succeeded + c->dead + c->skipped + c->coalesced + c->cancelled);
+}
+
+void pjob_link_dirty(struct planner *p, struct pjob *j)
+{
+    bool dirty = j->op != CHANGE_NONE || j->fires_dirty;
+    if (!dirty || j->in_batch || list_linked(&j->dirty_link))
+        return;
+    list_push_back(j->moving ? &p->dirty_moving : &p->dirty, &j->dirty_link);
+}
+
+/* DELETE outweighs all; INSERT and REPLACE carry what an UPDATE would. */
+void pjob_dirty(struct planner *p, struct pjob *j, enum change_op op)
+{
+    assert(j->state == PJOB_LIVE || j->state == PJOB_GONE || op == CHANGE_INSERT);
+    if (op > j->op && !(j->op == CHANGE_INSERT && op == CHANGE_UPDATE))
+        j->op = op;
+    pjob_link_dirty(p, j);
+}
+
+void pjob_unwritten(struct planner *p, struct pjob *j)
+{
+    if (p->stats.unwritten == 0)
+        p->written_ms = p->now_ms;
+    j->unwritten++;
+    p->stats.unwritten++;
+}
+
+static bool job_busy(const struct pjob *j)
+{
+    return !pjob_clean(j) || !list_empty(&j->fires) || j->first || j->api || j->read ||
+           j->state == PJOB_READING;
+}
+
+static void job_unlink(struct planner *p, struct pjob *j)
+{
+    planner_read_forget(j);
+    planner_start_cancel(p, &j->start);
+    wheel_cancel(p->wheel, &j->timer);
+    remove_key(p, j);
+    pjob_forget_uid(p, j);
+    list_remove(&j->slot_link);
+    list_remove(&j->dirty_link);
+    ptarget_put(p, j->target);
+    j->target = NULL;
+}
+
+static void job_release(struct planner *p, struct pjob *j)
+{
+    p->stats.unwritten -= j->unwritten;
+    p->stats.jobs_loaded--;
+    p->stats.memory_bytes -= j->bytes;
+    planner_trash(p, job_free, j);
+}
+
+/* Its own dirt is dropped: whoever calls this knows that the store has it or that it may not be written any more. */
+void pjob_gone(struct planner *p, struct pjob *j)
+{
+    if (j->state != PJOB_GONE) {
+        papi_refuse_all(p, j, PLANNER_NOT_OWNER);
+        job_unlink(p, j);
+        j->state = PJOB_GONE;
+        list_push_back(&p->orphans, &j->slot_link);
+    }
+    if (!pjob_clean(j) || !list_empty(&j->fires) || j->first)
+        return;
+    list_remove(&j->slot_link);
+    list_remove(&j->dirty_link);
+    job_release(p, j);
+}
+
+static bool may_leave(const struct planner *p, const struct pjob *j)
+{
+    if (job_busy(j) || j->moving)
+        return false;
+    if (j->state == PJOB_ABSENT)
+        return true;
+    int64_t edge_ms = p->loading_ms > p->resident_ms ? p->loading_ms : p->resident_ms;
+    return j->state == PJOB_LIVE && j->row.wake_ms >= edge_ms;
+}
+
+void pjob_settle(struct planner *p, struct pjob *j)
+{
+    if (j->state == PJOB_GONE) {
+        pjob_gone(p, j);
+        return;
+    }
+    if (!may_leave(p, j)) {
+        pjob_arm(p, j);
+        return;
+    }
+    if (j->state == PJOB_LIVE)
+        planner_tomb(p, &j->row.uid, 0, j->row.rev);
+    job_unlink(p, j);
+    job_release(p, j);
+}
+
+void pjob_drop_fires(struct planner *p, struct pjob *j)
+{
+    LIST_FOR_SAFE(l, &j->fires)
+    pfire_drop(p, container_of(l, struct pfire, job_link));
+    j->first = NULL;
+}
+
+/* What is known of a job from the store, SPEC's reference included. */
+void pjob_take_row(struct planner *p, struct pjob *j, const struct job_row *row, struct job_spec *spec)
+{
+    assert(j->state != PJOB_GONE);
+    remove_key(p, j);
+    pjob_forget_uid(p, j);
+    uint16_t slot = j->row.slot;
+    j->row = *row;
+    j->row.slot = slot;
+    j->durable_rev = row->rev;
+    j->state = PJOB_LIVE;
+    j->wanted = j->resync = false;
+    pjob_set_spec(p, j, spec);
+}
+
+/* Both were asked for, J by one key and OTHER by the other, and turned out to be the same job. */
+void pjob_absorb(struct planner *p, struct pjob *j, struct pjob *other)
+{
+    LIST_FOR_SAFE(l, &other->fires)
+    {
+        struct pfire *f = container_of(l, struct pfire, job_link);
+        list_remove(&f->job_link);
+        list_push_back(&j->fires, &f->job_link);
+        f->job = j;
+    }
+    while (other->api) {
+        struct planner_api *api = other->api;
+        other->api = api->next;
+        papi_push(j, api);
+    }
+    other->api_tail = &other->api;
+    other->api_count = 0;
+    job_unlink(p, other);
+    other->state = PJOB_GONE;
+    job_release(p, other);
+}

@@ -1,0 +1,357 @@
+/* What the planner's files share. Jobs are in memory because they are due soon, because a fire of theirs is booked or
+ * running, or because the API is at work on them; all else is the store's. */
+#ifndef CARILLON_CORE_PLANNER_PRIVATE_H
+#define CARILLON_CORE_PLANNER_PRIVATE_H
+
+#include "agent/base/err.h"
+#include "agent/base/list.h"
+#include "agent/base/map.h"
+#include "agent/base/rng.h"
+#include "agent/core/planner.h"
+#include "agent/core/wheel.h"
+
+#define PLANNER_TIMERS_PER_STEP 256 /* a turn of the loop stays short; the rest comes with the next one */
+#define PLANNER_STARTS_PER_STEP 256
+#define PLANNER_RUN_MAX         200000 /* dues skipped or folded in one go: some schedules are counted by steps */
+#define PLANNER_READS_MAX       2      /* pages asked for at a time */
+#define PLANNER_GETS_MAX        64     /* jobs asked for by fires whose job is not in memory */
+#define PLANNER_API_QUEUE_MAX   100  /* writes that wait for one job */
+#define PLANNER_SOON_MS         2000 /* a gained slot's first page: what is due now */
+#define PLANNER_OVERDUE_MS      1000 /* a start this late is catch-up and paced */
+#define PLANNER_AGAIN_MS        100  /* pause after a start that was refused */
+#define PLANNER_NO_ENDPOINT_MS  1000
+#define PLANNER_READ_RETRY_MS   200
+#define PLANNER_FOREIGN_MS      1000 /* how often fires held by other members are looked at */
+#define PLANNER_DEAD_MAX        256  /* dead members remembered */
+#define PLANNER_NEVER           INT64_MAX
+
+enum pjob_state {
+    PJOB_READING, /* being asked for: key or uid is known, the row is not */
+    PJOB_ABSENT,  /* the store has no such job; here for the API's sake */
+    PJOB_LIVE,
+    PJOB_STOPPED, /* its row was refused by the store: not fired until it is changed */
+    PJOB_GONE,    /* deleted, or its slot went away: stays only for what is still out */
+    PJOB_STATE_COUNT_
+};
+
+enum pslot_state { PSLOT_NONE, PSLOT_HELD, PSLOT_MOVING, PSLOT_STATE_COUNT_ };
+
+struct pslot {
+    enum pslot_state state;
+    uint64_t epoch;
+    uint64_t gained;  /* value of planner.gen when it came: older pages do not count for it */
+    uint32_t loading; /* chains of its first load that are not through */
+    uint32_t foreign; /* fires here that a living member holds */
+    struct list jobs; /* struct pjob.slot_link */
+    struct planner_api *parked, **parked_tail; /* writes that wait for the end of a move */
+};
+
+/* What has to share one pace and one window: a service, or a host given directly. */
+struct ptarget {
+    char name[128];
+    size_t users;       /* fires and jobs that point here */
+    size_t waiting;     /* booked fires of it in memory */
+    int64_t spilled_ms; /* earliest wake of those left in the store; PLANNER_NEVER: none */
+    double tokens;
+    int64_t tokens_ms; /* when they were last counted */
+    struct list paced; /* struct pstart.link: overdue, waiting for a token */
+    struct wheel_timer timer;
+    struct list paced_link; /* in planner.paced while the list above is not empty */
+};
+
+/* A job's next due or a booked fire, on its way to be started. */
+struct pstart {
+    struct list link; /* planner.ready or ptarget.paced */
+    bool is_fire;
+    bool waits;       /* it is in the latter */
+    bool paced;       /* has its token */
+    int64_t since_ms; /* when it should have started */
+};
+
+struct pfire {
+    struct list job_link; /* pjob.fires */
+    struct pjob *job;
+    struct fire_row row; /* of a first attempt too: filled as far as known */
+    struct delivery delivery;
+    struct job_spec *spec;  /* the delivery's; NULL while none is out */
+    struct ptarget *target; /* counted in its window; NULL: not */
+    struct pstart start;
+    struct wheel_timer timer;
+    struct list foreign_link; /* planner.foreign while another member holds it */
+    enum change_op dirty;     /* NONE, INSERT, UPDATE or DELETE */
+    uint64_t durable_rev;     /* 0: not in the store yet */
+    bool booked;              /* it has, or is getting, a row */
+    bool in_flight;
+    bool revoked;
+    bool ignored; /* its end is nobody's business any more */
+    bool in_batch;
+    bool ended;                    /* leaves memory when clean */
+    char guard[RECORD_MEMBER_MAX]; /* expect_holder of the next write */
+};
+
+struct pjob {
+    struct job_row row; /* as it will be when all dirt is written */
+    struct job_spec *spec;
+    enum pjob_state state;
+    uint64_t durable_rev;
+    enum change_op op;        /* what the next batch does to the row; NONE: nothing, or only fires */
+    struct revision revision; /* of that op */
+    bool fires_dirty;
+    bool in_batch;
+    bool plan_dirty;    /* due, seq or definition changed and not yet in a batch ... */
+    bool plan_in_batch; /* ... or in one that is not durable: nothing new starts */
+    bool deleting;
+    bool moving;        /* its slot is being handed over: frozen */
+    bool wanted;        /* a page named it while it was being read */
+    bool lost;          /* GONE because the slot was taken from us: nothing of it may be written */
+    bool resync;        /* reread after a conflict */
+    uint32_t unwritten; /* ends in this dirt */
+    uint32_t unwritten_in_batch;
+    size_t bytes;          /* counted in planner.stats.memory_bytes */
+    struct list slot_link; /* pslot.jobs, or planner.orphans when GONE */
+    struct list dirty_link;
+    struct list fires;   /* pfire.job_link */
+    struct pfire *first; /* the fire of row.due_ms, in flight and not booked */
+    int64_t next_due_ms; /* what follows row.due_ms; valid while `first` is out */
+    bool has_next_due;
+    int64_t not_before_ms;
+    struct pstart start;
+    struct wheel_timer timer;
+    struct ptarget *target;
+    struct pread *read;
+    struct pjob *same_key; /* next with the same hash of namespace and id */
+    bool in_uids, in_keys;
+    struct planner_api *api, **api_tail;
+    size_t api_count;
+    enum { PAPI_IDLE, PAPI_FINDING, PAPI_APPLIED, PAPI_IN_BATCH } api_state;
+    bool api_looked; /* the change id of the first one is not in the store */
+};
+
+enum pread_kind { PREAD_CHAIN, PREAD_JOB, PREAD_CHANGE };
+
+struct pread {
+    uint64_t id;
+    enum pread_kind kind;
+    struct pchain *chain;
+    struct pjob *job; /* NULL: nobody waits for it any more */
+};
+
+/* A range of rows of some slots, read page by page. */
+struct pchain {
+    struct list link; /* planner.chains */
+    bool fires;
+    bool first;  /* part of a gained slot's first load */
+    bool window; /* moves planner.resident_ms when it is through */
+    uint64_t gen;
+    uint16_t *slots;
+    size_t slots_count;
+    int64_t from_ms, until_ms;
+    bool has_cursor;
+    uint16_t cursor_slot;
+    int64_t cursor_wake_ms;
+    struct uid cursor_uid;
+    uint64_t cursor_seq;
+    struct pread *read; /* the page that is out */
+    struct wheel_timer retry;
+};
+
+/* A page that was asked for before this moment may not bring back rows older than REV. */
+struct ptomb {
+    struct list link;
+    uint8_t key[24]; /* uid, seq (0: the job itself) */
+    uint64_t rev;
+    uint64_t gen;
+};
+
+struct pmove {
+    struct list link;
+    char successor[RECORD_MEMBER_MAX];
+    uint16_t *slots;
+    uint64_t *epochs; /* as they are here */
+    size_t slots_count;
+};
+
+struct pchange {
+    struct job_change change; /* tag: the pjob */
+    struct pfire **fires;     /* one for each of change.fires */
+};
+
+struct pbatch {
+    struct planner_batch pub;
+    struct pchange *changes;
+    size_t capacity;
+    struct pmove *move; /* whose slots ride in it */
+    enum { PBATCH_NONE, PBATCH_OUT, PBATCH_AGAIN } state;
+};
+
+struct ptrash {
+    void (*free)(void *ptr);
+    void *ptr;
+};
+
+struct planner {
+    struct planner_options options;
+    char member[RECORD_MEMBER_MAX];
+    char tzdata[16];
+    int64_t now_ms;
+    struct rng rng;
+    struct wheel *wheel;
+    int64_t wheel_ms; /* newest time the wheel was told */
+    bool may_start, draining, fenced;
+    struct pslot *slots;
+    struct map uids;       /* uid -> pjob */
+    struct map_u64 keys;   /* hash of namespace and id -> pjob, chained */
+    struct map_u64 reads;  /* id -> pread */
+    struct map targets;    /* name -> ptarget */
+    struct map tombs;      /* uid+seq -> ptomb */
+    struct list tomb_list; /* oldest first */
+    uint64_t gen;          /* counts loads and gains */
+    uint64_t read_id;
+    struct list chains;
+    size_t chain_reads, gets;
+    struct list gets_waiting; /* pjob.dirty_link of READING jobs that wait for a free GET */
+    int64_t resident_ms;      /* jobs that wake before this are in memory */
+    int64_t loading_ms;       /* ... or are being read */
+    int64_t span_ms;          /* horizon as memory allows */
+    unsigned window_loading;  /* chains of the window that are not through */
+    struct wheel_timer window_timer, foreign_timer, spill_timer, batch_timer;
+    struct list ready; /* pstart.link: due, to be started when allowed */
+    size_t ready_count, paced_count;
+    struct list paced; /* ptarget.paced_link */
+    struct list dirty, dirty_moving;
+    struct list foreign; /* pfire.foreign_link */
+    struct list orphans; /* pjob.slot_link of GONE jobs */
+    struct list moves;
+    struct pbatch batch;
+    int64_t written_ms; /* when a batch last came through, or the first dirt after none */
+    int64_t batch_again_ms;
+    unsigned batch_failures;
+    char dead[PLANNER_DEAD_MAX][RECORD_MEMBER_MAX]; /* newest at dead_next - 1 */
+    size_t dead_count, dead_next;
+    struct ptrash *trash; /* freed when the next step begins: actions may still point there */
+    size_t trash_count, trash_capacity;
+    struct planner_actions *actions; /* of the step that runs */
+    struct planner_stats stats;
+};
+
+/* --- planner.c --- */
+struct planner_action *planner_act(struct planner *p, enum planner_action_kind kind);
+void planner_trash(struct planner *p, void (*fn)(void *), void *ptr);
+void planner_log(struct planner *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void planner_arm(struct planner *p, struct wheel_timer *t, int64_t at_ms);
+bool planner_stalled(const struct planner *p);
+bool planner_starts_allowed(const struct planner *p);
+void planner_start_later(struct planner *p, struct pstart *s, int64_t since_ms);
+void planner_start_cancel(struct planner *p, struct pstart *s);
+void planner_wake_owner(struct planner *p, uint16_t slot);
+int64_t planner_add_ms(int64_t a_ms, int64_t b_ms); /* saturating */
+
+/* --- planner_jobs.c: jobs in memory --- */
+struct pjob *pjob_new(struct planner *p, uint16_t slot, struct err *e);
+int pjob_add_uid(struct planner *p, struct pjob *j, struct err *e);
+int pjob_add_key(struct planner *p, struct pjob *j, struct err *e);
+struct pjob *pjob_by_uid(const struct planner *p, const struct uid *uid);
+struct pjob *pjob_by_key(const struct planner *p, const char *ns, const char *id);
+void pjob_gone(struct planner *p,
+               struct pjob *j); /* out of the maps; freed, or an orphan while something is out */
+void pjob_forget_uid(struct planner *p, struct pjob *j);
+void pjob_settle(struct planner *p,
+                 struct pjob *j); /* arm what is due, drop it if it need not be in memory */
+void pjob_account(struct planner *p, struct pjob *j);
+void pjob_set_spec(struct planner *p, struct pjob *j, struct job_spec *spec); /* takes the reference */
+void pjob_dirty(struct planner *p, struct pjob *j, enum change_op op);
+void pjob_link_dirty(struct planner *p, struct pjob *j);
+bool pjob_clean(const struct pjob *j);
+bool pjob_active(const struct pjob *j); /* may start something */
+uint64_t pjob_pending(const struct pjob *j);
+void pjob_unwritten(struct planner *p, struct pjob *j);
+void pjob_take_row(struct planner *p, struct pjob *j, const struct job_row *row, struct job_spec *spec);
+void pjob_absorb(struct planner *p, struct pjob *j, struct pjob *other);
+void pjob_drop_fires(struct planner *p, struct pjob *j); /* memory only; what is in flight is ignored */
+struct ptarget *ptarget_get(struct planner *p, const struct job_spec *spec);
+void ptarget_put(struct planner *p, struct ptarget *t);
+bool ptarget_token(struct planner *p, struct ptarget *t);
+void planner_targets_fini(struct planner *p);
+
+/* --- planner_load.c: rows from the store --- */
+void planner_load_slots(struct planner *p, const uint16_t *slots, size_t count);
+void planner_load_fires(struct planner *p, const uint16_t *slots, size_t count, int64_t until_ms);
+void planner_load_window(struct planner *p);
+void planner_load_pump(struct planner *p);
+void planner_load_spilled(struct planner *p);
+void planner_load_foreign(struct planner *p);
+void planner_read_job(struct planner *p, struct pjob *j);
+void planner_read_change(struct planner *p, struct pjob *j, const struct planner_api *api);
+void planner_read_forget(struct pjob *j);
+void planner_on_jobs(struct planner *p, const struct planner_event *event);
+void planner_on_fires(struct planner *p, const struct planner_event *event);
+void planner_on_change_found(struct planner *p, const struct planner_event *event);
+void planner_tomb(struct planner *p, const struct uid *uid, uint64_t seq, uint64_t rev);
+void planner_tombs_fini(struct planner *p);
+void pchain_free(struct planner *p, struct pchain *c);
+
+/* --- planner_plan.c: which due comes next, and what happens to those nobody fires --- */
+void pjob_arm(struct planner *p, struct pjob *j);
+void pjob_timer(struct wheel_timer *t, void *arg);
+void pjob_start(struct planner *p, struct pjob *j);
+void pjob_plan_new(struct planner *p, struct pjob *j, int64_t after_ms);
+void pjob_advance(struct planner *p, struct pjob *j, bool has_next, int64_t next_ms);
+void pjob_ended_first(struct planner *p, struct pjob *j); /* forbid: what was due meanwhile is skipped */
+bool pjob_skip(struct planner *p, struct pjob *j, int64_t until_ms, enum fire_reason reason);
+bool pjob_has_fire_running(const struct pjob *j);
+
+/* --- planner_fire.c: fires in memory, booked, held, started --- */
+struct pfire *pfire_new(struct planner *p, struct pjob *j, struct err *e);
+void pfire_free(struct planner *p, struct pfire *f);
+void pfire_drop(struct planner *p, struct pfire *f); /* out of memory; in flight: its end will be ignored */
+void pfire_first(struct planner *p, struct pjob *j);
+struct pfire *pfire_book(struct planner *p, struct pjob *j, int64_t due_ms, enum fire_kind kind);
+void pfire_book_first(struct planner *p, struct pjob *j);
+void pfire_hold_all(struct planner *p, struct pjob *j);
+void pfire_revoke(struct planner *p, struct pfire *f);
+void pfire_arm(struct planner *p, struct pfire *f);
+void pfire_timer(struct wheel_timer *t, void *arg);
+void pfire_start(struct planner *p, struct pfire *f);
+void pfire_dirty(struct planner *p, struct pfire *f, enum change_op op);
+void pfire_set_target(struct planner *p, struct pfire *f, bool on);
+void pfire_loaded(struct planner *p, struct pfire *f); /* what the state of a row just read asks for */
+void pfire_written(struct planner *p, struct pfire *f);
+void pfire_leave(struct planner *p, struct pfire *f); /* free it if nothing of it is out */
+void planner_on_member_dead(struct planner *p, const char *member);
+bool planner_member_dead(const struct planner *p, const char *member);
+
+/* --- planner_attempt.c: how attempts and booked fires end --- */
+void planner_on_attempt(struct planner *p, const struct planner_event *event);
+void pfire_end(struct planner *p, struct pfire *f, enum fire_outcome outcome, enum fire_reason reason,
+               const struct attempt *attempt);
+
+/* --- planner_end.c: what an end changes in the job's row --- */
+void pend_count(struct planner *p, struct pjob *j, const struct fire_row *row, uint64_t count);
+void pend_ring(struct planner *p, struct pjob *j, const struct fire_row *row, const struct attempt *attempt);
+void pend_log(struct planner *p, struct fire_row *row, const struct attempt *attempt);
+void pend_tell(struct planner *p, const struct pjob *j, const struct fire_row *row,
+               const struct attempt *attempt, uint64_t count);
+
+/* --- planner_api.c --- */
+void planner_on_api(struct planner *p, struct planner_api *api);
+void papi_run(struct planner *p, struct pjob *j);
+void papi_found(struct planner *p, struct pjob *j, bool found);
+void papi_durable(struct planner *p, struct pjob *j, const struct job_change *change);
+void papi_refuse_all(struct planner *p, struct pjob *j, enum planner_answer answer);
+void papi_refuse(struct planner *p, struct planner_api *api, enum planner_answer answer);
+void papi_push(struct pjob *j, struct planner_api *api);
+void papi_unpark(struct planner *p, struct pslot *s, bool moved);
+void papi_reply(struct planner *p, struct pjob *j, enum planner_answer answer);
+void papi_overdue(struct planner *p, struct pjob *j);
+
+/* --- planner_batch.c, planner_move.c --- */
+void planner_on_batch_done(struct planner *p, struct planner_batch *batch, int code);
+void planner_batch_fini(struct planner *p);
+void planner_batch_forget(struct planner *p, struct pjob *j);
+void planner_on_move(struct planner *p, const struct planner_event *event);
+void planner_move_done(struct planner *p, struct pmove *m, const struct slot_change *changes);
+void planner_on_slots_lost(struct planner *p, const uint16_t *slots, size_t count);
+void planner_on_slots_gained(struct planner *p, const uint16_t *slots, const uint64_t *epochs, size_t count);
+void pmove_free(struct pmove *m);
+
+#endif
