@@ -1,0 +1,117 @@
+/* The running agent as the API's handlers see it: what they may ask and hand over. Implemented by the composition (agent.c,
+ * engine.c); the handlers (api/) know nothing of what stands behind it. Loop thread only, unless a function says "any thread". */
+#ifndef CARILLON_AGENT_NODE_H
+#define CARILLON_AGENT_NODE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "agent/config.h"
+#include "agent/core/planner.h"
+#include "agent/store/store.h"
+
+struct node;
+struct http_client;
+struct loop;
+struct tzload;
+struct buf;
+
+/* --- any thread ---------------------------------------------------------------------------------------------------- */
+
+/* The configuration in force. Never freed before the process ends, so handlers may keep reading it over a reload. */
+const struct config *node_config(const struct node *n);
+struct loop *node_loop(const struct node *n);
+struct tzload *node_zones(const struct node *n);
+/* Corrected wall clock. */
+int64_t node_now_ms(const struct node *n);
+/* Number of slots of the store (for clients of a cluster: as its members tell). 0: not known yet. */
+uint32_t node_slots(const struct node *n);
+bool node_slot_is_mine(const struct node *n, uint16_t slot);
+bool node_is_client(const struct node *n);
+/* Own member id; "" for a client. */
+const char *node_member(const struct node *n);
+/* The shared secret between agents, NULL: none configured. */
+const char *node_cluster_secret(const struct node *n, size_t *ret_bytes);
+/* From the first join until SIGTERM. */
+bool node_ready(const struct node *n);
+/* CLOCK_BOOTTIME ms of the loop's last turn, for /livez. */
+int64_t node_last_turn_ms(const struct node *n);
+
+/* --- loop thread --------------------------------------------------------------------------------------------------- */
+
+struct node_owner {
+    bool self;
+    bool known; /* false: nobody alive is known to hold it */
+    uint64_t epoch;
+    char member[RECORD_MEMBER_MAX];
+    char name[STORE_NAME_MAX];
+    char address[STORE_ADDRESS_MAX]; /* of its peer listener */
+};
+void node_owner_of(const struct node *n, uint16_t slot, struct node_owner *ret);
+/* A peer answered that it does not hold the slot, but OWNER does. */
+void node_owner_hint(struct node *n, uint16_t slot, uint64_t epoch, const char *owner);
+/* For clients: address of a member to forward to, differing from the last one when TRY grows. NULL: none known. */
+const char *node_any_member(const struct node *n, unsigned try);
+
+/* Hand a write of an own slot to the planner. API stays the caller's; DONE runs once it is answered, never before return. */
+void node_submit(struct node *n, struct planner_api *api, void (*done)(void *arg, struct planner_api *api),
+                 void *arg);
+
+/* NULL in a client. */
+const struct store_ops *node_store(const struct node *n, void **ret_self);
+/* For calls to peers. */
+struct http_client *node_http(const struct node *n);
+
+struct node_member_view {
+    const char *id, *name, *address, *zone, *version, *config_digest, *tzdata;
+    uint32_t weight;
+    const char *state; /* active, leaving, suspect */
+    size_t slots;
+    int64_t started_ms; /* RECORD_NONE: not known */
+};
+struct node_cluster_view {
+    const char *cluster, *mode, *store_driver, *store_leader;
+    bool store_ok, consul_ok;
+    const struct node_member_view *members; /* valid until the next turn */
+    size_t members_count;
+    size_t slots_total, slots_owned, slots_unowned, slots_moving;
+};
+void node_cluster(struct node *n, struct node_cluster_view *ret);
+
+struct node_check {
+    const char *name; /* store, consul, clock, lease, loop */
+    bool ok;
+    int64_t since_ms; /* wall clock */
+    char detail[200];
+};
+#define NODE_CHECKS_MAX 8
+size_t node_checks(struct node *n, struct node_check ret[NODE_CHECKS_MAX]);
+
+struct node_endpoint {
+    char address[300];
+    const char *health; /* passing, ejected */
+    uint32_t weight, in_flight, failures;
+    double latency_ms;
+    int64_t ejected_until_ms; /* wall clock; RECORD_NONE: not ejected */
+};
+/* Endpoints of a service as the balancer sees them. A name nobody uses yet is looked up first; DONE runs once, later.
+ * FOUND false: Consul knows no such service (or no healthy instance of it), and the configuration neither. */
+typedef void node_service_done(void *arg, bool found, const char *policy, const struct node_endpoint *list,
+                               size_t count);
+void node_service(struct node *n, const char *name, node_service_done *done, void *arg);
+/* Whether Consul is known to have no instance of the service (a warning at the write). */
+bool node_service_unknown(struct node *n, const char *name);
+
+/* A peer's message for the ownership protocol: PATH is what follows "/peer/v1/", BODY its JSON. DONE gets the answer. */
+typedef void node_peer_done(void *arg, int status, const char *body);
+void node_peer_message(struct node *n, const char *path, const char *body, size_t bytes, node_peer_done *done,
+                       void *arg);
+
+/* Prometheus text. */
+void node_print_metrics(struct node *n, struct buf *out);
+/* For carillon_api_duration_seconds{route,code} and carillon_requests_rejected_total{code}; any thread. */
+void node_count_request(struct node *n, const char *route, int status, uint64_t duration_us);
+void node_count_rejected(struct node *n, const char *code);
+
+#endif

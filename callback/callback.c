@@ -1,0 +1,31 @@
+#include "callback/callback.h"
+
+#include "agent/base/clock.h"
+
+int64_t callback_now_ms(const struct callback_gate *gate)
+{
+    return (int64_t)clock_boot_ms() + atomic_load_explicit(&gate->wall_offset_ms, memory_order_relaxed);
+}
+
+bool callback_may_start(struct callback_attempt *a, const struct callback_gate *gate)
+{
+    int expected = CALLBACK_QUEUED;
+    if (atomic_load(&gate->closed) || (int64_t)clock_boot_ms() >= atomic_load(&gate->lease_until_ms))
+        return false;
+    return atomic_compare_exchange_strong(&a->state, &expected, CALLBACK_STARTED);
+}
+
+static bool listed(const struct job_code_range *codes, size_t count, int status)
+{
+    for (size_t i = 0; i < count; i++)
+        if (status >= codes[i].low && status <= codes[i].high)
+            return true;
+    return false;
+}
+
+enum attempt_result callback_judge(const struct job_callback *cb, int status)
+{
+    if (listed(cb->success, cb->success_count, status))
+        return ATTEMPT_OK;
+    return listed(cb->give_up, cb->give_up_count, status) ? ATTEMPT_GIVE_UP : ATTEMPT_RETRY;
+}

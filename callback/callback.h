@@ -1,0 +1,89 @@
+/* One attempt on its way to a callee: what the dispatcher (loop thread) hands to a transport's lanes (threads of their own) and
+ * gets back. A transport answers what happened; how often and when to try again is the planner's. */
+#ifndef CARILLON_CALLBACK_CALLBACK_H
+#define CARILLON_CALLBACK_CALLBACK_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "agent/base/list.h"
+#include "agent/core/planner.h"
+#include "agent/io/loop.h"
+
+struct err;
+
+#define CALLBACK_ENDPOINT_MAX      300
+#define CALLBACK_REPLY_HEADERS_MAX (64 * 1024)
+#define CALLBACK_REPLY_BODY_MAX    (1024 * 1024)
+
+/* What a lane looks at just before a request goes out, and for the time; written by the loop thread. */
+struct callback_gate {
+    _Atomic int64_t lease_until_ms; /* CLOCK_BOOTTIME; nothing starts at or after it */
+    _Atomic bool closed;            /* the clock is unsure, or the process is ending */
+    _Atomic int64_t wall_offset_ms; /* corrected wall clock - CLOCK_BOOTTIME */
+};
+
+enum callback_state {
+    CALLBACK_QUEUED,  /* no byte has gone out */
+    CALLBACK_STARTED, /* the callee may see it */
+    CALLBACK_REVOKED, /* will not start */
+};
+
+/* Owned by the dispatcher; lent to one lane from callback_ops.deliver until done. While lent the lane alone writes `result`. */
+struct callback_attempt {
+    struct list link;                     /* the dispatcher's, then the lane's */
+    struct delivery *delivery;            /* its constant fields may be read by the lane */
+    char endpoint[CALLBACK_ENDPOINT_MAX]; /* "host:port" chosen among a service's; "" for a direct target */
+    const char *source;  /* "/carillon/<cluster>" for ce-source; lives as long as the transport */
+    _Atomic int state;   /* enum callback_state */
+    bool waits_dead;     /* given back without an attempt: no endpoint in time */
+    int64_t queued_ms;   /* boot, when the dispatcher got it */
+    uint64_t latency_us; /* from the request's start to its end */
+    struct attempt result;
+    void *target;          /* the dispatcher's */
+    uint64_t endpoint_key; /* the dispatcher's */
+};
+
+/* On the loop thread, for each finished attempt, in batches. */
+typedef void callback_done(void *arg, struct callback_attempt *attempt);
+
+struct callback_options {
+    struct loop *loop;
+    const struct callback_gate *gate;
+    unsigned threads;
+    unsigned connections_max; /* kept over all lanes */
+    const char *user_agent;   /* "carillon/0.1.0" */
+};
+
+struct callback_ops {
+    const char *name; /* "http" */
+    int (*open)(const struct callback_options *options, callback_done *done, void *arg, void **ret_self,
+                struct err *e);
+    /* Loop thread; cannot fail: what goes wrong is a result. LANE_HASH keeps an endpoint on one lane, so that its kept
+     * connections are found again. */
+    void (*deliver)(void *self, struct callback_attempt *attempt, uint64_t lane_hash);
+    /* Loop thread. Ends what is under way as RETRY (NOT_STARTED if no byte went out), runs the callbacks, frees. */
+    void (*close)(void *self);
+};
+
+extern const struct callback_ops callback_http;
+
+/* Try to take a queued attempt back. True: it will end as NOT_STARTED. False: its request has gone out. Any thread. */
+static inline bool callback_revoke(struct callback_attempt *a)
+{
+    int expected = CALLBACK_QUEUED;
+    return atomic_compare_exchange_strong(&a->state, &expected, CALLBACK_REVOKED) ||
+           expected == CALLBACK_REVOKED;
+}
+
+/* A lane, just before the first byte: whether the request may go out now (lease, gate, not revoked). Sets STARTED. */
+bool callback_may_start(struct callback_attempt *a, const struct callback_gate *gate);
+
+/* Corrected wall clock. Any thread. */
+int64_t callback_now_ms(const struct callback_gate *gate);
+
+/* OK, GIVE_UP or RETRY by the job's lists of codes. */
+enum attempt_result callback_judge(const struct job_callback *cb, int status);
+
+#endif

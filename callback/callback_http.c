@@ -1,0 +1,544 @@
+/* HTTP callbacks: delivery lanes, each a thread with its own libcurl multi handle, connection cache and easy handles.
+ *
+ * The loop hands attempts over through a locked list and wakes the lane; finished ones go back in one batch a wake-up. perform +
+ * poll, not socket_action: with many active transfers it costs a third less. Limits on connections are the dispatcher's: those of
+ * libcurl count the waiting time against the request's time-out and search linearly. */
+#include <assert.h>
+#include <curl/curl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/base/clock.h"
+#include "agent/base/mem.h"
+#include "agent/base/text.h"
+#include "callback/callback.h"
+#include "callback/headers.h"
+
+#define CONNECT_TIMEOUT_MS  5000
+#define POLL_MS             1000
+#define EXCERPT_MAX         512
+#define EASY_KEPT_MAX       256
+#define RETRY_AFTER_MAX_MS_ 3600000
+
+struct lane;
+
+/* One transfer: an easy handle and what belongs to it, kept for the next one. */
+struct transfer {
+    struct transfer *next; /* among the idle ones */
+    struct list link;      /* among the running ones */
+    CURL *easy;
+    struct lane *lane;
+    struct callback_attempt *attempt;
+    struct headers headers;
+    struct buf url;
+    struct curl_slist connect_to;
+    char connect_to_text[CALLBACK_ENDPOINT_MAX + 8];
+    char excerpt[EXCERPT_MAX];
+    size_t excerpt_bytes;
+    size_t body_bytes;
+    size_t header_bytes;
+    uint64_t started_us;
+    unsigned sent; /* how often the request went out on a connection */
+    bool too_many_headers;
+    bool enough; /* of the body */
+    char error[CURL_ERROR_SIZE];
+};
+
+struct lane {
+    struct http_lanes *lanes;
+    pthread_t thread;
+    CURLM *multi;
+    pthread_mutex_t lock;
+    struct list incoming; /* under lock */
+    struct list finished; /* under lock */
+    bool posted;          /* under lock: `msg` is on its way to the loop */
+    bool stopping;        /* under lock */
+    struct loop_msg msg;
+    struct list running; /* lane thread: transfers under way */
+    struct transfer *idle;
+    unsigned idle_count;
+};
+
+struct http_lanes {
+    struct callback_options options;
+    char *user_agent;
+    callback_done *done;
+    void *arg;
+    struct lane *lanes;
+    unsigned count;
+};
+
+/* --- results ------------------------------------------------------------------------------------------------------- */
+
+/* TEXT into OUT, cut at its end when too long: for people. */
+static void copy_cut(char *out, size_t size, const char *text)
+{
+    size_t len = strnlen(text, size - 1);
+    memcpy(out, text, len);
+    out[len] = '\0';
+}
+
+static void set_error(struct attempt *r, const char *text)
+{
+    copy_cut(r->error, sizeof(r->error), text);
+}
+
+static void report_finished(struct lane *lane, struct callback_attempt *a)
+{
+    pthread_mutex_lock(&lane->lock);
+    list_push_back(&lane->finished, &a->link);
+    bool post = !lane->posted;
+    lane->posted = true;
+    pthread_mutex_unlock(&lane->lock);
+    if (post)
+        loop_post(lane->lanes->options.loop, &lane->msg);
+}
+
+/* Loop thread: hand a lane's finished attempts to the dispatcher. */
+static void take_finished(struct loop_msg *msg)
+{
+    struct lane *lane = container_of(msg, struct lane, msg);
+    struct list batch;
+    list_init(&batch);
+    pthread_mutex_lock(&lane->lock);
+    while (!list_empty(&lane->finished)) {
+        struct list *link = lane->finished.next;
+        list_remove(link);
+        list_push_back(&batch, link);
+    }
+    lane->posted = false;
+    pthread_mutex_unlock(&lane->lock);
+    while (!list_empty(&batch)) {
+        struct callback_attempt *a = container_of(batch.next, struct callback_attempt, link);
+        list_remove(&a->link);
+        lane->lanes->done(lane->lanes->arg, a);
+    }
+}
+
+static void finish_unstarted(struct lane *lane, struct callback_attempt *a, const char *why)
+{
+    a->result = (struct attempt){.result = ATTEMPT_NOT_STARTED, .status = -1, .retry_after_ms = -1};
+    set_error(&a->result, why);
+    report_finished(lane, a);
+}
+
+/* --- one transfer -------------------------------------------------------------------------------------------------- */
+
+/* The last look before the first byte; also called when libcurl found a kept connection dead and sends again on a fresh one. The
+ * callee may have seen the first, so that is another attempt, not this one. */
+static int before_request(void *arg, char *primary_ip, char *local_ip, int primary_port, int local_port)
+{
+    struct transfer *t = arg;
+    (void)primary_ip;
+    (void)local_ip;
+    (void)primary_port;
+    (void)local_port;
+    if (t->sent++ > 0)
+        return CURL_PREREQFUNC_ABORT;
+    if (!callback_may_start(t->attempt, t->lane->lanes->options.gate))
+        return CURL_PREREQFUNC_ABORT;
+    t->started_us = clock_boot_us();
+    t->attempt->result.started_ms = callback_now_ms(t->lane->lanes->options.gate);
+    return CURL_PREREQFUNC_OK;
+}
+
+static size_t on_header(char *data, size_t size, size_t count, void *arg)
+{
+    struct transfer *t = arg;
+    (void)data;
+    t->header_bytes += size * count;
+    t->too_many_headers |= t->header_bytes > CALLBACK_REPLY_HEADERS_MAX;
+    return t->too_many_headers ? 0 : size * count;
+}
+
+static size_t on_body(char *data, size_t size, size_t count, void *arg)
+{
+    struct transfer *t = arg;
+    size_t bytes = size * count, room = EXCERPT_MAX - t->excerpt_bytes;
+    size_t keep = bytes < room ? bytes : room;
+    memcpy(t->excerpt + t->excerpt_bytes, data, keep);
+    t->excerpt_bytes += keep;
+    t->body_bytes += bytes;
+    t->enough =
+        t->body_bytes > CALLBACK_REPLY_BODY_MAX; /* the status is known; the rest is not worth the wait */
+    return t->enough ? 0 : bytes;
+}
+
+static void set_always(CURL *easy, struct transfer *t)
+{
+    curl_easy_setopt(easy, CURLOPT_PRIVATE, t);
+    curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(easy, CURLOPT_PROXY, "");
+    curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+    curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
+    curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
+    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_TIMEOUT_MS);
+    curl_easy_setopt(easy, CURLOPT_TCP_NODELAY, 1L);
+    curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, before_request);
+    curl_easy_setopt(easy, CURLOPT_PREREQDATA, t);
+    curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
+    curl_easy_setopt(easy, CURLOPT_HEADERDATA, t);
+    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
+    curl_easy_setopt(easy, CURLOPT_WRITEDATA, t);
+    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, t->error);
+}
+
+static struct transfer *transfer_new(struct lane *lane)
+{
+    struct transfer *t = mem_new(struct transfer);
+    t->easy = curl_easy_init();
+    if (!t->easy) {
+        mem_free(t);
+        return NULL;
+    }
+    t->lane = lane;
+    headers_init(&t->headers);
+    buf_init(&t->url, 4096);
+    set_always(t->easy, t);
+    return t;
+}
+
+static void transfer_free(struct transfer *t)
+{
+    curl_easy_cleanup(t->easy);
+    headers_fini(&t->headers);
+    buf_fini(&t->url);
+    mem_free(t);
+}
+
+static struct transfer *transfer_get(struct lane *lane)
+{
+    struct transfer *t = lane->idle;
+    if (!t)
+        return transfer_new(lane);
+    lane->idle = t->next;
+    lane->idle_count--;
+    return t;
+}
+
+static void transfer_put(struct lane *lane, struct transfer *t)
+{
+    t->attempt = NULL;
+    if (lane->idle_count >= EASY_KEPT_MAX) {
+        transfer_free(t);
+        return;
+    }
+    t->next = lane->idle;
+    lane->idle = t;
+    lane->idle_count++;
+}
+
+static void set_method(CURL *easy, const struct delivery *d)
+{
+    const char *method = d->spec->callback.method;
+    bool head = strcmp(method, "HEAD") == 0;
+    bool bare = head || strcmp(method, "GET") == 0 || strcmp(method, "DELETE") == 0;
+    /* Order matters: each of NOBODY, HTTPGET and POST overwrites what the one before chose. */
+    curl_easy_setopt(easy, CURLOPT_NOBODY, head ? 1L : 0L);
+    if (bare) {
+        if (!head)
+            curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
+    } else {
+        curl_easy_setopt(easy, CURLOPT_POST, 1L);
+        curl_easy_setopt(easy, CURLOPT_POSTFIELDS,
+                         d->payload ? d->payload : ""); /* borrowed until the transfer ends */
+        curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)d->payload_bytes);
+    }
+    curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, head ? NULL : method);
+}
+
+/* The URL keeps the service's name: it is Host, SNI and the certificate's name. CONNECT_TO chooses where it goes. */
+static bool set_target(struct transfer *t, const struct callback_attempt *a)
+{
+    const struct job_callback *cb = &a->delivery->spec->callback;
+    buf_reset(&t->url);
+    if (cb->url) {
+        buf_add_str(&t->url, cb->url);
+    } else {
+        buf_addf(&t->url, "%s://%s%s", cb->scheme, cb->service, cb->path);
+        (void)snprintf(t->connect_to_text, sizeof(t->connect_to_text), "::%s",
+                       a->endpoint); /* sized for both */
+        t->connect_to = (struct curl_slist){.data = t->connect_to_text};
+    }
+    curl_easy_setopt(t->easy, CURLOPT_CONNECT_TO, cb->url ? NULL : &t->connect_to);
+    curl_easy_setopt(t->easy, CURLOPT_URL, buf_str(&t->url));
+    return !buf_failed(&t->url);
+}
+
+static bool transfer_prepare(struct transfer *t, struct callback_attempt *a)
+{
+    const struct http_lanes *lanes = t->lane->lanes;
+    struct curl_slist *headers =
+        headers_build(&t->headers, a, callback_now_ms(lanes->options.gate), lanes->user_agent);
+    t->attempt = a;
+    t->excerpt_bytes = t->body_bytes = t->header_bytes = 0;
+    t->sent = 0;
+    t->started_us = 0;
+    t->too_many_headers = t->enough = false;
+    t->error[0] = '\0';
+    if (!headers || !set_target(t, a))
+        return false;
+    curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, headers);
+    curl_easy_setopt(t->easy, CURLOPT_TIMEOUT_MS, (long)a->delivery->spec->callback.timeout_ms);
+    set_method(t->easy, a->delivery);
+    return true;
+}
+
+static void start_transfer(struct lane *lane, struct callback_attempt *a)
+{
+    a->result = (struct attempt){.status = -1, .retry_after_ms = -1};
+    struct transfer *t = transfer_get(lane);
+    if (!t) {
+        finish_unstarted(lane, a, "out of memory");
+        return;
+    }
+    if (!transfer_prepare(t, a) || curl_multi_add_handle(lane->multi, t->easy) != CURLM_OK) {
+        transfer_put(lane, t);
+        finish_unstarted(lane, a, "out of memory");
+        return;
+    }
+    list_push_back(&lane->running, &t->link);
+}
+
+/* What is kept of a reply's body is shown to people: valid UTF-8 without control characters. */
+static void copy_excerpt(struct attempt *r, const struct transfer *t)
+{
+    size_t len = t->excerpt_bytes < sizeof(r->excerpt) - 1 ? t->excerpt_bytes : sizeof(r->excerpt) - 1;
+    while (len > 0 && !text_utf8_valid(t->excerpt, len) && t->excerpt_bytes - len < 4)
+        len--; /* the cut may have split a character */
+    bool text = text_utf8_valid(t->excerpt, len);
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)t->excerpt[i];
+        r->excerpt[i] = (char)(c < 0x20 || c == 0x7f || (!text && c >= 0x80) ? ' ' : c);
+    }
+    r->excerpt[len] = '\0';
+}
+
+static void read_result(struct transfer *t, CURLcode code, struct attempt *r)
+{
+    long status = 0;
+    curl_off_t retry_after_s = 0;
+    const struct job_callback *cb = &t->attempt->delivery->spec->callback;
+    curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+    curl_easy_getinfo(t->easy, CURLINFO_RETRY_AFTER, &retry_after_s);
+    r->duration_ms = t->started_us ? (uint32_t)((clock_boot_us() - t->started_us) / 1000) : 0;
+    t->attempt->latency_us = t->started_us ? clock_boot_us() - t->started_us : 0;
+    copy_excerpt(r, t);
+    if (code == CURLE_OK || (code == CURLE_WRITE_ERROR && t->enough)) {
+        r->status = (int)status;
+        r->result = callback_judge(cb, (int)status);
+        r->retry_after_ms = retry_after_s > 0 ? (int64_t)retry_after_s * 1000 : -1;
+        if (r->retry_after_ms > RETRY_AFTER_MAX_MS_)
+            r->retry_after_ms = RETRY_AFTER_MAX_MS_;
+        return;
+    }
+    r->result = ATTEMPT_RETRY;
+    if (t->too_many_headers)
+        set_error(r, "reply headers over 64 KiB");
+    else if (code == CURLE_ABORTED_BY_CALLBACK && t->sent > 1)
+        set_error(r, "kept connection closed by the callee before a reply");
+    else
+        set_error(r, t->error[0] ? t->error : curl_easy_strerror(code));
+}
+
+static void end_transfer(struct lane *lane, struct transfer *t, CURLcode code)
+{
+    struct callback_attempt *a = t->attempt;
+    list_remove(&t->link);
+    curl_multi_remove_handle(lane->multi, t->easy);
+    bool refused = code == CURLE_ABORTED_BY_CALLBACK && t->sent <= 1 && t->started_us == 0;
+    if (refused) {
+        transfer_put(lane, t);
+        finish_unstarted(lane, a, "not started: revoked, or the lease was no longer sure");
+        return;
+    }
+    if (t->started_us == 0) /* never got as far as a connection */
+        a->result.started_ms = callback_now_ms(lane->lanes->options.gate);
+    read_result(t, code, &a->result);
+    copy_cut(a->result.endpoint, sizeof(a->result.endpoint), a->endpoint);
+    transfer_put(lane, t);
+    report_finished(lane, a);
+}
+
+/* --- the lane's thread --------------------------------------------------------------------------------------------- */
+
+static void finish_transfers(struct lane *lane)
+{
+    CURLMsg *msg;
+    int left;
+    while ((msg = curl_multi_info_read(lane->multi, &left))) {
+        struct transfer *t;
+        CURLcode code = msg->data.result; /* MSG dies with the handle's removal */
+        if (msg->msg != CURLMSG_DONE)
+            continue;
+        curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, &t);
+        end_transfer(lane, t, code);
+    }
+}
+
+/* Returns false when the lane shall end. */
+static bool take_incoming(struct lane *lane)
+{
+    struct list batch;
+    list_init(&batch);
+    pthread_mutex_lock(&lane->lock);
+    while (!list_empty(&lane->incoming)) {
+        struct list *link = lane->incoming.next;
+        list_remove(link);
+        list_push_back(&batch, link);
+    }
+    bool stopping = lane->stopping;
+    pthread_mutex_unlock(&lane->lock);
+    while (!list_empty(&batch)) {
+        struct callback_attempt *a = container_of(batch.next, struct callback_attempt, link);
+        list_remove(&a->link);
+        if (atomic_load(&a->state) == CALLBACK_REVOKED || stopping)
+            finish_unstarted(lane, a, "not started: revoked");
+        else
+            start_transfer(lane, a);
+    }
+    return !stopping;
+}
+
+/* The process is ending: whatever still runs has no answer yet. */
+static void abort_running(struct lane *lane)
+{
+    while (!list_empty(&lane->running)) {
+        struct transfer *t = container_of(lane->running.next, struct transfer, link);
+        struct callback_attempt *a = t->attempt;
+        bool started = atomic_load(&a->state) == CALLBACK_STARTED;
+        list_remove(&t->link);
+        curl_multi_remove_handle(lane->multi, t->easy);
+        a->result.result = started ? ATTEMPT_RETRY : ATTEMPT_NOT_STARTED;
+        set_error(&a->result, "no answer before the agent stopped");
+        transfer_put(lane, t);
+        report_finished(lane, a);
+    }
+}
+
+static void free_transfers(struct lane *lane)
+{
+    while (lane->idle) {
+        struct transfer *t = lane->idle;
+        lane->idle = t->next;
+        transfer_free(t);
+    }
+}
+
+static void *run_lane(void *arg)
+{
+    struct lane *lane = arg;
+    int running;
+    while (take_incoming(lane)) {
+        curl_multi_perform(lane->multi, &running);
+        finish_transfers(lane);
+        pthread_mutex_lock(&lane->lock);
+        bool idle = list_empty(&lane->incoming) && !lane->stopping;
+        pthread_mutex_unlock(&lane->lock);
+        if (idle)
+            curl_multi_poll(lane->multi, NULL, 0, POLL_MS, NULL);
+    }
+    return NULL;
+}
+
+/* --- the transport ------------------------------------------------------------------------------------------------- */
+
+static void lane_fini(struct lane *lane)
+{
+    abort_running(lane);
+    (void)take_incoming(lane); /* what came in after the thread's last look ends as not started */
+    take_finished(&lane->msg);
+    free_transfers(lane);
+    curl_multi_cleanup(lane->multi);
+    pthread_mutex_destroy(&lane->lock);
+}
+
+static int lane_init(struct http_lanes *lanes, struct lane *lane, struct err *e)
+{
+    lane->lanes = lanes;
+    lane->msg.run = take_finished;
+    list_init(&lane->incoming);
+    list_init(&lane->finished);
+    list_init(&lane->running);
+    lane->multi = curl_multi_init();
+    if (!lane->multi)
+        return err_set(e, ERR_NOMEM, "out of memory for a delivery lane");
+    /* Pinned: by default the cache follows the number of transfers, so a dip in load would throw warm connections away. */
+    curl_multi_setopt(lane->multi, CURLMOPT_MAXCONNECTS,
+                      (long)(lanes->options.connections_max / lanes->count + 1));
+    curl_multi_setopt(lane->multi, CURLMOPT_PIPELINING, CURLPIPE_NOTHING);
+    pthread_mutex_init(&lane->lock, NULL);
+    int rc = pthread_create(&lane->thread, NULL, run_lane, lane);
+    if (rc != 0) {
+        curl_multi_cleanup(lane->multi);
+        pthread_mutex_destroy(&lane->lock);
+        return err_sys(e, rc, "start a delivery lane");
+    }
+    (void)pthread_setname_np(lane->thread, "lane"); /* only for people with a debugger */
+    return 0;
+}
+
+static void stop_lane(struct lane *lane)
+{
+    pthread_mutex_lock(&lane->lock);
+    lane->stopping = true;
+    pthread_mutex_unlock(&lane->lock);
+    curl_multi_wakeup(lane->multi);
+    pthread_join(lane->thread, NULL);
+}
+
+static void http_close(void *self)
+{
+    struct http_lanes *lanes = self;
+    for (unsigned i = 0; i < lanes->count; i++)
+        stop_lane(&lanes->lanes[i]);
+    for (unsigned i = 0; i < lanes->count; i++)
+        lane_fini(&lanes->lanes[i]);
+    mem_free(lanes->lanes);
+    mem_free(lanes->user_agent);
+    mem_free(lanes);
+}
+
+static int http_open(const struct callback_options *options, callback_done *done, void *arg, void **ret_self,
+                     struct err *e)
+{
+    struct http_lanes *lanes = mem_new(struct http_lanes);
+    lanes->options = *options;
+    lanes->user_agent = mem_strdup(options->user_agent);
+    lanes->done = done;
+    lanes->arg = arg;
+    lanes->lanes = mem_new_array(struct lane, options->threads);
+    unsigned wanted = options->threads;
+    for (; lanes->count < wanted; lanes->count++) {
+        unsigned at = lanes->count;
+        lanes->count = wanted; /* a lane's share of the connections follows the final number */
+        int rc = lane_init(lanes, &lanes->lanes[at], e);
+        lanes->count = at;
+        if (rc < 0) {
+            http_close(lanes);
+            return rc;
+        }
+    }
+    *ret_self = lanes;
+    return 0;
+}
+
+static void http_deliver(void *self, struct callback_attempt *attempt, uint64_t lane_hash)
+{
+    struct http_lanes *lanes = self;
+    struct lane *lane = &lanes->lanes[lane_hash % lanes->count];
+    pthread_mutex_lock(&lane->lock);
+    bool wake = list_empty(&lane->incoming);
+    list_push_back(&lane->incoming, &attempt->link);
+    pthread_mutex_unlock(&lane->lock);
+    if (wake)
+        curl_multi_wakeup(lane->multi);
+}
+
+const struct callback_ops callback_http = {
+    .name = "http",
+    .open = http_open,
+    .deliver = http_deliver,
+    .close = http_close,
+};
