@@ -233,7 +233,7 @@ static bool refuses_lately(const struct sim *s, const struct sim_proc *p)
 }
 
 static void check_verdict(struct sim *s, struct sim_proc *judge, const struct sim_proc *victim,
-                          bool by_refusal)
+                          bool by_refusal, int64_t sent_ms)
 {
     if (by_refusal) {
         int blind = 0;
@@ -241,10 +241,10 @@ static void check_verdict(struct sim *s, struct sim_proc *judge, const struct si
             blind += sim_at(s, n) && refuses_lately(s, sim_at(s, n));
         if (victim->o && blind < 2 && members_alive(s) > 2)
             broken(s, "%s declared %s dead without a second witness", judge->id, victim->id);
-        if (judge->verdict_ms >= 0 && local_ms(s, judge) - judge->verdict_ms < 4000)
+        if (judge->verdict_ms >= 0 && sent_ms - judge->verdict_ms < OWNERSHIP_VERDICT_MS)
             broken(s, "%s gave two verdicts by refusal in %lld ms", judge->id,
-                   (long long)(local_ms(s, judge) - judge->verdict_ms));
-        judge->verdict_ms = local_ms(s, judge);
+                   (long long)(sent_ms - judge->verdict_ms));
+        judge->verdict_ms = sent_ms;
         s->wrong_verdicts += victim->o != NULL;
         return;
     }
@@ -313,7 +313,7 @@ static void declare_dead(struct sim *s, struct sim_op *op)
     struct sim_proc *victim = &s->procs[op->victim];
     if (!victim->dead && victim->beat == op->beat) {
         s->verdicts++;
-        check_verdict(s, &s->procs[op->proc], victim, op->by_refusal);
+        check_verdict(s, &s->procs[op->proc], victim, op->by_refusal, op->sent_ms);
         victim->dead_refused = op->by_refusal;
         mark_dead(s, victim);
         sim_note(s, "store: %s is dead, declared by %s (%s)", victim->id, s->procs[op->proc].id,
@@ -451,7 +451,7 @@ static void at_execute(struct sim *s, struct sim_item *it)
     if (!op->never_runs && s->now_ms >= s->store_away_ms && !(p->cut && !op->late))
         execute(s, op);
     if (!op->reply_lost)
-        after(s, between(s, 1, 4), op->proc, at_answer)->op = op;
+        after(s, chance(s, 2) ? between(s, 10, 1800) : between(s, 1, 4), op->proc, at_answer)->op = op;
 }
 
 /* What may go wrong: it never ran; it ran and the reply was lost; it runs long after we gave it up. */
@@ -548,6 +548,7 @@ void sim_start(struct sim *s, int node)
 }
 
 static void at_links(struct sim *s, struct sim_item *it);
+static void at_tick(struct sim *s, struct sim_item *it);
 
 static void proc_end(struct sim *s, struct sim_proc *p)
 {
@@ -609,6 +610,8 @@ void sim_pause(struct sim *s, int node, bool on)
         push(s, it);
     }
     s->parked_count = kept;
+    p->tick_ms = s->now_ms;
+    after(s, 0, s->current[node], at_tick);
 }
 
 void sim_leave(struct sim *s, int node)

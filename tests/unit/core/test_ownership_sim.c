@@ -102,7 +102,7 @@ static bool story(struct sim *s, uint64_t seed, FILE *trace)
             sim_start(s, n);
     bool ok = sim_run(s, 3000);
     int64_t pace_ms = rng_range(&r, 200, 3000);
-    for (int i = 0; ok && i < 25; i++) {
+    for (int i = 0; ok && i < 50; i++) {
         misfortune(s);
         end_some_faults(s);
         ok = sim_run(s, rng_range(&r, 1, pace_ms));
