@@ -1,5 +1,6 @@
 /* Zones by name, read once each from the system's zone directory (tzdata) and kept: a zone stays valid until
- * tzload_free. A newer tzdata is seen by the next process. Any thread; the first use of a name reads a small file. */
+ * tzload_free. A newer tzdata is seen by the next process. Any thread; the first use of a name reads a small
+ * file. */
 #ifndef CARILLON_IO_TZLOAD_H
 #define CARILLON_IO_TZLOAD_H
 
@@ -14,14 +15,15 @@
 
 struct tzload;
 
-/* DIR NULL is TZLOAD_DIR; it is copied. A missing folder is no error here: UTC works without one. ERR_NOMEM. */
+/* DIR NULL is TZLOAD_DIR; it is copied. A missing folder is no error here: UTC works without one. ERR_NOMEM.
+ */
 int tzload_new(const char *dir, struct tzload **ret, struct err *e);
 /* Frees all zones it gave out. NULL does nothing. */
 void tzload_free(struct tzload *l);
 DEFINE_AUTO(tzload_free, struct tzload *);
 
-/* The zone NAME; UTC needs no file. L owns it.
- * ERR_INVALID (not a name, or its file is no zone), ERR_NOT_FOUND (no such zone), ERR_IO, ERR_TOO_BIG, ERR_NOMEM. */
+/* The zone NAME; UTC needs no file. L owns it. ERR_INVALID (not a name, or its file is no zone),
+ * ERR_NOT_FOUND (no such zone), ERR_IO, ERR_TOO_BIG, ERR_NOMEM. */
 int tzload_get(struct tzload *l, const char *name, size_t len, const struct tz **ret, struct err *e);
 
 /* Release of the data, such as "2025b"; "unknown" where the folder does not tell. */
