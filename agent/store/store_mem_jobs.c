@@ -1,0 +1,620 @@
+/* Jobs, fires and revisions of the store in memory. Every read goes through all rows and sorts: nothing to get wrong. */
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/base/err.h"
+#include "agent/base/mem.h"
+#include "agent/core/job.h"
+#include "agent/store/store_mem_private.h"
+#include "agent/store/store_sql.h"
+
+#define REVISIONS_KEPT_MS ((int64_t)90 * 86400 * 1000)
+#define MEMBERS_KEPT_MS   ((int64_t)86400 * 1000)
+
+static void make_name(char name[RECORD_NS_MAX + RECORD_ID_MAX], const char *ns, const char *id)
+{
+    memset(name, 0, RECORD_NS_MAX + RECORD_ID_MAX); /* whole, as part of keys */
+    (void)snprintf(name, RECORD_NS_MAX + RECORD_ID_MAX, "%.63s/%.200s", ns, id);
+}
+
+/* Growth of a test's map only fails without memory. */
+static void put(struct map *m, const void *key, size_t len, void *value)
+{
+    int r = map_put(m, key, len, value, NULL, NULL);
+    assert(r == 0);
+    (void)r;
+}
+
+static struct mem_job *job_by_uid(struct store_mem_world *w, const struct uid *uid)
+{
+    return map_get(&w->jobs, uid->bytes, sizeof(uid->bytes));
+}
+
+static struct mem_job *job_by_name(struct store_mem_world *w, const char *ns, const char *id)
+{
+    char name[RECORD_NS_MAX + RECORD_ID_MAX];
+    make_name(name, ns, id);
+    return map_get(&w->names, name, strlen(name));
+}
+
+static struct mem_fire *find_fire(struct store_mem_world *w, const struct uid *uid, uint64_t seq)
+{
+    struct mem_fire_key key = {*uid, seq};
+    return map_get(&w->fires, &key, sizeof(key));
+}
+
+static struct mem_revision *find_revision(struct store_mem_world *w, const char *ns, const char *id, uint64_t change_id)
+{
+    struct mem_revision_key key = {.change_id = change_id};
+    make_name(key.name, ns, id);
+    return map_get(&w->revisions, &key, sizeof(key));
+}
+
+static void job_free(struct mem_job *job)
+{
+    job_spec_unref(job->spec);
+    mem_free(job);
+}
+
+static void fire_free(struct mem_fire *fire)
+{
+    fire_row_fini(&fire->row);
+    mem_free(fire);
+}
+
+void mem_jobs_fini(struct store_mem_world *w)
+{
+    for (struct map_iter it = {0}; map_next(&w->jobs, &it);)
+        job_free(it.value);
+    for (struct map_iter it = {0}; map_next(&w->fires, &it);)
+        fire_free(it.value);
+    for (struct map_iter it = {0}; map_next(&w->revisions, &it);)
+        mem_free(it.value);
+    map_fini(&w->jobs);
+    map_fini(&w->names);
+    map_fini(&w->fires);
+    map_fini(&w->revisions);
+}
+
+/* --- commit: look, then do ----------------------------------------------------------------------------------------- */
+
+enum look { LOOK_DO, LOOK_DONE, LOOK_CONFLICT };
+
+static bool has_revision(const struct job_change *c)
+{
+    return c->op != CHANGE_NONE && c->revision.op[0] != 0;
+}
+
+static bool is_ascii(const char *s)
+{
+    for (; *s; s++)
+        if ((unsigned char)*s > 0x7f)
+            return false;
+    return true;
+}
+
+static bool is_refused(const struct job_change *c)
+{
+    bool row = c->op == CHANGE_INSERT || c->op == CHANGE_UPDATE || c->op == CHANGE_REPLACE;
+    bool name = c->op == CHANGE_INSERT || has_revision(c);
+    if ((row && !is_ascii(c->row.tzdata)) || (name && (!is_ascii(c->row.ns) || !is_ascii(c->row.id))))
+        return true;
+    for (size_t i = 0; i < c->fires_count; i++)
+        if (c->fires[i].op != CHANGE_DELETE && !is_ascii(c->fires[i].row.holder))
+            return true;
+    return false;
+}
+
+static enum look look_fire(struct store_mem_world *w, const struct fire_change *f)
+{
+    const struct mem_fire *now = find_fire(w, &f->row.uid, f->row.seq);
+    if (!now)
+        return f->op == CHANGE_INSERT ? LOOK_DO : f->op == CHANGE_DELETE ? LOOK_DONE : LOOK_CONFLICT;
+    if (f->op == CHANGE_INSERT)
+        return now->row.rev == f->row.rev ? LOOK_DONE : LOOK_CONFLICT;
+    if (now->row.rev == f->expect_rev && (!f->expect_holder[0] || strcmp(f->expect_holder, now->row.holder) == 0))
+        return LOOK_DO;
+    return f->op == CHANGE_UPDATE && sql_rows_equal(sql_fires(), &now->row, &f->row) ? LOOK_DONE : LOOK_CONFLICT;
+}
+
+static enum look look_job(struct store_mem_world *w, const struct job_change *c)
+{
+    const struct mem_job *now = job_by_uid(w, &c->row.uid);
+    if (!now)
+        return c->op == CHANGE_DELETE && !has_revision(c) ? LOOK_DONE : LOOK_CONFLICT;
+    if (now->row.rev == c->expect_rev)
+        return LOOK_DO;
+    return c->op != CHANGE_DELETE && sql_rows_equal(sql_jobs(), &now->row, &c->row) ? LOOK_DONE : LOOK_CONFLICT;
+}
+
+/* What becomes of C; *ret_do: it is to be done. */
+static enum change_result look(struct store_mem_world *w, const struct job_change *c, bool *ret_do)
+{
+    *ret_do = false;
+    if (is_refused(c))
+        return CHANGE_RESULT_REFUSED;
+    if (has_revision(c) && find_revision(w, c->row.ns, c->row.id, c->revision.change_id))
+        return CHANGE_RESULT_OK;
+    if (c->op == CHANGE_INSERT) {
+        const struct mem_job *named = job_by_name(w, c->row.ns, c->row.id);
+        if (job_by_uid(w, &c->row.uid))
+            return CHANGE_RESULT_OK;
+        if (named)
+            return named->row.change_id == c->row.change_id ? CHANGE_RESULT_OK : CHANGE_RESULT_EXISTS;
+    } else if (c->op != CHANGE_NONE) {
+        enum look job = look_job(w, c);
+        if (job != LOOK_DO)
+            return job == LOOK_DONE ? CHANGE_RESULT_OK : CHANGE_RESULT_CONFLICT;
+    }
+    for (size_t i = 0; i < c->fires_count; i++)
+        if (look_fire(w, &c->fires[i]) == LOOK_CONFLICT)
+            return CHANGE_RESULT_CONFLICT;
+    *ret_do = true;
+    return CHANGE_RESULT_OK;
+}
+
+static void do_fire_update(struct mem_fire *fire, const struct fire_row *row)
+{
+    struct fire_row next;
+    int r = fire_row_copy(row, &next, NULL);
+    assert(r == 0);
+    (void)r;
+    /* What an insert fixes stays, as in the other store. */
+    mem_free(next.payload);
+    next.payload = fire->row.payload;
+    next.payload_bytes = fire->row.payload_bytes;
+    next.uid = fire->row.uid;
+    next.seq = fire->row.seq;
+    next.slot = fire->row.slot;
+    next.kind = fire->row.kind;
+    fire->row.payload = NULL;
+    fire_row_fini(&fire->row);
+    fire->row = next;
+}
+
+static void do_fire(struct store_mem_world *w, const struct fire_change *f)
+{
+    struct mem_fire *fire = find_fire(w, &f->row.uid, f->row.seq);
+    if (look_fire(w, f) != LOOK_DO)
+        return;
+    if (f->op == CHANGE_UPDATE) {
+        do_fire_update(fire, &f->row);
+    } else if (f->op == CHANGE_DELETE) {
+        map_remove(&w->fires, &fire->key, sizeof(fire->key));
+        fire_free(fire);
+    } else {
+        fire = mem_new(struct mem_fire);
+        fire->key = (struct mem_fire_key){f->row.uid, f->row.seq};
+        int r = fire_row_copy(&f->row, &fire->row, NULL);
+        assert(r == 0);
+        (void)r;
+        put(&w->fires, &fire->key, sizeof(fire->key), fire);
+    }
+}
+
+static void cancel_fires(struct store_mem_world *w, const struct job_row *row)
+{
+    for (struct map_iter it = {0}; map_next(&w->fires, &it);) {
+        struct fire_row *fire = &((struct mem_fire *)it.value)->row;
+        if (memcmp(fire->uid.bytes, row->uid.bytes, sizeof(row->uid)) != 0 || fire->state == FIRE_STATE_ENDED)
+            continue;
+        fire->state = FIRE_STATE_ENDED;
+        fire->outcome = FIRE_OUTCOME_CANCELLED;
+        fire->reason = FIRE_REASON_DELETED;
+        fire->finished_ms = row->updated_ms;
+        fire->wake_ms = row->wake_ms;
+        fire->holder[0] = 0;
+        fire->rev++;
+    }
+}
+
+static void do_insert(struct store_mem_world *w, const struct job_change *c)
+{
+    struct mem_job *job = mem_new(struct mem_job);
+    job->row = c->row;
+    job->spec = job_spec_ref(c->spec);
+    make_name(job->name, c->row.ns, c->row.id);
+    put(&w->jobs, job->row.uid.bytes, sizeof(struct uid), job);
+    put(&w->names, job->name, strlen(job->name), job);
+}
+
+static void do_job(struct store_mem_world *w, const struct job_change *c)
+{
+    struct mem_job *job = job_by_uid(w, &c->row.uid);
+    if (c->op == CHANGE_INSERT) {
+        do_insert(w, c);
+    } else if (c->op == CHANGE_DELETE) {
+        map_remove(&w->jobs, c->row.uid.bytes, sizeof(struct uid));
+        map_remove(&w->names, job->name, strlen(job->name));
+        job_free(job);
+    } else if (c->op != CHANGE_NONE) {
+        struct job_row before = job->row;
+        job->row = c->row;
+        job->row.slot = before.slot;
+        job->row.created_ms = before.created_ms;
+        memcpy(job->row.ns, before.ns, sizeof(before.ns));
+        memcpy(job->row.id, before.id, sizeof(before.id));
+    }
+    if (c->op == CHANGE_REPLACE) {
+        job_spec_unref(job->spec);
+        job->spec = job_spec_ref(c->spec);
+    }
+}
+
+static void do_revision(struct store_mem_world *w, const struct job_change *c)
+{
+    struct mem_revision *revision = mem_new(struct mem_revision);
+    revision->row = c->revision;
+    revision->key.change_id = c->revision.change_id;
+    make_name(revision->key.name, c->row.ns, c->row.id);
+    put(&w->revisions, &revision->key, sizeof(revision->key), revision);
+}
+
+static void do_change(struct store_mem_world *w, struct job_change *c)
+{
+    bool wanted;
+    c->result = look(w, c, &wanted);
+    if (c->result == CHANGE_RESULT_REFUSED)
+        (void)snprintf(c->problem, sizeof(c->problem), "a name is not ASCII"); /* short */
+    if (!wanted)
+        return;
+    do_job(w, c);
+    if (has_revision(c))
+        do_revision(w, c);
+    for (size_t i = 0; i < c->fires_count; i++)
+        do_fire(w, &c->fires[i]);
+    if (c->op == CHANGE_DELETE)
+        cancel_fires(w, &c->row);
+}
+
+static int compare_changes(const void *a, const void *b)
+{
+    const struct job_change *x = *(struct job_change *const *)a, *y = *(struct job_change *const *)b;
+    return memcmp(x->row.uid.bytes, y->row.uid.bytes, sizeof(struct uid));
+}
+
+/* Inserts last: a name may get free in the same batch. */
+static int commit_work(struct mem_op *op, struct err *e)
+{
+    struct store_mem_world *w = op->store->world;
+    const struct store_batch *b = op->batch;
+    int r = mem_fence(w, b->member, e);
+    if (r < 0)
+        return r;
+    mem_slots_apply(w, b->slots, b->slots_count);
+    struct job_change **sorted = mem_new_array(struct job_change *, b->jobs_count + 1);
+    if (b->jobs_count > 0)
+        memcpy(sorted, b->jobs, b->jobs_count * sizeof(*sorted));
+    qsort(sorted, b->jobs_count, sizeof(*sorted), compare_changes);
+    for (int inserts = 0; inserts < 2; inserts++)
+        for (size_t i = 0; i < b->jobs_count; i++)
+            if ((sorted[i]->op == CHANGE_INSERT) == (inserts == 1))
+                do_change(w, sorted[i]);
+    mem_free(sorted);
+    op->store->stats.commit_rows += b->jobs_count;
+    return 0;
+}
+
+static void answer_done(struct mem_op *op, const struct err *e)
+{
+    op->done(op->arg, e);
+}
+
+void mem_commit(void *self, struct store_batch *batch, store_done *done, void *arg)
+{
+    struct store_mem *s = self;
+    struct mem_op *op = mem_op_new(self, "commit", true, commit_work, answer_done, arg);
+    assert(!s->committing);
+    s->committing = true;
+    op->batch = batch;
+    op->done = done;
+    mem_op_send(op);
+}
+
+/* --- reads --------------------------------------------------------------------------------------------------------- */
+
+static void answer_jobs(struct mem_op *op, const struct err *e)
+{
+    bool ok = e->code == ERR_OK;
+    op->jobs_done(op->arg, e, ok ? op->jobs : NULL, ok ? op->found : 0, ok && op->more);
+}
+
+static void answer_fires(struct mem_op *op, const struct err *e)
+{
+    bool ok = e->code == ERR_OK;
+    op->fires_done(op->arg, e, ok ? op->fires : NULL, ok ? op->found : 0, ok && op->more);
+}
+
+static int compare_place(uint16_t slot_a, int64_t wake_a, const struct uid *a, uint64_t seq_a, uint16_t slot_b, int64_t wake_b,
+                         const struct uid *b, uint64_t seq_b)
+{
+    if (slot_a != slot_b)
+        return slot_a < slot_b ? -1 : 1;
+    if (wake_a != wake_b)
+        return wake_a < wake_b ? -1 : 1;
+    int order = memcmp(a->bytes, b->bytes, sizeof(a->bytes));
+    return order ? order : (seq_a > seq_b) - (seq_a < seq_b);
+}
+
+/* SEQ is 0 for jobs, and so is that of the place after which they are wanted. */
+static bool is_wanted(const struct store_load *l, uint16_t slot, int64_t wake_ms, const struct uid *uid, uint64_t seq)
+{
+    bool own = false;
+    for (size_t i = 0; i < l->slots_count && !own; i++)
+        own = l->slots[i] == slot;
+    if (!own || wake_ms == RECORD_NONE || wake_ms >= l->until_ms || (l->from_ms != RECORD_NONE && wake_ms < l->from_ms))
+        return false;
+    return !l->after.set || compare_place(slot, wake_ms, uid, seq, l->after.slot, l->after.wake_ms, &l->after.uid,
+                                          seq ? l->after.seq : 0) > 0;
+}
+
+static int by_place_jobs(const void *a, const void *b)
+{
+    const struct job_row *x = &((const struct store_job *)a)->row, *y = &((const struct store_job *)b)->row;
+    return compare_place(x->slot, x->wake_ms, &x->uid, 0, y->slot, y->wake_ms, &y->uid, 0);
+}
+
+static int by_place_fires(const void *a, const void *b)
+{
+    const struct fire_row *x = *(struct fire_row *const *)a, *y = *(struct fire_row *const *)b;
+    return compare_place(x->slot, x->wake_ms, &x->uid, x->seq, y->slot, y->wake_ms, &y->uid, y->seq);
+}
+
+static void cut(struct mem_op *op, size_t limit)
+{
+    op->more = op->found > limit;
+    if (op->more)
+        op->found = limit;
+}
+
+static int load_jobs_work(struct mem_op *op, struct err *e)
+{
+    struct store_mem_world *w = op->store->world;
+    (void)e; /* cannot fail */
+    op->jobs = mem_new_array(struct store_job, map_count(&w->jobs) + 1);
+    for (struct map_iter it = {0}; map_next(&w->jobs, &it);) {
+        const struct mem_job *job = it.value;
+        if (is_wanted(op->load, job->row.slot, job->row.wake_ms, &job->row.uid, 0))
+            op->jobs[op->found++] = (struct store_job){.row = job->row, .spec = job->spec};
+    }
+    qsort(op->jobs, op->found, sizeof(*op->jobs), by_place_jobs);
+    cut(op, op->load->limit);
+    return 0;
+}
+
+void mem_load_jobs(void *self, const struct store_load *load, store_jobs_done *done, void *arg)
+{
+    struct mem_op *op = mem_op_new(self, "load_jobs", false, load_jobs_work, answer_jobs, arg);
+    op->load = load;
+    op->jobs_done = done;
+    mem_op_send(op);
+}
+
+/* The first LIMIT of COUNT rows in ORDER, as copies. */
+static int give_fires(struct mem_op *op, const struct fire_row **rows, size_t count, size_t limit,
+                      int (*order)(const void *, const void *), struct err *e)
+{
+    qsort(rows, count, sizeof(*rows), order);
+    op->more = count > limit;
+    size_t n = op->more ? limit : count;
+    op->fires = mem_new_array(struct fire_row, n + 1);
+    for (; op->found < n; op->found++) {
+        int r = fire_row_copy(rows[op->found], &op->fires[op->found], e);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int load_fires_work(struct mem_op *op, struct err *e)
+{
+    struct store_mem_world *w = op->store->world;
+    const struct fire_row **rows = mem_new_array(const struct fire_row *, map_count(&w->fires) + 1);
+    size_t count = 0;
+    for (struct map_iter it = {0}; map_next(&w->fires, &it);) {
+        const struct fire_row *row = &((struct mem_fire *)it.value)->row;
+        if (row->state != FIRE_STATE_ENDED && is_wanted(op->load, row->slot, row->wake_ms, &row->uid, row->seq))
+            rows[count++] = row;
+    }
+    int r = give_fires(op, rows, count, op->load->limit, by_place_fires, e);
+    mem_free(rows);
+    return r;
+}
+
+void mem_load_fires(void *self, const struct store_load *load, store_fires_done *done, void *arg)
+{
+    struct mem_op *op = mem_op_new(self, "load_fires", false, load_fires_work, answer_fires, arg);
+    op->load = load;
+    op->fires_done = done;
+    mem_op_send(op);
+}
+
+static int get_jobs_work(struct mem_op *op, struct err *e)
+{
+    (void)e; /* cannot fail */
+    op->jobs = mem_new_array(struct store_job, op->count + 1);
+    for (; op->found < op->count; op->found++) {
+        const struct store_key *key = &op->keys[op->found];
+        const struct mem_job *job =
+            key->ns[0] ? job_by_name(op->store->world, key->ns, key->id) : job_by_uid(op->store->world, &key->uid);
+        if (job)
+            op->jobs[op->found] = (struct store_job){.row = job->row, .spec = job->spec};
+    }
+    return 0;
+}
+
+void mem_get_jobs(void *self, const struct store_key *keys, size_t count, store_jobs_done *done, void *arg)
+{
+    struct mem_op *op = mem_op_new(self, "get_jobs", false, get_jobs_work, answer_jobs, arg);
+    op->keys = keys;
+    op->count = count;
+    op->jobs_done = done;
+    mem_op_send(op);
+}
+
+static int newest_first(const void *a, const void *b)
+{
+    const struct fire_row *x = *(struct fire_row *const *)a, *y = *(struct fire_row *const *)b;
+    return (x->seq < y->seq) - (x->seq > y->seq);
+}
+
+static int get_fires_work(struct mem_op *op, struct err *e)
+{
+    struct store_mem_world *w = op->store->world;
+    const struct fire_row **rows = mem_new_array(const struct fire_row *, map_count(&w->fires) + 1);
+    size_t count = 0;
+    for (struct map_iter it = {0}; map_next(&w->fires, &it);) {
+        const struct fire_row *row = &((struct mem_fire *)it.value)->row;
+        if (memcmp(row->uid.bytes, op->uid.bytes, sizeof(op->uid)) == 0 && (!op->number || row->seq < op->number))
+            rows[count++] = row;
+    }
+    int r = give_fires(op, rows, count, op->count, newest_first, e);
+    mem_free(rows);
+    return r;
+}
+
+void mem_get_fires(void *self, const struct uid *uid, uint64_t before_seq, size_t limit, store_fires_done *done, void *arg)
+{
+    struct mem_op *op = mem_op_new(self, "get_fires", false, get_fires_work, answer_fires, arg);
+    op->uid = *uid;
+    op->number = before_seq;
+    op->count = limit;
+    op->fires_done = done;
+    mem_op_send(op);
+}
+
+static bool has_label(const struct job_spec *spec, const char *name, const char *value)
+{
+    for (size_t i = 0; i < spec->labels_count; i++)
+        if (strcmp(spec->labels[i].name, name) == 0 && strcmp(spec->labels[i].value, value) == 0)
+            return true;
+    return false;
+}
+
+static bool matches(const struct store_filter *f, const struct mem_job *job)
+{
+    const struct job_row *row = &job->row;
+    if ((f->ns && strcmp(f->ns, row->ns) != 0) || (f->prefix && strncmp(row->id, f->prefix, strlen(f->prefix)) != 0))
+        return false;
+    if ((f->state >= 0 && (int)row->state != f->state) ||
+        (f->last_outcome >= 0 && (row->last.seq == 0 || (int)row->last.outcome != f->last_outcome)))
+        return false;
+    for (size_t i = 0; i < f->labels_count; i++)
+        if (!has_label(job->spec, f->label_names[i], f->label_values[i]))
+            return false;
+    if (!f->after_ns)
+        return true;
+    int order = strcmp(row->ns, f->after_ns);
+    return order > 0 || (order == 0 && strcmp(row->id, f->after_id ? f->after_id : "") > 0);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    const struct job_row *x = &((const struct store_job *)a)->row, *y = &((const struct store_job *)b)->row;
+    int order = strcmp(x->ns, y->ns);
+    return order ? order : strcmp(x->id, y->id);
+}
+
+static int list_work(struct mem_op *op, struct err *e)
+{
+    struct store_mem_world *w = op->store->world;
+    (void)e; /* cannot fail */
+    op->jobs = mem_new_array(struct store_job, map_count(&w->jobs) + 1);
+    for (struct map_iter it = {0}; map_next(&w->jobs, &it);) {
+        const struct mem_job *job = it.value;
+        if (matches(op->filter, job))
+            op->jobs[op->found++] = (struct store_job){.row = job->row, .spec = job->spec};
+    }
+    qsort(op->jobs, op->found, sizeof(*op->jobs), by_name);
+    cut(op, op->filter->limit);
+    op->page = (struct store_page){.jobs = op->jobs, .jobs_count = op->found, .more = op->more};
+    if (op->found > 0) {
+        memcpy(op->page.next_ns, op->jobs[op->found - 1].row.ns, sizeof(op->page.next_ns));
+        memcpy(op->page.next_id, op->jobs[op->found - 1].row.id, sizeof(op->page.next_id));
+    }
+    return 0;
+}
+
+static void answer_page(struct mem_op *op, const struct err *e)
+{
+    op->page_done(op->arg, e, e->code == ERR_OK ? &op->page : NULL);
+}
+
+void mem_list_jobs(void *self, const struct store_filter *filter, store_page_done *done, void *arg)
+{
+    struct mem_op *op = mem_op_new(self, "list_jobs", false, list_work, answer_page, arg);
+    op->filter = filter;
+    op->page_done = done;
+    mem_op_send(op);
+}
+
+static int find_change_work(struct mem_op *op, struct err *e)
+{
+    struct mem_revision *revision = find_revision(op->store->world, op->ns, op->id, op->number);
+    (void)e; /* cannot fail */
+    op->revision = revision ? &revision->row : NULL;
+    return 0;
+}
+
+static void answer_revision(struct mem_op *op, const struct err *e)
+{
+    op->revision_done(op->arg, e, e->code == ERR_OK ? op->revision : NULL);
+}
+
+void mem_find_change(void *self, const char *ns, const char *id, uint64_t change_id, store_revision_done *done, void *arg)
+{
+    struct mem_op *op = mem_op_new(self, "find_change", false, find_change_work, answer_revision, arg);
+    memcpy(op->ns, ns, strnlen(ns, sizeof(op->ns) - 1));
+    memcpy(op->id, id, strnlen(id, sizeof(op->id) - 1));
+    op->number = change_id;
+    op->revision_done = done;
+    mem_op_send(op);
+}
+
+static bool owns_slots(const struct store_mem_world *w, const char *member)
+{
+    for (size_t i = 0; i < w->slots_count; i++)
+        if (strcmp(w->slots[i].owner, member) == 0)
+            return true;
+    return false;
+}
+
+static int vacuum_work(struct mem_op *op, struct err *e)
+{
+    struct store_mem_world *w = op->store->world;
+    (void)e; /* cannot fail */
+    for (struct mem_member **at = &w->members; *at;) {
+        struct mem_member *m = *at;
+        if (m->row.dead && m->died_ms < op->now_ms - MEMBERS_KEPT_MS && !owns_slots(w, m->row.id)) {
+            *at = m->next;
+            mem_free(m);
+        } else {
+            at = &m->next;
+        }
+    }
+    for (struct map_iter it = {0}; map_next(&w->fires, &it);) {
+        struct mem_fire *fire = it.value;
+        if (fire->row.state != FIRE_STATE_ENDED || fire->row.wake_ms == RECORD_NONE || fire->row.wake_ms >= op->now_ms)
+            continue;
+        map_remove(&w->fires, &fire->key, sizeof(fire->key));
+        fire_free(fire);
+    }
+    for (struct map_iter it = {0}; map_next(&w->revisions, &it);) {
+        struct mem_revision *revision = it.value;
+        if (revision->row.at_ms >= op->now_ms - REVISIONS_KEPT_MS)
+            continue;
+        map_remove(&w->revisions, &revision->key, sizeof(revision->key));
+        mem_free(revision);
+    }
+    return 0;
+}
+
+void mem_vacuum(void *self, int64_t now_ms, store_done *done, void *arg)
+{
+    struct mem_op *op = mem_op_new(self, "vacuum", true, vacuum_work, answer_done, arg);
+    op->now_ms = now_ms;
+    op->done = done;
+    mem_op_send(op);
+}
