@@ -117,3 +117,22 @@ Test(log_format, any_value_gives_one_line)
         }
     }
 }
+
+Test(log_format, held_lines_and_missing_pairs_are_named_at_the_end)
+{
+    char huge[LOG_LINE_MAX];
+    memset(huge, 'x', sizeof(huge));
+    memcpy(huge, " a=", 3);
+    for (size_t i = 500; i < sizeof(huge); i += 500)
+        memcpy(huge + i, " b=", 3);
+    huge[sizeof(huge) - 1] = '\0';
+    struct log_line l = {
+        .level = LOG_LEVEL_ERROR, .msg = "m", .fmt = "", .pairs = huge, .repeated = UINT32_MAX};
+    size_t len = log_format_line(line, LOG_FORMAT_LOGFMT, &l);
+    line[len] = '\0';
+    cr_assert(strstr(line, " repeated=4294967295 cut=true\n") != NULL, "%s", line);
+    len = log_format_line(line, LOG_FORMAT_JSON, &l);
+    line[len] = '\0';
+    cr_assert(strstr(line, ",\"repeated\":4294967295,\"cut\":true}\n") != NULL, "%s", line);
+    cr_assert(le(sz, len, LOG_LINE_MAX));
+}

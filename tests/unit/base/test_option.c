@@ -428,3 +428,38 @@ Test(option, every_failure_is_clean)
         cr_assert(eq(int, r, -ERR_NOMEM), "k=%u: %d %s", k, r, e.text);
     }
 }
+
+Test(option, texts_and_addresses_are_checked)
+{
+    struct run run = fill(NULL, NULL,
+                          LIST("store.mysql.host=a\nb", "store.mysql.host=\xff", "store.mysql.address=nohost",
+                               "api.listen=unix:relative", "store.name="));
+    expect_lines(
+        &run,
+        LIST(
+            "--set: store.mysql.host: 'a?b' contains control characters",
+            "--set: store.mysql.host: '?' is not UTF-8",
+            "--set: store.mysql.address: 'nohost' is no address: write host:port, or [::1]:port; port 1 to 65535",
+            "--set: api.listen: 'unix:relative': write unix:/path, up to 107 bytes",
+            "--set: store.name: '' is out of range, allowed: a text of 1 to 10 bytes"));
+    done(&run);
+    run = fill(NULL, NULL, LIST("store.mysql.address=db:3306", "api.listen=unix:/run/x,[::1]:0"));
+    cr_assert(zero(int, run.r), "%s", run.e.text);
+    cr_assert(eq(str, run.c.address, "db:3306"));
+    done(&run);
+}
+
+Test(option, errors_are_bounded_and_counted)
+{
+    const char *sets[OPTION_ERRORS_MAX + 30];
+    for (size_t i = 0; i < sizeof(sets) / sizeof(sets[0]); i++)
+        sets[i] = "api.port=x";
+    struct option_sources src = {.sets = sets, .sets_count = sizeof(sets) / sizeof(sets[0])};
+    struct run run = {.r = 0};
+    run.r = option_fill(&table, &src, &run.c, &run.errors, &run.e);
+    cr_assert(eq(int, run.r, -ERR_INVALID));
+    cr_assert(eq(sz, run.errors.lines.count, OPTION_ERRORS_MAX));
+    cr_assert(eq(sz, run.errors.dropped, 30));
+    cr_assert(zero(int, strncmp(run.e.text, "130 errors, the first: ", 23)), "%s", run.e.text);
+    done(&run);
+}
