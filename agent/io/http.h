@@ -27,9 +27,9 @@ struct http_call_options {
     const char *const *headers; /* "Name: value"; NULL-terminated; may be NULL */
     const void *body;           /* copied */
     size_t body_bytes;
-    const struct http_tls *tls; /* borrowed until the callback */
+    const struct http_tls *tls; /* NULL: libcurl's defaults */
     int64_t timeout_ms;         /* whole call */
-    int64_t connect_timeout_ms;
+    int64_t connect_timeout_ms; /* 0: libcurl's 5 minutes */
     size_t reply_bytes_max;
 };
 
@@ -41,19 +41,25 @@ struct http_reply {
     const struct http_call *call; /* for http_reply_header() */
 };
 
-/* Exactly once, never before http_send() returned. ERR codes: 0 any HTTP status arrived; ERR_REFUSED
- * connection refused; ERR_UNAVAILABLE could not connect (resolve, unreachable, TLS); ERR_TIMEOUT;
- * ERR_UNKNOWN_OUTCOME the request may have been seen (reset, empty reply); ERR_TOO_BIG; ERR_CANCELLED by
- * http_client_free(). */
+/* Exactly once, on the loop, never before http_send() returned. E is never NULL, REPLY is when E has a code
+ * other than 0: 0 any HTTP status arrived; ERR_REFUSED connection refused and nothing was sent;
+ * ERR_UNAVAILABLE could not connect (resolve, unreachable, TLS, no connection in time), nothing was sent;
+ * ERR_TIMEOUT no whole reply in time; ERR_UNKNOWN_OUTCOME the request may have been seen (reset, empty reply,
+ * also when a second try on a new connection was refused); ERR_TOO_BIG reply over its limit; ERR_INVALID,
+ * ERR_NOMEM the call could not be made; ERR_CANCELLED by http_client_free(). It may send, cancel any call, or
+ * free the client. */
 typedef void http_done(void *arg, const struct err *e, const struct http_reply *reply);
 
+/* CONNECTIONS_MAX is how many are kept open for reuse, not a limit. ERR_NOMEM; ERR_BAD_STATE: a libcurl that
+ * would block the loop while it resolves names. */
 int http_client_new(struct loop *loop, unsigned connections_max, struct http_client **ret, struct err *e);
-/* Cancels what is under way (callbacks run). */
+/* Cancels what is under way (callbacks run, with ERR_CANCELLED, before it returns; they may not send). */
 void http_client_free(struct http_client *c);
-/* NULL only when memory or the arguments forbid; then DONE will still run with the error. */
+/* NULL only when memory or the arguments forbid; then DONE will still run with the error. All of OPTIONS is
+ * copied. */
 struct http_call *http_send(struct http_client *c, const struct http_call_options *options, http_done *done,
                             void *arg);
-/* Drop a call: its callback will not run. */
+/* Drop a call: its callback will not run. Inside its own callback this does nothing. */
 void http_cancel(struct http_call *call);
 /* Value of a reply header (first), NULL: absent. */
 const char *http_reply_header(const struct http_reply *reply, const char *name);

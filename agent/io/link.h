@@ -15,13 +15,17 @@ enum link_event {
     LINK_EVENT_COUNT_
 };
 
-/* Keep a connection to ADDRESS ("host:port"; numeric or name resolved off the loop). On close it reconnects
- * at once, later with back-off up to RETRY_MS. FN runs on the loop, never before link_new() returned. */
+/* Keep a connection to ADDRESS ("host:port"; a name is resolved off the loop, and all its addresses are
+ * tried). On close it reconnects at once, later with back-off from milliseconds up to RETRY_MS. FN gets UP
+ * after every (re)connect, REFUSED and LOST when they are news; on the loop, never before link_new()
+ * returned; it may free L. An ADDRESS that is none is LOST. */
 struct link *link_new(struct loop *loop, const char *address, int64_t retry_ms,
                       void (*fn)(void *arg, enum link_event ev), void *arg);
+/* FN will not run any more. */
 void link_free(struct link *l);
 
-/* One look at ADDRESS without keeping it: FN once, with UP, REFUSED or LOST (also after TIMEOUT_MS). */
+/* One look at ADDRESS without keeping it: FN once, with UP, REFUSED or LOST (also after TIMEOUT_MS), never
+ * before return. The loop must run until then. */
 void link_probe(struct loop *loop, const char *address, int64_t timeout_ms,
                 void (*fn)(void *arg, enum link_event ev), void *arg);
 
