@@ -1,10 +1,9 @@
 /* The member `callback` of a job: read, checked, written back. */
-#include <arpa/inet.h>
-#include <curl/curl.h>
 #include <string.h>
 #include <strings.h>
 
 #include "agent/base/text.h"
+#include "agent/base/url.h"
 #include "agent/core/job_private.h"
 
 #define PATH_MAX_BYTES   2048
@@ -139,7 +138,7 @@ static bool grpc_code(const json_t *v, struct job_code_range *ret)
 }
 
 static void read_codes(struct job_reader *r, const json_t *obj, const char *key, const struct json_at *at,
-                       bool (*read)(const json_t *v, struct job_code_range *ret), const char *allowed,
+                       bool (*code_of)(const json_t *v, struct job_code_range *ret), const char *allowed,
                        size_t least, struct job_code_range *ret, size_t *ret_count)
 {
     const json_t *list = json_field_array(obj, key, JOB_CODES_MAX, at, r->problems);
@@ -151,7 +150,7 @@ static void read_codes(struct job_reader *r, const json_t *obj, const char *key,
     *ret_count = 0;
     for (size_t i = 0; i < json_array_size(list); i++) {
         struct json_at item = json_at_index(&here, i);
-        if (read(json_array_get(list, i), &ret[*ret_count]))
+        if (code_of(json_array_get(list, i), &ret[*ret_count]))
             (*ret_count)++;
         else
             json_problem(r->problems, &item, NULL, "%s", allowed);
@@ -174,58 +173,6 @@ static void default_codes(struct job_callback *cb)
 
 /* --- targets ------------------------------------------------------------------------------------------------------- */
 
-static bool is_loopback(const char *host)
-{
-    struct in6_addr six;
-    struct in_addr four;
-    char bare[64];
-    size_t len = strlen(host);
-    if (strcasecmp(host, "localhost") == 0 || (len > 10 && strcasecmp(host + len - 10, ".localhost") == 0))
-        return true;
-    if (inet_pton(AF_INET, host, &four) == 1)
-        return (ntohl(four.s_addr) >> 24) == 127 || four.s_addr == 0;
-    if (len < 2 || len >= sizeof(bare) || host[0] != '[')
-        return false;
-    memcpy(bare, host + 1, len - 2);
-    bare[len - 2] = '\0';
-    if (inet_pton(AF_INET6, bare, &six) != 1)
-        return false;
-    return IN6_IS_ADDR_LOOPBACK(&six) || IN6_IS_ADDR_UNSPECIFIED(&six) ||
-           (IN6_IS_ADDR_V4MAPPED(&six) && six.s6_addr[12] == 127);
-}
-
-/* The parts that a direct URL must and must not have; HOST gets its host. */
-static const char *check_url(const char *url, char host[256])
-{
-    const char *wrong = NULL;
-    char *part = NULL;
-    CURLU *u = curl_url();
-    if (!u)
-        return "cannot be read for lack of memory";
-    if (curl_url_set(u, CURLUPART_URL, url, CURLU_NON_SUPPORT_SCHEME) != CURLUE_OK)
-        wrong = "is not an absolute URL such as http://host:8080/path";
-    else if (curl_url_get(u, CURLUPART_SCHEME, &part, 0) != CURLUE_OK ||
-             (strcmp(part, "http") != 0 && strcmp(part, "https") != 0))
-        wrong = "must begin with http:// or https://";
-    curl_free(part);
-    part = NULL;
-    if (!wrong && curl_url_get(u, CURLUPART_USER, &part, 0) == CURLUE_OK)
-        wrong = "must not carry a user name; send an Authorization header";
-    curl_free(part);
-    part = NULL;
-    if (!wrong && curl_url_get(u, CURLUPART_FRAGMENT, &part, 0) == CURLUE_OK)
-        wrong = "must not have a #fragment";
-    curl_free(part);
-    part = NULL;
-    if (!wrong && (curl_url_get(u, CURLUPART_HOST, &part, 0) != CURLUE_OK || strlen(part) > 255))
-        wrong = "needs a host of at most 255 bytes";
-    else if (!wrong)
-        memcpy(host, part, strlen(part) + 1);
-    curl_free(part);
-    curl_url_cleanup(u);
-    return wrong;
-}
-
 /* Printable ASCII without spaces: what may stand in a request line. */
 static bool request_text(const char *s)
 {
@@ -238,7 +185,7 @@ static bool request_text(const char *s)
 static void read_url(struct job_reader *r, const json_t *http, const struct json_at *at)
 {
     const char *url;
-    char host[256];
+    char host[URL_HOST_SIZE];
     if (!json_field_string(http, "url", 1, URL_MAX_BYTES, &url, NULL, at, r->problems))
         return;
     r->spec->callback.url = job_reader_strdup(r, url);
@@ -246,10 +193,10 @@ static void read_url(struct job_reader *r, const json_t *http, const struct json
         json_problem(r->problems, at, "url", "must be ASCII without spaces; escape other characters as %%XX");
         return;
     }
-    const char *wrong = check_url(url, host);
+    const char *wrong = url_check(url, host);
     if (wrong)
         json_problem(r->problems, at, "url", "%s", wrong);
-    else if (!r->ctx->defaults->allow_loopback && is_loopback(host))
+    else if (!r->ctx->defaults->allow_loopback && url_host_is_loopback(host))
         job_refuse(
             r, JOB_REFUSED_LOOPBACK, at, "url",
             "names the loopback address, which would be the job owner's own host; use a service, or set "
