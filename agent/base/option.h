@@ -129,6 +129,8 @@ void option_fini(const struct option_table *t, void *config);
 const struct option_row *option_find(const struct option_table *t, const char *key);
 /* Whether the fields of ROW are equal in two structs of the row's kind. */
 bool option_equal(const struct option_row *row, const void *a, const void *b);
+/* Exchange the values of ROW between two structs of the row's kind. */
+void option_swap(const struct option_row *row, void *a, void *b);
 /* Call FN for each row whose value differs between two filled structs (a service that is only in one counts as
  * differing, once, with row NULL). KEY is valid during the call. Cannot fail. */
 typedef void option_diff_fn(void *arg, const char *key, const struct option_row *row);

@@ -247,9 +247,9 @@ int option_value_default(const struct option_row *row, void *base, struct err *e
     return r;
 }
 
-void option_value_fini(const struct option_row *row, void *base)
+static size_t field_size(const struct option_row *row)
 {
-    static const size_t sizes[] = {
+    static const size_t sizes[OPTION_TYPE_COUNT_] = {
         [OPTION_BOOL] = sizeof(bool),
         [OPTION_INT] = sizeof(int64_t),
         [OPTION_DOUBLE] = sizeof(double),
@@ -262,10 +262,25 @@ void option_value_fini(const struct option_row *row, void *base)
         [OPTION_STRING_LIST] = sizeof(struct option_list),
         [OPTION_LISTEN_LIST] = sizeof(struct option_list),
     };
+    return sizes[row->type];
+}
+
+void option_value_fini(const struct option_row *row, void *base)
+{
     void *field = option_field(row, base);
     if (option_is_list(row))
         list_fini(field);
     else if (row->type == OPTION_STRING || row->type == OPTION_PATH || row->type == OPTION_HOST_PORT)
         mem_free(*(char **)field);
-    memset(field, 0, sizes[row->type]);
+    memset(field, 0, field_size(row));
+}
+
+void option_swap(const struct option_row *row, void *a, void *b)
+{
+    char kept[sizeof(struct option_list)]; /* the largest field */
+    size_t size = field_size(row);
+    assert(size <= sizeof(kept));
+    memcpy(kept, option_field(row, a), size);
+    memcpy(option_field(row, a), option_field(row, b), size);
+    memcpy(option_field(row, b), kept, size);
 }

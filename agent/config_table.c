@@ -1,0 +1,533 @@
+/* The table of options. The order is the one in which people read them. */
+#include <assert.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "agent/base/log.h"
+#include "agent/base/text.h"
+#include "agent/config_private.h"
+#include "agent/store/store.h"
+
+#define ROW(key_, type_, field_, ...)                                                                 \
+    {                                                                                                 \
+        .key = (key_), .type = OPTION_##type_, .offset = offsetof(struct config, field_), __VA_ARGS__ \
+    }
+#define IN(key_, type_, field_, ...)                                                              \
+    {                                                                                             \
+        .key = (key_), .type = OPTION_##type_, .offset = offsetof(struct config_service, field_), \
+        __VA_ARGS__                                                                               \
+    }
+
+#define SECOND_MS ((double)1000)
+#define HOUR_MS   (3600 * SECOND_MS)
+#define DAY_MS    (24 * HOUR_MS)
+#define YEAR_MS   (366 * DAY_MS)
+#define KIB       ((double)1024)
+#define MIB       (1024 * KIB)
+
+/* --- checks of single values --------------------------------------------------------------------------------------- */
+
+static bool only_of(const char *text, const char *allowed)
+{
+    return text[strspn(text, allowed)] == '\0';
+}
+
+#define ALNUM "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+/* Becomes a part of keys and paths in Consul and of the member's id. */
+static int check_name(const char *text, struct err *e)
+{
+    if (!only_of(text, ALNUM "._-"))
+        return err_set(e, ERR_INVALID, "'%s' is no name: 1 to 63 of A-Z a-z 0-9 . _ -",
+                       TEXTQ(text, strlen(text)));
+    return 0;
+}
+
+/* Becomes a part of ce-source and of log lines as well. */
+static int check_cluster_name(const char *text, struct err *e)
+{
+    return text_check_namespace(text, strlen(text), e);
+}
+
+static int check_host(const char *text, struct err *e)
+{
+    if (!only_of(text, ALNUM "._-:[]"))
+        return err_set(e, ERR_INVALID, "'%s' is no host name or address", TEXTQ(text, strlen(text)));
+    return 0;
+}
+
+static int check_socket_mode(const char *text, struct err *e)
+{
+    size_t len = strlen(text);
+    if (len < 3 || len > 4 || !only_of(text, "01234567") || (len == 4 && text[0] != '0'))
+        return err_set(e, ERR_INVALID, "'%s' is no file mode; write it in octal, as 0660", TEXTQ(text, len));
+    return 0;
+}
+
+static int check_absolute(const char *text, struct err *e)
+{
+    for (const char *c = text; *c; c++)
+        if (*c <= ' ' || *c == '#' || *c == 0x7f)
+            return err_set(e, ERR_INVALID, "'%s' is no path of a URL", TEXTQ(text, strlen(text)));
+    return text[0] == '/' ? 0
+                          : err_set(e, ERR_INVALID, "'%s' must begin with '/'", TEXTQ(text, strlen(text)));
+}
+
+static int check_consul_address(const char *text, struct err *e)
+{
+    size_t len = strlen(text);
+    if (strncmp(text, "unix://", 7) == 0 && text[7] == '/')
+        return 0;
+    size_t scheme = strncmp(text, "http://", 7) == 0 ? 7 : strncmp(text, "https://", 8) == 0 ? 8 : 0;
+    if (text_host_port(text + scheme, len - scheme, false, NULL, NULL, NULL, NULL) == 0)
+        return 0;
+    return err_set(e, ERR_INVALID,
+                   "'%s': write host:port, http://host:port, https://host:port or unix:///path",
+                   TEXTQ(text, len));
+}
+
+static int check_driver(const char *text, struct err *e)
+{
+    AUTO(buf_fini) struct buf names = BUF_INIT(100);
+    size_t count;
+    const struct config_driver *drivers = config_drivers(&count);
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(drivers[i].ops->name, text) == 0)
+            return 0;
+        buf_addf(&names, "%s%s", i ? ", " : "", drivers[i].ops->name);
+    }
+    return err_set(e, ERR_INVALID, "'%s' is not one of %s", TEXTQ(text, strlen(text)), buf_str(&names));
+}
+
+/* --- rows ---------------------------------------------------------------------------------------------------------- */
+
+static const char *const roles[] = {"member", "client", NULL};
+static const char *const modes[] = {"standalone", "consul", NULL};
+static const char *const levels[] = {"error", "warn", "info", "debug", NULL}; /* LOG_LEVEL_NAMES */
+static const char *const formats[] = {"logfmt", "json", NULL};                /* LOG_FORMAT_NAMES */
+static const char *const loopbacks[] = {"auto", "false", "true", NULL};       /* CONFIG_LOOPBACK_… */
+static const char *const misfires[] = {"all", "last", NULL};                  /* enum job_misfire */
+static const char *const concurrencies[] = {"allow", "forbid", "queue", "replace",
+                                            NULL}; /* enum job_concurrency */
+static const char *const policies[] = {"p2c", "round_robin", "least_request", "consistent_hash", NULL};
+
+/* Sections before the store's drivers. */
+static const struct option_row rows_before[] = {
+    ROW("agent.name", STRING, agent.name, .flags = CONFIG_PLACE, .max = 63, .check = check_name,
+        .help = "Name of this agent in logs, Consul and answers. The host's name if not given."),
+    ROW("agent.role", ENUM, agent.role, .flags = CONFIG_PLACE, .def = "member", .allowed = roles,
+        .help = "member: owns jobs and fires them. client: only forwards to the members, opens no store."),
+    ROW("agent.data_dir", PATH, agent.data_dir, .flags = CONFIG_PLACE, .def = "./carillon-data",
+        .help = "Folder for what this agent keeps on disk."),
+    ROW("agent.zone", STRING, agent.zone, .flags = CONFIG_PLACE, .max = 63, .check = check_name,
+        .help = "Where this agent runs (availability zone): endpoints of the same zone can be preferred."),
+    ROW("agent.weight", INT, agent.weight, .flags = CONFIG_PLACE, .def = "1", .min = 1, .max = 1000,
+        .help = "This agent's share of the jobs, relative to the others'."),
+    ROW("agent.shutdown_grace", DURATION, agent.shutdown_grace_ms, .def = "20s", .min = 0, .max = HOUR_MS,
+        .help =
+            "How long an ending agent waits for callbacks in flight; shorter than what kills it (Kubernetes: "
+            "terminationGracePeriodSeconds)."),
+
+    ROW("log.level", ENUM, log.level, .flags = OPTION_RELOAD, .def = "info", .allowed = levels,
+        .help = "The least important lines that are written."),
+    ROW("log.format", ENUM, log.format, .flags = OPTION_RELOAD, .def = "logfmt", .allowed = formats,
+        .help = "How lines are written to standard error."),
+
+    ROW("api.listen", LISTEN_LIST, api.listen, .flags = CONFIG_PLACE, .def = "127.0.0.1:7420", .min = 1,
+        .max = 8, .help = "Where applications and the command line reach this agent."),
+    ROW("api.socket_mode", STRING, api.socket_mode_text, .flags = CONFIG_PLACE, .def = "0660", .min = 3,
+        .max = 4, .check = check_socket_mode, .help = "File mode of unix sockets, in octal."),
+    ROW("api.hosts", STRING_LIST, api.hosts, .flags = CONFIG_PLACE, .min = 0, .max = 32, .check = check_host,
+        .help =
+            "Further names that the Host header of a request may have; others than these, loopback and the listen "
+            "addresses are refused (421)."),
+    ROW("api.tls_cert", PATH, api.tls_cert, .flags = CONFIG_PLACE,
+        .help = "Certificate (PEM) of the API: it is served over TLS."),
+    ROW("api.tls_key", PATH, api.tls_key, .flags = CONFIG_PLACE, .help = "Key of the certificate (PEM)."),
+    ROW("api.tls_client_ca", PATH, api.tls_client_ca, .flags = CONFIG_PLACE,
+        .help = "Certificate authorities (PEM): only clients with a certificate of theirs are served."),
+    ROW("api.max_body", SIZE, api.max_body_bytes, .def = "1MiB", .min = KIB, .max = 64 * MIB,
+        .help = "Largest body of a request."),
+    ROW("api.max_bulk", SIZE, api.max_bulk_bytes, .def = "64MiB", .min = KIB, .max = 512 * MIB,
+        .help = "Largest body of POST /v1/bulk."),
+    ROW("api.max_connections", INT, api.max_connections, .def = "1000", .min = 8, .max = 100000,
+        .help = "Connections at a time, a listener; one more gets 503."),
+    ROW("api.wait", DURATION, api.wait_ms, .def = "5s", .min = 0, .max = 60 * SECOND_MS,
+        .help = "How long a request waits for the new owner while a job's slot changes hands."),
+    ROW("api.insecure", BOOL, api.insecure, .flags = CONFIG_PLACE, .def = "false",
+        .help =
+            "Allow a listener that is not loopback without tls_client_ca: everyone who reaches it may do everything."),
+
+    ROW("ops.listen", LISTEN_LIST, ops.listen, .flags = CONFIG_PLACE, .min = 0, .max = 4,
+        .help = "Listeners for /livez, /readyz and /metrics alone, for the kubelet and Prometheus."),
+
+    ROW("app.service", STRING, app.service, .flags = CONFIG_PLACE, .max = 128, .check = check_name,
+        .help = "Service of the application beside this agent: the target of jobs that name none."),
+    ROW("app.address", STRING, app.address, .flags = CONFIG_PLACE, .def = "127.0.0.1", .min = 1, .max = 255,
+        .check = check_host, .help = "Where the application is reached."),
+    ROW("app.port", INT, app.port, .flags = CONFIG_PLACE, .min = 0, .max = 65535,
+        .help = "Port of the application; 0 if there is none."),
+    ROW("app.register", BOOL, app.register_service, .flags = CONFIG_PLACE, .def = "false",
+        .help = "Register app.service in Consul while this agent runs."),
+    ROW("app.health_path", STRING, app.health_path, .flags = CONFIG_PLACE, .max = 1024,
+        .check = check_absolute,
+        .help = "Path that Consul asks to see whether the application is well; a TCP connect if not given."),
+
+    ROW("cluster.mode", ENUM, cluster.mode, .def = "standalone", .allowed = modes,
+        .help =
+            "standalone: one agent, services are lists of endpoints. consul: agents and services are found in Consul."),
+    ROW("cluster.name", STRING, cluster.name, .def = "default", .min = 1, .max = 63,
+        .check = check_cluster_name, .help = "Agents of one name share one store and divide its jobs."),
+    ROW("cluster.slots", INT, cluster.slots, .def = "4096", .min = 1, .max = 65536,
+        .help = "Parts into which jobs are divided; fixed when the store is made."),
+    ROW("cluster.listen", HOST_PORT, cluster.listen, .flags = CONFIG_PLACE,
+        .help =
+            "Where the other agents reach this one (consul mode). If not given, port 7421 of the address that the "
+            "Consul agent advertises."),
+    ROW("cluster.advertise", HOST_PORT, cluster.advertise, .flags = CONFIG_PLACE,
+        .help = "The address that others are told, if it is not cluster.listen."),
+    ROW("cluster.secret_file", PATH, cluster.secret_file, .flags = CONFIG_PLACE,
+        .help =
+            "File with the secret that all agents of the cluster share; requests between them are authenticated by it."),
+    ROW("cluster.tls_ca", PATH, cluster.tls_ca, .flags = CONFIG_PLACE,
+        .help =
+            "Certificate authorities (PEM) of the agents' certificates: agents talk TLS and ask each other for one."),
+    ROW("cluster.tls_cert", PATH, cluster.tls_cert, .flags = CONFIG_PLACE,
+        .help = "This agent's certificate (PEM)."),
+    ROW("cluster.tls_key", PATH, cluster.tls_key, .flags = CONFIG_PLACE, .help = "Its key (PEM)."),
+    ROW("cluster.insecure", BOOL, cluster.insecure, .def = "false",
+        .help = "Allow a cluster.listen that is not loopback without secret and TLS."),
+
+    ROW("consul.address", STRING, consul.address, .flags = CONFIG_PLACE, .max = 1024,
+        .check = check_consul_address,
+        .help =
+            "The local Consul agent: host:port, http://…, https://… or unix:///path. If not given, CONSUL_HTTP_ADDR, "
+            "else 127.0.0.1:8500. The other CONSUL_HTTP_* variables are honoured too."),
+    ROW("consul.token_file", PATH, consul.token_file, .flags = CONFIG_PLACE,
+        .help = "File with the ACL token, read again when it changes."),
+    ROW("consul.datacenter", STRING, consul.datacenter, .max = 63, .check = check_name,
+        .help = "Datacenter to ask; the Consul agent's own if not given."),
+    ROW("consul.namespace", STRING, consul.ns, .max = 63, .check = check_name,
+        .help = "Namespace of Consul Enterprise."),
+    ROW("consul.tls_ca", PATH, consul.tls_ca, .flags = CONFIG_PLACE,
+        .help = "Certificate authorities (PEM) of Consul's certificate; the system's if not given."),
+    ROW("consul.tls_cert", PATH, consul.tls_cert, .flags = CONFIG_PLACE,
+        .help = "Own certificate (PEM) for Consul."),
+    ROW("consul.tls_key", PATH, consul.tls_key, .flags = CONFIG_PLACE,
+        .help = "Key of the own certificate (PEM)."),
+    ROW("consul.tls_server_name", STRING, consul.tls_server_name, .flags = CONFIG_PLACE, .max = 255,
+        .check = check_host, .help = "Name in Consul's certificate, if it is not the address's."),
+    ROW("consul.tls_skip_verify", BOOL, consul.tls_skip_verify, .def = "false",
+        .help = "Do not check Consul's certificate."),
+    ROW("consul.register_as", STRING, consul.register_as, .def = "carillon", .min = 1, .max = 63,
+        .check = check_name, .help = "Service name under which members are registered."),
+    ROW("consul.check_ttl", DURATION, consul.check_ttl_ms, .def = "5s", .min = 3 * SECOND_MS,
+        .max = 60 * SECOND_MS,
+        .help =
+            "Consul takes a member for dead that has not been heard for this long; it reports every second."),
+    ROW("consul.session_ttl", DURATION, consul.session_ttl_ms, .def = "10s", .min = 10 * SECOND_MS,
+        .max = DAY_MS,
+        .help = "Life of the session without renewal; Consul may take twice as long to notice."),
+
+    ROW("store.driver", STRING, store.driver, .max = 32, .check = check_driver,
+        .help =
+            "Where jobs are kept: mysql. In consul mode it must be given; the default in standalone mode is mysql."),
+    ROW("store.horizon", DURATION, store.horizon_ms, .def = "60s", .min = 5 * SECOND_MS, .max = HOUR_MS,
+        .help = "Dues this near are kept in memory."),
+    ROW("store.batch_rows", INT, store.batch_rows, .def = "500", .min = 1, .max = 10000,
+        .help = "Most jobs that one write changes."),
+    ROW("store.batch_delay", DURATION, store.batch_delay_ms, .def = "2ms", .min = 0, .max = SECOND_MS,
+        .help = "How long a write waits for others to join it."),
+    {0},
+};
+
+#define LIMIT .flags = OPTION_RELOAD
+
+static const struct option_row rows_after[] = {
+    ROW("callback.threads", INT, callback.threads, .def = "1", .min = 1, .max = 64,
+        .help = "Threads that send callbacks; each can send some ten thousand a second."),
+    ROW("callback.max_in_flight", INT, callback.max_in_flight, LIMIT, .def = "2000", .min = 1, .max = 100000,
+        .help = "Callbacks under way at a time, over all."),
+    ROW("callback.max_in_flight_per_service", INT, callback.max_in_flight_per_service, LIMIT, .def = "500",
+        .min = 1, .max = 100000, .help = "To one service, from this agent."),
+    ROW("callback.max_in_flight_per_endpoint", INT, callback.max_in_flight_per_endpoint, LIMIT, .def = "64",
+        .min = 1, .max = 100000, .help = "To one endpoint of a service, from this agent."),
+    ROW("callback.allow_loopback", ENUM, callback.allow_loopback_choice, LIMIT, .def = "auto",
+        .allowed = loopbacks,
+        .help =
+            "Whether jobs may name a loopback url or address, which is the localhost of whichever agent owns the job. "
+            "auto: in standalone mode."),
+    ROW("callback.timeout", DURATION, callback.timeout_ms, LIMIT, .def = "30s", .min = 1, .max = HOUR_MS,
+        .help = "Default of a job's callback.timeout."),
+    ROW("callback.retry.max_attempts", INT, callback.retry_max_attempts, LIMIT, .def = "0", .min = 0,
+        .max = 1000000, .help = "Default of a job's retry.max_attempts; 0: no limit."),
+    ROW("callback.retry.min_backoff", DURATION, callback.retry_min_backoff_ms, LIMIT, .def = "1s", .min = 1,
+        .max = DAY_MS, .help = "Default of a job's retry.min_backoff."),
+    ROW("callback.retry.factor", DOUBLE, callback.retry_factor, LIMIT, .def = "2", .min = 1, .max = 100,
+        .help = "Default of a job's retry.factor."),
+    ROW("callback.retry.max_backoff", DURATION, callback.retry_max_backoff_ms, LIMIT, .def = "5m", .min = 1,
+        .max = 7 * DAY_MS, .help = "Default of a job's retry.max_backoff."),
+    ROW("callback.retry.jitter", DOUBLE, callback.retry_jitter, LIMIT, .def = "0.2", .min = 0, .max = 1,
+        .help = "Default of a job's retry.jitter."),
+    ROW("callback.retry.max_age", DURATION, callback.retry_max_age_ms, LIMIT, .def = "24h", .min = 1,
+        .max = YEAR_MS, .help = "Default of a job's retry.max_age."),
+    ROW("callback.misfire.policy", ENUM, callback.misfire_policy, LIMIT, .def = "all", .allowed = misfires,
+        .help = "Default of a job's misfire.policy."),
+    ROW("callback.misfire.window", DURATION, callback.misfire_window_ms, LIMIT, .def = "24h",
+        .min = SECOND_MS, .max = YEAR_MS, .help = "Default of a job's misfire.window."),
+    ROW("callback.concurrency", ENUM, callback.concurrency, LIMIT, .def = "allow", .allowed = concurrencies,
+        .help = "Default of a job's concurrency."),
+
+    ROW("schedule.min_interval", DURATION, schedule.min_interval_ms, LIMIT, .def = "1s", .min = 1,
+        .max = DAY_MS, .help = "A shorter @every is refused."),
+    ROW("schedule.max_jobs", INT, schedule.max_jobs, LIMIT, .def = "0", .min = 0, .max = 1e9,
+        .help = "Most jobs in the store, over all namespaces; 0: no limit."),
+
+    ROW("history.keep", INT, history.keep, .def = "16", .min = 0, .max = 64,
+        .help = "Newest fires of a job that succeeded at the first attempt, kept with the job."),
+    ROW("history.keep_for", DURATION, history.keep_for_ms, .def = "30d", .min = HOUR_MS, .max = YEAR_MS,
+        .help = "How long every other fire is kept (up to 1000 a job)."),
+
+    ROW("deadletters.keep_for", DURATION, deadletters.keep_for_ms, .def = "30d", .min = HOUR_MS,
+        .max = YEAR_MS, .help = "How long a dead letter is kept."),
+    {0},
+};
+
+static const struct option_row service_rows[] = {
+    IN("tag", STRING_LIST, tag, LIMIT, .min = 0, .max = JOB_TAGS_MAX, .check = check_name,
+       .help = "Tags that an endpoint must have, for jobs that name none."),
+    IN("policy", ENUM, policy, LIMIT, .def = "p2c", .allowed = policies,
+       .help =
+           "How an endpoint is chosen: the better of two random ones, in turn, the least busy, or always the same for a "
+           "job."),
+    IN("near", BOOL, near, LIMIT, .def = "false",
+       .help = "Endpoints on this node first, then those of this agent's zone, then the rest."),
+    IN("max_in_flight", INT, max_in_flight, LIMIT, .min = 0, .max = 100000,
+       .help = "Callbacks under way at a time; as callback.max_in_flight_per_service if not given."),
+    IN("max_in_flight_per_endpoint", INT, max_in_flight_per_endpoint, LIMIT, .min = 0, .max = 100000,
+       .help = "To one endpoint; as callback.max_in_flight_per_endpoint if not given."),
+    IN("outlier.failures", INT, outlier_failures, LIMIT, .def = "5", .min = 0, .max = 1000,
+       .help = "An endpoint that failed so often in a row rests for a while; 0: never for that."),
+    IN("outlier.error_percent", INT, outlier_error_percent, LIMIT, .def = "50", .min = 0, .max = 100,
+       .help = "One that failed this share of its callbacks in the window rests too; 0: never for that."),
+    IN("outlier.window", DURATION, outlier_window_ms, LIMIT, .def = "30s", .min = SECOND_MS, .max = HOUR_MS,
+       .help = "The window of error_percent."),
+    IN("outlier.min_results", INT, outlier_min_results, LIMIT, .def = "20", .min = 1, .max = 100000,
+       .help = "Fewer callbacks in the window say nothing."),
+    IN("outlier.base", DURATION, outlier_base_ms, LIMIT, .def = "10s", .min = SECOND_MS, .max = HOUR_MS,
+       .help = "The first rest; each further one is longer by this."),
+    IN("outlier.max", DURATION, outlier_max_ms, LIMIT, .def = "5m", .min = SECOND_MS, .max = DAY_MS,
+       .help = "The longest rest."),
+    IN("slow_start", DURATION, slow_start_ms, LIMIT, .def = "10s", .min = 0, .max = HOUR_MS,
+       .help = "New endpoints reach their full share in this time."),
+    {0},
+};
+
+/* --- endpoints of a service: what rows cannot express -------------------------------------------------------------- */
+
+static const char *const extra_keys[] = {"endpoints", NULL};
+
+static int add_endpoint(struct config_service *s, const char *address, size_t len, uint32_t weight,
+                        struct err *e)
+{
+    int r = text_host_port(address, len, false, NULL, NULL, NULL, e);
+    if (r < 0)
+        return r;
+    char *copy = mem_try_strndup(address, len, e);
+    if (!copy)
+        return err_wrap(e, "service %s", s->name);
+    s->endpoints[s->endpoints_count++] = (struct config_endpoint){.address = copy, .weight = weight};
+    return 0;
+}
+
+/* {address: host:port, weight: 2} */
+static int read_endpoint_map(struct config_service *s, const struct yaml_node *n, struct err *e)
+{
+    const struct yaml_node *address = NULL;
+    uint32_t weight = 1;
+    for (size_t i = 0; i < n->count; i++) {
+        const struct yaml_node *value = &n->items[i];
+        if (value->kind != YAML_SCALAR)
+            return err_set(e, ERR_INVALID, "must be a text, not %s", yaml_node_kind_name(value));
+        if (strcmp(n->keys[i], "address") == 0) {
+            address = value;
+        } else if (strcmp(n->keys[i], "weight") == 0) {
+            int r = text_u32(value->text, value->text_len, 1, BALANCE_WEIGHT_MAX, &weight, e);
+            if (r < 0)
+                return r;
+        } else {
+            return err_set(e, ERR_INVALID, "'%s' is not known; allowed are address and weight",
+                           TEXTQ(n->keys[i], strlen(n->keys[i])));
+        }
+    }
+    if (!address)
+        return err_set(e, ERR_INVALID, "has no address");
+    return add_endpoint(s, address->text, address->text_len, weight, e);
+}
+
+static int read_endpoint(struct config_service *s, const struct yaml_node *n, struct err *e)
+{
+    switch (n->kind) {
+    case YAML_SCALAR:
+        return add_endpoint(s, n->text, n->text_len, 1, e);
+    case YAML_MAP:
+        return read_endpoint_map(s, n, e);
+    case YAML_LIST:
+    case YAML_KIND_COUNT_:
+        break;
+    }
+    return err_set(e, ERR_INVALID, "write host:port or {address: host:port, weight: 1}, not %s",
+                   yaml_node_kind_name(n));
+}
+
+static int read_extra(void *item, const char *key, const struct yaml_node *n, const char *file,
+                      struct option_errors *errors, struct err *e)
+{
+    struct config_service *s = item;
+    if (yaml_node_is_null(n))
+        return 0;
+    if (n->kind != YAML_LIST)
+        return option_error_add(errors, e, "%s:%u: services.%s.%s: must be a list, not %s", file, n->line,
+                                s->name, key, yaml_node_kind_name(n));
+    if (n->count > CONFIG_ENDPOINTS_MAX)
+        return option_error_add(errors, e, "%s:%u: services.%s.%s: more than %d endpoints", file, n->line,
+                                s->name, key, CONFIG_ENDPOINTS_MAX);
+    s->endpoints = mem_try_array(n->count, sizeof(*s->endpoints), e);
+    if (!s->endpoints)
+        return err_wrap(e, "service %s", s->name);
+    for (size_t i = 0; i < n->count; i++) {
+        struct err why;
+        int r = read_endpoint(s, &n->items[i], &why);
+        if (r == -ERR_INVALID)
+            r = option_error_add(errors, e, "%s:%u: services.%s.%s: endpoint %zu: %s", file, n->items[i].line,
+                                 s->name, key, i + 1, why.text);
+        else if (r < 0)
+            r = err_set(e, why.code, "%s", why.text);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static void fini_extra(void *item)
+{
+    struct config_service *s = item;
+    for (size_t i = 0; i < s->endpoints_count; i++)
+        mem_free(s->endpoints[i].address);
+    mem_free(s->endpoints);
+    s->endpoints = NULL;
+    s->endpoints_count = 0;
+}
+
+bool config_endpoints_equal(const struct config_service *a, const struct config_service *b)
+{
+    if (a->endpoints_count != b->endpoints_count)
+        return false;
+    for (size_t i = 0; i < a->endpoints_count; i++)
+        if (a->endpoints[i].weight != b->endpoints[i].weight ||
+            strcmp(a->endpoints[i].address, b->endpoints[i].address) != 0)
+            return false;
+    return true;
+}
+
+/* --- the whole ------------------------------------------------------------------------------------------------------ */
+
+static const struct option_group groups[] = {
+    {.section = "services",
+     .rows = service_rows,
+     .size_bytes = sizeof(struct config_service),
+     .offset = offsetof(struct config, services),
+     .items_max = CONFIG_SERVICES_MAX,
+     .help = "Services by name, where one needs other than the defaults. Reloaded.",
+     .extra_keys = extra_keys,
+     .extra_sample =
+         "  #  # The service's endpoints in standalone mode: host:port or {address: host:port, weight: 2}.\n"
+         "  #  #endpoints: [\"127.0.0.1:8080\"]\n",
+     .read_extra = read_extra,
+     .fini_extra = fini_extra},
+    {0},
+};
+
+static const char *const section_help[] = {
+    "agent",
+    "Who this agent is.",
+    "log",
+    "Log lines.",
+    "api",
+    "The HTTP API for applications and the command line.",
+    "ops",
+    "A listener for probes and metrics alone.",
+    "app",
+    "The application that this agent runs beside.",
+    "cluster",
+    "How agents find and trust each other.",
+    "consul",
+    "The connection to Consul (cluster.mode consul).",
+    "store",
+    "Where jobs are kept.",
+    "store.mysql",
+    "The driver mysql: MariaDB 10.6 or newer, MySQL 8.0 or newer.",
+    "callback",
+    "Sending callbacks.",
+    "callback.retry",
+    "When a failed callback is tried again.",
+    "callback.misfire",
+    "What becomes of dues that could not be fired in time.",
+    "schedule",
+    "Limits of schedules.",
+    "history",
+    "What is kept about past fires.",
+    "deadletters",
+    "Fires that were given up.",
+    NULL,
+};
+
+const struct config_driver *config_drivers(size_t *ret_count)
+{
+    static const struct config_driver drivers[] = {
+        {&store_mysql, offsetof(struct config, store.mysql)},
+    };
+    *ret_count = sizeof(drivers) / sizeof(drivers[0]);
+    return drivers;
+}
+
+#define ROWS_MAX 200
+
+/* The drivers bring their own rows, which C cannot paste into a constant table; so it is put together at the first use and
+ * constant from then on. */
+static struct option_row rows_all[ROWS_MAX];
+static pthread_once_t rows_once = PTHREAD_ONCE_INIT;
+
+static void append_rows(size_t *count, const struct option_row *rows, size_t offset, unsigned flags)
+{
+    for (; rows->key; rows++) {
+        assert(*count < ROWS_MAX - 1);
+        struct option_row *row = &rows_all[(*count)++];
+        *row = *rows;
+        row->offset += offset;
+        row->flags |= flags;
+    }
+}
+
+static void build_rows(void)
+{
+    size_t count = 0, drivers_count;
+    const struct config_driver *drivers = config_drivers(&drivers_count);
+    append_rows(&count, rows_before, 0, 0);
+    for (size_t i = 0; i < drivers_count; i++)
+        append_rows(&count, drivers[i].ops->options, drivers[i].offset, CONFIG_PLACE);
+    append_rows(&count, rows_after, 0, 0);
+}
+
+const struct option_table *config_table(void)
+{
+    static const struct option_table table = {
+        .rows = rows_all,
+        .groups = groups,
+        .size_bytes = sizeof(struct config),
+        .env_prefix = "CARILLON",
+        .section_help = section_help,
+    };
+    (void)pthread_once(&rows_once, build_rows); /* fails only for an invalid control */
+    return &table;
+}
