@@ -22,7 +22,7 @@ struct sim_op {
     int64_t sent_ms; /* local */
     struct slot_change *changes;
     size_t changes_count;
-    bool by_refusal;
+    bool by_refusal, witnessed;
     bool never_runs, reply_lost, late; /* what goes wrong with it */
     bool answered;
     bool ran, alive, yes, fenced;
@@ -219,32 +219,35 @@ static void measure_gaps(struct sim *s)
     }
 }
 
-static int members_alive(const struct sim *s)
-{
-    int n = 0;
-    for (int i = 0; i < s->procs_count; i++)
-        n += s->procs[i].joined && !s->procs[i].dead;
-    return n;
-}
-
 static bool refuses_lately(const struct sim *s, const struct sim_proc *p)
 {
     return p->refused_out || s->now_ms - p->refused_until_ms < 3000;
 }
 
-static void check_verdict(struct sim *s, struct sim_proc *judge, const struct sim_proc *victim,
-                          bool by_refusal, int64_t sent_ms)
+/* Whether a living member may look dead: two see it refused, or there is no third to ask. A member that has just joined
+ * cannot be asked either. */
+static bool excused(struct sim *s)
 {
-    if (by_refusal) {
-        int blind = 0;
-        for (int n = 0; n < s->nodes; n++)
-            blind += sim_at(s, n) && refuses_lately(s, sim_at(s, n));
-        if (victim->o && blind < 2 && members_alive(s) > 2)
+    int blind = 0, members = 0;
+    for (int i = 0; i < s->procs_count; i++) {
+        const struct sim_proc *p = &s->procs[i];
+        blind += p->o && refuses_lately(s, p);
+        members += p->joined && !p->dead && s->now_ms - p->joined_ms > 1000;
+    }
+    return blind >= 2 || members <= 2;
+}
+
+static void check_verdict(struct sim *s, struct sim_op *op, const struct sim_proc *victim)
+{
+    struct sim_proc *judge = &s->procs[op->proc];
+    if (op->by_refusal) {
+        if (victim->o && !op->witnessed)
             broken(s, "%s declared %s dead without a second witness", judge->id, victim->id);
-        if (judge->verdict_ms >= 0 && sent_ms - judge->verdict_ms < OWNERSHIP_VERDICT_MS)
+        /* Late ones run out of order. */
+        if (judge->verdict_ms >= 0 && llabs(op->sent_ms - judge->verdict_ms) < OWNERSHIP_VERDICT_MS)
             broken(s, "%s gave two verdicts by refusal in %lld ms", judge->id,
-                   (long long)(sent_ms - judge->verdict_ms));
-        judge->verdict_ms = sent_ms;
+                   (long long)(op->sent_ms - judge->verdict_ms));
+        judge->verdict_ms = op->sent_ms;
         s->wrong_verdicts += victim->o != NULL;
         return;
     }
@@ -313,7 +316,7 @@ static void declare_dead(struct sim *s, struct sim_op *op)
     struct sim_proc *victim = &s->procs[op->victim];
     if (!victim->dead && victim->beat == op->beat) {
         s->verdicts++;
-        check_verdict(s, &s->procs[op->proc], victim, op->by_refusal, op->sent_ms);
+        check_verdict(s, op, victim);
         victim->dead_refused = op->by_refusal;
         mark_dead(s, victim);
         sim_note(s, "store: %s is dead, declared by %s (%s)", victim->id, s->procs[op->proc].id,
@@ -451,7 +454,7 @@ static void at_execute(struct sim *s, struct sim_item *it)
     if (!op->never_runs && s->now_ms >= s->store_away_ms && !(p->cut && !op->late))
         execute(s, op);
     if (!op->reply_lost)
-        after(s, chance(s, 2) ? between(s, 10, 1800) : between(s, 1, 4), op->proc, at_answer)->op = op;
+        after(s, chance(s, s->slow_percent) ? between(s, 10, 1800) : between(s, 1, 4), op->proc, at_answer)->op = op;
 }
 
 /* What may go wrong: it never ran; it ran and the reply was lost; it runs long after we gave it up. */
@@ -465,7 +468,7 @@ static void issue(struct sim *s, struct sim_proc *p, struct sim_op *op, int conn
         op->never_runs = chance(s, 40);
         op->reply_lost = chance(s, 70);
         op->late = !op->never_runs && op->reply_lost && chance(s, 50);
-    } else if (chance(s, 3)) {
+    } else if (chance(s, s->slow_percent)) {
         at_ms += between(s, 10, 300);
     }
     if (at_ms < p->exec_ms[connection])
@@ -511,6 +514,7 @@ static void at_join(struct sim *s, struct sim_item *it)
         return;
     }
     p->joined = true;
+    p->joined_ms = s->now_ms;
     for (uint32_t i = 0; i < s->slots_count && s->slots[i].epoch == 0; i++) {
         s->slots[i].owner = it->proc;
         s->slots[i].epoch = FIRST_EPOCH;
@@ -778,6 +782,7 @@ static void do_declare(struct sim *s, struct sim_proc *p, const struct ownership
     op->victim = proc_of(a->member);
     op->beat = a->beat;
     op->by_refusal = a->yes;
+    op->witnessed = excused(s);
     issue(s, p, op, 0);
 }
 
@@ -998,7 +1003,7 @@ static void check_stopped(struct sim *s)
         int64_t since_ms = p->dead_at_ms > p->trouble_ms ? p->dead_at_ms : p->trouble_ms;
         if (s->store_trouble_ms > since_ms)
             since_ms = s->store_trouble_ms;
-        if (p->dead && !p->paused && s->now_ms - since_ms > STORE_TIMEOUT_MS + 1500)
+        if (p->dead && !p->paused && s->now_ms - since_ms > 2 * STORE_TIMEOUT_MS + 1500)
             broken(s, "%s has been dead for %lld ms and goes on", p->id,
                    (long long)(s->now_ms - p->dead_at_ms));
     }

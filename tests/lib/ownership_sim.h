@@ -25,6 +25,7 @@ struct sim_proc {
     bool dead;         /* in the store */
     bool dead_refused; /* by a verdict by refusal */
     bool joined;       /* its row is there */
+    int64_t joined_ms;
     uint64_t beat;
     int64_t dead_at_ms;
     int64_t trouble_ms; /* it had trouble of its own until then: pause, cut from the store, losing calls */
@@ -78,6 +79,7 @@ struct sim {
     /* faults */
     int lossy_percent;     /* of peer messages */
     int flaky_percent;     /* of store calls */
+    int slow_percent;      /* of store calls */
     int64_t store_away_ms; /* refuses until then */
     int64_t store_hung_ms; /* executes nothing until then */
     int64_t store_trouble_ms;

@@ -148,9 +148,13 @@ void move_cancel(struct ownership *o, struct member *m, int64_t retry_after_ms)
         o->moves_ms = m->chunk.retry_ms;
 }
 
-static bool may_offer(const struct ownership *o, const struct member *m)
+static bool may_offer(struct ownership *o, const struct member *m)
 {
-    return m && m != o->me && m->state == MEMBER_ALIVE && !m->refused && o->now_ms >= m->chunk.retry_ms;
+    if (!m || m == o->me || m->state != MEMBER_ALIVE || m->refused)
+        return false;
+    if (o->now_ms < m->chunk.retry_ms && m->chunk.retry_ms < o->moves_ms)
+        o->moves_ms = m->chunk.retry_ms;
+    return o->now_ms >= m->chunk.retry_ms;
 }
 
 static void offers_void(struct ownership *o)
@@ -204,9 +208,9 @@ static void offers_send(struct ownership *o)
 /* When nothing is ours by a beat that was asked for after the last change, or nobody is there to take it. */
 static void leave_run(struct ownership *o)
 {
-    if (!o->leaving || o->left || o->view.moving > 0 || o->changes_count > 0)
+    if (!o->leaving || o->left || o->view.moving > 0 || o->changes_count > 0 || o->now_ms < o->agreed_until_ms)
         return;
-    bool nothing = o->view.owned == 0 && o->beat_ok_no > o->change_no && o->now_ms >= o->agreed_until_ms;
+    bool nothing = o->view.owned == 0 && o->beat_ok_no > o->change_no;
     for (uint32_t i = 0; nothing && i < o->options.slots; i++)
         nothing = o->slots[i].owner != o->me;
     if (!nothing && o->ring_members > 0)

@@ -97,6 +97,7 @@ static bool story(struct sim *s, uint64_t seed, FILE *trace)
     rng_init(&r, seed ^ 0x5eed);
     int nodes = (int)rng_range(&r, 1, 7);
     sim_init(s, seed, nodes, (uint32_t)rng_range(&r, 1, 32), trace);
+    s->slow_percent = 2;
     for (int n = 0; n < nodes; n++)
         if (n == 0 || rng_below(&r, 4) > 0)
             sim_start(s, n);
@@ -123,7 +124,7 @@ static uint64_t number(const char *name, uint64_t otherwise)
 
 Test(ownership_sim, one_owner_and_nothing_unowned_whatever_happens)
 {
-    uint64_t first = number("TEST_SEED", 1), count = getenv("TEST_SEED") ? 1 : number("TEST_SEEDS", 300);
+    uint64_t first = number("TEST_SEED", number("TEST_FIRST", 1)), count = getenv("TEST_SEED") ? 1 : number("TEST_SEEDS", 300);
     size_t verdicts = 0, moves = 0, takes = 0, wrong = 0;
     for (uint64_t seed = first; seed < first + count; seed++) {
         struct sim s;
