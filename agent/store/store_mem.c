@@ -28,7 +28,8 @@ static void op_work(struct mem_op *op, struct err *e)
     if (op->work(op, e) == 0)
         err_clear(e);
     if (fault == STORE_MEM_LOST_AFTER)
-        (void)err_set(e, op->writes ? ERR_UNKNOWN_OUTCOME : ERR_UNAVAILABLE, "the answer to %s was lost", op->name);
+        (void)err_set(e, op->writes ? ERR_UNKNOWN_OUTCOME : ERR_UNAVAILABLE, "the answer to %s was lost",
+                      op->name);
 }
 
 static void op_free(struct mem_op *op)
@@ -72,7 +73,8 @@ static void op_message(struct loop_msg *msg)
     op_free(op);
 }
 
-struct mem_op *mem_op_new(void *self, const char *name, bool writes, int (*work)(struct mem_op *, struct err *),
+struct mem_op *mem_op_new(void *self, const char *name, bool writes,
+                          int (*work)(struct mem_op *, struct err *),
                           void (*answer)(struct mem_op *, const struct err *), void *arg)
 {
     struct store_mem *s = self;
@@ -235,7 +237,8 @@ static void answer_bool(struct mem_op *op, const struct err *e)
     op->bool_done(op->arg, e, e->code == ERR_OK && op->yes);
 }
 
-static void mem_declare_dead(void *self, const char *victim, uint64_t seen_beat, store_bool_done *done, void *arg)
+static void mem_declare_dead(void *self, const char *victim, uint64_t seen_beat, store_bool_done *done,
+                             void *arg)
 {
     struct mem_op *op = mem_op_new(self, "declare_dead", true, declare_work, answer_bool, arg);
     name_member(op, victim);
@@ -268,7 +271,8 @@ static int slots_work(struct mem_op *op, struct err *e)
     return r;
 }
 
-static void mem_slots_change(void *self, const char *member, struct slot_change *slots, size_t count, store_done *done, void *arg)
+static void mem_slots_change(void *self, const char *member, struct slot_change *slots, size_t count,
+                             store_done *done, void *arg)
 {
     struct mem_op *op = mem_op_new(self, "slots_change", true, slots_work, answer_done, arg);
     name_member(op, member);
@@ -324,13 +328,15 @@ void store_mem_world_free(struct store_mem_world *world)
     mem_free(world);
 }
 
-static int mem_open(const struct store_open_args *args, void **ret_self, struct store_meta *ret_meta, struct err *e)
+static int mem_open(const struct store_open_args *args, void **ret_self, struct store_meta *ret_meta,
+                    struct err *e)
 {
     const struct store_mem_options *options = args->options;
     struct store_mem_world *w = options->world;
     assert(strlen(args->cluster) < sizeof(w->meta.cluster) && args->slots >= 1);
     if (w && w->meta.schema && strcmp(w->meta.cluster, args->cluster) != 0)
-        return err_set(e, ERR_PERMANENT, "the store belongs to cluster '%s', not '%s'", w->meta.cluster, args->cluster);
+        return err_set(e, ERR_PERMANENT, "the store belongs to cluster '%s', not '%s'", w->meta.cluster,
+                       args->cluster);
     struct store_mem *s = mem_new(struct store_mem);
     s->own_world = !w;
     s->world = w ? w : store_mem_world_new();
@@ -340,7 +346,8 @@ static int mem_open(const struct store_open_args *args, void **ret_self, struct 
     s->arg = args->arg;
     list_init(&s->pending);
     if (!s->world->meta.schema) {
-        s->world->meta = (struct store_meta){.slots = args->slots, .created_ms = s->now_ms(s->arg), .schema = 1};
+        s->world->meta =
+            (struct store_meta){.slots = args->slots, .created_ms = s->now_ms(s->arg), .schema = 1};
         memcpy(s->world->meta.cluster, args->cluster, strlen(args->cluster) + 1);
     }
     s->stats.ok = true;

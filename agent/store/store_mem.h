@@ -14,7 +14,7 @@ struct store_mem_world;
 enum store_mem_fault {
     STORE_MEM_OK,
     STORE_MEM_LOST_BEFORE, /* ERR_UNAVAILABLE: nothing happened */
-    STORE_MEM_LOST_AFTER,  /* a write happened, but ERR_UNKNOWN_OUTCOME is answered (a read: ERR_UNAVAILABLE) */
+    STORE_MEM_LOST_AFTER, /* a write happened, but ERR_UNKNOWN_OUTCOME is answered (a read: ERR_UNAVAILABLE) */
 };
 
 struct store_mem_options {

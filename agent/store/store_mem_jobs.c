@@ -45,7 +45,8 @@ static struct mem_fire *find_fire(struct store_mem_world *w, const struct uid *u
     return map_get(&w->fires, &key, sizeof(key));
 }
 
-static struct mem_revision *find_revision(struct store_mem_world *w, const char *ns, const char *id, uint64_t change_id)
+static struct mem_revision *find_revision(struct store_mem_world *w, const char *ns, const char *id,
+                                          uint64_t change_id)
 {
     struct mem_revision_key key = {.change_id = change_id};
     make_name(key.name, ns, id);
@@ -87,26 +88,6 @@ static bool has_revision(const struct job_change *c)
     return c->op != CHANGE_NONE && c->revision.op[0] != 0;
 }
 
-static bool is_ascii(const char *s)
-{
-    for (; *s; s++)
-        if ((unsigned char)*s > 0x7f)
-            return false;
-    return true;
-}
-
-static bool is_refused(const struct job_change *c)
-{
-    bool row = c->op == CHANGE_INSERT || c->op == CHANGE_UPDATE || c->op == CHANGE_REPLACE;
-    bool name = c->op == CHANGE_INSERT || has_revision(c);
-    if ((row && !is_ascii(c->row.tzdata)) || (name && (!is_ascii(c->row.ns) || !is_ascii(c->row.id))))
-        return true;
-    for (size_t i = 0; i < c->fires_count; i++)
-        if (c->fires[i].op != CHANGE_DELETE && !is_ascii(c->fires[i].row.holder))
-            return true;
-    return false;
-}
-
 static enum look look_fire(struct store_mem_world *w, const struct fire_change *f)
 {
     const struct mem_fire *now = find_fire(w, &f->row.uid, f->row.seq);
@@ -114,9 +95,11 @@ static enum look look_fire(struct store_mem_world *w, const struct fire_change *
         return f->op == CHANGE_INSERT ? LOOK_DO : f->op == CHANGE_DELETE ? LOOK_DONE : LOOK_CONFLICT;
     if (f->op == CHANGE_INSERT)
         return now->row.rev == f->row.rev ? LOOK_DONE : LOOK_CONFLICT;
-    if (now->row.rev == f->expect_rev && (!f->expect_holder[0] || strcmp(f->expect_holder, now->row.holder) == 0))
+    if (now->row.rev == f->expect_rev &&
+        (!f->expect_holder[0] || strcmp(f->expect_holder, now->row.holder) == 0))
         return LOOK_DO;
-    return f->op == CHANGE_UPDATE && sql_rows_equal(sql_fires(), &now->row, &f->row) ? LOOK_DONE : LOOK_CONFLICT;
+    return f->op == CHANGE_UPDATE && sql_rows_equal(sql_fires(), &now->row, &f->row) ? LOOK_DONE
+                                                                                     : LOOK_CONFLICT;
 }
 
 static enum look look_job(struct store_mem_world *w, const struct job_change *c)
@@ -126,14 +109,15 @@ static enum look look_job(struct store_mem_world *w, const struct job_change *c)
         return c->op == CHANGE_DELETE && !has_revision(c) ? LOOK_DONE : LOOK_CONFLICT;
     if (now->row.rev == c->expect_rev)
         return LOOK_DO;
-    return c->op != CHANGE_DELETE && sql_rows_equal(sql_jobs(), &now->row, &c->row) ? LOOK_DONE : LOOK_CONFLICT;
+    return c->op != CHANGE_DELETE && sql_rows_equal(sql_jobs(), &now->row, &c->row) ? LOOK_DONE
+                                                                                    : LOOK_CONFLICT;
 }
 
 /* What becomes of C; *ret_do: it is to be done. */
 static enum change_result look(struct store_mem_world *w, const struct job_change *c, bool *ret_do)
 {
     *ret_do = false;
-    if (is_refused(c))
+    if (!sql_change_is_ascii(c))
         return CHANGE_RESULT_REFUSED;
     if (has_revision(c) && find_revision(w, c->row.ns, c->row.id, c->revision.change_id))
         return CHANGE_RESULT_OK;
@@ -327,8 +311,8 @@ static void answer_fires(struct mem_op *op, const struct err *e)
     op->fires_done(op->arg, e, ok ? op->fires : NULL, ok ? op->found : 0, ok && op->more);
 }
 
-static int compare_place(uint16_t slot_a, int64_t wake_a, const struct uid *a, uint64_t seq_a, uint16_t slot_b, int64_t wake_b,
-                         const struct uid *b, uint64_t seq_b)
+static int compare_place(uint16_t slot_a, int64_t wake_a, const struct uid *a, uint64_t seq_a,
+                         uint16_t slot_b, int64_t wake_b, const struct uid *b, uint64_t seq_b)
 {
     if (slot_a != slot_b)
         return slot_a < slot_b ? -1 : 1;
@@ -339,15 +323,17 @@ static int compare_place(uint16_t slot_a, int64_t wake_a, const struct uid *a, u
 }
 
 /* SEQ is 0 for jobs, and so is that of the place after which they are wanted. */
-static bool is_wanted(const struct store_load *l, uint16_t slot, int64_t wake_ms, const struct uid *uid, uint64_t seq)
+static bool is_wanted(const struct store_load *l, uint16_t slot, int64_t wake_ms, const struct uid *uid,
+                      uint64_t seq)
 {
     bool own = false;
     for (size_t i = 0; i < l->slots_count && !own; i++)
         own = l->slots[i] == slot;
-    if (!own || wake_ms == RECORD_NONE || wake_ms >= l->until_ms || (l->from_ms != RECORD_NONE && wake_ms < l->from_ms))
+    if (!own || wake_ms == RECORD_NONE || wake_ms >= l->until_ms ||
+        (l->from_ms != RECORD_NONE && wake_ms < l->from_ms))
         return false;
-    return !l->after.set || compare_place(slot, wake_ms, uid, seq, l->after.slot, l->after.wake_ms, &l->after.uid,
-                                          seq ? l->after.seq : 0) > 0;
+    return !l->after.set || compare_place(slot, wake_ms, uid, seq, l->after.slot, l->after.wake_ms,
+                                          &l->after.uid, seq ? l->after.seq : 0) > 0;
 }
 
 static int by_place_jobs(const void *a, const void *b)
@@ -415,7 +401,8 @@ static int load_fires_work(struct mem_op *op, struct err *e)
     size_t count = 0;
     for (struct map_iter it = {0}; map_next(&w->fires, &it);) {
         const struct fire_row *row = &((struct mem_fire *)it.value)->row;
-        if (row->state != FIRE_STATE_ENDED && is_wanted(op->load, row->slot, row->wake_ms, &row->uid, row->seq))
+        if (row->state != FIRE_STATE_ENDED &&
+            is_wanted(op->load, row->slot, row->wake_ms, &row->uid, row->seq))
             rows[count++] = row;
     }
     int r = give_fires(op, rows, count, op->load->limit, by_place_fires, e);
@@ -437,8 +424,8 @@ static int get_jobs_work(struct mem_op *op, struct err *e)
     op->jobs = mem_new_array(struct store_job, op->count + 1);
     for (; op->found < op->count; op->found++) {
         const struct store_key *key = &op->keys[op->found];
-        const struct mem_job *job =
-            key->ns[0] ? job_by_name(op->store->world, key->ns, key->id) : job_by_uid(op->store->world, &key->uid);
+        const struct mem_job *job = key->ns[0] ? job_by_name(op->store->world, key->ns, key->id)
+                                               : job_by_uid(op->store->world, &key->uid);
         if (job)
             op->jobs[op->found] = (struct store_job){.row = job->row, .spec = job->spec};
     }
@@ -467,7 +454,8 @@ static int get_fires_work(struct mem_op *op, struct err *e)
     size_t count = 0;
     for (struct map_iter it = {0}; map_next(&w->fires, &it);) {
         const struct fire_row *row = &((struct mem_fire *)it.value)->row;
-        if (memcmp(row->uid.bytes, op->uid.bytes, sizeof(op->uid)) == 0 && (!op->number || row->seq < op->number))
+        if (memcmp(row->uid.bytes, op->uid.bytes, sizeof(op->uid)) == 0 &&
+            (!op->number || row->seq < op->number))
             rows[count++] = row;
     }
     int r = give_fires(op, rows, count, op->count, newest_first, e);
@@ -475,7 +463,8 @@ static int get_fires_work(struct mem_op *op, struct err *e)
     return r;
 }
 
-void mem_get_fires(void *self, const struct uid *uid, uint64_t before_seq, size_t limit, store_fires_done *done, void *arg)
+void mem_get_fires(void *self, const struct uid *uid, uint64_t before_seq, size_t limit,
+                   store_fires_done *done, void *arg)
 {
     struct mem_op *op = mem_op_new(self, "get_fires", false, get_fires_work, answer_fires, arg);
     op->uid = *uid;
@@ -496,7 +485,8 @@ static bool has_label(const struct job_spec *spec, const char *name, const char 
 static bool matches(const struct store_filter *f, const struct mem_job *job)
 {
     const struct job_row *row = &job->row;
-    if ((f->ns && strcmp(f->ns, row->ns) != 0) || (f->prefix && strncmp(row->id, f->prefix, strlen(f->prefix)) != 0))
+    if ((f->ns && strcmp(f->ns, row->ns) != 0) ||
+        (f->prefix && strncmp(row->id, f->prefix, strlen(f->prefix)) != 0))
         return false;
     if ((f->state >= 0 && (int)row->state != f->state) ||
         (f->last_outcome >= 0 && (row->last.seq == 0 || (int)row->last.outcome != f->last_outcome)))
@@ -563,7 +553,8 @@ static void answer_revision(struct mem_op *op, const struct err *e)
     op->revision_done(op->arg, e, e->code == ERR_OK ? op->revision : NULL);
 }
 
-void mem_find_change(void *self, const char *ns, const char *id, uint64_t change_id, store_revision_done *done, void *arg)
+void mem_find_change(void *self, const char *ns, const char *id, uint64_t change_id,
+                     store_revision_done *done, void *arg)
 {
     struct mem_op *op = mem_op_new(self, "find_change", false, find_change_work, answer_revision, arg);
     memcpy(op->ns, ns, strnlen(ns, sizeof(op->ns) - 1));
@@ -596,7 +587,8 @@ static int vacuum_work(struct mem_op *op, struct err *e)
     }
     for (struct map_iter it = {0}; map_next(&w->fires, &it);) {
         struct mem_fire *fire = it.value;
-        if (fire->row.state != FIRE_STATE_ENDED || fire->row.wake_ms == RECORD_NONE || fire->row.wake_ms >= op->now_ms)
+        if (fire->row.state != FIRE_STATE_ENDED || fire->row.wake_ms == RECORD_NONE ||
+            fire->row.wake_ms >= op->now_ms)
             continue;
         map_remove(&w->fires, &fire->key, sizeof(fire->key));
         fire_free(fire);

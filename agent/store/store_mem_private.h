@@ -104,7 +104,8 @@ struct mem_op {
     const struct revision *revision;
 };
 
-struct mem_op *mem_op_new(void *self, const char *name, bool writes, int (*work)(struct mem_op *, struct err *),
+struct mem_op *mem_op_new(void *self, const char *name, bool writes,
+                          int (*work)(struct mem_op *, struct err *),
                           void (*answer)(struct mem_op *, const struct err *), void *arg);
 void mem_op_send(struct mem_op *op);
 
@@ -119,9 +120,11 @@ void mem_commit(void *self, struct store_batch *batch, store_done *done, void *a
 void mem_load_jobs(void *self, const struct store_load *load, store_jobs_done *done, void *arg);
 void mem_load_fires(void *self, const struct store_load *load, store_fires_done *done, void *arg);
 void mem_get_jobs(void *self, const struct store_key *keys, size_t count, store_jobs_done *done, void *arg);
-void mem_get_fires(void *self, const struct uid *uid, uint64_t before_seq, size_t limit, store_fires_done *done, void *arg);
+void mem_get_fires(void *self, const struct uid *uid, uint64_t before_seq, size_t limit,
+                   store_fires_done *done, void *arg);
 void mem_list_jobs(void *self, const struct store_filter *filter, store_page_done *done, void *arg);
-void mem_find_change(void *self, const char *ns, const char *id, uint64_t change_id, store_revision_done *done, void *arg);
+void mem_find_change(void *self, const char *ns, const char *id, uint64_t change_id,
+                     store_revision_done *done, void *arg);
 void mem_vacuum(void *self, int64_t now_ms, store_done *done, void *arg);
 
 #endif

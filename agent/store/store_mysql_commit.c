@@ -489,6 +489,16 @@ static int compare_fires(const void *a, const void *b)
     return order ? order : (x->seq > y->seq) - (x->seq < y->seq);
 }
 
+/* The server would take other bytes into an ascii column here and refuse them there. */
+static void refuse_foreign_names(struct commit_op *o)
+{
+    for (size_t i = 0; i < o->items_count; i++) {
+        struct err e = {.text = "a name is not ASCII"};
+        if (!sql_change_is_ascii(o->items[i].change))
+            refuse(&o->items[i], &e);
+    }
+}
+
 static void take_fires(struct commit_op *o)
 {
     size_t n = 0;
@@ -518,5 +528,6 @@ void my_commit(void *self, struct store_batch *batch, store_done *done, void *ar
         o->items[i].change = batch->jobs[i];
     qsort(o->items, o->items_count, sizeof(*o->items), compare_items);
     take_fires(o);
+    refuse_foreign_names(o);
     my_op_submit(s, &o->op, MY_POOL_COMMIT, commit_run, commit_finish);
 }

@@ -391,3 +391,23 @@ bool sql_rows_equal(const struct sql_table *t, const void *a, const void *b)
             return false;
     return true;
 }
+
+static bool is_ascii(const char *s)
+{
+    for (; *s; s++)
+        if ((unsigned char)*s > 0x7f)
+            return false;
+    return true;
+}
+
+bool sql_change_is_ascii(const struct job_change *c)
+{
+    bool row = c->op == CHANGE_INSERT || c->op == CHANGE_UPDATE || c->op == CHANGE_REPLACE;
+    bool name = c->op == CHANGE_INSERT || (c->op != CHANGE_NONE && c->revision.op[0]);
+    if ((row && !is_ascii(c->row.tzdata)) || (name && (!is_ascii(c->row.ns) || !is_ascii(c->row.id))))
+        return false;
+    for (size_t i = 0; i < c->fires_count; i++)
+        if (c->fires[i].op != CHANGE_DELETE && !is_ascii(c->fires[i].row.holder))
+            return false;
+    return true;
+}

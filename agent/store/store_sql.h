@@ -45,7 +45,7 @@ const struct sql_table *sql_fires(void); /* struct fire_row */
 
 /* Literals. */
 void sql_add_hex(struct buf *b, const void *data, size_t len); /* x'00ff' */
-void sql_add_ascii(struct buf *b, const char *s); /* _ascii x'…': refused by the server if it is not ASCII */
+void sql_add_ascii(struct buf *b, const char *s);              /* _ascii x'…' */
 void sql_add_utf8(struct buf *b, const char *s, size_t len);
 void sql_add_blob(struct buf *b, const void *data, size_t len); /* NULL when DATA is */
 void sql_add_ms(struct buf *b, int64_t ms);
@@ -67,6 +67,9 @@ int sql_read_row(const struct sql_table *t, char *const *texts, const unsigned l
                  struct err *e);
 /* Whether all columns that change are equal. */
 bool sql_rows_equal(const struct sql_table *t, const void *a, const void *b);
+
+/* Whether all names that C would write are ASCII, as their columns want it; no store takes the others. */
+bool sql_change_is_ascii(const struct job_change *c);
 
 /* Numbers in a result: all digits, not NULL. False: not such. */
 bool sql_get_u64(const char *text, unsigned long len, uint64_t *ret);

@@ -1,0 +1,607 @@
+/* The store's contract, a model test, faults and measurements of the MySQL driver against a real server, run by
+ * tests/it/test_store_mysql.py: store_contract_mysql list | NAME… with the server in CARILLON_TEST_MYSQL (host:port) and the
+ * user root without password. Each test has a database of its own. Exit status 0: all passed. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "agent/base/clock.h"
+#include "agent/base/text.h"
+#include "agent/io/tzload.h"
+#include "agent/store/store_mem.h"
+#include "agent/store/store_mysql.h"
+#include "agent/store/store_mysql_conn.h"
+
+static void contract_fail(const char *file, int line, const char *what, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5), noreturn));
+
+#include "tests/unit/store/store_contract_tests.h"
+
+static void contract_fail(const char *file, int line, const char *what, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    (void)fprintf(stderr, "%s:%d: %s: ", file, line, what);
+    (void)vfprintf(stderr, fmt, ap);
+    (void)fprintf(stderr, "\n");
+    va_end(ap);
+    abort();
+}
+
+struct server {
+    struct store_mysql_options options;
+    struct tzload *zones;
+    char host[64];
+    char database[64];
+};
+
+static int64_t now_ms(void *arg)
+{
+    (void)arg;
+    return clock_wall_ms();
+}
+
+static void server_init(struct server *s, const char *address, const char *test)
+{
+    size_t host_at, host_len;
+    uint16_t port;
+    struct err e = {0};
+    CHECK(text_host_port(address, strlen(address), false, &host_at, &host_len, &port, &e) == 0, "%s", e.text);
+    *s = (struct server){0};
+    (void)snprintf(s->host, sizeof(s->host), "%.*s", (int)host_len, address + host_at);
+    (void)snprintf(s->database, sizeof(s->database), "t_%.50s", test);
+    s->options = (struct store_mysql_options){.host = s->host,
+                                              .port = port,
+                                              .user = "root",
+                                              .database = s->database,
+                                              .connections = 3,
+                                              .timeout_ms = 5000};
+    if (tzload_new(NULL, &s->zones, &e) < 0)
+        CHECK(false, "%s", e.text);
+}
+
+/* A statement on a connection of its own. */
+static void run_sql(struct server *s, const char *text)
+{
+    struct my_conn c;
+    struct err e = {0};
+    my_conn_init(&c, &s->options, 10);
+    CHECK(my_conn_ensure(&c, false, &e) == 0, "%s", e.text);
+    CHECK(my_exec(&c, text, true, &e) == 0, "%s: %s", text, e.text);
+    my_conn_close(&c);
+}
+
+static void drop_database(struct server *s)
+{
+    char text[128];
+    (void)snprintf(text, sizeof(text), "DROP DATABASE IF EXISTS %s", s->database);
+    run_sql(s, text);
+}
+
+static int try_open(struct server *s, struct contract *t, const char *cluster, struct err *e)
+{
+    struct store_open_args args = {.loop = t->loop,
+                                   .options = &s->options,
+                                   .cluster = cluster,
+                                   .slots = CONTRACT_SLOTS,
+                                   .member = "m1",
+                                   .zones = s->zones,
+                                   .now_ms = now_ms};
+    return t->ops->open(&args, &t->self, &t->meta, e);
+}
+
+static void open_store(struct server *s, struct contract *t)
+{
+    struct err e = {0};
+    *t = (struct contract){.ops = &store_mysql, .driver = s};
+    CHECK(loop_new(&t->loop, &e) == 0, "%s", e.text);
+    CHECK(try_open(s, t, "test", &e) == 0, "%s", e.text);
+}
+
+static void close_store(struct contract *t)
+{
+    if (t->self)
+        t->ops->close(t->self);
+    loop_free(t->loop);
+}
+
+/* --- beyond the contract ------------------------------------------------------------------------------------------- */
+
+static void another_clusters_store_is_refused(struct contract *t)
+{
+    struct contract other = {.ops = t->ops, .loop = t->loop};
+    struct err e = {0};
+    CHECK(try_open(t->driver, &other, "other", &e) == -ERR_PERMANENT && strstr(e.text, "other"), "%s",
+          e.text);
+    CHECK(!other.self, "%s", "untouched");
+}
+
+static void a_newer_schema_is_refused(struct contract *t)
+{
+    struct server *s = t->driver;
+    struct contract other = {.ops = t->ops, .loop = t->loop};
+    struct err e = {0};
+    char text[128];
+    (void)snprintf(text, sizeof(text), "UPDATE %s.meta SET value = '99' WHERE name = 'schema'", s->database);
+    run_sql(s, text);
+    CHECK(try_open(s, &other, "test", &e) == -ERR_PERMANENT && strstr(e.text, "99"), "%s", e.text);
+}
+
+static void an_absent_server_is_unavailable(struct contract *t)
+{
+    struct server s = *(struct server *)t->driver;
+    struct contract other = {.ops = t->ops, .loop = t->loop};
+    struct err e = {0};
+    s.options.port = 1;
+    CHECK(try_open(&s, &other, "test", &e) == -ERR_UNAVAILABLE, "%s", e.text);
+}
+
+static void a_wrong_password_is_permanent(struct contract *t)
+{
+    struct server s = *(struct server *)t->driver;
+    struct contract other = {.ops = t->ops, .loop = t->loop};
+    struct err e = {0};
+    s.options.user = "nobody-knows";
+    CHECK(try_open(&s, &other, "test", &e) == -ERR_PERMANENT, "%s", e.text);
+}
+
+/* What only the server refuses: found by halving, alone. */
+static void a_row_that_the_server_refuses_is_alone(struct contract *t)
+{
+    struct server *s = t->driver;
+    struct job_change c[33];
+    char text[128];
+    contract_join(t, "m1");
+    (void)snprintf(text, sizeof(text), "ALTER TABLE %s.jobs MODIFY tzdata VARCHAR(5) NOT NULL", s->database);
+    run_sql(s, text);
+    for (uint32_t i = 0; i < 33; i++) {
+        char id[16];
+        (void)snprintf(id, sizeof(id), "j%u", i);
+        struct job_row row = contract_make(t, 1, i, "default", id, "");
+        c[i] = contract_change(CHANGE_UPDATE, &row);
+        if (i % 16 == 3)
+            memcpy(c[i].row.tzdata, "longer", 7);
+    }
+    contract_commit(t, c, 33);
+    for (uint32_t i = 0; i < 33; i++)
+        CHECK(c[i].result == (i % 16 == 3 ? CHANGE_RESULT_REFUSED : CHANGE_RESULT_OK), "job %u: %d %s", i,
+              (int)c[i].result, c[i].problem);
+    CHECK(strstr(c[3].problem, "too long"), "%s", c[3].problem);
+}
+
+/* Larger than a statement may be, so cut into many; a page of them is cut by bytes. */
+static void large_payloads_travel_in_pieces(struct contract *t)
+{
+    enum { COUNT = 80 };
+    struct job_change c[COUNT];
+    size_t bytes = 256 * 1024 - 2;
+    char *more = mem_new_array(char, bytes + 64);
+    (void)snprintf(more, 32, "\"payload\":\"");
+    memset(more + 11, 'x', bytes - 2);
+    memcpy(more + 11 + bytes - 2, "\"", 2);
+    contract_join(t, "m1");
+    for (uint32_t i = 0; i < COUNT; i++) {
+        char id[16];
+        (void)snprintf(id, sizeof(id), "j%u", i);
+        struct job_row row = contract_row(1, i, "default", id);
+        c[i] = contract_change(CHANGE_INSERT, &row);
+        c[i].spec = i ? job_spec_ref(c[0].spec) : contract_spec("default", id, more);
+    }
+    contract_commit(t, c, COUNT);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        CHECK(c[i].result == CHANGE_RESULT_OK, "job %u: %d %s", i, (int)c[i].result, c[i].problem);
+        job_spec_unref(c[i].spec);
+    }
+    struct store_filter all = {.state = -1, .last_outcome = -1, .limit = 1000};
+    struct contract_answer *a = contract_list(t, &all);
+    CHECK(a->jobs_count > 0 && a->jobs_count < COUNT && a->more, "%zu jobs", a->jobs_count);
+    contract_free(a);
+    CHECK(list_all(t, &all, 1000) == COUNT, "%s", "in pages");
+    mem_free(more);
+}
+
+/* The connections of a store are killed between its calls, and while a commit waits for a lock. */
+static void killed_connections_cost_no_call(struct contract *t)
+{
+    struct server *s = t->driver;
+    contract_join(t, "m1");
+    struct job_row row = contract_make(t, 1, 1, "default", "a", "");
+    for (unsigned i = 0; i < 3; i++) {
+        char text[256];
+        (void)snprintf(
+            text, sizeof(text),
+            "BEGIN NOT ATOMIC FOR c IN (SELECT id FROM information_schema.processlist WHERE db = '%s') "
+            "DO EXECUTE IMMEDIATE CONCAT('KILL ', c.id); END FOR; END",
+            s->database);
+        run_sql(s, text);
+        contract_free(contract_beat(t, "m1"));
+        struct job_change c = contract_change(CHANGE_UPDATE, &row);
+        CHECK(contract_one(t, &c) == CHANGE_RESULT_OK, "%d", (int)c.result);
+        row = c.row;
+        struct contract_answer *a = contract_get(t, "default", "a");
+        contract_same_row(&a->jobs[0].row, &row);
+        contract_free(a);
+    }
+}
+
+static void a_lock_that_stays_is_an_error_of_nothing_happened(struct contract *t)
+{
+    struct server *s = t->driver;
+    struct my_conn c;
+    struct err e = {0};
+    contract_join(t, "m1");
+    struct job_row row = contract_make(t, 1, 1, "default", "a", "");
+    struct job_change change = contract_change(CHANGE_UPDATE, &row);
+    my_conn_init(&c, &s->options, 30);
+    CHECK(my_conn_ensure(&c, true, &e) == 0 &&
+              my_exec(&c, "SET SESSION idle_transaction_timeout = 0", false, &e) == 0 &&
+              my_exec(&c, "START TRANSACTION", false, &e) == 0 &&
+              my_exec(&c, "UPDATE jobs SET due_ms = 0", false, &e) == 0,
+          "%s", e.text);
+    CHECK(contract_commit_as(t, "m1", &change, 1) == ERR_RETRY, "%s", "while the lock is held");
+    my_conn_close(&c);
+    CHECK(contract_one(t, &change) == CHANGE_RESULT_OK, "%d", (int)change.result);
+}
+
+/* A client that stopped in the middle of a transaction does not hold up a taker for long. */
+static void an_idle_transaction_loses_its_locks(struct contract *t)
+{
+    struct server *s = t->driver;
+    struct my_conn c;
+    struct err e = {0};
+    contract_join(t, "m1");
+    my_conn_init(&c, &s->options, 30);
+    CHECK(my_conn_ensure(&c, true, &e) == 0 && my_exec(&c, "START TRANSACTION", false, &e) == 0 &&
+              my_exec(&c, "UPDATE members SET flush = flush + 1", false, &e) == 0,
+          "%s", e.text);
+    uint64_t start = clock_boot_ms();
+    bool dead = false;
+    while (!dead && clock_boot_ms() < start + 10000) {
+        struct contract_answer *a = contract_ask(t);
+        t->ops->declare_dead(t->self, "m1", UINT64_MAX, contract_on_bool, a);
+        contract_wait(a);
+        dead = a->err.code == ERR_OK && a->yes;
+        contract_free(a);
+    }
+    CHECK(dead && clock_boot_ms() - start < 4500, "%" PRIu64 " ms", clock_boot_ms() - start);
+    my_conn_close(&c);
+}
+
+/* --- model: the same random batches into both stores ------------------------------------------------------------------ */
+
+struct model {
+    struct rng rng;
+    struct contract *real;
+    struct contract memory;
+    struct job_row rows[40]; /* as the memory holds them, or the last known */
+    uint64_t fire_revs[40][5];
+    uint64_t next_change;
+};
+
+static void random_fire(struct model *m, uint32_t n, struct fire_change *f)
+{
+    uint64_t seq = 1 + rng_below(&m->rng, 4);
+    uint64_t *rev = &m->fire_revs[n][seq];
+    *f = (struct fire_change){.op = (enum change_op)rng_below(&m->rng, 3),
+                              .row = contract_fire(&m->rows[n].uid, seq)};
+    f->op = f->op == CHANGE_NONE ? CHANGE_INSERT : f->op == CHANGE_INSERT ? CHANGE_UPDATE : CHANGE_DELETE;
+    f->expect_rev = rng_below(&m->rng, 8) ? *rev : *rev + 1;
+    f->row.rev = f->op == CHANGE_INSERT ? 1 + rng_below(&m->rng, 2) : f->expect_rev + 1;
+    f->row.state = (enum fire_state)rng_below(&m->rng, FIRE_STATE_COUNT_);
+    f->row.attempts = (uint32_t)rng_below(&m->rng, 9);
+    f->row.wake_ms = rng_below(&m->rng, 6) ? CONTRACT_NOW + (int64_t)rng_below(&m->rng, 50) : RECORD_NONE;
+    (void)snprintf(f->row.holder, sizeof(f->row.holder), "%s", rng_below(&m->rng, 2) ? "m1" : "");
+    if (rng_below(&m->rng, 3) == 0)
+        memcpy(f->expect_holder, "m1", 3);
+    if (rng_below(&m->rng, 2)) {
+        f->row.log = "[{}]";
+        f->row.log_bytes = rng_below(&m->rng, 5);
+    }
+}
+
+static void random_change(struct model *m, uint32_t n, struct job_change *c, struct fire_change *fires)
+{
+    enum change_op op = (enum change_op)rng_below(&m->rng, CHANGE_COUNT_);
+    struct job_row *row = &m->rows[n];
+    char more[64];
+    *c = contract_change(op, row);
+    if (op == CHANGE_INSERT)
+        c->row.rev = 1;
+    if (rng_below(&m->rng, 10) == 0)
+        c->expect_rev += 1 + rng_below(&m->rng, 2);
+    c->row.due_ms = CONTRACT_NOW + (int64_t)rng_below(&m->rng, 100);
+    c->row.wake_ms = rng_below(&m->rng, 8) ? c->row.due_ms : RECORD_NONE;
+    c->row.counts.seq = rng_u64(&m->rng) >> rng_below(&m->rng, 64);
+    c->row.state = (enum job_state)rng_below(&m->rng, JOB_STATE_COUNT_);
+    c->row.ring_bytes = (uint16_t)rng_below(&m->rng, 50);
+    for (unsigned i = 0; i < c->row.ring_bytes; i++)
+        c->row.ring[i] = (uint8_t)rng_u64(&m->rng);
+    if (rng_below(&m->rng, 30) == 0)
+        memcpy(c->row.tzdata, "\xff", 2);
+    if (c->revision.op[0])
+        c->revision.change_id = ++m->next_change - (rng_below(&m->rng, 20) == 0);
+    (void)snprintf(more, sizeof(more), "\"labels\":{\"l\":\"%u\"}", (unsigned)rng_below(&m->rng, 3));
+    c->spec = contract_spec(row->ns, row->id, more);
+    c->fires = fires;
+    c->fires_count = rng_below(&m->rng, 3) ? 0 : 1;
+    if (c->fires_count)
+        random_fire(m, n, fires);
+}
+
+static void learn(struct model *m, uint32_t n)
+{
+    struct contract_answer *a = contract_get(&m->memory, m->rows[n].ns, m->rows[n].id);
+    if (a->jobs[0].spec && memcmp(a->jobs[0].row.uid.bytes, m->rows[n].uid.bytes, sizeof(struct uid)) == 0)
+        m->rows[n] = a->jobs[0].row;
+    contract_free(a);
+    a = contract_fires(&m->memory, &m->rows[n].uid, 0, 10);
+    memset(m->fire_revs[n], 0, sizeof(m->fire_revs[n]));
+    for (size_t i = 0; i < a->fires_count; i++)
+        m->fire_revs[n][a->fires[i].seq] = a->fires[i].rev;
+    contract_free(a);
+}
+
+static void compare_jobs(struct model *m)
+{
+    struct store_filter all = {.state = -1, .last_outcome = -1, .limit = 1000};
+    struct contract_answer *a = contract_list(m->real, &all), *b = contract_list(&m->memory, &all);
+    CHECK(a->jobs_count == b->jobs_count, "%zu and %zu jobs", a->jobs_count, b->jobs_count);
+    for (size_t i = 0; i < a->jobs_count; i++) {
+        contract_same_row(&a->jobs[i].row, &b->jobs[i].row);
+        CHECK(job_spec_equal(a->jobs[i].spec, b->jobs[i].spec), "definition of %s", a->jobs[i].row.id);
+    }
+    contract_free(a);
+    contract_free(b);
+    for (unsigned value = 0; value < 3; value++) {
+        char text[2] = {(char)('0' + value), 0};
+        CHECK(labelled(m->real, "l", text) == labelled(&m->memory, "l", text), "label %s", text);
+    }
+}
+
+static void compare_fires_of(struct model *m, const struct uid *uid)
+{
+    struct contract_answer *a = contract_fires(m->real, uid, 0, 100),
+                           *b = contract_fires(&m->memory, uid, 0, 100);
+    CHECK(a->fires_count == b->fires_count, "%zu and %zu fires", a->fires_count, b->fires_count);
+    for (size_t i = 0; i < a->fires_count; i++)
+        contract_same_fire(&a->fires[i], &b->fires[i]);
+    contract_free(a);
+    contract_free(b);
+}
+
+static void one_batch(struct model *m, unsigned step)
+{
+    struct job_change real[40], memory[40];
+    struct fire_change fires[40];
+    size_t count = 0;
+    for (uint32_t n = 0; n < 40; n++) {
+        if (rng_below(&m->rng, 3) == 0) {
+            random_change(m, n, &real[count], &fires[count]);
+            memory[count] = real[count];
+            count++;
+        }
+    }
+    for (unsigned again = 0; again < 1 + rng_below(&m->rng, 2); again++) {
+        contract_commit(m->real, real, count);
+        contract_commit(&m->memory, memory, count);
+        for (size_t i = 0; i < count; i++)
+            CHECK(real[i].result == memory[i].result,
+                  "seed %" PRIu64 " step %u turn %u, change %zu, op %d: %d, in memory %d", m->real->seed,
+                  step, again, i, (int)real[i].op, (int)real[i].result, (int)memory[i].result);
+    }
+    for (size_t i = 0; i < count; i++)
+        job_spec_unref(real[i].spec);
+}
+
+static void random_batches_leave_what_memory_holds(struct contract *t)
+{
+    struct model *m = mem_new(struct model);
+    const char *seed = getenv("TEST_SEED");
+    struct err e = {0};
+    if (seed)
+        t->seed = strtoull(seed, NULL, 10);
+    else
+        CHECK(rng_seed_os(&t->seed, &e) == 0, "%s", e.text);
+    (void)printf("TEST_SEED=%" PRIu64 "\n", t->seed);
+    rng_init(&m->rng, t->seed);
+    m->real = t;
+    m->memory = (struct contract){.ops = &store_mem, .loop = t->loop};
+    struct store_open_args args = {.loop = t->loop,
+                                   .options = &(struct store_mem_options){0},
+                                   .cluster = "test",
+                                   .slots = CONTRACT_SLOTS,
+                                   .now_ms = now_ms};
+    CHECK(store_mem.open(&args, &m->memory.self, &m->memory.meta, &e) == 0, "%s", e.text);
+    contract_join(t, "m1");
+    contract_join(&m->memory, "m1");
+    for (uint32_t n = 0; n < 40; n++) {
+        char id[16];
+        (void)snprintf(id, sizeof(id), "j%u", n % 35); /* some names are wanted by two */
+        m->rows[n] = contract_row((uint16_t)(n % 9), n, n % 2 ? "default" : "other", id);
+        m->rows[n].change_id = n;
+    }
+    for (unsigned step = 0; step < 60; step++) {
+        one_batch(m, step);
+        for (uint32_t n = 0; n < 40; n++)
+            learn(m, n);
+        compare_jobs(m);
+        for (uint32_t n = 0; n < 40; n++)
+            compare_fires_of(m, &m->rows[n].uid);
+        for (unsigned fires = 0; fires < 2; fires++)
+            CHECK(load_all(t, fires == 1, 3) == load_all(&m->memory, fires == 1, 3),
+                  "loads differ after step %u", step);
+    }
+    store_mem.close(m->memory.self);
+    mem_free(m);
+}
+
+/* --- measuring ------------------------------------------------------------------------------------------------------- */
+
+static void insert_jobs(struct contract *t, uint32_t first, uint32_t count)
+{
+    struct job_change *c = mem_new_array(struct job_change, count);
+    struct job_spec *spec =
+        contract_spec("default", "a", "\"labels\":{\"team\":\"pay\"},\"payload\":{\"invoice\":42}");
+    for (uint32_t i = 0; i < count; i++) {
+        char id[32];
+        (void)snprintf(id, sizeof(id), "job-%08u", first + i);
+        struct job_row row =
+            contract_row((uint16_t)((first + i) * 2654435761u % CONTRACT_SLOTS), first + i, "default", id);
+        c[i] = contract_change(CHANGE_INSERT, &row);
+        c[i].spec = spec;
+    }
+    contract_commit(t, c, count);
+    for (uint32_t i = 0; i < count; i++)
+        CHECK(c[i].result == CHANGE_RESULT_OK, "%d %s", (int)c[i].result, c[i].problem);
+    job_spec_unref(spec);
+    mem_free(c);
+}
+
+static double advance(struct contract *t, uint32_t total, uint32_t batch, unsigned rounds,
+                      unsigned ring_bytes)
+{
+    struct job_change *c = mem_new_array(struct job_change, batch);
+    uint64_t start = clock_boot_us();
+    for (unsigned round = 0; round < rounds; round++) {
+        for (uint32_t i = 0; i < batch; i++) {
+            uint32_t n = (round * batch + i) % total;
+            struct job_row row = contract_row((uint16_t)(n * 2654435761u % CONTRACT_SLOTS), n, "default", "");
+            row.rev = 1 + (uint64_t)(round * batch + i) / total;
+            c[i] = contract_change(CHANGE_UPDATE, &row);
+            c[i].row.ring_bytes = (uint16_t)ring_bytes;
+        }
+        contract_commit(t, c, batch);
+        for (uint32_t i = 0; i < batch; i++)
+            CHECK(c[i].result == CHANGE_RESULT_OK, "round %u: %d %s", round, (int)c[i].result, c[i].problem);
+    }
+    double seconds = (double)(clock_boot_us() - start) / 1e6;
+    mem_free(c);
+    return seconds;
+}
+
+static void count_load(void *arg, const struct err *e, struct store_job *jobs, size_t count, bool more)
+{
+    struct contract_answer *a = arg;
+    a->more = more;
+    for (size_t i = 0; i < count; i++)
+        CHECK(jobs[i].spec, "%s", jobs[i].problem);
+    a->fires_count = 0;
+    a->slots_count = count;
+    contract_answered(a, e);
+}
+
+static void measure(struct contract *t)
+{
+    enum { TOTAL = 20000, BATCH = 500 };
+    contract_join(t, "m1");
+    uint64_t start = clock_boot_us();
+    for (uint32_t n = 0; n < TOTAL; n += BATCH)
+        insert_jobs(t, n, BATCH);
+    (void)printf("insert: %.0f jobs/s in batches of %d\n", TOTAL / ((double)(clock_boot_us() - start) / 1e6),
+                 BATCH);
+    double plain = advance(t, TOTAL, BATCH, TOTAL / BATCH, 0);
+    (void)printf("advance, no ring: %.0f rows/s in batches of %d, %.1f ms a batch\n", TOTAL / plain, BATCH,
+                 plain * 1e3 / (TOTAL / BATCH));
+    struct store_load load = {.until_ms = INT64_MAX, .from_ms = RECORD_NONE, .limit = TOTAL};
+    uint16_t slots[CONTRACT_SLOTS];
+    for (uint16_t i = 0; i < CONTRACT_SLOTS; i++)
+        slots[i] = i;
+    load.slots = slots;
+    load.slots_count = CONTRACT_SLOTS;
+    struct contract_answer *a = contract_ask(t);
+    start = clock_boot_us();
+    t->ops->load_jobs(t->self, &load, count_load, a);
+    contract_wait(a);
+    contract_ok(a);
+    CHECK(a->slots_count == TOTAL, "%zu", a->slots_count);
+    (void)printf("load: %zu jobs with definitions in %.0f ms\n", a->slots_count,
+                 (double)(clock_boot_us() - start) / 1e3);
+    contract_free(a);
+}
+
+static void measure_ring(struct contract *t)
+{
+    enum { TOTAL = 20000, BATCH = 500 };
+    contract_join(t, "m1");
+    for (uint32_t n = 0; n < TOTAL; n += BATCH)
+        insert_jobs(t, n, BATCH);
+    double ring = advance(t, TOTAL, BATCH, TOTAL / BATCH, 200);
+    (void)printf("advance, ring of 200 bytes: %.0f rows/s in batches of %d\n", TOTAL / ring, BATCH);
+}
+
+static void measure_single(struct contract *t)
+{
+    contract_join(t, "m1");
+    insert_jobs(t, 0, 500);
+    double one = advance(t, 500, 1, 500, 100);
+    (void)printf("commit of a single row: %.2f ms\n", one * 1e3 / 500);
+}
+
+/* --- the list -------------------------------------------------------------------------------------------------------- */
+
+#define MORE_TESTS(X)                                    \
+    X(another_clusters_store_is_refused)                 \
+    X(a_newer_schema_is_refused)                         \
+    X(an_absent_server_is_unavailable)                   \
+    X(a_wrong_password_is_permanent)                     \
+    X(a_row_that_the_server_refuses_is_alone)            \
+    X(large_payloads_travel_in_pieces)                   \
+    X(killed_connections_cost_no_call)                   \
+    X(a_lock_that_stays_is_an_error_of_nothing_happened) \
+    X(an_idle_transaction_loses_its_locks)               \
+    X(random_batches_leave_what_memory_holds)            \
+    X(measure)                                           \
+    X(measure_ring)                                      \
+    X(measure_single)
+
+static const struct test {
+    const char *name;
+    void (*run)(struct contract *t);
+} tests[] = {
+#define TEST_ROW(name) {#name, name},
+    CONTRACT_TESTS(TEST_ROW) MORE_TESTS(TEST_ROW)};
+enum { TESTS = sizeof(tests) / sizeof(tests[0]) };
+
+static void run_test(const struct test *test, const char *address)
+{
+    struct server s;
+    struct contract t;
+    server_init(&s, address, test->name);
+    drop_database(&s);
+    open_store(&s, &t);
+    test->run(&t);
+    close_store(&t);
+    drop_database(&s);
+    tzload_free(s.zones);
+}
+
+static const struct test *find_test(const char *name)
+{
+    for (int i = 0; i < TESTS; i++)
+        if (strcmp(tests[i].name, name) == 0)
+            return &tests[i];
+    return NULL;
+}
+
+int main(int argc, char **argv)
+{
+    const char *address = getenv("CARILLON_TEST_MYSQL");
+    if (argc == 2 && strcmp(argv[1], "list") == 0) {
+        for (int i = 0; i < TESTS; i++)
+            (void)printf("%s\n", tests[i].name);
+        return 0;
+    }
+    if (!address || argc < 2) {
+        (void)fprintf(stderr, "usage: CARILLON_TEST_MYSQL=HOST:PORT %s list | NAME...\n", argv[0]);
+        return 2;
+    }
+    for (int i = 1; i < argc; i++) {
+        const struct test *test = find_test(argv[i]);
+        if (!test) {
+            (void)fprintf(stderr, "no test '%s'\n", argv[i]);
+            return 2;
+        }
+        run_test(test, address);
+    }
+    return 0;
+}
