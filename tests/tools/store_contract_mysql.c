@@ -1,6 +1,10 @@
 /* The store's contract, a model test, faults and measurements of the MySQL driver against a real server, run by
- * tests/it/test_store_mysql.py: store_contract_mysql list | NAME… with the server in CARILLON_TEST_MYSQL (host:port) and the
- * user root without password. Each test has a database of its own. Exit status 0: all passed. */
+ * tests/it/test_store_mysql.py:
+ *   store_contract_mysql list            names of the tests
+ *   store_contract_mysql NAME...         run them, each in a database of its own; exit status 0: passed
+ *   store_contract_mysql open DATABASE   open a store there, print when it was made
+ * The server is CARILLON_TEST_MYSQL (host:port), CARILLON_TEST_MYSQL_USER, CARILLON_TEST_MYSQL_PASSWORD_FILE. With
+ * CARILLON_TEST_MYSQL_THROUGH (host:port) the store connects there, to something that misbehaves. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,7 +37,18 @@ struct server {
     struct tzload *zones;
     char host[64];
     char database[64];
+    int64_t through; /* port for the store, 0: the server's */
 };
+
+static void parse_address(const char *address, char host[64], int64_t *ret_port)
+{
+    size_t host_at, host_len;
+    uint16_t port;
+    struct err e = {0};
+    CHECK(text_host_port(address, strlen(address), false, &host_at, &host_len, &port, &e) == 0, "%s", e.text);
+    (void)snprintf(host, 64, "%.*s", (int)host_len, address + host_at);
+    *ret_port = port;
+}
 
 static int64_t now_ms(void *arg)
 {
@@ -41,23 +56,24 @@ static int64_t now_ms(void *arg)
     return clock_wall_ms();
 }
 
-static void server_init(struct server *s, const char *address, const char *test)
+static void server_init(struct server *s, const char *database)
 {
-    size_t host_at, host_len;
-    uint16_t port;
+    const char *address = getenv("CARILLON_TEST_MYSQL"), *through = getenv("CARILLON_TEST_MYSQL_THROUGH");
+    const char *user = getenv("CARILLON_TEST_MYSQL_USER");
     struct err e = {0};
-    CHECK(text_host_port(address, strlen(address), false, &host_at, &host_len, &port, &e) == 0, "%s", e.text);
     *s = (struct server){0};
-    (void)snprintf(s->host, sizeof(s->host), "%.*s", (int)host_len, address + host_at);
-    (void)snprintf(s->database, sizeof(s->database), "t_%.50s", test);
+    CHECK(address, "%s", "CARILLON_TEST_MYSQL is not set");
     s->options = (struct store_mysql_options){.host = s->host,
-                                              .port = port,
-                                              .user = "root",
+                                              .user = (char *)(user ? user : "root"),
+                                              .password_file = getenv("CARILLON_TEST_MYSQL_PASSWORD_FILE"),
                                               .database = s->database,
                                               .connections = 3,
                                               .timeout_ms = 5000};
-    if (tzload_new(NULL, &s->zones, &e) < 0)
-        CHECK(false, "%s", e.text);
+    if (through)
+        parse_address(through, s->host, &s->through);
+    parse_address(address, s->host, &s->options.port);
+    (void)snprintf(s->database, sizeof(s->database), "%.60s", database);
+    CHECK(tzload_new(NULL, &s->zones, &e) == 0, "%s", e.text);
 }
 
 /* A statement on a connection of its own. */
@@ -80,8 +96,10 @@ static void drop_database(struct server *s)
 
 static int try_open(struct server *s, struct contract *t, const char *cluster, struct err *e)
 {
+    struct store_mysql_options options = s->options;
+    options.port = s->through ? s->through : options.port;
     struct store_open_args args = {.loop = t->loop,
-                                   .options = &s->options,
+                                   .options = &options,
                                    .cluster = cluster,
                                    .slots = CONTRACT_SLOTS,
                                    .member = "m1",
@@ -403,6 +421,7 @@ static void random_batches_leave_what_memory_holds(struct contract *t)
     else
         CHECK(rng_seed_os(&t->seed, &e) == 0, "%s", e.text);
     (void)printf("TEST_SEED=%" PRIu64 "\n", t->seed);
+    (void)fflush(stdout);
     rng_init(&m->rng, t->seed);
     m->real = t;
     m->memory = (struct contract){.ops = &store_mem, .loop = t->loop};
@@ -562,16 +581,30 @@ static const struct test {
     CONTRACT_TESTS(TEST_ROW) MORE_TESTS(TEST_ROW)};
 enum { TESTS = sizeof(tests) / sizeof(tests[0]) };
 
-static void run_test(const struct test *test, const char *address)
+static void run_test(const struct test *test)
 {
     struct server s;
     struct contract t;
-    server_init(&s, address, test->name);
+    char database[64];
+    (void)snprintf(database, sizeof(database), "t_%.50s", test->name);
+    server_init(&s, database);
     drop_database(&s);
     open_store(&s, &t);
     test->run(&t);
     close_store(&t);
     drop_database(&s);
+    tzload_free(s.zones);
+}
+
+static void open_and_tell(const char *database)
+{
+    struct server s;
+    struct contract t;
+    server_init(&s, database);
+    open_store(&s, &t);
+    CHECK(contract_join(&t, database) == ERR_OK, "%s", "join");
+    (void)printf("%" PRId64 "\n", t.meta.created_ms);
+    close_store(&t);
     tzload_free(s.zones);
 }
 
@@ -585,15 +618,14 @@ static const struct test *find_test(const char *name)
 
 int main(int argc, char **argv)
 {
-    const char *address = getenv("CARILLON_TEST_MYSQL");
     if (argc == 2 && strcmp(argv[1], "list") == 0) {
         for (int i = 0; i < TESTS; i++)
             (void)printf("%s\n", tests[i].name);
         return 0;
     }
-    if (!address || argc < 2) {
-        (void)fprintf(stderr, "usage: CARILLON_TEST_MYSQL=HOST:PORT %s list | NAME...\n", argv[0]);
-        return 2;
+    if (argc == 3 && strcmp(argv[1], "open") == 0) {
+        open_and_tell(argv[2]);
+        return 0;
     }
     for (int i = 1; i < argc; i++) {
         const struct test *test = find_test(argv[i]);
@@ -601,7 +633,7 @@ int main(int argc, char **argv)
             (void)fprintf(stderr, "no test '%s'\n", argv[i]);
             return 2;
         }
-        run_test(test, address);
+        run_test(test);
     }
-    return 0;
+    return argc < 2 ? 2 : 0;
 }
