@@ -186,7 +186,8 @@ enum planner_action_kind {
     PLANNER_DO_GET_JOB,     /* load (id), ns+id or uid */
     PLANNER_DO_FIND_CHANGE, /* load (id), ns, id, change_id */
     PLANNER_DO_REPLY,       /* api: answered */
-    PLANNER_DO_MOVED, /* slots[], epochs[] are the successor's now (durable): tell it; ok false: not moved */
+    PLANNER_DO_MOVED, /* slots[], epochs[] are the successor's now (durable): tell it; ok false: they did not go there, and are
+                          not ours either under the epoch that we knew: the store tells whose they are */
     PLANNER_DO_WAKE,  /* slots[]: tell their owner to look (a fire that we held has ended) */
     PLANNER_DO_LOG,   /* text: worth a line for people (a job stopped, a conflict) */
     PLANNER_DO_COUNT, /* a fire ended or an attempt was made: for metrics and event streams */

@@ -44,7 +44,7 @@ void papi_push(struct pjob *j, struct planner_api *api)
 void papi_reply(struct planner *p, struct pjob *j, enum planner_answer a)
 {
     struct planner_api *api = pop(j);
-    if (a <= PLANNER_ACCEPTED && j->state == PJOB_LIVE) {
+    if (a <= PLANNER_ACCEPTED && j->state == PJOB_LIVE && api->op != PLANNER_DELETE) {
         if (api->row.version == 0)
             api->row = j->row;
         api->result = job_spec_ref(j->spec);
@@ -452,18 +452,15 @@ void planner_on_api(struct planner *p, struct planner_api *api)
     pjob_settle(p, j);
 }
 
-void papi_unpark(struct planner *p, struct pslot *s, bool moved)
+/* The slot went away: whoever has it now is asked instead. */
+void papi_unpark(struct planner *p, struct pslot *s)
 {
     struct planner_api *api = s->parked;
     s->parked = NULL;
     s->parked_tail = &s->parked;
     while (api) {
         struct planner_api *next = api->next;
-        api->next = NULL;
-        if (moved)
-            answer(p, api, PLANNER_NOT_OWNER);
-        else
-            planner_on_api(p, api);
+        answer(p, api, PLANNER_NOT_OWNER);
         api = next;
     }
 }

@@ -1,4 +1,5 @@
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "agent/base/mem.h"
@@ -325,6 +326,20 @@ void pfire_start(struct planner *p, struct pfire *f)
 
 /* --- rows that were read --------------------------------------------------------------------------------------------- */
 
+static int dead_index(const struct planner *p, const char *member)
+{
+    for (size_t i = 0; i < p->dead_count; i++)
+        if (strcmp(p->dead[i].member, member) == 0)
+            return (int)i;
+    return -1;
+}
+
+static bool holder_dead(const struct planner *p, const struct pfire *f)
+{
+    int i = dead_index(p, f->row.holder);
+    return i >= 0 && f->read_gen >= p->dead[i].gen;
+}
+
 static struct pfire *orphan_of(const struct planner *p, const struct fire_row *row)
 {
     LIST_FOR (l, &p->orphans) {
@@ -379,7 +394,7 @@ void pfire_loaded(struct planner *p, struct pfire *f)
         pfire_arm(p, f);
         break;
     case FIRE_STATE_HELD:
-        if (is_mine(p, &f->row) ? !orphan_of(p, &f->row) : planner_member_dead(p, f->row.holder))
+        if (is_mine(p, &f->row) ? !orphan_of(p, &f->row) : holder_dead(p, f))
             release_held(p, f);
         else
             foreign_add(p, f);
@@ -394,30 +409,34 @@ void pfire_loaded(struct planner *p, struct pfire *f)
     }
 }
 
-bool planner_member_dead(const struct planner *p, const char *member)
-{
-    for (size_t i = 0; i < p->dead_count; i++)
-        if (strcmp(p->dead[i], member) == 0)
-            return true;
-    return false;
-}
-
+/* A dead member writes no more, but it may have written between our reading its row and its death: what it held is read
+ * again before anything of it is tried again. */
 void planner_on_member_dead(struct planner *p, const char *member)
 {
-    if (strcmp(member, p->member) == 0)
+    if (strcmp(member, p->member) == 0 || dead_index(p, member) >= 0)
         return;
-    if (!planner_member_dead(p, member)) {
-        strncpy(p->dead[p->dead_next], member, RECORD_MEMBER_MAX - 1);
-        p->dead[p->dead_next][RECORD_MEMBER_MAX - 1] = '\0';
-        p->dead_next = (p->dead_next + 1) % PLANNER_DEAD_MAX;
-        if (p->dead_count < PLANNER_DEAD_MAX)
-            p->dead_count++;
-    }
-    LIST_FOR_SAFE(l, &p->foreign)
+    p->gen++;
+    snprintf(p->dead[p->dead_next].member, RECORD_MEMBER_MAX, "%s", member);
+    p->dead[p->dead_next].gen = p->gen;
+    p->dead_next = (p->dead_next + 1) % PLANNER_DEAD_MAX;
+    if (p->dead_count < PLANNER_DEAD_MAX)
+        p->dead_count++;
+    if (!list_empty(&p->foreign))
+        planner_load_foreign(p);
+}
+
+/* F, an orphan, has ended in the store. If the slot is ours again its row may be here as it was before, in a job that is
+ * still being read: that copy is worth nothing, the wake-up reads it anew. */
+static void forget_copy(struct planner *p, const struct pfire *f)
+{
+    struct pjob *j = pjob_by_uid(p, &f->row.uid);
+    if (!j || j->state != PJOB_READING)
+        return;
+    LIST_FOR_SAFE(l, &j->fires)
     {
-        struct pfire *f = container_of(l, struct pfire, foreign_link);
-        if (f->job->state == PJOB_LIVE && strcmp(f->row.holder, member) == 0)
-            release_held(p, f);
+        struct pfire *copy = container_of(l, struct pfire, job_link);
+        if (copy->row.seq == f->row.seq && !copy->in_flight)
+            pfire_drop(p, copy);
     }
 }
 
@@ -426,6 +445,7 @@ void pfire_written(struct planner *p, struct pfire *f)
 {
     if (f->job->state == PJOB_GONE && !f->in_flight && !f->ignored && f->dirty == CHANGE_NONE) {
         f->ended = true;
+        forget_copy(p, f);
         planner_wake_owner(p, f->row.slot);
     }
     if (f->ended || f->ignored)

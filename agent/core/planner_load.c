@@ -488,8 +488,8 @@ static bool load_fire(struct planner *p, const struct pchain *c, struct fire_row
     if (!j)
         return false;
     struct pfire *f = find_fire(j, row->seq);
-    if (f && (!list_linked(&f->foreign_link) || row->rev <= f->durable_rev))
-        return true;
+    if (f && (!list_linked(&f->foreign_link) || row->rev < f->durable_rev))
+        return true; /* ours to know; one that another member holds is looked at again */
     if (!f)
         f = pfire_new(p, j, NULL);
     if (!f) {
@@ -497,6 +497,7 @@ static bool load_fire(struct planner *p, const struct pchain *c, struct fire_row
         return false;
     }
     take_fire_row(p, f, row);
+    f->read_gen = c->gen;
     if (j->state == PJOB_LIVE) {
         pfire_loaded(p, f);
         pjob_settle(p, j);

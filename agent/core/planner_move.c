@@ -14,7 +14,8 @@ void planner_on_slots_gained(struct planner *p, const uint16_t *slots, const uin
     for (size_t i = 0; i < count; i++) {
         struct pslot *s = &p->slots[slots[i]];
         if (s->state != PSLOT_NONE) {
-            s->epoch = epochs[i]; /* adopted anew: the same jobs under a higher epoch */
+            if (s->epoch < epochs[i]) /* adopted anew: the same jobs under a higher epoch */
+                s->epoch = epochs[i];
             continue;
         }
         assert(list_empty(&s->jobs) && !s->parked);
@@ -40,7 +41,7 @@ static void slot_none(struct planner *p, struct pslot *s)
         p->stats.slots_loading--;
     s->loading = 0;
     p->stats.slots_owned--;
-    papi_unpark(p, s, true);
+    papi_unpark(p, s);
 }
 
 static void job_lost(struct planner *p, struct pjob *j)
@@ -133,7 +134,7 @@ void planner_on_move(struct planner *p, const struct planner_event *event)
     }
 }
 
-/* It is the successor's: what is left here are the attempts that run, to be reported when they end. */
+/* It is ours no more: what is left here are the attempts that run, to be reported when they end. */
 static void give_away(struct planner *p, struct pjob *j)
 {
     LIST_FOR_SAFE(l, &j->fires)
@@ -150,27 +151,6 @@ static void give_away(struct planner *p, struct pjob *j)
     pjob_gone(p, j);
     if (j->fires_dirty)
         pjob_link_dirty(p, j);
-}
-
-static void take_back(struct planner *p, struct pslot *s)
-{
-    s->state = PSLOT_HELD;
-    LIST_FOR_SAFE(l, &s->jobs)
-    {
-        struct pjob *j = container_of(l, struct pjob, slot_link);
-        j->moving = false;
-        LIST_FOR_SAFE(k, &j->fires)
-        {
-            struct pfire *f = container_of(k, struct pfire, job_link);
-            if (j->state == PJOB_LIVE && f->row.state == FIRE_STATE_REPORTED)
-                pfire_loaded(p, f);
-            else
-                pfire_arm(p, f);
-        }
-        papi_run(p, j);
-        pjob_settle(p, j);
-    }
-    papi_unpark(p, s, false);
 }
 
 static void tell_moved(struct planner *p, const struct pmove *m, const struct slot_change *changes,
@@ -199,27 +179,20 @@ static void tell_moved(struct planner *p, const struct pmove *m, const struct sl
     a->member = member;
 }
 
+/* A slot that did not change as asked is not ours under the epoch that we knew either: it is given up all the same. If
+ * the store still names us it is adopted anew. */
 void planner_move_done(struct planner *p, struct pmove *m, const struct slot_change *changes)
 {
-    uint16_t *kept = mem_new_array(uint16_t, m->slots_count ? m->slots_count : 1);
-    size_t n = 0;
     for (size_t i = 0; i < m->slots_count; i++) {
         struct pslot *s = &p->slots[m->slots[i]];
         if (s->state != PSLOT_MOVING)
             continue; /* lost meanwhile */
-        if (changes[i].changed) {
-            while (!list_empty(&s->jobs))
-                give_away(p, container_of(list_first(&s->jobs), struct pjob, slot_link));
-            slot_none(p, s);
-        } else {
-            kept[n++] = m->slots[i];
-            take_back(p, s);
-        }
+        while (!list_empty(&s->jobs))
+            give_away(p, container_of(list_first(&s->jobs), struct pjob, slot_link));
+        slot_none(p, s);
     }
     tell_moved(p, m, changes, true);
     tell_moved(p, m, changes, false);
-    planner_load_fires(p, kept, n, p->resident_ms); /* ends that are only in the store by now */
     planner_load_pump(p);
-    mem_free(kept);
     pmove_free(m);
 }

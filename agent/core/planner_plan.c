@@ -1,5 +1,5 @@
 #include <assert.h>
-#include <string.h>
+#include <stdio.h>
 
 #include "agent/core/planner_private.h"
 
@@ -272,7 +272,7 @@ static void expire(struct planner *p, struct pjob *j)
     }
     j->deleting = true;
     j->revision = (struct revision){.change_id = rng_u64(&p->rng), .at_ms = p->now_ms, .op = "expire"};
-    strncpy(j->revision.actor, p->member, sizeof(j->revision.actor) - 1);
+    snprintf(j->revision.actor, sizeof(j->revision.actor), "%.63s", p->member);
     pjob_dirty(p, j, CHANGE_DELETE);
 }
 

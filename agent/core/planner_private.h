@@ -80,6 +80,7 @@ struct pfire {
     struct list foreign_link; /* planner.foreign while another member holds it */
     enum change_op dirty;     /* NONE, INSERT, UPDATE or DELETE */
     uint64_t durable_rev;     /* 0: not in the store yet */
+    uint64_t read_gen;        /* of the page that brought it */
     bool booked;              /* it has, or is getting, a row */
     bool in_flight;
     bool revoked;
@@ -226,7 +227,10 @@ struct planner {
     int64_t written_ms; /* when a batch last came through, or the first dirt after none */
     int64_t batch_again_ms;
     unsigned batch_failures;
-    char dead[PLANNER_DEAD_MAX][RECORD_MEMBER_MAX]; /* newest at dead_next - 1 */
+    struct {
+        char member[RECORD_MEMBER_MAX];
+        uint64_t gen;         /* what was read before this may be older than its last writes */
+    } dead[PLANNER_DEAD_MAX]; /* newest at dead_next - 1 */
     size_t dead_count, dead_next;
     struct ptrash *trash; /* freed when the next step begins: actions may still point there */
     size_t trash_count, trash_capacity;
@@ -318,7 +322,6 @@ void pfire_loaded(struct planner *p, struct pfire *f); /* what the state of a ro
 void pfire_written(struct planner *p, struct pfire *f);
 void pfire_leave(struct planner *p, struct pfire *f); /* free it if nothing of it is out */
 void planner_on_member_dead(struct planner *p, const char *member);
-bool planner_member_dead(const struct planner *p, const char *member);
 
 /* --- planner_attempt.c: how attempts and booked fires end --- */
 void planner_on_attempt(struct planner *p, const struct planner_event *event);
@@ -340,7 +343,7 @@ void papi_durable(struct planner *p, struct pjob *j, const struct job_change *ch
 void papi_refuse_all(struct planner *p, struct pjob *j, enum planner_answer answer);
 void papi_refuse(struct planner *p, struct planner_api *api, enum planner_answer answer);
 void papi_push(struct pjob *j, struct planner_api *api);
-void papi_unpark(struct planner *p, struct pslot *s, bool moved);
+void papi_unpark(struct planner *p, struct pslot *s);
 void papi_reply(struct planner *p, struct pjob *j, enum planner_answer answer);
 void papi_overdue(struct planner *p, struct pjob *j);
 

@@ -25,7 +25,8 @@ static void check_fire(const struct planner *p, const struct pfire *f, struct se
     CHECK(!list_linked(&f->start.link) || !f->in_flight, "what is started is not due");
     CHECK(f->dirty == CHANGE_NONE || f->booked, "only booked fires have rows to write");
     CHECK(f->dirty == CHANGE_NONE || j->fires_dirty, "a job knows of its fires' dirt");
-    CHECK(!f->ignored || f->in_flight || f->in_batch, "a fire given up stays for what is out");
+    CHECK(!f->ignored || f->in_flight || f->in_batch || f->dirty != CHANGE_NONE,
+          "a fire given up stays for what is out");
     CHECK(!f->booked || j->state == PJOB_GONE || j->deleting || f->ignored || j->state != PJOB_LIVE ||
               f->row.seq <= j->row.counts.seq,
           "a booked fire has a number its job has given");

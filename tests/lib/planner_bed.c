@@ -1,0 +1,1296 @@
+#include "tests/lib/planner_bed.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/base/json.h"
+#include "agent/base/mem.h"
+#include "agent/core/hashring.h"
+#include "agent/core/tz.h"
+
+#define MUST(cond, ...)                                                                         \
+    do {                                                                                        \
+        if (!(cond)) {                                                                          \
+            fprintf(stderr, "planner bed, seed %llu, %lld ms: ", (unsigned long long)b->o.seed, \
+                    (long long)(b->now - BED_NOW));                                             \
+            fprintf(stderr, __VA_ARGS__);                                                       \
+            fprintf(stderr, " (%s:%d)\n", __FILE__, __LINE__);                                  \
+            abort();                                                                            \
+        }                                                                                       \
+    } while (0)
+
+struct srow {
+    struct job_row row;
+    struct job_spec *spec;    /* NULL: deleted */
+    int64_t deleted_reply_ms; /* when the delete was answered; INT64_MAX: not */
+};
+
+struct change_seen {
+    uint64_t change_id;
+    char id[RECORD_ID_MAX];
+};
+
+struct out { /* a delivery that is out */
+    struct delivery *d;
+    bool started, revoked;
+    struct out *next;
+};
+
+struct node {
+    struct planner *p;
+    bool alive, dead_in_store;
+    char member[RECORD_MEMBER_MAX];
+    struct out *outs;
+    struct planner_batch *batch;
+    struct planner_actions actions;
+    bool stepping;
+};
+
+struct bev {
+    int64_t at;
+    uint64_t order;
+    void (*fn)(struct bed *b, struct bev *ev);
+    int node;
+    void *ptr;
+    uint64_t id;
+    int code;
+    /* reads */
+    enum planner_action_kind kind;
+    uint16_t *slots;
+    uint64_t *epochs;
+    size_t slots_count;
+    int64_t from_ms, until_ms;
+    bool has_cursor, more;
+    uint16_t cursor_slot;
+    int64_t cursor_wake_ms;
+    struct uid uid;
+    uint64_t seq, change_id;
+    size_t limit, count;
+    char key[RECORD_ID_MAX];
+    struct planner_job *jobs;
+    struct fire_row *fires;
+};
+
+struct bed {
+    struct bed_options o;
+    struct rng rng;
+    int64_t now;
+    struct node nodes[BED_NODES];
+    int nodes_count;
+    struct bev **heap;
+    size_t heap_count, heap_capacity;
+    uint64_t order;
+    struct srow *jobs;
+    size_t jobs_count, jobs_capacity;
+    struct fire_row *fires;
+    size_t fires_count, fires_capacity;
+    struct change_seen *changes;
+    size_t changes_count, changes_capacity;
+    int owner[4096];
+    uint64_t epoch[4096];
+    struct bed_sent *sent;
+    size_t sent_count, sent_capacity;
+    struct bed_call *calls;
+    size_t row_writes, fire_writes, conflicts;
+    char log[400];
+};
+
+#define GROW(b, items, count, capacity)                                \
+    do {                                                               \
+        if ((count) == (capacity)) {                                   \
+            (capacity) = (capacity) ? (capacity)*2 : 64;               \
+            (items) = realloc((items), (capacity) * sizeof(*(items))); \
+            assert(items);                                             \
+        }                                                              \
+    } while (0)
+
+static void step(struct bed *b, int node, struct planner_event *event);
+static void on_declared(struct bed *b, struct bev *ev);
+
+/* --- events of the bed ----------------------------------------------------------------------------------------------- */
+
+static bool earlier(const struct bev *x, const struct bev *y)
+{
+    return x->at < y->at || (x->at == y->at && x->order < y->order);
+}
+
+static void post(struct bed *b, struct bev *ev, int64_t at)
+{
+    ev->at = at;
+    ev->order = ++b->order;
+    GROW(b, b->heap, b->heap_count, b->heap_capacity);
+    size_t i = b->heap_count++;
+    for (; i > 0 && earlier(ev, b->heap[(i - 1) / 2]); i = (i - 1) / 2)
+        b->heap[i] = b->heap[(i - 1) / 2];
+    b->heap[i] = ev;
+}
+
+static struct bev *take(struct bed *b)
+{
+    struct bev *top = b->heap[0], *last = b->heap[--b->heap_count];
+    size_t i = 0;
+    for (;;) {
+        size_t child = 2 * i + 1;
+        if (child >= b->heap_count)
+            break;
+        if (child + 1 < b->heap_count && earlier(b->heap[child + 1], b->heap[child]))
+            child++;
+        if (!earlier(b->heap[child], last))
+            break;
+        b->heap[i] = b->heap[child];
+        i = child;
+    }
+    if (b->heap_count > 0)
+        b->heap[i] = last;
+    return top;
+}
+
+static struct bev *bev_new(void (*fn)(struct bed *, struct bev *), int node)
+{
+    struct bev *ev = mem_new(struct bev);
+    ev->fn = fn;
+    ev->node = node;
+    return ev;
+}
+
+static void bev_free(struct bev *ev)
+{
+    for (size_t i = 0; ev->jobs && i < ev->count; i++)
+        job_spec_unref(ev->jobs[i].spec);
+    for (size_t i = 0; ev->fires && i < ev->count; i++)
+        fire_row_fini(&ev->fires[i]);
+    mem_free(ev->jobs);
+    mem_free(ev->fires);
+    mem_free(ev->slots);
+    mem_free(ev->epochs);
+    mem_free(ev);
+}
+
+static int64_t some(struct bed *b, int64_t max_ms)
+{
+    return max_ms > 0 ? rng_range(&b->rng, 0, max_ms) : 0;
+}
+
+static bool chance(struct bed *b, double share)
+{
+    return share > 0 && rng_double(&b->rng) < share;
+}
+
+/* --- the store ------------------------------------------------------------------------------------------------------- */
+
+static struct srow *by_uid(const struct bed *b, const struct uid *uid)
+{
+    for (size_t i = 0; i < b->jobs_count; i++)
+        if (b->jobs[i].spec && memcmp(&b->jobs[i].row.uid, uid, sizeof(*uid)) == 0)
+            return &b->jobs[i];
+    return NULL;
+}
+
+static struct srow *by_id(const struct bed *b, const char *id)
+{
+    for (size_t i = 0; i < b->jobs_count; i++)
+        if (b->jobs[i].spec && strcmp(b->jobs[i].row.id, id) == 0)
+            return &b->jobs[i];
+    return NULL;
+}
+
+static struct fire_row *fire_of(const struct bed *b, const struct uid *uid, uint64_t seq)
+{
+    for (size_t i = 0; i < b->fires_count; i++)
+        if (b->fires[i].seq == seq && memcmp(&b->fires[i].uid, uid, sizeof(*uid)) == 0)
+            return &b->fires[i];
+    return NULL;
+}
+
+static bool same_fire(const struct fire_row *x, const struct fire_row *y)
+{
+    return x->rev == y->rev && x->state == y->state && x->attempts == y->attempts &&
+           x->wake_ms == y->wake_ms && x->outcome == y->outcome && strcmp(x->holder, y->holder) == 0;
+}
+
+static bool fire_may(const struct bed *b, const struct fire_change *fc)
+{
+    const struct fire_row *row = fire_of(b, &fc->row.uid, fc->row.seq);
+    switch (fc->op) {
+    case CHANGE_INSERT:
+        return !row || same_fire(row, &fc->row);
+    case CHANGE_UPDATE:
+        return row && ((row->rev == fc->expect_rev &&
+                        (!fc->expect_holder[0] || strcmp(fc->expect_holder, row->holder) == 0)) ||
+                       same_fire(row, &fc->row));
+    case CHANGE_DELETE:
+        return !row || row->rev == fc->expect_rev;
+    case CHANGE_NONE:
+    case CHANGE_REPLACE:
+    case CHANGE_COUNT_:
+        break;
+    }
+    return false;
+}
+
+static void fire_do(struct bed *b, const struct fire_change *fc)
+{
+    struct fire_row *row = fire_of(b, &fc->row.uid, fc->row.seq);
+    b->fire_writes++;
+    if (fc->op == CHANGE_DELETE) {
+        if (row) {
+            fire_row_fini(row);
+            *row = b->fires[--b->fires_count];
+        }
+        return;
+    }
+    if (!row) {
+        GROW(b, b->fires, b->fires_count, b->fires_capacity);
+        row = &b->fires[b->fires_count++];
+    } else {
+        MUST(row->state != FIRE_STATE_ENDED || same_fire(row, &fc->row), "an ended fire is written again");
+        fire_row_fini(row);
+    }
+    int r = fire_row_copy(&fc->row, row, NULL);
+    assert(r == 0);
+}
+
+static void remember_change(struct bed *b, const struct job_change *c)
+{
+    if (!c->revision.op[0])
+        return;
+    GROW(b, b->changes, b->changes_count, b->changes_capacity);
+    struct change_seen *s = &b->changes[b->changes_count++];
+    s->change_id = c->revision.change_id;
+    memcpy(s->id, c->row.id, sizeof(s->id));
+}
+
+static void check_row_change(struct bed *b, const struct job_row *old, const struct job_row *row)
+{
+    const struct job_counts *c = &row->counts;
+    MUST(c->seq >= old->counts.seq, "seq goes back");
+    MUST(c->succeeded + c->dead + c->skipped + c->coalesced + c->cancelled <= c->seq, "counts exceed seq");
+    MUST(row->version >= old->version, "version goes back");
+}
+
+static void job_delete(struct bed *b, struct srow *s)
+{
+    job_spec_unref(s->spec);
+    s->spec = NULL;
+    s->deleted_reply_ms = INT64_MAX;
+    for (size_t i = 0; i < b->fires_count; i++) {
+        struct fire_row *f = &b->fires[i];
+        if (memcmp(&f->uid, &s->row.uid, sizeof(f->uid)) == 0 && f->state != FIRE_STATE_ENDED) {
+            f->state = FIRE_STATE_ENDED;
+            f->outcome = FIRE_OUTCOME_CANCELLED;
+            f->reason = FIRE_REASON_DELETED;
+            f->rev++;
+        }
+    }
+}
+
+static struct srow *job_add(struct bed *b, const struct job_row *row, struct job_spec *spec)
+{
+    GROW(b, b->jobs, b->jobs_count, b->jobs_capacity);
+    struct srow *s = &b->jobs[b->jobs_count++];
+    *s = (struct srow){.row = *row, .spec = spec, .deleted_reply_ms = INT64_MAX};
+    return s;
+}
+
+static enum change_result change_job(struct bed *b, struct job_change *c)
+{
+    struct srow *s = by_uid(b, &c->row.uid);
+    bool own = s && s->row.rev == c->row.rev && memcmp(&s->row, &c->row, sizeof(s->row)) == 0;
+    switch (c->op) {
+    case CHANGE_NONE:
+        break;
+    case CHANGE_INSERT:
+        if (!s && by_id(b, c->row.id))
+            return CHANGE_RESULT_EXISTS;
+        if (s && !own)
+            return CHANGE_RESULT_CONFLICT;
+        break;
+    case CHANGE_DELETE:
+        if (s && s->row.rev != c->expect_rev)
+            return CHANGE_RESULT_CONFLICT;
+        break;
+    case CHANGE_UPDATE:
+    case CHANGE_REPLACE:
+    case CHANGE_COUNT_:
+        if (!s || (s->row.rev != c->expect_rev && !own))
+            return CHANGE_RESULT_CONFLICT;
+    }
+    for (size_t i = 0; i < c->fires_count; i++)
+        if (!fire_may(b, &c->fires[i]))
+            return CHANGE_RESULT_CONFLICT;
+    for (size_t i = 0; i < c->fires_count; i++)
+        fire_do(b, &c->fires[i]);
+    b->row_writes += c->op != CHANGE_NONE;
+    remember_change(b, c);
+    if (c->op == CHANGE_INSERT && !s)
+        (void)job_add(b, &c->row, job_spec_ref(c->spec));
+    else if (c->op == CHANGE_DELETE && s)
+        job_delete(b, s);
+    else if (c->op == CHANGE_UPDATE || c->op == CHANGE_REPLACE) {
+        check_row_change(b, &s->row, &c->row);
+        s->row = c->row;
+        if (c->op == CHANGE_REPLACE) {
+            job_spec_unref(s->spec);
+            s->spec = job_spec_ref(c->spec);
+        }
+    }
+    return CHANGE_RESULT_OK;
+}
+
+static int node_named(const struct bed *b, const char *member)
+{
+    for (int i = 0; i < b->nodes_count; i++)
+        if (strcmp(b->nodes[i].member, member) == 0)
+            return i;
+    return -1;
+}
+
+static void change_slot(struct bed *b, struct slot_change *c)
+{
+    int from = node_named(b, c->from), to = node_named(b, c->to);
+    if (b->owner[c->slot] == from && b->epoch[c->slot] == c->from_epoch) {
+        b->owner[c->slot] = to;
+        b->epoch[c->slot]++;
+        if (b->nodes[to].dead_in_store) /* left over: somebody takes it */
+            post(b, bev_new(on_declared, to), b->now + 100);
+    }
+    c->changed = b->owner[c->slot] == to && b->epoch[c->slot] == c->from_epoch + 1;
+}
+
+static void tell_conflict(const struct bed *b, const struct job_change *c)
+{
+    const struct srow *s = by_uid(b, &c->row.uid);
+    fprintf(stderr, "planner bed: conflict at %lld ms: op %d of '%s', rev %llu, in the store %llu\n",
+            (long long)(b->now - BED_NOW), c->op, c->row.id, (unsigned long long)c->expect_rev,
+            s ? (unsigned long long)s->row.rev : 0ull);
+    for (size_t i = 0; i < c->fires_count; i++) {
+        const struct fire_change *fc = &c->fires[i];
+        const struct fire_row *f = fire_of(b, &fc->row.uid, fc->row.seq);
+        fprintf(
+            stderr,
+            "  fire %llu: op %d, rev %llu, holder '%s', state %d; in the store rev %llu, holder '%s', state %d\n",
+            (unsigned long long)fc->row.seq, fc->op, (unsigned long long)fc->expect_rev, fc->expect_holder,
+            fc->row.state, f ? (unsigned long long)f->rev : 0ull, f ? f->holder : "", f ? (int)f->state : -1);
+    }
+}
+
+/* BED_TRACE=1 tells the story of a seed. */
+static void trace_commit(const struct bed *b, int node, const struct planner_batch *batch)
+{
+    for (size_t i = 0; i < batch->slots_count; i++)
+        fprintf(stderr, "%6lld n%d slot %u -> %s\n", (long long)(b->now - BED_NOW), node,
+                batch->slots[i].slot, batch->slots[i].to);
+    for (size_t i = 0; i < batch->jobs_count; i++) {
+        const struct job_change *c = batch->jobs[i];
+        fprintf(stderr, "%6lld n%d %s slot %u op %d %s rev %llu seq %llu state %d due %lld\n",
+                (long long)(b->now - BED_NOW), node, c->row.id, c->row.slot, c->op, c->revision.op,
+                (unsigned long long)c->expect_rev, (unsigned long long)c->row.counts.seq, c->row.state,
+                (long long)(c->row.due_ms == RECORD_NONE ? -1 : c->row.due_ms - BED_NOW));
+        for (size_t k = 0; k < c->fires_count; k++) {
+            const struct fire_change *fc = &c->fires[k];
+            fprintf(
+                stderr,
+                "          fire %llu..%llu op %d rev %llu state %d holder '%s' outcome %d attempts %u wake %lld\n",
+                (unsigned long long)fc->row.seq, (unsigned long long)fc->row.seq_last, fc->op,
+                (unsigned long long)fc->expect_rev, fc->row.state, fc->row.holder, fc->row.outcome,
+                fc->row.attempts, (long long)(fc->row.wake_ms - BED_NOW));
+        }
+    }
+}
+
+static void commit(struct bed *b, int node, struct planner_batch *batch)
+{
+    if (getenv("BED_TRACE"))
+        trace_commit(b, node, batch);
+    for (size_t i = 0; i < batch->slots_count; i++)
+        change_slot(b, &batch->slots[i]);
+    for (size_t i = 0; i < batch->jobs_count; i++) {
+        batch->jobs[i]->result = change_job(b, batch->jobs[i]);
+        if (batch->jobs[i]->result == CHANGE_RESULT_CONFLICT) {
+            /* What a former owner has to tell of a job that was deleted meanwhile interests nobody. */
+            if (batch->jobs[i]->op == CHANGE_NONE && !by_uid(b, &batch->jobs[i]->row.uid))
+                continue;
+            b->conflicts++;
+            tell_conflict(b, batch->jobs[i]);
+        }
+    }
+}
+
+static void on_committed(struct bed *b, struct bev *ev)
+{
+    struct node *n = &b->nodes[ev->node];
+    if (!n->alive)
+        return;
+    struct planner_batch *batch = n->batch;
+    n->batch = NULL;
+    step(b, ev->node, &(struct planner_event){.kind = PLANNER_BATCH_DONE, .batch = batch, .code = ev->code});
+}
+
+static void on_commit(struct bed *b, struct bev *ev)
+{
+    struct node *n = &b->nodes[ev->node];
+    struct bev *done = bev_new(on_committed, ev->node);
+    if (n->dead_in_store) {
+        done->code = ERR_FENCED;
+    } else if (chance(b, b->o.unavailable)) {
+        done->code = ERR_UNAVAILABLE;
+    } else if (chance(b, b->o.unknown)) {
+        done->code = ERR_UNKNOWN_OUTCOME;
+        if (rng_below(&b->rng, 2))
+            commit(b, ev->node, n->batch);
+    } else {
+        commit(b, ev->node, n->batch);
+    }
+    post(b, done, b->now + some(b, b->o.commit_max_ms));
+}
+
+/* --- reads ----------------------------------------------------------------------------------------------------------- */
+
+static int compare_rows(const void *x, const void *y)
+{
+    const struct job_row *a = &((const struct planner_job *)x)->row,
+                         *c = &((const struct planner_job *)y)->row;
+    if (a->slot != c->slot)
+        return a->slot < c->slot ? -1 : 1;
+    if (a->wake_ms != c->wake_ms)
+        return a->wake_ms < c->wake_ms ? -1 : 1;
+    return memcmp(&a->uid, &c->uid, sizeof(a->uid));
+}
+
+static int compare_fires(const void *x, const void *y)
+{
+    const struct fire_row *a = x, *c = y;
+    if (a->slot != c->slot)
+        return a->slot < c->slot ? -1 : 1;
+    if (a->wake_ms != c->wake_ms)
+        return a->wake_ms < c->wake_ms ? -1 : 1;
+    int r = memcmp(&a->uid, &c->uid, sizeof(a->uid));
+    return r ? r : a->seq < c->seq ? -1 : a->seq > c->seq;
+}
+
+static bool wanted(const struct bev *ev, uint16_t slot, int64_t wake_ms)
+{
+    bool in = false;
+    for (size_t i = 0; i < ev->slots_count; i++)
+        in |= ev->slots[i] == slot;
+    return in && wake_ms < ev->until_ms && (ev->from_ms == RECORD_NONE || wake_ms >= ev->from_ms);
+}
+
+static void read_jobs(struct bed *b, struct bev *ev)
+{
+    ev->jobs = mem_new_array(struct planner_job, b->jobs_count + 1);
+    struct planner_job cursor = {
+        .row = {.slot = ev->cursor_slot, .wake_ms = ev->cursor_wake_ms, .uid = ev->uid}};
+    for (size_t i = 0; i < b->jobs_count; i++) {
+        struct planner_job j = {.row = b->jobs[i].row, .spec = b->jobs[i].spec};
+        if (j.spec && wanted(ev, j.row.slot, j.row.wake_ms) &&
+            (!ev->has_cursor || compare_rows(&j, &cursor) > 0))
+            ev->jobs[ev->count++] = j;
+    }
+    qsort(ev->jobs, ev->count, sizeof(*ev->jobs), compare_rows);
+    ev->more = ev->count > ev->limit;
+    ev->count = ev->more ? ev->limit : ev->count;
+    for (size_t i = 0; i < ev->count; i++)
+        (void)job_spec_ref(ev->jobs[i].spec);
+}
+
+static void read_fires(struct bed *b, struct bev *ev)
+{
+    struct fire_row *rows = mem_new_array(struct fire_row, b->fires_count + 1);
+    struct fire_row cursor = {
+        .slot = ev->cursor_slot, .wake_ms = ev->cursor_wake_ms, .uid = ev->uid, .seq = ev->seq};
+    size_t n = 0;
+    for (size_t i = 0; i < b->fires_count; i++) {
+        const struct fire_row *f = &b->fires[i];
+        if (f->state != FIRE_STATE_ENDED && wanted(ev, f->slot, f->wake_ms) &&
+            (!ev->has_cursor || compare_fires(f, &cursor) > 0))
+            rows[n++] = *f;
+    }
+    qsort(rows, n, sizeof(*rows), compare_fires);
+    ev->more = n > ev->limit;
+    ev->count = ev->more ? ev->limit : n;
+    ev->fires = mem_new_array(struct fire_row, ev->count + 1);
+    for (size_t i = 0; i < ev->count; i++) {
+        int r = fire_row_copy(&rows[i], &ev->fires[i], NULL);
+        assert(r == 0);
+    }
+    mem_free(rows);
+}
+
+static void read_job(struct bed *b, struct bev *ev)
+{
+    const struct srow *s = ev->key[0] ? by_id(b, ev->key) : by_uid(b, &ev->uid);
+    ev->jobs = mem_new_array(struct planner_job, 1);
+    ev->count = 1;
+    if (s)
+        ev->jobs[0] = (struct planner_job){.row = s->row, .spec = job_spec_ref(s->spec)};
+}
+
+static void on_answer(struct bed *b, struct bev *ev)
+{
+    if (!b->nodes[ev->node].alive)
+        return;
+    struct revision found = {.change_id = ev->change_id};
+    struct planner_event e = {.load = ev->id, .ok = ev->code == 0, .more = ev->more};
+    if (ev->kind == PLANNER_DO_FIND_CHANGE) {
+        e.kind = PLANNER_CHANGE_FOUND;
+        e.revision = ev->count ? &found : NULL;
+    } else if (ev->kind == PLANNER_DO_LOAD_FIRES) {
+        e.kind = PLANNER_FIRES;
+        e.fires = ev->fires;
+        e.fires_count = e.ok ? ev->count : 0;
+    } else {
+        e.kind = PLANNER_JOBS;
+        e.jobs = ev->jobs;
+        e.jobs_count = e.ok ? ev->count : 0;
+    }
+    step(b, ev->node, &e);
+}
+
+static void on_read(struct bed *b, struct bev *ev)
+{
+    struct bev *answer = mem_new(struct bev);
+    *answer = *ev;
+    ev->slots = NULL;
+    answer->fn = on_answer;
+    answer->code = chance(b, b->o.unavailable) ? ERR_UNAVAILABLE : 0;
+    if (ev->kind == PLANNER_DO_LOAD_JOBS)
+        read_jobs(b, answer);
+    else if (ev->kind == PLANNER_DO_LOAD_FIRES)
+        read_fires(b, answer);
+    else if (ev->kind == PLANNER_DO_GET_JOB)
+        read_job(b, answer);
+    else
+        for (size_t i = 0; i < b->changes_count; i++)
+            answer->count |=
+                b->changes[i].change_id == ev->change_id && strcmp(b->changes[i].id, ev->key) == 0;
+    post(b, answer, b->now + some(b, b->o.read_max_ms));
+}
+
+static void ask(struct bed *b, int node, const struct planner_action *a)
+{
+    struct bev *ev = bev_new(on_read, node);
+    ev->kind = a->kind;
+    ev->id = a->load;
+    ev->from_ms = a->from_ms;
+    ev->until_ms = a->until_ms;
+    ev->has_cursor = a->has_cursor;
+    ev->cursor_slot = a->cursor_slot;
+    ev->cursor_wake_ms = a->cursor_wake_ms;
+    ev->uid = a->uid;
+    ev->seq = a->seq;
+    ev->limit = a->limit;
+    ev->change_id = a->change_id;
+    if (a->id)
+        snprintf(ev->key, sizeof(ev->key), "%s", a->id);
+    ev->slots = mem_new_array(uint16_t, a->slots_count + 1);
+    ev->slots_count = a->slots_count;
+    if (a->slots_count)
+        memcpy(ev->slots, a->slots, a->slots_count * sizeof(*a->slots));
+    post(b, ev, b->now + some(b, b->o.read_max_ms));
+}
+
+/* --- callees and the oracle ------------------------------------------------------------------------------------------ */
+
+static void oracle_start(struct bed *b, int node, const struct delivery *d)
+{
+    /* A booked one keeps the jitter of the definition that it was booked under. */
+    int64_t from_ms = d->due_ms + (d->booked ? 0 : job_jitter_ms(d->spec, &d->uid, d->due_ms));
+    MUST(b->now >= from_ms, "a fire is early by %lld ms", (long long)(from_ms - b->now));
+    for (size_t i = 0; i < b->jobs_count; i++)
+        MUST(memcmp(&b->jobs[i].row.uid, &d->uid, sizeof(d->uid)) != 0 || b->jobs[i].spec ||
+                 b->now <= b->jobs[i].deleted_reply_ms,
+             "an attempt starts after the delete was answered");
+    for (size_t i = 0; i < b->sent_count; i++) {
+        const struct bed_sent *s = &b->sent[i];
+        if (memcmp(&s->uid, &d->uid, sizeof(d->uid)) != 0)
+            continue;
+        MUST(s->seq != d->seq || s->due_ms == d->due_ms, "fire %llu has two dues",
+             (unsigned long long)d->seq);
+        MUST(s->due_ms != d->due_ms || s->seq == d->seq, "due has two fires: %llu and %llu",
+             (unsigned long long)s->seq, (unsigned long long)d->seq);
+        MUST(!b->o.planned_only || s->seq != d->seq || s->attempt < d->attempt,
+             "fire %llu: attempt %u was sent before, %lld ms ago", (unsigned long long)d->seq, d->attempt,
+             (long long)(b->now - s->at_ms));
+    }
+    if (getenv("BED_TRACE"))
+        fprintf(stderr, "%6lld n%d sends seq %llu attempt %u slot %u\n", (long long)(b->now - BED_NOW), node,
+                (unsigned long long)d->seq, d->attempt, d->slot);
+    GROW(b, b->sent, b->sent_count, b->sent_capacity);
+    b->sent[b->sent_count++] = (struct bed_sent){.uid = d->uid,
+                                                 .seq = d->seq,
+                                                 .attempt = d->attempt,
+                                                 .due_ms = d->due_ms,
+                                                 .at_ms = b->now,
+                                                 .epoch = d->epoch,
+                                                 .node = node};
+}
+
+static void out_remove(struct node *n, struct out *o)
+{
+    struct out **at = &n->outs;
+    while (*at != o)
+        at = &(*at)->next;
+    *at = o->next;
+}
+
+static void finish(struct bed *b, int node, struct out *o, const struct attempt *attempt)
+{
+    struct delivery *d = o->d;
+    out_remove(&b->nodes[node], o);
+    mem_free(o);
+    step(b, node, &(struct planner_event){.kind = PLANNER_ATTEMPT, .delivery = d, .attempt = attempt});
+}
+
+static void on_end(struct bed *b, struct bev *ev)
+{
+    if (!b->nodes[ev->node].alive)
+        return;
+    struct attempt a = {.result = ATTEMPT_OK, .status = 200, .retry_after_ms = -1, .started_ms = ev->from_ms};
+    snprintf(a.endpoint, sizeof(a.endpoint), "10.0.0.7:8080");
+    a.duration_ms = (uint32_t)(b->now - ev->from_ms);
+    if (chance(b, b->o.fail)) {
+        a.result = ATTEMPT_RETRY;
+        a.status = 503;
+        snprintf(a.excerpt, sizeof(a.excerpt), "busy \"now\"");
+    } else if (chance(b, b->o.give_up)) {
+        a.result = ATTEMPT_GIVE_UP;
+        a.status = 410;
+    }
+    finish(b, ev->node, ev->ptr, &a);
+}
+
+static void on_start(struct bed *b, struct bev *ev)
+{
+    struct out *o = ev->ptr;
+    if (!b->nodes[ev->node].alive)
+        return;
+    if (o->revoked || chance(b, b->o.no_endpoint)) {
+        struct attempt a = {.result = o->revoked ? ATTEMPT_NOT_STARTED : ATTEMPT_NO_ENDPOINT, .status = -1};
+        finish(b, ev->node, o, &a);
+        return;
+    }
+    o->started = true;
+    oracle_start(b, ev->node, o->d);
+    struct bev *end = bev_new(on_end, ev->node);
+    end->ptr = o;
+    end->from_ms = b->now;
+    post(b, end, b->now + some(b, b->o.duration_max_ms));
+}
+
+static void deliver(struct bed *b, int node, struct delivery *d)
+{
+    struct out *o = mem_new(struct out);
+    o->d = d;
+    o->next = b->nodes[node].outs;
+    b->nodes[node].outs = o;
+    d->driver = o;
+    struct bev *ev = bev_new(on_start, node);
+    ev->ptr = o;
+    post(b, ev, b->now + some(b, 3));
+}
+
+/* --- API ------------------------------------------------------------------------------------------------------------- */
+
+static void send_call(struct bed *b, struct bed_call *c);
+
+static void on_resend(struct bed *b, struct bev *ev)
+{
+    struct bed_call *c = ev->ptr;
+    if (!c->answered && !c->in_planner)
+        send_call(b, c);
+}
+
+static void resend_later(struct bed *b, struct bed_call *c, int64_t delay_ms)
+{
+    struct bev *ev = bev_new(on_resend, -1);
+    ev->ptr = c;
+    post(b, ev, b->now + delay_ms);
+}
+
+static void send_call(struct bed *b, struct bed_call *c)
+{
+    int node = b->owner[hashring_slot(c->api.ns, c->api.id, b->o.slots)];
+    if (node < 0 || !b->nodes[node].alive) {
+        resend_later(b, c, 20);
+        return;
+    }
+    c->node = node;
+    c->in_planner = true;
+    step(b, node, &(struct planner_event){.kind = PLANNER_API, .api = &c->api});
+}
+
+static void replied(struct bed *b, struct planner_api *api)
+{
+    struct bed_call *c = api->driver;
+    MUST(c->in_planner, "an answer to nothing");
+    c->in_planner = false;
+    if (api->answer == PLANNER_NOT_OWNER || api->answer == PLANNER_UNAVAILABLE) {
+        api->repeated |= api->answer == PLANNER_UNAVAILABLE;
+        resend_later(b, c, 20);
+        return;
+    }
+    c->answered = true;
+    if (api->op != PLANNER_DELETE || api->answer != PLANNER_OK || !api->row.version)
+        return;
+    for (size_t i = 0; i < b->jobs_count; i++) {
+        struct srow *s = &b->jobs[i];
+        if (memcmp(&s->row.uid, &api->row.uid, sizeof(s->row.uid)) != 0)
+            continue;
+        MUST(!s->spec, "a delete was answered before it was durable");
+        s->deleted_reply_ms = b->now;
+    }
+}
+
+/* --- planners -------------------------------------------------------------------------------------------------------- */
+
+static void on_told(struct bed *b, struct bev *ev)
+{
+    if (!b->nodes[ev->node].alive)
+        return;
+    struct planner_event e = {.kind = (enum planner_event_kind)ev->code,
+                              .slots = ev->slots,
+                              .epochs = ev->epochs,
+                              .slots_count = ev->slots_count};
+    if (ev->ptr)
+        e.member = ((struct node *)ev->ptr)->member;
+    step(b, ev->node, &e);
+}
+
+static struct bev *tell(int node, enum planner_event_kind kind, const uint16_t *slots, const uint64_t *epochs,
+                        size_t count)
+{
+    struct bev *ev = bev_new(on_told, node);
+    ev->code = (int)kind;
+    ev->slots = mem_new_array(uint16_t, count + 1);
+    ev->epochs = mem_new_array(uint64_t, count + 1);
+    ev->slots_count = count;
+    for (size_t i = 0; i < count; i++) {
+        ev->slots[i] = slots[i];
+        ev->epochs[i] = epochs ? epochs[i] : 0;
+    }
+    return ev;
+}
+
+static void act(struct bed *b, int node, const struct planner_action *a)
+{
+    switch (a->kind) {
+    case PLANNER_DO_DELIVER:
+        deliver(b, node, a->delivery);
+        break;
+    case PLANNER_DO_REVOKE:
+        ((struct out *)a->delivery->driver)->revoked = true;
+        break;
+    case PLANNER_DO_LOAD_JOBS:
+    case PLANNER_DO_LOAD_FIRES:
+    case PLANNER_DO_GET_JOB:
+    case PLANNER_DO_FIND_CHANGE:
+        ask(b, node, a);
+        break;
+    case PLANNER_DO_REPLY:
+        replied(b, a->api);
+        break;
+    case PLANNER_DO_MOVED:
+        if (!a->ok)
+            break; /* the beat tells whose they are */
+        if (node_named(b, a->member) >= 0)
+            post(b, tell(node_named(b, a->member), PLANNER_SLOTS_GAINED, a->slots, a->epochs, a->slots_count),
+                 b->now + some(b, 3));
+        break;
+    case PLANNER_DO_WAKE:
+        if (b->owner[a->slots[0]] >= 0)
+            post(b, tell(b->owner[a->slots[0]], PLANNER_WAKE, a->slots, NULL, a->slots_count),
+                 b->now + some(b, 3));
+        break;
+    case PLANNER_DO_LOG:
+        snprintf(b->log, sizeof(b->log), "%s", a->text);
+        break;
+    case PLANNER_DO_COUNT:
+        break;
+    }
+}
+
+/* Actions may feed the planner again at once (a reply that is resent), so they are copied out first. */
+static void step(struct bed *b, int node, struct planner_event *event)
+{
+    struct node *n = &b->nodes[node];
+    if (!n->p)
+        return;
+    event->now_ms = b->now;
+    MUST(!n->stepping, "a step in a step");
+    n->stepping = true;
+    n->actions.count = 0;
+    planner_step(n->p, event, &n->actions);
+    for (size_t i = 0; i < n->actions.count; i++)
+        act(b, node, &n->actions.items[i]);
+    n->stepping = false;
+    planner_validate(n->p);
+    if (!n->alive || n->batch)
+        return;
+    n->batch = planner_take_batch(n->p, b->o.rows_max);
+    if (n->batch)
+        post(b, bev_new(on_commit, node), b->now + some(b, b->o.commit_max_ms));
+}
+
+static int64_t next_ms(const struct bed *b, int *ret_node)
+{
+    int64_t at = INT64_MAX;
+    for (int i = 0; i < b->nodes_count; i++) {
+        if (!b->nodes[i].alive)
+            continue;
+        int64_t t = planner_next_ms(b->nodes[i].p);
+        if (t < at) {
+            at = t;
+            *ret_node = i;
+        }
+    }
+    return at;
+}
+
+void bed_run(struct bed *b, int64_t ms)
+{
+    int64_t end = b->now + ms;
+    unsigned same = 0;
+    for (;;) {
+        int node = -1;
+        int64_t tick = next_ms(b, &node), at = b->heap_count ? b->heap[0]->at : INT64_MAX;
+        int64_t to = tick < at ? tick : at;
+        if (to > end)
+            break;
+        same = to > b->now ? 0 : same + 1;
+        MUST(same < 20000, "time stands still");
+        b->now = to > b->now ? to : b->now;
+        if (tick < at) {
+            step(b, node, &(struct planner_event){.kind = PLANNER_TICK});
+        } else {
+            struct bev *ev = take(b);
+            ev->fn(b, ev);
+            bev_free(ev);
+        }
+    }
+    b->now = end;
+}
+
+/* Each second: what the store says is a member's and it does not know of, because who gave it died before telling. */
+static void on_beat(struct bed *b, struct bev *ev)
+{
+    (void)ev;
+    for (unsigned s = 0; s < b->o.slots; s++) {
+        int node = b->owner[s];
+        if (node >= 0 && b->nodes[node].alive && planner_epoch(b->nodes[node].p, (uint16_t)s) == 0)
+            bed_give(b, s, node);
+    }
+    post(b, bev_new(on_beat, -1), b->now + 1000);
+}
+
+/* --- members --------------------------------------------------------------------------------------------------------- */
+
+int bed_node_start(struct bed *b)
+{
+    MUST(b->nodes_count < BED_NODES, "too many members");
+    int i = b->nodes_count++;
+    struct node *n = &b->nodes[i];
+    snprintf(n->member, sizeof(n->member), "n%d.%x", i, i * 7919);
+    struct planner_options o = {.member = n->member,
+                                .slots = b->o.slots,
+                                .horizon_ms = b->o.horizon_ms,
+                                .memory_max_bytes = b->o.memory_max_bytes,
+                                .load_page = b->o.load_page,
+                                .unwritten_max = 10000,
+                                .unwritten_stall_ms = 1000,
+                                .catch_up_per_s = b->o.catch_up_per_s,
+                                .retry_window = b->o.retry_window,
+                                .history_keep = 16,
+                                .history_keep_ms = 86400000,
+                                .seed = rng_u64(&b->rng)};
+    struct err e;
+    int r = planner_new(&o, &n->p, &e);
+    assert(r == 0);
+    n->alive = true;
+    bed_lease(b, i, true);
+    for (int k = 0; k < i; k++)
+        if (b->nodes[k].dead_in_store)
+            step(b, i, &(struct planner_event){.kind = PLANNER_MEMBER_DEAD, .member = b->nodes[k].member});
+    return i;
+}
+
+void bed_lease(struct bed *b, int node, bool may_start)
+{
+    step(b, node, &(struct planner_event){.kind = PLANNER_LEASE, .may_start = may_start});
+}
+
+bool bed_node_alive(const struct bed *b, int node)
+{
+    return b->nodes[node].alive;
+}
+
+int bed_nodes_alive(const struct bed *b, int nodes[BED_NODES])
+{
+    int n = 0;
+    for (int i = 0; i < b->nodes_count; i++)
+        if (b->nodes[i].alive)
+            nodes[n++] = i;
+    return n;
+}
+
+struct planner *bed_planner(struct bed *b, int node)
+{
+    return b->nodes[node].p;
+}
+
+void bed_give(struct bed *b, unsigned slot, int node)
+{
+    uint16_t s = (uint16_t)slot;
+    b->owner[slot] = node;
+    b->epoch[slot]++;
+    step(b, node,
+         &(struct planner_event){
+             .kind = PLANNER_SLOTS_GAINED, .slots = &s, .epochs = &b->epoch[slot], .slots_count = 1});
+}
+
+void bed_move(struct bed *b, const uint16_t *slots, size_t count, int from, int to)
+{
+    step(b, from,
+         &(struct planner_event){
+             .kind = PLANNER_MOVE, .slots = slots, .slots_count = count, .member = b->nodes[to].member});
+}
+
+int bed_owner(const struct bed *b, unsigned slot)
+{
+    return b->owner[slot];
+}
+
+static void on_declared(struct bed *b, struct bev *ev)
+{
+    int alive[BED_NODES], n = bed_nodes_alive(b, alive);
+    b->nodes[ev->node].dead_in_store = true;
+    MUST(n > 0, "nobody is left");
+    uint16_t *slots = mem_new_array(uint16_t, b->o.slots);
+    uint64_t *epochs = mem_new_array(uint64_t, b->o.slots);
+    for (int i = 0; i < n; i++) {
+        size_t count = 0;
+        for (unsigned s = 0; s < b->o.slots; s++) {
+            if (b->owner[s] != ev->node || (i < n - 1 && rng_below(&b->rng, (uint64_t)n) != 0))
+                continue;
+            b->owner[s] = alive[i];
+            slots[count] = (uint16_t)s;
+            epochs[count++] = ++b->epoch[s];
+        }
+        struct bev *gained = tell(alive[i], PLANNER_SLOTS_GAINED, slots, epochs, count);
+        struct bev *dead = tell(alive[i], PLANNER_MEMBER_DEAD, NULL, NULL, 0);
+        dead->ptr = &b->nodes[ev->node];
+        post(b, gained, b->now + some(b, 5));
+        post(b, dead, b->now + some(b, 5));
+    }
+    mem_free(slots);
+    mem_free(epochs);
+}
+
+void bed_node_kill(struct bed *b, int node, int64_t declared_after_ms)
+{
+    b->nodes[node].alive = false;
+    post(b, bev_new(on_declared, node), b->now + declared_after_ms);
+    for (struct bed_call *c = b->calls; c; c = c->next) {
+        if (!c->in_planner || c->node != node)
+            continue;
+        /* The planner that died still points to the old request: a copy goes on. */
+        c->in_planner = false;
+        c->answered = true;
+        struct bed_call *again = mem_new(struct bed_call);
+        *again = *c;
+        again->answered = false;
+        again->api.driver = again;
+        again->api.repeated = true;
+        again->api.spec = c->api.spec ? job_spec_ref(c->api.spec) : NULL;
+        again->merged = c->merged ? job_spec_ref(c->merged) : NULL;
+        again->next = b->calls;
+        b->calls = again;
+        resend_later(b, again, 20);
+    }
+}
+
+/* --- use ------------------------------------------------------------------------------------------------------------- */
+
+struct bed_options bed_defaults(uint64_t seed)
+{
+    return (struct bed_options){.seed = seed,
+                                .slots = 8,
+                                .duration_max_ms = 50,
+                                .read_max_ms = 4,
+                                .commit_max_ms = 4,
+                                .planned_only = true,
+                                .rows_max = 500,
+                                .load_page = 100,
+                                .horizon_ms = 60000,
+                                .memory_max_bytes = 64 << 20,
+                                .retry_window = 1000,
+                                .catch_up_per_s = 1000};
+}
+
+struct bed *bed_new(const struct bed_options *o)
+{
+    struct bed *b = mem_new(struct bed);
+    b->o = *o;
+    b->now = BED_NOW;
+    rng_init(&b->rng, o->seed);
+    for (unsigned i = 0; i < o->slots; i++) {
+        b->owner[i] = -1;
+        b->epoch[i] = 1000;
+    }
+    post(b, bev_new(on_beat, -1), b->now + 1000);
+    return b;
+}
+
+struct bed_options *bed_set(struct bed *b)
+{
+    return &b->o;
+}
+
+struct rng *bed_rng(struct bed *b)
+{
+    return &b->rng;
+}
+
+int64_t bed_now(const struct bed *b)
+{
+    return b->now;
+}
+
+/* Give back all that is out, as the real driver does at its end. */
+static void node_free(struct bed *b, int node)
+{
+    struct node *n = &b->nodes[node];
+    struct attempt none = {.result = ATTEMPT_NOT_STARTED};
+    uint16_t *slots = mem_new_array(uint16_t, b->o.slots);
+    n->alive = false;
+    for (unsigned i = 0; i < b->o.slots; i++)
+        slots[i] = (uint16_t)i;
+    for (struct bed_call *c = b->calls; c; c = c->next) /* answers to the dead go nowhere */
+        if (c->node == node)
+            c->in_planner = true;
+    if (n->batch)
+        step(b, node,
+             &(struct planner_event){.kind = PLANNER_BATCH_DONE, .batch = n->batch, .code = ERR_FENCED});
+    step(b, node,
+         &(struct planner_event){.kind = PLANNER_SLOTS_LOST, .slots = slots, .slots_count = b->o.slots});
+    while (n->outs)
+        finish(b, node, n->outs, &none);
+    planner_free(n->p);
+    n->p = NULL;
+    mem_free(n->actions.items);
+    mem_free(slots);
+}
+
+static void call_free(struct bed_call *c)
+{
+    job_spec_unref(c->api.spec);
+    job_spec_unref(c->api.result);
+    job_spec_unref(c->merged);
+    mem_free(c);
+}
+
+void bed_free(struct bed *b)
+{
+    for (int i = 0; i < b->nodes_count; i++)
+        node_free(b, i);
+    while (b->heap_count)
+        bev_free(take(b));
+    while (b->calls) {
+        struct bed_call *c = b->calls;
+        b->calls = c->next;
+        call_free(c);
+    }
+    for (size_t i = 0; i < b->jobs_count; i++)
+        job_spec_unref(b->jobs[i].spec);
+    for (size_t i = 0; i < b->fires_count; i++)
+        fire_row_fini(&b->fires[i]);
+    mem_free(b->heap);
+    mem_free(b->jobs);
+    mem_free(b->fires);
+    mem_free(b->changes);
+    mem_free(b->sent);
+    mem_free(b);
+}
+
+static const struct tz *only_utc(void *arg, const char *name)
+{
+    (void)arg;
+    return strcmp(name, "UTC") == 0 ? tz_utc() : NULL;
+}
+
+struct job_spec *bed_spec(const struct bed *b, const char *id, const char *text)
+{
+    struct err e = {0};
+    json_t *doc = NULL;
+    struct job_defaults defaults;
+    struct problems problems;
+    enum job_refusal refusal;
+    int paused;
+    struct job_spec *spec = NULL;
+    job_defaults_init(&defaults);
+    defaults.allow_loopback = true;
+    struct job_context ctx = {
+        .ns = "default", .id = id, .now_ms = b->now, .created_ms = RECORD_NONE, .defaults = &defaults};
+    MUST(json_read(text, strlen(text), 1 << 20, &doc, &e) == 0, "%s: %s", text, e.text);
+    problems_init(&problems);
+    int r = job_spec_parse(doc, &ctx, only_utc, NULL, &problems, &refusal, NULL, &paused, &spec, &e);
+    MUST(r == 0, "%s: %s", text, e.text);
+    problems_fini(&problems);
+    json_decref(doc);
+    return spec;
+}
+
+static int merge(struct planner_api *api, const struct job_spec *present, const struct job_row *row,
+                 struct job_spec **ret)
+{
+    struct bed_call *c = api->driver;
+    (void)present;
+    (void)row;
+    if (!c->merged)
+        return -ERR_INVALID;
+    *ret = job_spec_ref(c->merged);
+    return 0;
+}
+
+static void make_uid(struct bed *b, unsigned slot, struct uid *uid)
+{
+    uint64_t r[2] = {rng_u64(&b->rng), rng_u64(&b->rng)};
+    memcpy(uid->bytes, r, sizeof(uid->bytes));
+    uid->bytes[0] = (uint8_t)(slot >> 8);
+    uid->bytes[1] = (uint8_t)slot;
+}
+
+struct bed_call *bed_call(struct bed *b, enum planner_api_op op, const char *id, const char *text)
+{
+    struct bed_call *c = mem_new(struct bed_call);
+    c->api.op = op;
+    c->api.driver = c;
+    c->api.paused = -1;
+    c->api.accepted_ms = b->now;
+    c->api.change_id = rng_u64(&b->rng) | 1;
+    c->node = -1;
+    snprintf(c->api.ns, sizeof(c->api.ns), "default");
+    snprintf(c->api.id, sizeof(c->api.id), "%s", id);
+    snprintf(c->api.actor, sizeof(c->api.actor), "local");
+    make_uid(b, hashring_slot(c->api.ns, id, b->o.slots), &c->api.uid);
+    if (text && op == PLANNER_PATCH)
+        c->merged = bed_spec(b, id, text);
+    else if (text)
+        c->api.spec = bed_spec(b, id, text);
+    if (op == PLANNER_PATCH)
+        c->api.merge = merge;
+    c->next = b->calls;
+    b->calls = c;
+    resend_later(b, c, 0);
+    return c;
+}
+
+enum planner_answer bed_do(struct bed *b, enum planner_api_op op, const char *id, const char *text)
+{
+    struct bed_call *c = bed_call(b, op, id, text);
+    for (int i = 0; i < 20000 && !c->answered; i++)
+        bed_run(b, 1);
+    MUST(c->answered, "no answer");
+    return c->api.answer;
+}
+
+const struct job_row *bed_job(const struct bed *b, const char *id)
+{
+    const struct srow *s = by_id(b, id);
+    return s ? &s->row : NULL;
+}
+
+const struct fire_row *bed_fire(const struct bed *b, const struct uid *uid, uint64_t seq)
+{
+    return fire_of(b, uid, seq);
+}
+
+size_t bed_fires_count(const struct bed *b)
+{
+    return b->fires_count;
+}
+
+struct job_row *bed_store_put(struct bed *b, struct job_spec *spec, int64_t due_ms)
+{
+    struct job_row row = {
+        .rev = 1, .version = 1, .change_id = 1, .created_ms = due_ms - 1, .updated_ms = due_ms - 1};
+    row.slot = (uint16_t)hashring_slot(spec->ns, spec->id, b->o.slots);
+    make_uid(b, row.slot, &row.uid);
+    memcpy(row.ns, spec->ns, sizeof(row.ns));
+    memcpy(row.id, spec->id, sizeof(row.id));
+    row.due_ms = due_ms;
+    row.wake_ms = due_ms + job_jitter_ms(spec, &row.uid, due_ms);
+    row.last_success_ms = row.failing_since_ms = row.last.due_ms = row.last.finished_ms = RECORD_NONE;
+    return &job_add(b, &row, spec)->row;
+}
+
+const struct bed_sent *bed_sent(const struct bed *b, size_t *ret_count)
+{
+    *ret_count = b->sent_count;
+    return b->sent;
+}
+
+size_t bed_sent_of(const struct bed *b, const struct uid *uid, uint64_t seq)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < b->sent_count; i++)
+        n += b->sent[i].seq == seq && memcmp(&b->sent[i].uid, uid, sizeof(*uid)) == 0;
+    return n;
+}
+
+size_t bed_row_writes(const struct bed *b)
+{
+    return b->row_writes;
+}
+
+size_t bed_fire_writes(const struct bed *b)
+{
+    return b->fire_writes;
+}
+
+size_t bed_conflicts(const struct bed *b)
+{
+    return b->conflicts;
+}
+
+const char *bed_last_log(const struct bed *b)
+{
+    return b->log;
+}
+
+/* --- the promises ---------------------------------------------------------------------------------------------------- */
+
+static uint64_t covered_until(const struct bed *b, const struct uid *uid, uint64_t seq)
+{
+    const struct fire_row *f = fire_of(b, uid, seq);
+    if (f)
+        return f->seq_last;
+    return bed_sent_of(b, uid, seq) > 0 ? seq : 0;
+}
+
+void bed_check(const struct bed *b, bool drained)
+{
+    for (size_t i = 0; i < b->jobs_count; i++) {
+        const struct job_row *r = &b->jobs[i].row;
+        const struct job_counts *c = &r->counts;
+        if (!b->jobs[i].spec)
+            continue;
+        uint64_t ended = c->succeeded + c->dead + c->skipped + c->coalesced + c->cancelled, seq = 1,
+                 pending = 0;
+        MUST(ended <= c->seq, "%s: counts exceed seq", r->id);
+        while (seq <= c->seq) {
+            uint64_t last = covered_until(b, &r->uid, seq);
+            MUST(last >= seq, "%s: fire %llu is nowhere", r->id, (unsigned long long)seq);
+            const struct fire_row *f = fire_of(b, &r->uid, seq);
+            pending += f && f->state != FIRE_STATE_ENDED;
+            seq = last + 1;
+        }
+        MUST(c->seq - ended == pending, "%s: %llu pending by the counts, %llu by the rows", r->id,
+             (unsigned long long)(c->seq - ended), (unsigned long long)pending);
+        MUST(!drained || pending == 0, "%s: %llu fires are pending for ever", r->id,
+             (unsigned long long)pending);
+    }
+    MUST(b->conflicts == 0, "%zu conflicts", b->conflicts);
+}

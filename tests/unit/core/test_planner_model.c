@@ -1,0 +1,179 @@
+/* Whole members on virtual time: random jobs, writes, moves, deaths, a store that loses replies. The bed asserts the
+ * promises while it runs; here the weather is made. */
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+
+#include "tests/lib/planner_bed.h"
+#include "tests/lib/seed.h"
+
+#define JOBS 10
+
+static const char *const schedules[] = {"@every 1s", "@every 2s",  "* * * * *",
+                                        "@after 3s", "@after 90s", "@every 7s"};
+static const char *const rules[] = {"allow", "allow", "allow", "forbid", "queue", "replace"};
+
+struct weather {
+    bool kills, moves, faults, writes, all_rules;
+};
+
+static void job_text(struct bed *b, const struct weather *w, char *text, size_t size)
+{
+    struct rng *r = bed_rng(b);
+    const char *rule = w->all_rules ? rules[rng_below(r, 6)] : "allow";
+    snprintf(text, size,
+             "{\"schedule\":\"%s\",\"callback\":{\"http\":{\"url\":\"http://10.0.0.%u/x\"}},\"max_fires\":%u,"
+             "\"retry\":{\"min_backoff\":\"100ms\",\"max_backoff\":\"2s\",\"max_attempts\":%u},"
+             "\"misfire\":{\"policy\":\"%s\"},\"jitter\":\"%ums\",\"concurrency\":\"%s\"%s}",
+             schedules[rng_below(r, 6)], (unsigned)rng_below(r, 3), 5 + (unsigned)rng_below(r, 20),
+             2 + (unsigned)rng_below(r, 4), rng_below(r, 3) ? "all" : "last", (unsigned)rng_below(r, 2) * 300,
+             rule, rng_below(r, 3) ? "" : ",\"max_pending\":2");
+}
+
+static void write_something(struct bed *b, const struct weather *w)
+{
+    struct rng *r = bed_rng(b);
+    char id[16], text[512];
+    snprintf(id, sizeof(id), "j%u", (unsigned)rng_below(r, JOBS));
+    job_text(b, w, text, sizeof(text));
+    switch (rng_below(r, 8)) {
+    case 0:
+        (void)bed_call(b, PLANNER_CREATE, id, text);
+        break;
+    case 1:
+        (void)bed_call(b, PLANNER_DELETE, id, NULL);
+        break;
+    case 2:
+        (void)bed_call(b, PLANNER_PATCH, id, text);
+        break;
+    case 3:
+        (void)bed_call(b, PLANNER_PAUSE, id, NULL);
+        break;
+    case 4:
+        bed_call(b, PLANNER_RESUME, id, NULL)->api.catch_up = (int)rng_below(r, 3);
+        break;
+    case 5:
+        (void)bed_call(b, PLANNER_RUN, id, NULL);
+        break;
+    default:
+        (void)bed_call(b, PLANNER_PUT, id, text);
+        break;
+    }
+}
+
+static void move_something(struct bed *b)
+{
+    struct rng *r = bed_rng(b);
+    int alive[BED_NODES], n = bed_nodes_alive(b, alive);
+    int from = alive[rng_below(r, (uint64_t)n)], to = alive[rng_below(r, (uint64_t)n)];
+    uint16_t slots[4];
+    size_t count = 0;
+    for (unsigned s = 0; s < bed_set(b)->slots && count < 4; s++)
+        if (planner_owns(bed_planner(b, from), (uint16_t)s) && rng_below(r, 2))
+            slots[count++] = (uint16_t)s;
+    if (from != to && count > 0)
+        bed_move(b, slots, count, from, to);
+}
+
+static void kill_something(struct bed *b)
+{
+    struct rng *r = bed_rng(b);
+    int alive[BED_NODES], n = bed_nodes_alive(b, alive);
+    if (n < 2 || alive[n - 1] + 1 >= BED_NODES - 1)
+        return;
+    bed_node_kill(b, alive[rng_below(r, (uint64_t)n)], 50 + (int64_t)rng_below(r, 300));
+    (void)bed_node_start(b);
+}
+
+static void one_life(uint64_t seed, const struct weather *w)
+{
+    struct rng r;
+    rng_init(&r, seed);
+    struct bed_options o = bed_defaults(seed);
+    o.planned_only = !w->kills;
+    o.fail = rng_below(&r, 2) ? 0.3 : 0.05;
+    o.give_up = 0.02;
+    o.no_endpoint = rng_below(&r, 3) ? 0 : 0.1;
+    o.duration_max_ms = rng_below(&r, 2) ? 30 : 3000;
+    o.load_page = 1 + rng_below(&r, 20);
+    o.rows_max = 1 + rng_below(&r, 10);
+    o.horizon_ms = 2000 + (int64_t)rng_below(&r, 30000);
+    o.retry_window = rng_below(&r, 3) ? 1000 : 2;
+    o.commit_max_ms = rng_below(&r, 2) ? 4 : 100;
+    o.read_max_ms = rng_below(&r, 2) ? 4 : 200;
+    if (w->faults) {
+        o.unknown = 0.1;
+        o.unavailable = 0.1;
+    }
+    struct bed *b = bed_new(&o);
+    int a = bed_node_start(b), c = bed_node_start(b);
+    for (unsigned s = 0; s < o.slots; s++)
+        bed_give(b, s, s % 2 ? a : c);
+    for (int i = 0; i < 200; i++) {
+        if (i < 20 || (w->writes && rng_below(&r, 3) == 0))
+            write_something(b, w);
+        if (w->moves && rng_below(&r, 10) == 0)
+            move_something(b);
+        if (w->kills && rng_below(&r, 60) == 0)
+            kill_something(b);
+        bed_run(b, (int64_t)rng_below(&r, 400));
+    }
+    bed_check(b, false);
+    struct bed_options *set = bed_set(b);
+    set->fail = set->give_up = set->no_endpoint = set->unknown = set->unavailable = 0;
+    for (int i = 0; i < JOBS; i++) {
+        char id[16];
+        snprintf(id, sizeof(id), "j%d", i);
+        (void)bed_do(b, PLANNER_RESUME, id, NULL);
+    }
+    bed_run(b, 30 * 60000);
+    bed_check(b, true);
+    for (int i = 0; i < JOBS; i++) {
+        char id[16];
+        snprintf(id, sizeof(id), "j%d", i);
+        const struct job_row *row = bed_job(b, id);
+        bool over = !row || row->state == JOB_STATE_DONE;
+        cr_assert(over, "seed %llu: %s has not come to its end", (unsigned long long)seed, id);
+    }
+    bed_free(b);
+}
+
+static void lives(const char *name, unsigned count, const struct weather *w)
+{
+    struct rng r;
+    uint64_t seed = seed_rng(&r, name);
+    if (getenv("TEST_ONE")) {
+        one_life(seed, w);
+        return;
+    }
+    const char *more = getenv("TEST_COUNT");
+    count = more ? (unsigned)strtoul(more, NULL, 10) : count;
+    for (unsigned i = 0; i < count; i++)
+        one_life(seed + i, w);
+}
+
+Test(planner_model, calm)
+{
+    lives("planner_model/calm", 30, &(struct weather){0});
+}
+
+Test(planner_model, moves_repeat_nothing)
+{
+    lives("planner_model/moves", 40, &(struct weather){.moves = true, .writes = true});
+}
+
+Test(planner_model, a_store_that_loses_replies)
+{
+    lives("planner_model/faults", 40, &(struct weather){.moves = true, .writes = true, .faults = true});
+}
+
+Test(planner_model, deaths)
+{
+    lives("planner_model/deaths", 40,
+          &(struct weather){.kills = true, .moves = true, .writes = true, .faults = true});
+}
+
+Test(planner_model, every_concurrency_rule)
+{
+    lives("planner_model/rules", 40,
+          &(struct weather){.kills = true, .moves = true, .writes = true, .faults = true, .all_rules = true});
+}
