@@ -1,0 +1,691 @@
+/* The ownership machine's actions carried out: beats and slots in the store, questions and news between peers, links to ring
+ * neighbours; and what it says about slots passed on to the planner. */
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/base/clock.h"
+#include "agent/base/err.h"
+#include "agent/base/json.h"
+#include "agent/base/log.h"
+#include "agent/base/mem.h"
+#include "agent/clock_guard.h"
+#include "agent/engine_private.h"
+#include "agent/metrics.h"
+
+#define PEER_TIMEOUT_MS  1000
+#define PROBE_TIMEOUT_MS 1000
+#define LINK_RETRY_MS    1000
+#define SLOTS_MAX        65536
+
+static const struct log_ctx log_here = {.module = "ownership"};
+
+/* What a call to the store or to a peer was about. */
+struct asked {
+    struct engine *engine;
+    uint64_t question;
+    char member[RECORD_MEMBER_MAX];
+};
+
+static struct asked *asked_new(struct engine *g, const char *member, uint64_t question)
+{
+    struct asked *a = mem_new(struct asked);
+    a->engine = g;
+    a->question = question;
+    if (member)
+        (void)snprintf(a->member, sizeof(a->member), "%s", member); /* ids are shorter */
+    return a;
+}
+
+/* --- the store ----------------------------------------------------------------------------------------------------- */
+
+static void keep_members(struct engine *g, const struct store_beat *beat)
+{
+    mem_free(g->members);
+    g->members = mem_new_array(struct store_member, beat->members_count + 1);
+    g->members_count = beat->members_count;
+    memcpy(g->members, beat->members, beat->members_count * sizeof(*g->members));
+}
+
+static void feed_beat(struct engine *g, const struct store_beat *beat)
+{
+    struct ownership_member *members = mem_new_array(struct ownership_member, beat->members_count + 1);
+    struct ownership_slot *slots = mem_new_array(struct ownership_slot, beat->slots_count + 1);
+    for (size_t i = 0; i < beat->members_count; i++) {
+        const struct store_member *from = &beat->members[i];
+        members[i] =
+            (struct ownership_member){.beat = from->beat, .weight = from->weight, .dead = from->dead};
+        memcpy(members[i].id, from->id, sizeof(members[i].id));
+    }
+    for (size_t i = 0; i < beat->slots_count; i++) {
+        slots[i] = (struct ownership_slot){.slot = beat->slots[i].slot, .epoch = beat->slots[i].epoch};
+        memcpy(slots[i].owner, beat->slots[i].owner, sizeof(slots[i].owner));
+    }
+    struct ownership_event event = {.kind = OWNERSHIP_BEAT,
+                                    .ok = true,
+                                    .alive = beat->alive,
+                                    .sent_ms = beat->sent_boot_ms,
+                                    .members = members,
+                                    .members_count = beat->members_count,
+                                    .slots = slots,
+                                    .slots_count = beat->slots_count};
+    engine_own(g, &event);
+    mem_free(members);
+    mem_free(slots);
+}
+
+static void on_beat(void *arg, const struct err *e, const struct store_beat *beat)
+{
+    struct engine *g = arg;
+    g->store_calls--;
+    if (e->code != ERR_OK) {
+        struct ownership_event event = {.kind = OWNERSHIP_BEAT};
+        if (e->code != ERR_CANCELLED)
+            log_warn(&log_here, "beat failed", "error=%s", LOGQ(e->text));
+        engine_own(g, &event);
+        return;
+    }
+    metrics_observe(g->o.metrics, METRIC_STORE_DURATION, "beat", NULL,
+                    (double)(beat->done_boot_ms - beat->sent_boot_ms) / 1000);
+    clock_guard_compare(g->o.clock, beat->store_now_ms, beat->sent_boot_ms, beat->done_boot_ms);
+    keep_members(g, beat);
+    feed_beat(g, beat);
+    if (!g->first_beat && beat->alive) {
+        g->first_beat = true;
+        g->o.joined(g->o.arg);
+    }
+}
+
+static void on_declared(void *arg, const struct err *e, bool yes)
+{
+    struct asked *a = arg;
+    struct ownership_event event = {
+        .kind = OWNERSHIP_DECLARED, .member = a->member, .ok = e->code == ERR_OK, .yes = yes};
+    a->engine->store_calls--;
+    if (event.ok && yes)
+        log_warn(&log_here, "member declared dead", "member=%s", a->member);
+    engine_own(a->engine, &event);
+    mem_free(a);
+}
+
+static void on_slots(void *arg, const struct err *e, const struct store_slot *slots, size_t count)
+{
+    struct engine *g = arg;
+    struct ownership_slot *list = mem_new_array(struct ownership_slot, count + 1);
+    struct ownership_event event = {
+        .kind = OWNERSHIP_SLOTS_ALL, .ok = e->code == ERR_OK, .slots = list, .slots_count = count};
+    g->store_calls--;
+    for (size_t i = 0; i < count; i++) {
+        list[i] = (struct ownership_slot){.slot = slots[i].slot, .epoch = slots[i].epoch};
+        memcpy(list[i].owner, slots[i].owner, sizeof(list[i].owner));
+    }
+    engine_own(g, &event);
+    mem_free(list);
+}
+
+static void on_changed(void *arg, const struct err *e)
+{
+    struct engine *g = arg;
+    struct ownership_event event = {.kind = OWNERSHIP_CHANGED, .ok = e->code == ERR_OK};
+    g->store_calls--;
+    engine_own(g, &event);
+}
+
+static void change_slots(struct engine *g, const struct ownership_action *action)
+{
+    g->store_calls++;
+    g->o.store->slots_change(g->o.store_self, g->member, action->changes, action->changes_count, on_changed,
+                             g);
+}
+
+/* --- asking peers -------------------------------------------------------------------------------------------------- */
+
+static void send_to(struct engine *g, const char *member, const char *path, json_t *body, peers_done *done,
+                    void *arg)
+{
+    const char *address = engine_address(g, member);
+    if (address) {
+        peers_send(g->peers, address, path, body, PEER_TIMEOUT_MS, done, arg);
+        return;
+    }
+    json_decref(body);
+    mem_free(arg); /* an answer may stay out */
+}
+
+static void on_probed(void *arg, enum link_event ev)
+{
+    struct asked *a = arg;
+    struct ownership_event event = {
+        .kind = OWNERSHIP_PROBED, .ok = ev != LINK_LOST, .member = a->member, .yes = ev == LINK_REFUSED};
+    a->engine->store_calls--;
+    if (!engine_dead(a->engine))
+        engine_own(a->engine, &event);
+    engine_check_end(a->engine);
+    mem_free(a);
+}
+
+static void probe(struct engine *g, const char *member)
+{
+    const char *address = engine_address(g, member);
+    if (!address)
+        return;
+    g->store_calls++;
+    link_probe(g->o.loop, address, PROBE_TIMEOUT_MS, on_probed, asked_new(g, member, 0));
+}
+
+static void on_looked(void *arg, const struct err *e, const json_t *doc)
+{
+    struct asked *a = arg;
+    struct ownership_event event = {.kind = OWNERSHIP_LOOKED,
+                                    .member = a->member,
+                                    .question = a->question,
+                                    .ok =
+                                        e->code == ERR_OK && json_is_boolean(json_object_get(doc, "refused")),
+                                    .yes = json_is_true(json_object_get(doc, "refused"))};
+    engine_own(a->engine, &event);
+    mem_free(a);
+}
+
+static void ask(struct engine *g, const struct ownership_action *action)
+{
+    send_to(g, action->via, "look", json_pack("{s:s}", "member", action->member), on_looked,
+            asked_new(g, action->member, action->question));
+}
+
+static struct ownership_slot *slots_of(const uint16_t *slots, const uint64_t *epochs, size_t count)
+{
+    struct ownership_slot *list = mem_new_array(struct ownership_slot, count + 1);
+    for (size_t i = 0; i < count; i++)
+        list[i] = (struct ownership_slot){.slot = slots[i], .epoch = epochs ? epochs[i] : 0};
+    return list;
+}
+
+static void on_agreed(void *arg, const struct err *e, const json_t *doc)
+{
+    struct asked *a = arg;
+    uint16_t *slots = mem_new_array(uint16_t, SLOTS_MAX);
+    long count = e->code == ERR_OK ? peers_slots_read(json_object_get(doc, "slots"), slots, SLOTS_MAX) : -1;
+    if (count >= 0) {
+        struct ownership_slot *list = slots_of(slots, NULL, (size_t)count);
+        struct ownership_event event = {.kind = OWNERSHIP_AGREED,
+                                        .member = a->member,
+                                        .question = a->question,
+                                        .ok = true,
+                                        .yes = true,
+                                        .leaving = json_is_true(json_object_get(doc, "leaving")),
+                                        .slots = list,
+                                        .slots_count = (size_t)count};
+        engine_own(a->engine, &event);
+        mem_free(list);
+    }
+    mem_free(slots);
+    mem_free(a);
+}
+
+static void offer(struct engine *g, const struct ownership_action *action)
+{
+    json_t *body =
+        json_pack("{s:s,s:s,s:b,s:o}", "from", g->member, "to", action->member, "leaving", action->leaving,
+                  "slots", peers_slots_document(action->slots, action->slots_count));
+    send_to(g, action->member, "offer", body, on_agreed, asked_new(g, action->member, action->question));
+}
+
+static json_t *epochs_document(const uint64_t *epochs, size_t count)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; list && i < count; i++)
+        if (json_array_append_new(list, json_integer((json_int_t)epochs[i])) < 0) {
+            json_decref(list);
+            return NULL;
+        }
+    return list;
+}
+
+static void tell_given(struct engine *g, const struct ownership_action *a)
+{
+    json_t *body = json_pack("{s:s,s:s,s:o,s:o}", "from", g->member, "to", a->member, "slots",
+                             peers_slots_document(a->slots, a->slots_count), "epochs",
+                             epochs_document(a->epochs, a->slots_count));
+    send_to(g, a->member, "given", body, NULL, NULL);
+}
+
+static void tell_dead(struct engine *g, const struct ownership_action *a)
+{
+    for (size_t i = 0; i < a->members_count; i++)
+        send_to(g, a->members[i], "dead", json_pack("{s:s}", "member", a->member), NULL, NULL);
+}
+
+/* A fire that we held in slots we gave away has ended: their owners need not wait for their next look. */
+void engine_send_wake(struct engine *g, const uint16_t *slots, size_t count)
+{
+    for (size_t m = 0; m < g->members_count; m++) {
+        const char *member = g->members[m].id;
+        uint16_t *theirs = mem_new_array(uint16_t, count + 1);
+        size_t n = 0;
+        for (size_t i = 0; i < count && g->ownership; i++)
+            if (strcmp(engine_owner(g, slots[i], NULL), member) == 0)
+                theirs[n++] = slots[i];
+        if (n > 0 && strcmp(member, g->member) != 0)
+            send_to(g, member, "wake", json_pack("{s:o}", "slots", peers_slots_document(theirs, n)), NULL,
+                    NULL);
+        mem_free(theirs);
+    }
+}
+
+/* --- answering peers ----------------------------------------------------------------------------------------------- */
+
+static void answer(struct engine *g, uint64_t id, const char *body)
+{
+    struct engine_question *q = map_u64_remove(&g->questions, id);
+    if (!q)
+        return;
+    q->done(q->arg, 200, body);
+    mem_free(q);
+}
+
+static void answer_looked(struct engine *g, const struct ownership_action *a)
+{
+    answer(g, a->question, a->yes ? "{\"refused\":true}" : "{\"refused\":false}");
+}
+
+static void answer_agree(struct engine *g, const struct ownership_action *a)
+{
+    struct buf text = BUF_INIT(1 << 20);
+    buf_addf(&text, "{\"leaving\":%s,\"slots\":[", a->leaving ? "true" : "false");
+    for (size_t i = 0; i < a->slots_count; i++)
+        buf_addf(&text, i ? ",%u" : "%u", a->slots[i]);
+    buf_add_str(&text, "]}");
+    answer(g, a->question, buf_str(&text));
+    buf_fini(&text);
+}
+
+void engine_answer_questions(struct engine *g)
+{
+    for (struct map_u64_iter it = {0}; map_u64_next(&g->questions, &it);) {
+        struct engine_question *q = it.value;
+        q->done(q->arg, 503, "{}");
+        mem_free(q);
+    }
+    map_u64_clear(&g->questions);
+}
+
+static uint64_t keep_question(struct engine *g, void (*done)(void *arg, int status, const char *body),
+                              void *arg)
+{
+    if (map_u64_count(&g->questions) >= ENGINE_QUESTIONS_MAX)
+        return 0;
+    struct engine_question *q = mem_new(struct engine_question);
+    *q = (struct engine_question){.id = ++g->last_question, .done = done, .arg = arg};
+    if (map_u64_put(&g->questions, q->id, q, NULL, NULL) < 0) {
+        mem_free(q);
+        return 0;
+    }
+    return g->last_question;
+}
+
+static const char *text_of(const json_t *doc, const char *key)
+{
+    const char *text = json_string_value(json_object_get(doc, key));
+    return text && text[0] && strlen(text) < RECORD_MEMBER_MAX ? text : NULL;
+}
+
+/* OFFERED and GIVEN: slots with their epochs, from whom, to which life of ours. */
+static bool feed_slots(struct engine *g, enum ownership_event_kind kind, const json_t *doc, uint64_t question)
+{
+    uint16_t *slots = mem_new_array(uint16_t, SLOTS_MAX);
+    const json_t *epochs = json_object_get(doc, "epochs");
+    long count = peers_slots_read(json_object_get(doc, "slots"), slots, SLOTS_MAX);
+    struct ownership_event event = {.kind = kind,
+                                    .member = text_of(doc, "from"),
+                                    .to = text_of(doc, "to"),
+                                    .ok = true,
+                                    .leaving = json_is_true(json_object_get(doc, "leaving")),
+                                    .question = question};
+    bool ok = count >= 0 && event.member && event.to &&
+              (kind == OWNERSHIP_OFFERED || (long)json_array_size(epochs) == count);
+    if (ok) {
+        struct ownership_slot *list = slots_of(slots, NULL, (size_t)count);
+        for (size_t i = 0; kind == OWNERSHIP_GIVEN && i < (size_t)count; i++)
+            list[i].epoch = (uint64_t)json_integer_value(json_array_get(epochs, i));
+        event.slots = list;
+        event.slots_count = (size_t)count;
+        engine_own(g, &event);
+        mem_free(list);
+    }
+    mem_free(slots);
+    return ok;
+}
+
+static bool feed_wake(struct engine *g, const json_t *doc)
+{
+    uint16_t *slots = mem_new_array(uint16_t, SLOTS_MAX);
+    long count = peers_slots_read(json_object_get(doc, "slots"), slots, SLOTS_MAX);
+    struct planner_event event = {
+        .kind = PLANNER_WAKE, .slots = slots, .slots_count = count > 0 ? (size_t)count : 0};
+    if (count > 0)
+        engine_plan(g, &event);
+    mem_free(slots);
+    return count >= 0;
+}
+
+static bool feed_member(struct engine *g, enum ownership_event_kind kind, const json_t *doc,
+                        uint64_t question)
+{
+    struct ownership_event event = {
+        .kind = kind, .member = text_of(doc, "member"), .question = question, .ok = true};
+    if (!event.member)
+        return false;
+    engine_own(g, &event);
+    return true;
+}
+
+void engine_peer_message(struct engine *g, const char *path, const char *body, size_t bytes,
+                         void (*done)(void *arg, int status, const char *body), void *arg)
+{
+    json_t *doc = NULL;
+    bool asks = strcmp(path, "look") == 0 || strcmp(path, "offer") == 0;
+    if (engine_dead(g) || !g->ownership) {
+        done(arg, 503, "{}");
+        return;
+    }
+    if (json_read(body, bytes, 1 << 20, &doc, NULL) < 0) {
+        done(arg, 400, "{}");
+        return;
+    }
+    uint64_t question = asks ? keep_question(g, done, arg) : 0;
+    bool ok = false;
+    if (asks && question == 0)
+        ok = false;
+    else if (strcmp(path, "look") == 0)
+        ok = feed_member(g, OWNERSHIP_LOOK, doc, question);
+    else if (strcmp(path, "offer") == 0)
+        ok = feed_slots(g, OWNERSHIP_OFFERED, doc, question);
+    else if (strcmp(path, "given") == 0)
+        ok = feed_slots(g, OWNERSHIP_GIVEN, doc, 0);
+    else if (strcmp(path, "dead") == 0)
+        ok = feed_member(g, OWNERSHIP_TOLD_DEAD, doc, 0);
+    else if (strcmp(path, "wake") == 0)
+        ok = feed_wake(g, doc);
+    json_decref(doc);
+    if (asks && question > 0 && !ok)
+        mem_free(map_u64_remove(&g->questions, question));
+    if (!asks || !ok)
+        done(arg, ok ? 200 : 400, "{}");
+}
+
+/* --- links --------------------------------------------------------------------------------------------------------- */
+
+static void on_link(void *arg, enum link_event ev)
+{
+    struct engine_link *l = arg;
+    struct ownership_event event = {.member = l->member, .ok = true};
+    if (ev == LINK_LOST)
+        return; /* says nothing about the process; its lease will tell */
+    event.kind = ev == LINK_REFUSED ? OWNERSHIP_PEER_REFUSED : OWNERSHIP_PEER_UP;
+    engine_own(l->engine, &event);
+}
+
+static void drop_link(struct engine_link *l)
+{
+    list_remove(&l->list);
+    link_free(l->link);
+    mem_free(l);
+}
+
+void engine_drop_links(struct engine *g)
+{
+    while (!list_empty(&g->links))
+        drop_link(container_of(g->links.next, struct engine_link, list));
+}
+
+static bool named(const struct ownership_action *a, const char *member)
+{
+    for (size_t i = 0; i < a->members_count; i++)
+        if (strcmp(a->members[i], member) == 0)
+            return true;
+    return false;
+}
+
+static bool linked(const struct engine *g, const char *member)
+{
+    for (const struct list *at = g->links.next; at != &g->links; at = at->next)
+        if (strcmp(container_of(at, struct engine_link, list)->member, member) == 0)
+            return true;
+    return false;
+}
+
+static void keep_links(struct engine *g, const struct ownership_action *a)
+{
+    for (struct list *at = g->links.next, *next; at != &g->links; at = next) {
+        struct engine_link *l = container_of(at, struct engine_link, list);
+        next = at->next;
+        if (!named(a, l->member))
+            drop_link(l);
+    }
+    for (size_t i = 0; i < a->members_count; i++) {
+        const char *address = engine_address(g, a->members[i]);
+        if (linked(g, a->members[i]) || !address)
+            continue;
+        struct engine_link *l = mem_new(struct engine_link);
+        l->engine = g;
+        memcpy(l->member, a->members[i], strlen(a->members[i]) + 1);
+        list_push_back(&g->links, &l->list);
+        l->link = link_new(g->o.loop, address, LINK_RETRY_MS, on_link, l);
+    }
+}
+
+/* --- slots --------------------------------------------------------------------------------------------------------- */
+
+static void mark_slots(struct engine *g, const uint16_t *slots, size_t count, bool mine)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint64_t bit = (uint64_t)1 << (slots[i] % 64);
+        if (mine)
+            atomic_fetch_or(&g->owned[slots[i] / 64], bit);
+        else
+            atomic_fetch_and(&g->owned[slots[i] / 64], ~bit);
+    }
+}
+
+static void pass_slots(struct engine *g, const struct ownership_action *a)
+{
+    struct planner_event event = {
+        .slots = a->slots, .epochs = a->epochs, .slots_count = a->slots_count, .member = a->member};
+    event.kind = a->kind == OWNERSHIP_DO_GAINED ? PLANNER_SLOTS_GAINED
+                 : a->kind == OWNERSHIP_DO_LOST ? PLANNER_SLOTS_LOST
+                                                : PLANNER_MOVE;
+    mark_slots(g, a->slots, a->slots_count, a->kind == OWNERSHIP_DO_GAINED);
+    log_info(&log_here,
+             event.kind == PLANNER_SLOTS_GAINED ? "slots gained"
+             : event.kind == PLANNER_MOVE       ? "slots move"
+                                                : "slots lost",
+             "count=%zu%s%s", a->slots_count, event.kind == PLANNER_MOVE ? " to=" : "",
+             event.kind == PLANNER_MOVE ? a->member : "");
+    engine_plan(g, &event);
+}
+
+static void pass_dead(struct engine *g, const char *member)
+{
+    struct planner_event event = {.kind = PLANNER_MEMBER_DEAD, .member = member};
+    engine_plan(g, &event);
+}
+
+static void set_lease(struct engine *g, int64_t until_ms)
+{
+    g->lease_until_ms = until_ms;
+    atomic_store(&g->gate.lease_until_ms, until_ms);
+    engine_update_may_start(g);
+}
+
+static void add_news(struct engine *g, struct engine_news *news)
+{
+    struct engine_news **end = &g->news;
+    while (*end)
+        end = &(*end)->next;
+    *end = news;
+    engine_ask_turn(g);
+}
+
+/* Comes up inside a step of the planner, perhaps inside one of the ownership machine: told at the end of the turn. */
+void engine_tell_moved(struct engine *g, const struct planner_action *action)
+{
+    struct engine_news *news = mem_new(struct engine_news);
+    news->moved = true;
+    news->ok = action->ok;
+    if (action->member)
+        (void)snprintf(news->member, sizeof(news->member), "%s", action->member); /* ids are shorter */
+    news->slots = slots_of(action->slots, action->epochs, action->slots_count);
+    news->slots_count = action->slots_count;
+    if (!action->ok) /* still ours */
+        mark_slots(g, action->slots, action->slots_count, true);
+    add_news(g, news);
+}
+
+void engine_tell_fenced(struct engine *g)
+{
+    add_news(g, mem_new(struct engine_news));
+}
+
+void engine_take_news(struct engine *g)
+{
+    while (g->news) {
+        struct engine_news *news = g->news;
+        struct ownership_event event = {.kind = news->moved ? OWNERSHIP_MOVED : OWNERSHIP_TOLD_DEAD,
+                                        .member = news->moved ? news->member : g->member,
+                                        .ok = news->ok,
+                                        .slots = news->slots,
+                                        .slots_count = news->slots_count};
+        g->news = news->next;
+        engine_own(g, &event);
+        mem_free(news->slots);
+        mem_free(news);
+    }
+}
+
+/* --- steps --------------------------------------------------------------------------------------------------------- */
+
+static void rejoin(struct engine *g)
+{
+    log_error(&log_here, "declared dead, joining again as a new member", "member=%s", g->member);
+    g->state = ENGINE_RETIRING;
+    set_lease(g, 0);
+    g->o.rejoin(g->o.arg);
+}
+
+static void drain(struct engine *g)
+{
+    struct planner_event event = {.kind = PLANNER_DRAIN};
+    if (g->state != ENGINE_LEAVING)
+        return;
+    g->state = ENGINE_DRAINING;
+    engine_plan(g, &event);
+}
+
+static void ask_store(struct engine *g, const struct ownership_action *a)
+{
+    g->store_calls++;
+    if (a->kind == OWNERSHIP_DO_BEAT) {
+        g->o.store->beat(g->o.store_self, g->member, on_beat, g);
+    } else if (a->kind == OWNERSHIP_DO_DECLARE) {
+        struct asked *asked = asked_new(g, a->member, 0);
+        g->o.store->declare_dead(g->o.store_self, asked->member, a->beat, on_declared, asked);
+    } else {
+        g->o.store->slots_read(g->o.store_self, on_slots, g);
+    }
+}
+
+static void carry_out(struct engine *g, const struct ownership_action *a)
+{
+    switch (a->kind) {
+    case OWNERSHIP_DO_BEAT:
+    case OWNERSHIP_DO_DECLARE:
+    case OWNERSHIP_DO_READ_SLOTS:
+        ask_store(g, a);
+        break;
+    case OWNERSHIP_DO_CHANGE_SLOTS:
+        change_slots(g, a);
+        break;
+    case OWNERSHIP_DO_PROBE:
+        probe(g, a->member);
+        break;
+    case OWNERSHIP_DO_ASK:
+        ask(g, a);
+        break;
+    case OWNERSHIP_DO_LOOKED:
+        answer_looked(g, a);
+        break;
+    case OWNERSHIP_DO_TELL_DEAD:
+        tell_dead(g, a);
+        break;
+    case OWNERSHIP_DO_OFFER:
+        offer(g, a);
+        break;
+    case OWNERSHIP_DO_AGREE:
+        answer_agree(g, a);
+        break;
+    case OWNERSHIP_DO_GIVEN:
+        tell_given(g, a);
+        break;
+    case OWNERSHIP_DO_GAINED:
+    case OWNERSHIP_DO_LOST:
+    case OWNERSHIP_DO_MOVE:
+        pass_slots(g, a);
+        break;
+    case OWNERSHIP_DO_LEASE:
+        set_lease(g, a->until_ms);
+        break;
+    case OWNERSHIP_DO_MEMBER_DEAD:
+        pass_dead(g, a->member);
+        break;
+    case OWNERSHIP_DO_NEIGHBOURS:
+        keep_links(g, a);
+        break;
+    case OWNERSHIP_DO_REJOIN:
+        rejoin(g);
+        break;
+    case OWNERSHIP_DO_LEFT:
+        drain(g);
+        break;
+    case OWNERSHIP_DO_LOG:
+        log_info(&log_here, "ownership", "text=%s", LOGQ(a->text));
+        break;
+    case OWNERSHIP_ACTION_COUNT_:
+        break;
+    }
+}
+
+void engine_own(struct engine *g, struct ownership_event *event)
+{
+    if (!g->ownership)
+        return;
+    assert(!g->in_ownership);
+    event->now_ms = (int64_t)clock_boot_ms();
+    g->in_ownership = true;
+    g->own.count = 0;
+    ownership_step(g->ownership, event, &g->own);
+    for (size_t i = 0; i < g->own.count; i++)
+        carry_out(g, &g->own.items[i]);
+    g->in_ownership = false;
+    engine_ask_turn(g);
+}
+
+void engine_tick_owner(struct engine *g)
+{
+    if (g->ownership && ownership_next_ms(g->ownership) <= (int64_t)clock_boot_ms()) {
+        struct ownership_event event = {.kind = OWNERSHIP_TICK};
+        engine_own(g, &event);
+    }
+}
+
+void engine_consul_changed(void *arg, const struct membership_view *view)
+{
+    struct engine *g = arg;
+    const char **listed = mem_new_array(const char *, view->count + 1);
+    struct ownership_event event = {
+        .kind = OWNERSHIP_CONSUL, .ok = true, .listed = listed, .key_held = view->key_held};
+    for (size_t i = 0; i < view->count; i++)
+        if (!view->members[i].leaving)
+            listed[event.listed_count++] = view->members[i].id;
+    engine_own(g, &event);
+    mem_free(listed);
+}

@@ -1,0 +1,380 @@
+/* The planner's actions carried out: deliveries to the lanes, reads and batches to the store, answers to the API. */
+#include <assert.h>
+#include <string.h>
+
+#include "agent/base/clock.h"
+#include "agent/base/err.h"
+#include "agent/base/log.h"
+#include "agent/base/mem.h"
+#include "agent/engine_private.h"
+#include "agent/metrics.h"
+
+#define COMMIT_RETRY_MS 100
+#define TICKS_A_TURN    4 /* each tick is bounded work itself */
+
+static const struct log_ctx log_here = {.module = "planner"};
+
+/* Who answers an API write. */
+struct submission {
+    void (*done)(void *arg, struct planner_api *api);
+    void *arg;
+};
+
+/* One read for the planner. */
+struct page_read {
+    struct engine *engine;
+    uint64_t load;
+    struct store_load load_args;
+    uint16_t slots[];
+};
+
+struct change_read {
+    struct engine *engine;
+    uint64_t load;
+};
+
+/* --- reads --------------------------------------------------------------------------------------------------------- */
+
+static void planner_jobs_free(struct planner_job *jobs, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        job_spec_unref(jobs[i].spec);
+    mem_free(jobs);
+}
+
+/* A definition this agent cannot read (a zone it lacks, a newer form) is told loudly and left alone. */
+static void report_unreadable(const struct store_job *job)
+{
+    log_error(&log_here, "job cannot be read here and is not fired", "job=%s ns=%s problem=%s",
+              LOGQ(job->row.id), job->row.ns, LOGQ(job->problem));
+}
+
+static void on_jobs(void *arg, const struct err *e, struct store_job *jobs, size_t count, bool more)
+{
+    struct page_read *r = arg;
+    struct engine *g = r->engine;
+    struct planner_event event = {
+        .kind = PLANNER_JOBS, .load = r->load, .ok = e->code == ERR_OK, .more = more};
+    struct planner_job *list = event.ok ? mem_try_array(count + 1, sizeof(*list), NULL) : NULL;
+    g->store_calls--;
+    event.ok = list != NULL;
+    for (size_t i = 0; list && i < count; i++) {
+        if (!jobs[i].spec) {
+            report_unreadable(&jobs[i]);
+            continue;
+        }
+        list[event.jobs_count].row = jobs[i].row;
+        list[event.jobs_count++].spec = job_spec_ref(jobs[i].spec);
+    }
+    event.jobs = list;
+    mem_free(r);
+    engine_plan(g, &event);
+    planner_jobs_free(list, event.jobs_count);
+}
+
+static void on_fires(void *arg, const struct err *e, struct fire_row *rows, size_t count, bool more)
+{
+    struct page_read *r = arg;
+    struct engine *g = r->engine;
+    struct planner_event event = {.kind = PLANNER_FIRES,
+                                  .load = r->load,
+                                  .ok = e->code == ERR_OK,
+                                  .more = more,
+                                  .fires = rows,
+                                  .fires_count = count};
+    g->store_calls--;
+    if (!event.ok)
+        event.fires_count = 0;
+    mem_free(r);
+    engine_plan(g, &event);
+}
+
+static void load(struct engine *g, const struct planner_action *a)
+{
+    struct page_read *r =
+        (struct page_read *)(void *)mem_new_array(char, sizeof(*r) + a->slots_count * sizeof(uint16_t));
+    r->engine = g;
+    r->load = a->load;
+    memcpy(r->slots, a->slots, a->slots_count * sizeof(uint16_t));
+    r->load_args = (struct store_load){.slots = r->slots,
+                                       .slots_count = a->slots_count,
+                                       .until_ms = a->until_ms,
+                                       .from_ms = a->from_ms,
+                                       .after = {.set = a->has_cursor,
+                                                 .slot = a->cursor_slot,
+                                                 .wake_ms = a->cursor_wake_ms,
+                                                 .uid = a->uid,
+                                                 .seq = a->seq},
+                                       .limit = a->limit};
+    g->store_calls++;
+    if (a->kind == PLANNER_DO_LOAD_JOBS)
+        g->o.store->load_jobs(g->o.store_self, &r->load_args, on_jobs, r);
+    else
+        g->o.store->load_fires(g->o.store_self, &r->load_args, on_fires, r);
+}
+
+static void on_got(void *arg, const struct err *e, struct store_job *jobs, size_t count, bool more)
+{
+    struct engine_gets *gets = arg;
+    struct engine *g = gets->engine;
+    (void)more; /* keys are answered one by one */
+    g->store_calls--;
+    g->gets_out--;
+    for (size_t i = 0; i < gets->count; i++) {
+        bool ok = e->code == ERR_OK && i < count && (jobs[i].spec || jobs[i].problem[0] == '\0');
+        struct planner_job job = {0};
+        if (ok && jobs[i].spec)
+            job = (struct planner_job){.row = jobs[i].row, .spec = job_spec_ref(jobs[i].spec)};
+        else if (!ok && e->code == ERR_OK && i < count)
+            report_unreadable(&jobs[i]);
+        struct planner_event event = {
+            .kind = PLANNER_JOBS, .load = gets->loads[i], .ok = ok, .jobs = &job, .jobs_count = ok ? 1 : 0};
+        engine_plan(g, &event);
+        job_spec_unref(job.spec);
+    }
+    mem_free(gets);
+    engine_ask_turn(g);
+}
+
+void engine_send_gets(struct engine *g)
+{
+    struct engine_gets *gets = g->gets;
+    if (!gets || g->gets_out >= 2)
+        return;
+    g->gets = NULL;
+    g->gets_out++;
+    g->store_calls++;
+    g->o.store->get_jobs(g->o.store_self, gets->keys, gets->count, on_got, gets);
+}
+
+static void get_job(struct engine *g, const struct planner_action *a)
+{
+    if (g->gets && g->gets->count == ENGINE_GETS_MAX) {
+        g->gets_out++; /* over the usual two: the planner bounds how many it asks for */
+        g->store_calls++;
+        g->o.store->get_jobs(g->o.store_self, g->gets->keys, g->gets->count, on_got, g->gets);
+        g->gets = NULL;
+    }
+    if (!g->gets) {
+        g->gets = mem_new(struct engine_gets);
+        g->gets->engine = g;
+    }
+    struct store_key *key = &g->gets->keys[g->gets->count];
+    *key = (struct store_key){.uid = a->uid};
+    if (a->ns) {
+        memcpy(key->ns, a->ns, strlen(a->ns) + 1);
+        memcpy(key->id, a->id, strlen(a->id) + 1);
+    }
+    g->gets->loads[g->gets->count++] = a->load;
+    engine_ask_turn(g);
+}
+
+static void on_change(void *arg, const struct err *e, const struct revision *found)
+{
+    struct change_read *r = arg;
+    struct planner_event event = {.kind = PLANNER_CHANGE_FOUND,
+                                  .load = r->load,
+                                  .ok = e->code == ERR_OK,
+                                  .revision = e->code == ERR_OK ? found : NULL};
+    r->engine->store_calls--;
+    engine_plan(r->engine, &event);
+    mem_free(r);
+}
+
+static void find_change(struct engine *g, const struct planner_action *a)
+{
+    struct change_read *r = mem_new(struct change_read);
+    *r = (struct change_read){.engine = g, .load = a->load};
+    g->store_calls++;
+    g->o.store->find_change(g->o.store_self, a->ns, a->id, a->change_id, on_change, r);
+}
+
+/* --- batches ------------------------------------------------------------------------------------------------------- */
+
+static const char *const error_classes[] = {[ERR_RETRY] = "retry",
+                                            [ERR_UNAVAILABLE] = "unavailable",
+                                            [ERR_UNKNOWN_OUTCOME] = "unknown",
+                                            [ERR_PERMANENT] = "permanent"};
+
+static void count_commit(struct engine *g, const struct err *e)
+{
+    double took_s = (double)((int64_t)clock_boot_us() - g->commit_sent_us) / 1e6;
+    metrics_observe(g->o.metrics, METRIC_STORE_DURATION, "commit", NULL, took_s);
+    metrics_observe(g->o.metrics, METRIC_STORE_BATCH_ROWS, NULL, NULL, (double)g->store_batch.jobs_count);
+    if (e->code != ERR_OK && (size_t)e->code < sizeof(error_classes) / sizeof(*error_classes) &&
+        error_classes[e->code])
+        metrics_add(g->o.metrics, METRIC_STORE_ERRORS, error_classes[e->code], NULL, NULL, 1);
+}
+
+static void on_committed(void *arg, const struct err *e)
+{
+    struct engine *g = arg;
+    struct planner_event event = {.kind = PLANNER_BATCH_DONE, .batch = g->batch, .code = (int)e->code};
+    g->store_calls--;
+    count_commit(g, e);
+    g->batch = NULL;
+    if (e->code != ERR_OK && e->code != ERR_CANCELLED) {
+        log_warn(&log_here, "batch was not written, it is sent again", "rows=%zu error=%s",
+                 g->store_batch.jobs_count, LOGQ(e->text));
+        g->commit_not_before_ms = loop_now_ms(g->o.loop) + COMMIT_RETRY_MS;
+    }
+    engine_plan(g, &event);
+    if (e->code == ERR_FENCED)
+        engine_tell_fenced(g);
+    engine_ask_turn(g);
+}
+
+/* Whatever waits goes into one transaction: a lone write at once, many while the one before is under way. */
+void engine_flush(struct engine *g)
+{
+    int64_t now_ms = loop_now_ms(g->o.loop);
+    if (!g->planner || g->batch || engine_dead(g) || now_ms < g->commit_not_before_ms ||
+        !planner_has_dirty(g->planner))
+        return;
+    g->batch = planner_take_batch(g->planner, (size_t)g->o.config->store.batch_rows);
+    if (!g->batch)
+        return;
+    g->store_batch = (struct store_batch){.member = g->member,
+                                          .jobs = g->batch->jobs,
+                                          .jobs_count = g->batch->jobs_count,
+                                          .slots = g->batch->slots,
+                                          .slots_count = g->batch->slots_count};
+    g->commit_sent_us = (int64_t)clock_boot_us();
+    g->commit_not_before_ms = now_ms + (int64_t)g->o.config->store.batch_delay_ms;
+    g->store_calls++;
+    g->o.store->commit(g->o.store_self, &g->store_batch, on_committed, g);
+}
+
+/* --- answers and counts -------------------------------------------------------------------------------------------- */
+
+void engine_send_replies(struct engine *g)
+{
+    struct planner_api *api = g->replies;
+    g->replies = NULL;
+    g->replies_end = &g->replies;
+    while (api) {
+        struct planner_api *next = api->next;
+        struct submission s = *(struct submission *)api->driver;
+        mem_free(api->driver);
+        api->driver = NULL;
+        api->next = NULL;
+        s.done(s.arg, api);
+        api = next;
+    }
+}
+
+static void queue_reply(struct engine *g, struct planner_api *api)
+{
+    api->next = NULL;
+    *g->replies_end = api;
+    g->replies_end = &api->next;
+    engine_ask_turn(g);
+}
+
+void engine_submit(struct engine *g, struct planner_api *api,
+                   void (*done)(void *arg, struct planner_api *api), void *arg)
+{
+    struct submission *s = mem_new(struct submission);
+    struct planner_event event = {.kind = PLANNER_API, .api = api};
+    *s = (struct submission){.done = done, .arg = arg};
+    api->driver = s;
+    if (!g->planner || engine_dead(g)) {
+        api->answer = PLANNER_NOT_OWNER;
+        queue_reply(g, api);
+        return;
+    }
+    engine_plan(g, &event);
+}
+
+static const char *const result_names[ATTEMPT_RESULT_COUNT_] = {[ATTEMPT_OK] = "ok",
+                                                                [ATTEMPT_RETRY] = "failed",
+                                                                [ATTEMPT_GIVE_UP] = "gave_up",
+                                                                [ATTEMPT_NOT_STARTED] = "not_started",
+                                                                [ATTEMPT_NO_ENDPOINT] = "no_endpoint"};
+
+static void count(struct engine *g, const struct planner_action *a)
+{
+    struct metrics *m = g->o.metrics;
+    const char *service = a->spec && a->spec->callback.service ? a->spec->callback.service : "";
+    if (a->attempt) {
+        metrics_add(m, METRIC_ATTEMPTS, "http", result_names[a->attempt->result], NULL, 1);
+        metrics_observe(m, METRIC_CALLBACK_DURATION, service, NULL, (double)a->attempt->duration_ms / 1000);
+    }
+    if (a->lateness_ms >= 0)
+        metrics_observe(m, METRIC_FIRE_LATENESS, NULL, NULL, (double)a->lateness_ms / 1000);
+    if (a->outcome == FIRE_OUTCOME_PENDING)
+        return;
+    const char *ns = a->spec ? a->spec->ns : "", *reason = fire_reason_name(a->reason);
+    metrics_add(m, METRIC_FIRES, ns, fire_outcome_name(a->outcome), reason,
+                (double)(a->fires ? a->fires : 1));
+}
+
+/* --- steps --------------------------------------------------------------------------------------------------------- */
+
+static void carry_out(struct engine *g, const struct planner_action *a)
+{
+    switch (a->kind) {
+    case PLANNER_DO_DELIVER:
+        dispatch_deliver(g->dispatch, a->delivery);
+        break;
+    case PLANNER_DO_REVOKE:
+        dispatch_revoke(g->dispatch, a->delivery);
+        break;
+    case PLANNER_DO_LOAD_JOBS:
+    case PLANNER_DO_LOAD_FIRES:
+        load(g, a);
+        break;
+    case PLANNER_DO_GET_JOB:
+        get_job(g, a);
+        break;
+    case PLANNER_DO_FIND_CHANGE:
+        find_change(g, a);
+        break;
+    case PLANNER_DO_REPLY:
+        queue_reply(g, a->api);
+        break;
+    case PLANNER_DO_MOVED:
+        engine_tell_moved(g, a);
+        break;
+    case PLANNER_DO_WAKE:
+        engine_send_wake(g, a->slots, a->slots_count);
+        break;
+    case PLANNER_DO_LOG:
+        log_warn(&log_here, "planner", "text=%s", LOGQ(a->text));
+        break;
+    case PLANNER_DO_COUNT:
+        count(g, a);
+        break;
+    }
+}
+
+/* Everything an action starts answers later, so no step is entered while one is being carried out. */
+void engine_plan(struct engine *g, struct planner_event *event)
+{
+    if (!g->planner)
+        return;
+    assert(!g->in_planner);
+    event->now_ms = engine_now_ms(g);
+    g->in_planner = true;
+    g->plan.count = 0;
+    planner_step(g->planner, event, &g->plan);
+    for (size_t i = 0; i < g->plan.count; i++)
+        carry_out(g, &g->plan.items[i]);
+    g->in_planner = false;
+    engine_ask_turn(g);
+}
+
+void engine_tick_planner(struct engine *g)
+{
+    for (int i = 0; i < TICKS_A_TURN && g->planner && planner_next_ms(g->planner) <= engine_now_ms(g); i++) {
+        struct planner_event event = {.kind = PLANNER_TICK};
+        engine_plan(g, &event);
+    }
+}
+
+void engine_attempt_done(void *arg, struct delivery *delivery, const struct attempt *attempt)
+{
+    struct engine *g = arg;
+    struct planner_event event = {.kind = PLANNER_ATTEMPT, .delivery = delivery, .attempt = attempt};
+    engine_plan(g, &event);
+}

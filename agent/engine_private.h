@@ -1,0 +1,152 @@
+/* Shared by the files of module engine; nobody else includes it. */
+#ifndef CARILLON_AGENT_ENGINE_PRIVATE_H
+#define CARILLON_AGENT_ENGINE_PRIVATE_H
+
+#include "agent/base/list.h"
+#include "agent/base/map.h"
+#include "agent/config.h"
+#include "agent/core/ownership/ownership.h"
+#include "agent/engine.h"
+#include "agent/io/link.h"
+#include "agent/io/loop.h"
+#include "agent/peers.h"
+#include "callback/callback.h"
+#include "callback/dispatch.h"
+#include "consul/membership.h"
+
+#define ENGINE_GETS_MAX      500 /* single jobs read in one call */
+#define ENGINE_QUESTIONS_MAX 256 /* of peers, waiting for an answer */
+
+enum engine_state {
+    ENGINE_JOINING, /* the own row is not in the store yet */
+    ENGINE_RUNNING,
+    ENGINE_LEAVING,  /* slots are being given away */
+    ENGINE_DRAINING, /* nothing is ours; what is in flight ends */
+    ENGINE_ENDING,   /* session and row are being ended */
+    ENGINE_RETIRING, /* declared dead; what is in flight ends unrecorded */
+    ENGINE_GONE,
+};
+
+/* A connection kept to a ring neighbour. */
+struct engine_link {
+    struct list list;
+    struct engine *engine;
+    struct link *link;
+    char member[RECORD_MEMBER_MAX];
+};
+
+/* A peer's question that the ownership machine will answer. */
+struct engine_question {
+    uint64_t id;
+    void (*done)(void *arg, int status, const char *body);
+    void *arg;
+};
+
+/* Single jobs that the planner wants: what waits goes out in one call. */
+struct engine_gets {
+    struct engine *engine;
+    struct store_key keys[ENGINE_GETS_MAX];
+    uint64_t loads[ENGINE_GETS_MAX];
+    size_t count;
+};
+
+/* Events for the ownership machine that come up while it, or the planner, is taking a step. */
+struct engine_news {
+    struct engine_news *next;
+    bool moved, ok; /* moved: OWNERSHIP_MOVED; else TOLD_DEAD of the own id */
+    char member[RECORD_MEMBER_MAX];
+    struct ownership_slot *slots;
+    size_t slots_count;
+};
+
+struct engine {
+    struct engine_options o;
+    char member[RECORD_MEMBER_MAX];
+    enum engine_state state;
+    struct planner *planner;
+    struct ownership *ownership;
+    struct endpoints *endpoints;
+    struct dispatch *dispatch;
+    struct list watches; /* struct engine_watch */
+    size_t watches_count;
+    struct membership *membership;
+    struct peers *peers;
+    struct callback_gate gate;
+    struct loop_timer *timer, *join_timer;
+    struct store_member *joining; /* borrowed by the store until it answered */
+    struct loop_msg turn;         /* deferred: end of a turn in which something happened */
+    bool turn_asked;
+    struct ownership_actions own;
+    bool in_ownership, in_planner; /* steps are not entered again from inside */
+    int64_t planner_now_ms;        /* never goes back */
+
+    /* ownership's world */
+    struct store_member *members;
+    size_t members_count;
+    struct ownership_member *beat_members;
+    struct ownership_slot *beat_slots;
+    struct list links;
+    struct map_u64 questions;
+    uint64_t last_question;
+    int64_t lease_until_ms;
+    bool may_start;
+    bool first_beat;
+    struct engine_news *news;
+    _Atomic uint64_t *owned; /* a bit a slot, read by any thread */
+    unsigned store_calls;    /* under way, their callbacks point at us */
+
+    /* planner's world */
+    struct planner_actions plan;
+    struct planner_batch *batch; /* out */
+    struct store_batch store_batch;
+    int64_t commit_sent_us;
+    int64_t commit_not_before_ms;
+    struct engine_gets *gets; /* being collected */
+    unsigned gets_out;
+    struct planner_api *replies, **replies_end;
+
+    /* the end */
+    int64_t grace_until_ms;
+    void (*left)(void *arg, bool clean);
+    void *left_arg;
+    void (*retired)(void *arg);
+    void *retired_arg;
+    bool clean;
+    unsigned ending; /* things that must still be answered */
+};
+
+/* engine.c */
+void engine_ask_turn(struct engine *g);
+int64_t engine_now_ms(struct engine *g);
+void engine_update_may_start(struct engine *g);
+void engine_check_end(struct engine *g);
+const char *engine_address(const struct engine *g, const char *member);
+bool engine_dead(const struct engine *g);
+
+/* engine_services.c */
+void engine_new_endpoints(struct engine *g);
+void engine_set_services(struct engine *g);
+void engine_drop_watches(struct engine *g);
+void engine_service_options(void *arg, const char *service, struct balance_options *ret);
+void engine_observe_attempt(void *arg, const struct dispatch_timing *t);
+
+/* engine_planner.c */
+void engine_plan(struct engine *g, struct planner_event *event);
+void engine_tick_planner(struct engine *g);
+void engine_flush(struct engine *g);
+void engine_send_gets(struct engine *g);
+void engine_send_replies(struct engine *g);
+void engine_attempt_done(void *arg, struct delivery *delivery, const struct attempt *attempt);
+
+/* engine_owner.c */
+void engine_own(struct engine *g, struct ownership_event *event);
+void engine_tick_owner(struct engine *g);
+void engine_take_news(struct engine *g);
+void engine_consul_changed(void *arg, const struct membership_view *view);
+void engine_tell_moved(struct engine *g, const struct planner_action *action);
+void engine_tell_fenced(struct engine *g);
+void engine_drop_links(struct engine *g);
+void engine_answer_questions(struct engine *g);
+void engine_send_wake(struct engine *g, const uint16_t *slots, size_t count);
+
+#endif

@@ -1,0 +1,145 @@
+/* Where the callees are: watches of Consul's services for the table of endpoints, or the lists of the configuration. */
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/base/log.h"
+#include "agent/base/mem.h"
+#include "agent/base/text.h"
+#include "agent/engine_private.h"
+#include "agent/metrics.h"
+#include "consul/consul_service.h"
+
+/* Each blocking query holds a connection, of which Consul grants a client 200; later services are polled. */
+#define BLOCKING_MAX 128
+
+static const struct log_ctx log_here = {.module = "services"};
+
+struct engine_watch {
+    struct list list;
+    struct engine *engine;
+    struct consul_service_watch *watch;
+    char *service;
+    char *datacenter;
+};
+
+static void on_instances(void *arg, const struct consul_instances *found)
+{
+    struct engine_watch *w = arg;
+    struct endpoints_instance *list = mem_try_array(found->count + 1, sizeof(*list), NULL);
+    struct err e = {0};
+    if (!list) {
+        log_warn(&log_here, "no memory for a service's instances, the last list stays", "service=%s",
+                 LOGQ(w->service));
+        return;
+    }
+    for (size_t i = 0; i < found->count; i++) {
+        const struct consul_instance *from = &found->items[i];
+        list[i] = (struct endpoints_instance){.host = from->address,
+                                              .port = from->port,
+                                              .weight = from->weight,
+                                              .tags = (const char *const *)from->tags,
+                                              .node = from->node,
+                                              .zone = from->zone};
+    }
+    if (endpoints_update(w->engine->endpoints, w->service, w->datacenter, list, found->count, &e) < 0)
+        log_warn(&log_here, "instances not taken over, the last list stays", "service=%s error=%s",
+                 LOGQ(w->service), LOGQ(e.text));
+    mem_free(list);
+}
+
+static void want(void *arg, const char *service, const char *datacenter)
+{
+    struct engine *g = arg;
+    struct engine_watch *w = mem_new(struct engine_watch);
+    w->engine = g;
+    w->service = mem_strdup(service);
+    w->datacenter = mem_strdup(datacenter);
+    list_push_back(&g->watches, &w->list);
+    bool poll = g->watches_count++ >= BLOCKING_MAX;
+    w->watch = consul_service_watch_new(g->o.consul, service, datacenter[0] ? datacenter : NULL, poll,
+                                        g->o.seed, on_instances, w);
+}
+
+static void drop_watch(struct engine_watch *w)
+{
+    w->engine->watches_count--;
+    list_remove(&w->list);
+    consul_service_watch_free(w->watch);
+    mem_free(w->service);
+    mem_free(w->datacenter);
+    mem_free(w);
+}
+
+static void unwant(void *arg, const char *service, const char *datacenter)
+{
+    struct engine *g = arg;
+    for (struct list *at = g->watches.next, *next; at != &g->watches; at = next) {
+        struct engine_watch *w = container_of(at, struct engine_watch, list);
+        next = at->next;
+        if (strcmp(w->service, service) == 0 && strcmp(w->datacenter, datacenter) == 0)
+            drop_watch(w);
+    }
+}
+
+void engine_drop_watches(struct engine *g)
+{
+    while (!list_empty(&g->watches))
+        drop_watch(container_of(g->watches.next, struct engine_watch, list));
+}
+
+static void set_static(struct engine *g, const struct config_service *s)
+{
+    struct endpoints_instance *list = mem_new_array(struct endpoints_instance, s->endpoints_count + 1);
+    struct err e = {0};
+    char **hosts = mem_new_array(char *, s->endpoints_count + 1);
+    for (size_t i = 0; i < s->endpoints_count; i++) {
+        const char *address = s->endpoints[i].address;
+        size_t at, len;
+        uint16_t port = 0;
+        if (text_host_port(address, strlen(address), false, &at, &len, &port, NULL) < 0)
+            continue; /* the configuration was checked */
+        hosts[i] = mem_new_array(char, len + 1);
+        memcpy(hosts[i], address + at, len);
+        list[i] =
+            (struct endpoints_instance){.host = hosts[i], .port = port, .weight = s->endpoints[i].weight};
+    }
+    if (endpoints_set_static(g->endpoints, s->name, list, s->endpoints_count, &e) < 0)
+        log_error(&log_here, "endpoints of the configuration not taken over", "service=%s error=%s",
+                  LOGQ(s->name), LOGQ(e.text));
+    for (size_t i = 0; i < s->endpoints_count; i++)
+        mem_free(hosts[i]);
+    mem_free(hosts);
+    mem_free(list);
+}
+
+void engine_set_services(struct engine *g)
+{
+    for (size_t i = 0; !g->o.consul && i < g->o.config->services.count; i++)
+        set_static(g, g->o.config->services.items[i]);
+}
+
+void engine_new_endpoints(struct engine *g)
+{
+    struct endpoints_options options = {
+        .loop = g->o.loop, .zone = g->o.config->agent.zone, .seed = g->o.seed, .arg = g};
+    if (g->o.consul) {
+        options.want = want;
+        options.unwant = unwant;
+    }
+    g->endpoints = endpoints_new(&options);
+    engine_set_services(g);
+}
+
+void engine_service_options(void *arg, const char *service, struct balance_options *ret)
+{
+    struct engine *g = arg;
+    config_balance_options(g->o.config, service ? service : "", ret);
+}
+
+void engine_observe_attempt(void *arg, const struct dispatch_timing *t)
+{
+    struct engine *g = arg;
+    metrics_observe(g->o.metrics, METRIC_FIRE_STAGE, "queue", NULL, (double)t->queue_us / 1e6);
+    metrics_observe(g->o.metrics, METRIC_FIRE_STAGE, "connect", NULL, (double)t->connect_us / 1e6);
+    metrics_observe(g->o.metrics, METRIC_FIRE_STAGE, "reply", NULL, (double)t->reply_us / 1e6);
+}
