@@ -37,12 +37,9 @@ struct callback_attempt {
     char endpoint[CALLBACK_ENDPOINT_MAX]; /* "host:port" chosen among a service's; "" for a direct target */
     const char *source;  /* "/carillon/<cluster>" for ce-source; lives as long as the transport */
     _Atomic int state;   /* enum callback_state */
-    bool waits_dead;     /* given back without an attempt: no endpoint in time */
-    int64_t queued_ms;   /* boot, when the dispatcher got it */
-    uint64_t latency_us; /* from the request's start to its end */
+    uint64_t connect_us; /* from the lane's taking it to the first byte of the request */
+    uint64_t latency_us; /* from the lane's taking it to its end */
     struct attempt result;
-    void *target;          /* the dispatcher's */
-    uint64_t endpoint_key; /* the dispatcher's */
 };
 
 /* On the loop thread, for each finished attempt, in batches. */

@@ -38,6 +38,7 @@ struct transfer {
     size_t excerpt_bytes;
     size_t body_bytes;
     size_t header_bytes;
+    uint64_t taken_us;
     uint64_t started_us;
     unsigned sent; /* how often the request went out on a connection */
     bool too_many_headers;
@@ -139,6 +140,7 @@ static int before_request(void *arg, char *primary_ip, char *local_ip, int prima
     if (!callback_may_start(t->attempt, t->lane->lanes->options.gate))
         return CURL_PREREQFUNC_ABORT;
     t->started_us = clock_boot_us();
+    t->attempt->connect_us = t->started_us - t->taken_us;
     t->attempt->result.started_ms = callback_now_ms(t->lane->lanes->options.gate);
     return CURL_PREREQFUNC_OK;
 }
@@ -274,6 +276,7 @@ static bool transfer_prepare(struct transfer *t, struct callback_attempt *a)
     t->attempt = a;
     t->excerpt_bytes = t->body_bytes = t->header_bytes = 0;
     t->sent = 0;
+    t->taken_us = clock_boot_us();
     t->started_us = 0;
     t->too_many_headers = t->enough = false;
     t->error[0] = '\0';
@@ -323,7 +326,7 @@ static void read_result(struct transfer *t, CURLcode code, struct attempt *r)
     curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
     curl_easy_getinfo(t->easy, CURLINFO_RETRY_AFTER, &retry_after_s);
     r->duration_ms = t->started_us ? (uint32_t)((clock_boot_us() - t->started_us) / 1000) : 0;
-    t->attempt->latency_us = t->started_us ? clock_boot_us() - t->started_us : 0;
+    t->attempt->latency_us = clock_boot_us() - t->taken_us;
     copy_excerpt(r, t);
     if (code == CURLE_OK || (code == CURLE_WRITE_ERROR && t->enough)) {
         r->status = (int)status;
