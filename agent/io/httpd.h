@@ -94,8 +94,8 @@ struct httpd_stream *httpd_stream_begin(struct httpd_request *rq, int status,
  * reported it. */
 int httpd_stream_write(struct httpd_stream *s, const void *data, size_t bytes);
 /* Called (on the server's thread) when the buffer has run half empty after a BUSY, or when the client went
- * away. Set it before the first write. ROOM may write and end; it may not wait for a thread that does. It
- * does not run any more once httpd_stream_end() has returned. */
+ * away. Set it before the first write, which tells of a client that went even earlier. ROOM may write and end;
+ * it may not wait for a thread that does. It does not run any more once httpd_stream_end() has returned. */
 void httpd_stream_on_room(struct httpd_stream *s, void (*room)(void *arg), void *arg);
 /* No more will come; S is freed by the server once the queued bytes are sent. */
 void httpd_stream_end(struct httpd_stream *s);
