@@ -387,6 +387,16 @@ static void compare_fires_of(struct model *m, const struct uid *uid)
     contract_free(b);
 }
 
+/* The connection may be under attack; the same call again is what a caller makes of each of these answers. */
+static void commit_until_done(struct contract *t, struct job_change *changes, size_t count)
+{
+    enum err_code code = ERR_RETRY;
+    for (unsigned tries = 0;
+         tries < 10 && (code == ERR_RETRY || code == ERR_UNAVAILABLE || code == ERR_UNKNOWN_OUTCOME); tries++)
+        code = contract_commit_as(t, "m1", changes, count);
+    CHECK(code == ERR_OK, "%s", err_code_name(code));
+}
+
 static void one_batch(struct model *m, unsigned step)
 {
     struct job_change real[40], memory[40];
@@ -400,7 +410,7 @@ static void one_batch(struct model *m, unsigned step)
         }
     }
     for (unsigned again = 0; again < 1 + rng_below(&m->rng, 2); again++) {
-        contract_commit(m->real, real, count);
+        commit_until_done(m->real, real, count);
         contract_commit(&m->memory, memory, count);
         for (size_t i = 0; i < count; i++)
             CHECK(real[i].result == memory[i].result,
@@ -431,8 +441,10 @@ static void random_batches_leave_what_memory_holds(struct contract *t)
                                    .slots = CONTRACT_SLOTS,
                                    .now_ms = now_ms};
     CHECK(store_mem.open(&args, &m->memory.self, &m->memory.meta, &e) == 0, "%s", e.text);
-    contract_join(t, "m1");
-    contract_join(&m->memory, "m1");
+    enum err_code joined = ERR_RETRY;
+    for (unsigned tries = 0; joined != ERR_OK && tries < 10; tries++) /* the connection may be under attack */
+        joined = contract_join(t, "m1");
+    CHECK(joined == ERR_OK && contract_join(&m->memory, "m1") == ERR_OK, "%s", err_code_name(joined));
     for (uint32_t n = 0; n < 40; n++) {
         char id[16];
         (void)snprintf(id, sizeof(id), "j%u", n % 35); /* some names are wanted by two */
