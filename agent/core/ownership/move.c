@@ -208,7 +208,8 @@ static void offers_send(struct ownership *o)
 /* When nothing is ours by a beat that was asked for after the last change, or nobody is there to take it. */
 static void leave_run(struct ownership *o)
 {
-    if (!o->leaving || o->left || o->view.moving > 0 || o->changes_count > 0 || o->now_ms < o->agreed_until_ms)
+    if (!o->leaving || o->left || o->view.moving > 0 || o->changes_count > 0 ||
+        o->now_ms < o->agreed_until_ms)
         return;
     bool nothing = o->view.owned == 0 && o->beat_ok_no > o->change_no;
     for (uint32_t i = 0; nothing && i < o->options.slots; i++)
