@@ -1,0 +1,184 @@
+/* Our HTTP client against our HTTP server, with certificates made on the spot. */
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
+#include <stdio.h>
+
+#include "agent/base/err.h"
+#include "agent/io/http.h"
+#include "agent/io/httpd.h"
+#include "agent/io/loop.h"
+#include "tests/unit/io/client.h"
+
+static char dir[64];
+static struct loop *loop;
+static struct http_client *client;
+static struct httpd *server;
+static struct err e, result;
+static int status, handled;
+
+/* NAME.pem and NAME.key: a certificate of its own for NAME, which signs itself. */
+static void make_certificate(const char *name)
+{
+    char san[80], path[32];
+    EVP_PKEY *key = EVP_EC_gen("P-256");
+    X509 *cert = X509_new();
+    X509_set_version(cert, 2);
+    ASN1_INTEGER_set(X509_get_serialNumber(cert), 1);
+    X509_gmtime_adj(X509_getm_notBefore(cert), -3600);
+    X509_gmtime_adj(X509_getm_notAfter(cert), 86400);
+    X509_set_pubkey(cert, key);
+    X509_NAME *subject = X509_get_subject_name(cert);
+    X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, (const unsigned char *)name, -1, -1, 0);
+    X509_set_issuer_name(cert, subject);
+    snprintf(san, sizeof san, "DNS:%s", name);
+    X509_EXTENSION *names = X509V3_EXT_conf_nid(NULL, NULL, NID_subject_alt_name, san);
+    X509_EXTENSION *ca = X509V3_EXT_conf_nid(NULL, NULL, NID_basic_constraints, "critical,CA:TRUE");
+    X509_add_ext(cert, names, -1);
+    X509_add_ext(cert, ca, -1);
+    X509_EXTENSION_free(names);
+    X509_EXTENSION_free(ca);
+    cr_assert(ne(int, X509_sign(cert, key, EVP_sha256()), 0));
+    snprintf(path, sizeof path, "%s.pem", name);
+    FILE *f = fopen(path, "w");
+    PEM_write_X509(f, cert);
+    fclose(f);
+    snprintf(path, sizeof path, "%s.key", name);
+    f = fopen(path, "w");
+    PEM_write_PrivateKey(f, key, NULL, NULL, 0, NULL, NULL);
+    fclose(f);
+    X509_free(cert);
+    EVP_PKEY_free(key);
+}
+
+static int64_t accept_request(struct httpd_request *rq, void *arg)
+{
+    (void)rq;
+    (void)arg;
+    return 0;
+}
+static void handle(struct httpd_request *rq, void *arg)
+{
+    (void)arg;
+    handled++;
+    httpd_reply(rq, strncmp(httpd_header(rq, "Host"), "127.0.0.1:", 10) == 0 ? 200 : 421, NULL, 0, NULL);
+}
+static void serve(const char *client_ca)
+{
+    struct httpd_options o = {.listen = "127.0.0.1:0",
+                              .tls_cert = "server.test.pem",
+                              .tls_key = "server.test.key",
+                              .tls_client_ca = client_ca,
+                              .connections_max = 2,
+                              .idle_timeout_ms = 300,
+                              .header_bytes_max = 4096,
+                              .accept = accept_request,
+                              .handle = handle,
+                              .too_large = handle};
+    cr_assert(zero(int, httpd_start(&o, &server, &e)), "%s", e.text);
+}
+
+static void begin(void)
+{
+    snprintf(dir, sizeof dir, "%s/test-tls-XXXXXX", P_tmpdir);
+    cr_assert(ne(ptr, mkdtemp(dir), NULL));
+    cr_assert(zero(int, chdir(dir)));
+    make_certificate("server.test");
+    make_certificate("client.test");
+    make_certificate("stranger.test");
+    cr_assert(zero(int, loop_new(&loop, &e)));
+    cr_assert(zero(int, http_client_new(loop, 4, &client, &e)));
+}
+static void end(void)
+{
+    char command[128];
+    http_client_free(client);
+    httpd_stop(server);
+    loop_free(loop);
+    snprintf(command, sizeof command, "rm -rf '%s'", dir);
+    cr_assert(zero(int, system(command)));
+}
+
+TestSuite(tls, .init = begin, .fini = end, .timeout = 30);
+
+static void on_done(void *arg, const struct err *err, const struct http_reply *reply)
+{
+    (void)arg;
+    result = *err;
+    status = reply ? reply->status : 0;
+    loop_stop(loop);
+}
+
+static void call(const struct http_tls *tls)
+{
+    char url[64];
+    snprintf(url, sizeof url, "https://127.0.0.1:%u/", httpd_port(server));
+    struct http_call_options o = {.method = "GET",
+                                  .url = url,
+                                  .tls = tls,
+                                  .timeout_ms = 5000,
+                                  .connect_timeout_ms = 5000,
+                                  .reply_bytes_max = 100};
+    (void)http_send(client, &o, on_done, NULL);
+    loop_run(loop);
+}
+
+Test(tls, a_trusted_server_is_called_by_another_name_than_its_address)
+{
+    struct http_tls tls = {.ca_file = "server.test.pem", .server_name = "server.test"};
+    serve(NULL);
+    call(&tls);
+    cr_assert(eq(int, result.code, ERR_OK), "%s", result.text);
+    cr_assert(eq(int, status, 200), "the Host header is to stay that of the URL");
+}
+
+Test(tls, a_server_that_is_not_trusted_or_has_another_name_is_unavailable)
+{
+    struct http_tls wrong_name = {.ca_file = "server.test.pem", .server_name = "other.test"};
+    struct http_tls wrong_ca = {.ca_file = "stranger.test.pem", .server_name = "server.test"};
+    struct http_tls unchecked = {.skip_verify = true};
+    serve(NULL);
+    call(&wrong_name);
+    cr_assert(eq(int, result.code, ERR_UNAVAILABLE), "%s", result.text);
+    call(&wrong_ca);
+    cr_assert(eq(int, result.code, ERR_UNAVAILABLE), "%s", result.text);
+    call(NULL);
+    cr_assert(eq(int, result.code, ERR_UNAVAILABLE), "%s", result.text);
+    cr_assert(zero(int, handled));
+    call(&unchecked);
+    cr_assert(eq(int, result.code, ERR_OK), "%s", result.text);
+}
+
+Test(tls, with_a_client_ca_only_its_clients_are_let_in)
+{
+    struct http_tls none = {.ca_file = "server.test.pem", .server_name = "server.test"};
+    struct http_tls stranger = none, known = none;
+    stranger.cert_file = "stranger.test.pem";
+    stranger.key_file = "stranger.test.key";
+    known.cert_file = "client.test.pem";
+    known.key_file = "client.test.key";
+    serve("client.test.pem");
+    call(&none);
+    cr_assert(eq(int, status, 403), "%d %s", status, result.text);
+    call(&stranger);
+    cr_assert(ne(int, status, 200));
+    cr_assert(zero(int, handled));
+    call(&known);
+    cr_assert(eq(int, status, 200), "%s", result.text);
+    call(&known);
+    cr_assert(eq(int, handled, 2));
+}
+
+Test(tls, a_handshake_that_does_not_begin_is_closed_in_time)
+{
+    serve(NULL);
+    int fd = client_connect(httpd_port(server));
+    cr_assert(client_closed(fd));
+    close(fd);
+    fd = client_connect(httpd_port(server));
+    client_say(fd, "GET / HTTP/1.1\r\n\r\n");
+    cr_assert(client_closed(fd));
+    close(fd);
+}
