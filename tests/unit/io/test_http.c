@@ -18,6 +18,8 @@ static struct http_client *client;
 static struct httpd *server;
 static struct err e;
 static char url[128];
+static struct httpd_request *unanswered[8]; /* the server's thread's, until it has stopped */
+static unsigned unanswered_count;
 
 /* What the last callback got; WANTED callbacks end the loop. */
 static struct {
@@ -60,6 +62,8 @@ static void close_client(void)
 {
     http_client_free(client);
     httpd_stop(server);
+    while (unanswered_count > 0)
+        httpd_reply(unanswered[--unanswered_count], 200, NULL, 0, NULL);
     loop_free(loop);
 }
 
@@ -101,8 +105,10 @@ static void handle(struct httpd_request *rq, void *arg)
     const struct httpd_header headers[] = {{"X-Reply", "yes"}, {"Location", "/elsewhere"}};
     const char *body = httpd_body(rq, &bytes), *type = httpd_header(rq, "Content-Type");
     const char *expect = httpd_header(rq, "Expect"), *length = httpd_header(rq, "Content-Length");
-    if (strcmp(httpd_path(rq), "/never") == 0)
-        return; /* answered by httpd_stop() */
+    if (strcmp(httpd_path(rq), "/never") == 0) {
+        unanswered[unanswered_count++] = rq;
+        return;
+    }
     buf_addf(&b, "%s %s type=%s expect=%s length=%s a=%s %.*s", httpd_method(rq), httpd_path(rq),
              type ? type : "-", expect ? expect : "-", length ? length : "-",
              httpd_header(rq, "X-A") ? httpd_header(rq, "X-A") : "-", (int)bytes, body);

@@ -687,7 +687,7 @@ Test(httpd, a_left_over_unix_socket_is_replaced_and_a_live_one_is_not)
     struct httpd *second = NULL;
     make_socket_dir();
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    strcpy(addr.sun_path, socket_path);
+    snprintf(addr.sun_path, sizeof addr.sun_path, "%s", socket_path);
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
     cr_assert(zero(int, bind(fd, (struct sockaddr *)&addr, sizeof addr)));
     close(fd); /* nobody listens any more, the file stays */
