@@ -166,7 +166,7 @@ static void print_file(struct buf *b, const struct file *f)
     }
     add_be(b, 0, 4);
     for (unsigned i = 0; i < f->leap_count; i++)
-        add_be(b, 0, 12);
+        add_be(b, 0, 8), add_be(b, 0, 4);
     buf_addf(b, "\n%s\n", f->footer);
     cr_assert(zero(int, buf_check(b, NULL)));
 }
