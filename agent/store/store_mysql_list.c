@@ -63,23 +63,37 @@ static void add_prefix(struct buf *b, const char *column, const char *prefix)
     sql_add_ascii(b, end);
 }
 
+/* Inside one namespace only the id counts, said so plainly: from "(ns, id) after" beside "ns =" the optimizer reads and sorts
+ * the whole namespace. */
+static void add_range_in_ns(struct buf *b, const struct store_filter *f)
+{
+    int order = f->after_ns ? strcmp(f->after_ns, f->ns) : -1;
+    buf_add_str(b, " AND ns = ");
+    sql_add_ascii(b, f->ns);
+    if (f->prefix && f->prefix[0])
+        add_prefix(b, "id", f->prefix);
+    if (order > 0)
+        buf_add_str(b, " AND FALSE");
+    if (order != 0)
+        return;
+    buf_add_str(b, " AND id > ");
+    sql_add_ascii(b, f->after_id ? f->after_id : "");
+}
+
 /* The stretch of the names that the page may look at. */
 static void add_range(struct buf *b, const struct store_filter *f)
 {
-    buf_add_str(b, f->ns ? " AND ns = " : "");
-    if (f->ns)
-        sql_add_ascii(b, f->ns);
-    if (f->ns && f->prefix && f->prefix[0])
-        add_prefix(b, "id", f->prefix);
-    if (!f->after_ns)
-        return;
-    buf_add_str(b, " AND (ns > ");
-    sql_add_ascii(b, f->after_ns);
-    buf_add_str(b, " OR (ns = ");
-    sql_add_ascii(b, f->after_ns);
-    buf_add_str(b, " AND id > ");
-    sql_add_ascii(b, f->after_id ? f->after_id : "");
-    buf_add_str(b, "))");
+    if (f->ns) {
+        add_range_in_ns(b, f);
+    } else if (f->after_ns) {
+        buf_add_str(b, " AND (ns > ");
+        sql_add_ascii(b, f->after_ns);
+        buf_add_str(b, " OR (ns = ");
+        sql_add_ascii(b, f->after_ns);
+        buf_add_str(b, " AND id > ");
+        sql_add_ascii(b, f->after_id ? f->after_id : "");
+        buf_add_str(b, "))");
+    }
 }
 
 static void add_label(struct buf *b, const struct store_filter *f, size_t i)

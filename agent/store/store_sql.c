@@ -103,6 +103,8 @@ void sql_add_ascii(struct buf *b, const char *s)
 {
     buf_add_str(b, "_ascii ");
     sql_add_hex(b, s, strlen(s));
+    /* Without it an equality with a column is none to the sorter, which then sorts what the index had in order. */
+    buf_add_str(b, " COLLATE ascii_bin");
 }
 
 void sql_add_utf8(struct buf *b, const char *s, size_t len)

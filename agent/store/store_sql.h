@@ -45,7 +45,7 @@ const struct sql_table *sql_fires(void); /* struct fire_row */
 
 /* Literals. */
 void sql_add_hex(struct buf *b, const void *data, size_t len); /* x'00ff' */
-void sql_add_ascii(struct buf *b, const char *s);              /* _ascii x'…' */
+void sql_add_ascii(struct buf *b, const char *s);              /* of an ascii_bin column */
 void sql_add_utf8(struct buf *b, const char *s, size_t len);
 void sql_add_blob(struct buf *b, const void *data, size_t len); /* NULL when DATA is */
 void sql_add_ms(struct buf *b, int64_t ms);
