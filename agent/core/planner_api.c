@@ -151,6 +151,12 @@ static void unpause(struct planner *p, struct pjob *j, int catch_up)
                        p->resident_ms); /* those that were left in the store while it was paused */
 }
 
+/* The fires of a paused job wait in the store. */
+static void load_left(struct planner *p, struct pjob *j)
+{
+    planner_load_fires(p, &j->row.slot, 1, p->resident_ms);
+}
+
 static void pause_row(struct planner *p, struct pjob *j)
 {
     (void)p;
@@ -181,8 +187,11 @@ static void plan_changed(struct planner *p, struct pjob *j, const struct planner
 static void replace(struct planner *p, struct pjob *j, const struct planner_api *api, struct job_spec *spec)
 {
     bool same_schedule = job_schedule_equal(j->spec, spec);
-    int64_t fired_ms = j->first ? j->row.due_ms : j->row.last.due_ms;
+    bool was_paused = j->row.state == JOB_STATE_PAUSED;
+    int64_t due_ms = j->row.due_ms;
     pfire_book_first(p, j); /* its end is recorded, whatever the new definition says */
+    pjob_book_due(p, j);
+    int64_t fired_ms = j->row.due_ms != due_ms ? due_ms : j->row.last.due_ms;
     revoke_all(p, j);
     pjob_set_spec(p, j, spec);
     LIST_FOR (l, &j->fires) {
@@ -199,6 +208,8 @@ static void replace(struct planner *p, struct pjob *j, const struct planner_api 
         pause_row(p, j);
     else if (api->paused == 0 && j->row.state == JOB_STATE_PAUSED)
         unpause(p, j, PLANNER_CATCH_UP_NONE);
+    if (was_paused && j->row.state != JOB_STATE_PAUSED)
+        load_left(p, j);
     revise(j, api, api->op == PLANNER_PATCH ? "patch" : "replace");
     pjob_dirty(p, j, CHANGE_REPLACE);
     applied(j, PLANNER_OK);
@@ -249,6 +260,7 @@ static void pause_job(struct planner *p, struct pjob *j, const struct planner_ap
         return;
     }
     pfire_book_first(p, j);
+    pjob_book_due(p, j);
     revoke_all(p, j);
     pause_row(p, j);
     new_version(p, j, api);
@@ -264,6 +276,7 @@ static void resume(struct planner *p, struct pjob *j, const struct planner_api *
         return;
     }
     unpause(p, j, api->catch_up);
+    load_left(p, j);
     new_version(p, j, api);
     revise(j, api, "resume");
     pjob_dirty(p, j, CHANGE_UPDATE);
@@ -282,6 +295,7 @@ static void run(struct planner *p, struct pjob *j, struct planner_api *api)
     struct pfire *f = NULL;
     if (payload || !api->run_payload) {
         pfire_book_first(p, j); /* numbers are given in the order of booking */
+        pjob_book_due(p, j);
         f = pfire_book(p, j, p->now_ms, FIRE_KIND_RUN);
     }
     if (!f) {

@@ -105,9 +105,6 @@ void pfire_set_target(struct planner *p, struct pfire *f, bool on)
         struct ptarget *t = f->target;
         f->target = NULL;
         t->waiting--;
-        if (t->spilled_ms != PLANNER_NEVER && t->waiting <= p->options.retry_window / 2 &&
-            !wheel_timer_armed(&p->spill_timer))
-            planner_arm(p, &p->spill_timer, p->now_ms + PLANNER_READ_RETRY_MS);
         ptarget_put(p, t);
     }
 }
@@ -267,7 +264,7 @@ static bool may_evict(const struct planner *p, const struct pfire *f)
     const struct pjob *j = f->job;
     bool paused = j->row.state == JOB_STATE_PAUSED && f->row.kind != FIRE_KIND_RUN;
     return j->state == PJOB_LIVE && fire_clean(f) && !f->in_flight && !j->moving &&
-           j->spec->concurrency == JOB_ALLOW && (paused || f->row.wake_ms >= p->resident_ms);
+           j->spec->concurrency == JOB_ALLOW && (paused || f->row.wake_ms >= planner_edge_ms(p));
 }
 
 static bool spills(struct planner *p, struct pfire *f)
@@ -278,6 +275,8 @@ static bool spills(struct planner *p, struct pfire *f)
         return false;
     if (t->spilled_ms > f->row.wake_ms)
         t->spilled_ms = f->row.wake_ms;
+    if (!wheel_timer_armed(&p->spill_timer))
+        planner_arm(p, &p->spill_timer, p->now_ms + PLANNER_READ_RETRY_MS);
     return true;
 }
 

@@ -300,14 +300,19 @@ void pjob_gone(struct planner *p, struct pjob *j)
     job_release(p, j);
 }
 
+/* What wakes before this has to be in memory: the reads that are under way may have passed it already. */
+int64_t planner_edge_ms(const struct planner *p)
+{
+    return p->loading_ms > p->resident_ms ? p->loading_ms : p->resident_ms;
+}
+
 static bool may_leave(const struct planner *p, const struct pjob *j)
 {
     if (job_busy(j) || j->moving)
         return false;
     if (j->state == PJOB_ABSENT)
         return true;
-    int64_t edge_ms = p->loading_ms > p->resident_ms ? p->loading_ms : p->resident_ms;
-    return j->state == PJOB_LIVE && j->row.wake_ms >= edge_ms;
+    return j->state == PJOB_LIVE && j->row.wake_ms >= planner_edge_ms(p);
 }
 
 void pjob_settle(struct planner *p, struct pjob *j)

@@ -211,10 +211,11 @@ void pchain_free(struct planner *p, struct pchain *c)
         p->loading_ms = 0;
 }
 
-/* A slot that was lost, or lost and gained again, since C began is not C's any more. */
+/* A slot that was lost, or lost and gained again, since C began is not C's any more; of one that is being given away
+ * nothing new may be begun. */
 static bool chain_covers(const struct planner *p, const struct pchain *c, uint16_t slot)
 {
-    return slot < p->options.slots && p->slots[slot].state != PSLOT_NONE && p->slots[slot].gained <= c->gen;
+    return slot < p->options.slots && p->slots[slot].state == PSLOT_HELD && p->slots[slot].gained <= c->gen;
 }
 
 static void chain_filter(const struct planner *p, struct pchain *c)
@@ -349,19 +350,26 @@ void planner_load_window(struct planner *p)
     planner_load_pump(p);
 }
 
-/* Booked fires that had no room in their target's window: read again what is due of them, all slots, at most each second. */
+/* Booked fires that had no room in their target's window: read again what is due of them, all slots. Asked for as long
+ * as any are left. */
 void planner_load_spilled(struct planner *p)
 {
-    bool room = false;
+    bool room = false, left = false;
     for (struct map_iter it = {0}; map_next(&p->targets, &it);) {
         struct ptarget *t = it.value;
-        if (t->spilled_ms > p->now_ms || t->waiting > p->options.retry_window / 2)
+        if (t->spilled_ms == PLANNER_NEVER)
             continue;
+        if (t->spilled_ms > p->now_ms || t->waiting > p->options.retry_window / 2) {
+            left = true;
+            continue;
+        }
         t->spilled_ms = PLANNER_NEVER;
         t->users++;
-        ptarget_put(p, t);
+        ptarget_put(p, t); /* nobody else may point to it any more */
         room = true;
     }
+    if (left)
+        planner_arm(p, &p->spill_timer, p->now_ms + PLANNER_READ_RETRY_MS);
     if (!room || p->stats.slots_owned == 0)
         return;
     uint16_t *slots = mem_new_array(uint16_t, p->options.slots);
@@ -571,7 +579,9 @@ static void job_read(struct planner *p, struct pjob *j, struct planner_job *row)
     LIST_FOR_SAFE(l, &j->fires)
     {
         struct pfire *f = container_of(l, struct pfire, job_link);
-        if (f->booked)
+        if (j->moving)
+            pfire_drop(p, f); /* the successor's by now */
+        else if (f->booked)
             pfire_loaded(p, f);
     }
     papi_run(p, j);

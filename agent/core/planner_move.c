@@ -100,7 +100,8 @@ static void freeze(struct planner *p, struct pjob *j)
 {
     j->moving = true;
     planner_start_cancel(p, &j->start);
-    wheel_cancel(p->wheel, &j->timer);
+    if (j->state != PJOB_READING)
+        wheel_cancel(p->wheel, &j->timer);
     if (j->state == PJOB_LIVE) {
         pfire_hold_all(p, j);
         LIST_FOR_SAFE(l, &j->fires)

@@ -3,8 +3,9 @@
 
 #include "agent/core/planner_private.h"
 
-#define FIRES_AGAIN_MS  1000
-#define EXPIRE_AGAIN_MS 60000 /* a done job with unfinished fires is looked at again after this */
+#define CLOCKS_DIFFER_MS 250 /* members whose clocks differ by more do not fire */
+#define FIRES_AGAIN_MS   1000
+#define EXPIRE_AGAIN_MS  60000 /* a done job with unfinished fires is looked at again after this */
 
 static bool next_due(const struct pjob *j, int64_t *ret_ms)
 {
@@ -316,6 +317,17 @@ static void start_booked(struct planner *p, struct pjob *j)
     bool has_next = next_due(j, &next_ms);
     pjob_advance(p, j, has_next, next_ms);
     pjob_dirty(p, j, CHANGE_UPDATE);
+}
+
+/* A due that has come may have been sent under the next seq by an owner that died before it could record it: whatever
+ * else wants that seq, the due takes it first. So no fire id ever names two dues. */
+void pjob_book_due(struct planner *p, struct pjob *j)
+{
+    if (j->row.state != JOB_STATE_ACTIVE || j->first || j->row.due_ms == RECORD_NONE ||
+        j->row.wake_ms > p->now_ms + CLOCKS_DIFFER_MS)
+        return;
+    planner_start_cancel(p, &j->start);
+    start_booked(p, j);
 }
 
 void pjob_start(struct planner *p, struct pjob *j)

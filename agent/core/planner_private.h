@@ -271,6 +271,7 @@ uint64_t pjob_pending(const struct pjob *j);
 void pjob_unwritten(struct planner *p, struct pjob *j);
 void pjob_take_row(struct planner *p, struct pjob *j, const struct job_row *row, struct job_spec *spec);
 void pjob_absorb(struct planner *p, struct pjob *j, struct pjob *other);
+int64_t planner_edge_ms(const struct planner *p);
 void pjob_drop_fires(struct planner *p, struct pjob *j); /* memory only; what is in flight is ignored */
 struct ptarget *ptarget_get(struct planner *p, const struct job_spec *spec);
 void ptarget_put(struct planner *p, struct ptarget *t);
@@ -298,6 +299,7 @@ void pchain_free(struct planner *p, struct pchain *c);
 void pjob_arm(struct planner *p, struct pjob *j);
 void pjob_timer(struct wheel_timer *t, void *arg);
 void pjob_start(struct planner *p, struct pjob *j);
+void pjob_book_due(struct planner *p, struct pjob *j);
 void pjob_plan_new(struct planner *p, struct pjob *j, int64_t after_ms);
 void pjob_advance(struct planner *p, struct pjob *j, bool has_next, int64_t next_ms);
 void pjob_ended_first(struct planner *p, struct pjob *j); /* forbid: what was due meanwhile is skipped */

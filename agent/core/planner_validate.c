@@ -14,7 +14,7 @@
     } while (0)
 
 struct seen {
-    size_t jobs, fires, in_flight, foreign, unwritten, bytes;
+    size_t jobs, fires, in_flight, foreign, unwritten, bytes, in_windows;
 };
 
 static void check_fire(const struct planner *p, const struct pfire *f, struct seen *seen)
@@ -32,6 +32,7 @@ static void check_fire(const struct planner *p, const struct pfire *f, struct se
           "a booked fire has a number its job has given");
     seen->fires++;
     seen->in_flight += f->in_flight;
+    seen->in_windows += f->target != NULL;
     seen->foreign += list_linked(&f->foreign_link);
     seen->bytes += sizeof(*f) + f->row.log_bytes + f->row.payload_bytes;
     (void)p;
@@ -63,15 +64,17 @@ static void check_job(const struct planner *p, const struct pjob *j, struct seen
     seen->bytes += j->bytes;
 }
 
-static void check_lines(const struct planner *p)
+static void check_lines(const struct planner *p, size_t in_windows)
 {
-    size_t paced = 0;
+    size_t paced = 0, waiting = 0;
     for (struct map_iter it = {0}; map_next(&p->targets, &it);) {
         const struct ptarget *t = it.value;
         paced += list_length(&t->paced);
+        waiting += t->waiting;
         CHECK(list_empty(&t->paced) || list_linked(&t->paced_link), "a line of starts is known");
         CHECK(list_empty(&t->paced) || wheel_timer_armed(&t->timer), "a line of starts moves on");
     }
+    CHECK(waiting == in_windows, "fires in a target's window are counted");
     CHECK(paced == p->paced_count, "paced starts are counted");
     CHECK(list_length(&p->ready) == p->ready_count, "ready starts are counted");
 }
@@ -96,7 +99,7 @@ void planner_validate(const struct planner *p)
     }
     LIST_FOR (l, &p->orphans)
         check_job(p, container_of(l, struct pjob, slot_link), &seen);
-    check_lines(p);
+    check_lines(p, seen.in_windows);
     CHECK(owned == p->stats.slots_owned, "slots are counted");
     CHECK(loading == p->stats.slots_loading, "slots being loaded are counted");
     CHECK(foreign == seen.foreign && foreign == list_length(&p->foreign), "fires held elsewhere are counted");

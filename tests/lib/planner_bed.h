@@ -50,6 +50,7 @@ struct bed_sent { /* one attempt that went out */
     int64_t due_ms;
     int64_t at_ms;
     uint64_t epoch;
+    bool booked;
     int node;
 };
 
