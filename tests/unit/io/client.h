@@ -100,7 +100,7 @@ static inline bool client_reply_(int fd, struct client_reply *r, bool without_bo
     memset(r, 0, sizeof *r);
     if (!client_read_until(fd, r->head, sizeof r->head, "\r\n\r\n"))
         return false;
-    r->status = atoi(r->head + strlen("HTTP/1.1 "));
+    r->status = (int)strtol(r->head + strlen("HTTP/1.1 "), NULL, 10);
     const char *length = strcasestr(r->head, "\r\nContent-Length:");
     size_t bytes = length && !without_body ? strtoul(length + strlen("\r\nContent-Length:"), NULL, 10) : 0, n;
     cr_assert(bytes < sizeof r->body);
