@@ -422,6 +422,11 @@ void engine_retire(struct engine *g, void (*done)(void *arg), void *arg)
     engine_ask_turn(g);
 }
 
+bool engine_ended(const struct engine *g)
+{
+    return g->state == ENGINE_GONE;
+}
+
 /* --- for the node -------------------------------------------------------------------------------------------------- */
 
 const char *engine_member(const struct engine *g)

@@ -62,6 +62,9 @@ void engine_leave(struct engine *g, int64_t grace_ms, void (*done)(void *arg, bo
 /* After `rejoin`: let what is in flight end unrecorded. DONE runs once, then engine_free() is due. */
 void engine_retire(struct engine *g, void (*done)(void *arg), void *arg);
 
+/* DONE of either was told: engine_free() may be called. Any thread. */
+bool engine_ended(const struct engine *g);
+
 /* --- for the node -------------------------------------------------------------------------------------------------- */
 
 const char *engine_member(const struct engine *g);

@@ -1,0 +1,516 @@
+#include "agent/agent.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/base/clock.h"
+#include "agent/base/json.h"
+#include "agent/base/list.h"
+#include "agent/base/log.h"
+#include "agent/base/rng.h"
+#include "agent/base/text.h"
+#include "agent/io/file.h"
+#include "agent/io/http.h"
+#include "agent/node_private.h"
+#include "agent/version.h"
+
+#define HTTP_CONNECTIONS 256
+#define STORE_RETRY_MS   1000
+#define ADDRESS_RETRY_MS 1000
+#define VACUUM_MS        60000
+#define LAST_WORDS_MS    1000
+
+extern char **environ;
+
+static const struct log_ctx log_here = {.module = "agent"};
+
+/* --- opening: what blocks, before the loop runs -------------------------------------------------------------------- */
+
+static int64_t store_clock(void *arg)
+{
+    return node_now_ms(arg);
+}
+
+/* A database that is not there yet is waited for: in a cluster everything starts at once. */
+static int open_store(struct node *n, struct err *e)
+{
+    const void *options;
+    if (node_is_client(n))
+        return 0;
+    const struct store_ops *ops = config_store_driver(n->config, &options);
+    struct store_open_args args = {.loop = n->loop,
+                                   .options = options,
+                                   .cluster = n->config->cluster.name,
+                                   .slots = (uint32_t)n->config->cluster.slots,
+                                   .member = n->config->agent.name,
+                                   .zones = n->zones,
+                                   .now_ms = store_clock,
+                                   .arg = n};
+    int rc;
+    while ((rc = ops->open(&args, &n->store_self, &n->meta, e)) == -ERR_UNAVAILABLE || rc == -ERR_RETRY ||
+           rc == -ERR_UNKNOWN_OUTCOME) {
+        log_warn(&log_here, "store cannot be opened yet, trying again", "error=%s", LOGQ(e->text));
+        (void)poll(NULL, 0, STORE_RETRY_MS); /* a signal ends the process here: nothing is open yet */
+        err_clear(e);
+    }
+    if (rc < 0)
+        return err_wrap(e, "open the store");
+    n->store = ops;
+    return 0;
+}
+
+static int open_consul(struct node *n, struct err *e)
+{
+    struct consul_client_options options;
+    if (n->config->cluster.mode != CONFIG_MODE_CONSUL)
+        return 0;
+    config_consul_options(n->config, (const char *const *)environ, &options);
+    return consul_client_new(n->loop, &options, &n->consul, e);
+}
+
+static int read_secret(struct node *n, struct err *e)
+{
+    if (!n->config->cluster.secret_file)
+        return 0;
+    int rc = file_read_secret(n->config->cluster.secret_file, &n->secret, &n->secret_bytes, e);
+    return rc < 0 ? err_wrap(e, "cluster.secret_file") : 0;
+}
+
+static void on_clock(void *arg, bool sure);
+
+static int open_node(struct node *n, struct err *e)
+{
+    int rc = loop_new(&n->loop, e);
+    if (rc == 0)
+        rc = clock_guard_new(n->loop, !node_is_client(n), on_clock, n, &n->clock, e);
+    if (rc == 0)
+        rc = tzload_new(NULL, &n->zones, e);
+    if (rc == 0)
+        rc = http_client_new(n->loop, HTTP_CONNECTIONS, &n->http, e);
+    if (rc == 0)
+        rc = read_secret(n, e);
+    if (rc == 0)
+        rc = open_consul(n, e);
+    if (rc == 0)
+        rc = open_store(n, e);
+    n->started_ms = node_now_ms(n);
+    config_digest(n->config, n->config_digest);
+    return rc;
+}
+
+/* --- a member's lives ---------------------------------------------------------------------------------------------- */
+
+static void fail(struct node *n, const struct err *e)
+{
+    n->failure = *e;
+    n->exit_code = 1;
+    loop_stop(n->loop);
+}
+
+static void on_clock(void *arg, bool sure)
+{
+    (void)arg;
+    (void)sure; /* the engine looks each turn; the guard has logged it */
+}
+
+static void on_joined(void *arg)
+{
+    struct node *n = arg;
+    if (n->state == NODE_STARTING) {
+        n->state = NODE_RUNNING;
+        log_info(&log_here, "ready", "member=%s", engine_member(n->engine));
+    }
+    atomic_store(&n->ready, n->state == NODE_RUNNING);
+}
+
+static void on_rejoin(void *arg)
+{
+    struct node *n = arg;
+    loop_defer(n->loop, &n->rebirth);
+}
+
+static int new_life(struct node *n, struct err *e)
+{
+    uint64_t id, seed;
+    char member[RECORD_MEMBER_MAX];
+    int rc = rng_seed_os(&id, e);
+    if (rc == 0)
+        rc = rng_seed_os(&seed, e);
+    if (rc < 0)
+        return rc;
+    (void)snprintf(member, sizeof(member), "%s.%012llx", n->config->agent.name,
+                   (unsigned long long)(id >> 16));
+    struct engine_options options = {.loop = n->loop,
+                                     .config = n->config,
+                                     .store = n->store,
+                                     .store_self = n->store_self,
+                                     .slots = n->meta.slots,
+                                     .consul = n->consul,
+                                     .http = n->http,
+                                     .clock = n->clock,
+                                     .metrics = n->metrics,
+                                     .tzdata = tzload_version(n->zones),
+                                     .member = member,
+                                     .peer_host = n->peer_host,
+                                     .peer_port = n->peer_port,
+                                     .secret = n->secret,
+                                     .secret_bytes = n->secret_bytes,
+                                     .config_digest = n->config_digest,
+                                     .started_ms = n->started_ms,
+                                     .seed = seed,
+                                     .joined = on_joined,
+                                     .rejoin = on_rejoin,
+                                     .arg = n};
+    rc = engine_new(&options, &n->engine, e);
+    if (rc < 0)
+        return err_wrap(e, "start as member '%s'", member);
+    n->lives = mem_try_realloc(n->lives, n->lives_count + 1, sizeof(*n->lives), e);
+    if (!n->lives)
+        return -ERR_NOMEM;
+    n->lives[n->lives_count++] = n->engine;
+    atomic_store(&n->shown, n->engine);
+    return 0;
+}
+
+static void begin_end(struct node *n);
+
+static void on_retired(void *arg)
+{
+    struct node *n = arg;
+    struct err e = {0};
+    n->retired = NULL;
+    if (n->ending) {
+        n->engine = NULL;
+        begin_end(n);
+    } else if (new_life(n, &e) < 0) {
+        fail(n, &e);
+    }
+}
+
+/* Declared dead: the next life begins when nothing of this one is under way in the store any more. */
+static void rebirth(struct loop_msg *msg)
+{
+    struct node *n = container_of(msg, struct node, rebirth);
+    n->retired = n->engine;
+    engine_retire(n->engine, on_retired, n);
+}
+
+static void on_vacuumed(void *arg, const struct err *e)
+{
+    struct node *n = arg;
+    if (e->code != ERR_OK && e->code != ERR_CANCELLED)
+        log_warn(&log_here, "old rows were not removed this time", "error=%s", LOGQ(e->text));
+    n->vacuuming = false;
+    if (e->code != ERR_CANCELLED && !n->ending)
+        loop_timer_arm(n->vacuum_timer, VACUUM_MS);
+}
+
+static void vacuum(void *arg)
+{
+    struct node *n = arg;
+    n->vacuuming = true;
+    n->store->vacuum(n->store_self, node_now_ms(n), on_vacuumed, n);
+}
+
+/* --- a client's members -------------------------------------------------------------------------------------------- */
+
+static void on_members(void *arg, const struct consul_instances *list)
+{
+    struct node *n = arg;
+    mem_free(n->member_addresses);
+    n->member_addresses =
+        (char(*)[160])(void *)mem_new_array(char, (list->count + 1) * sizeof(*n->member_addresses));
+    n->member_addresses_count = list->count;
+    for (size_t i = 0; i < list->count; i++)
+        (void)snprintf(n->member_addresses[i], sizeof(n->member_addresses[i]),
+                       strchr(list->items[i].address, ':') ? "[%s]:%u" : "%s:%u", list->items[i].address,
+                       list->items[i].port);
+    if (n->state == NODE_STARTING && list->count > 0) {
+        n->state = NODE_RUNNING;
+        atomic_store(&n->ready, true);
+        log_info(&log_here, "ready, requests go to the members", "members=%zu", list->count);
+    }
+}
+
+static void start_client(struct node *n)
+{
+    n->member_watch = consul_service_watch_new(n->consul, n->config->consul.register_as, NULL, false,
+                                               (uint64_t)n->started_ms, on_members, n);
+}
+
+/* --- starting on the loop ------------------------------------------------------------------------------------------ */
+
+static int set_peer_host(struct node *n, const char *listen, struct err *e)
+{
+    const char *shown = n->config->cluster.advertise ? n->config->cluster.advertise : listen;
+    size_t at, len;
+    uint16_t port;
+    int rc = text_host_port(shown, strlen(shown), true, &at, &len, &port, e);
+    if (rc < 0)
+        return err_wrap(e, "cluster.advertise");
+    if (len >= sizeof(n->peer_host))
+        return err_set(e, ERR_INVALID, "cluster.advertise: the host is too long");
+    memcpy(n->peer_host, shown + at, len);
+    n->peer_host[len] = '\0';
+    n->peer_port = n->config->cluster.advertise && port ? port : (uint16_t)api_peer_port(n->api);
+    return 0;
+}
+
+static int start_serving(struct node *n, const char *peer_listen, struct err *e)
+{
+    int rc = 0;
+    if (peer_listen)
+        rc = config_check_peer_listen(n->config, peer_listen, e);
+    if (rc == 0)
+        rc = api_start(n, n->config, peer_listen, &n->api, e);
+    if (rc == 0 && peer_listen)
+        rc = set_peer_host(n, peer_listen, e);
+    if (rc < 0)
+        return rc;
+    if (node_is_client(n))
+        start_client(n);
+    else
+        rc = new_life(n, e);
+    if (rc == 0 && n->config->app.register_service)
+        n->app = app_service_new(n->consul, n->config, n->peer_host);
+    if (rc == 0 && n->store)
+        loop_timer_arm(n->vacuum_timer, VACUUM_MS);
+    return rc;
+}
+
+/* The address that the Consul agent advertises is how others reach this machine. */
+static void on_self(void *arg, const struct err *e, const struct consul_reply *reply)
+{
+    struct node *n = arg;
+    struct err own = {0};
+    char listen[200];
+    json_t *doc = NULL;
+    const char *address = NULL;
+    if (e->code == ERR_CANCELLED || n->ending)
+        return;
+    if (e->code == ERR_OK && json_read(reply->body, reply->body_bytes, reply->body_bytes, &doc, &own) == 0)
+        address = json_string_value(json_object_get(json_object_get(doc, "Member"), "Addr"));
+    if (!address || strlen(address) > 100) {
+        log_warn(&log_here,
+                 "Consul does not tell its address yet (set cluster.listen to do without), trying again",
+                 "error=%s", LOGQ(e->text));
+        loop_timer_arm(n->address_timer, ADDRESS_RETRY_MS);
+    } else {
+        (void)snprintf(listen, sizeof(listen), strchr(address, ':') ? "[%s]:%d" : "%s:%d", address,
+                       CONFIG_PEER_PORT);
+        if (start_serving(n, listen, &own) < 0)
+            fail(n, &own);
+    }
+    json_decref(doc);
+}
+
+static void ask_address(void *arg)
+{
+    struct node *n = arg;
+    struct consul_request request = {.method = "GET", .path = "/v1/agent/self"};
+    (void)consul_send(n->consul, &request, on_self, n); /* ends with the client */
+}
+
+static int start_node(struct node *n, struct err *e)
+{
+    const char *listen = n->config->cluster.listen;
+    if (node_is_client(n) || !n->consul)
+        return start_serving(n, NULL, e);
+    if (listen)
+        return start_serving(n, listen, e);
+    loop_timer_arm(n->address_timer, 0);
+    return 0;
+}
+
+/* --- reload -------------------------------------------------------------------------------------------------------- */
+
+static void log_difference(void *arg, const char *key, bool applied)
+{
+    (void)arg;
+    if (applied)
+        log_info(&log_here, "option applied", "key=%s", LOGQ(key));
+    else
+        log_warn(&log_here, "option changed, but needs a restart", "key=%s", LOGQ(key));
+}
+
+static void reload(struct node *n)
+{
+    AUTO(option_errors_fini) struct option_errors errors = {0};
+    struct config *next;
+    struct err e = {0};
+    if (config_load(n->start->config_file, n->start->sets, n->start->sets_count, (const char *const *)environ,
+                    &next, &errors, &e) < 0) {
+        for (size_t i = 0; i < errors.lines.count; i++)
+            log_error(&log_here, "configuration not reloaded", "error=%s", LOGQ(errors.lines.items[i]));
+        metrics_set(n->metrics, METRIC_CONFIG_RELOAD_OK, NULL, NULL, NULL, 0);
+        return;
+    }
+    config_diff(n->config, next, log_difference, NULL);
+    config_apply(n->config, next);
+    log_set((enum log_level)n->config->log.level, (enum log_format)n->config->log.format);
+    if (n->engine)
+        engine_reload(n->engine);
+    config_free(next);
+    metrics_set(n->metrics, METRIC_CONFIG_RELOAD_OK, NULL, NULL, NULL, 1);
+    log_info(&log_here, "configuration reloaded", "");
+}
+
+static void on_reload(void *arg, int signum)
+{
+    (void)signum;
+    reload(arg);
+}
+
+/* --- the end ------------------------------------------------------------------------------------------------------- */
+
+static void stop_loop(void *arg)
+{
+    struct node *n = arg;
+    loop_stop(n->loop);
+}
+
+/* Everything is given away: the application's service goes last of what others see. */
+static void begin_end(struct node *n)
+{
+    n->state = NODE_STOPPED;
+    if (n->api)
+        api_quiesce_public(n->api);
+    if (n->app)
+        app_service_stop(n->app, LAST_WORDS_MS, stop_loop, n);
+    else
+        loop_stop(n->loop);
+}
+
+static void on_left(void *arg, bool clean)
+{
+    struct node *n = arg;
+    log_info(&log_here,
+             clean ? "left the cluster"
+                   : "left the cluster with callbacks in flight, their new owners repeat them",
+             "");
+    begin_end(n);
+}
+
+static void on_terminate(void *arg, int signum)
+{
+    struct node *n = arg;
+    if (n->ending) {
+        log_warn(&log_here, "told again to end, not waiting any longer", "signal=%d", signum);
+        loop_stop(n->loop);
+        return;
+    }
+    log_info(&log_here, "ending", "signal=%d grace_ms=%llu", signum,
+             (unsigned long long)n->config->agent.shutdown_grace_ms);
+    n->ending = true;
+    n->state = NODE_LEAVING;
+    atomic_store(&n->ready, false);
+    loop_timer_stop(n->vacuum_timer);
+    loop_timer_stop(n->address_timer);
+    if (n->retired)
+        return; /* between two lives: the end goes on when the old one is over */
+    if (n->engine)
+        engine_leave(n->engine, (int64_t)n->config->agent.shutdown_grace_ms, on_left, n);
+    else
+        begin_end(n);
+}
+
+/* Whether every life has ended. Told twice to end, or unable to go on, the process does not take itself apart while the store and
+ * the lanes are at work: the kernel does, and the others take over as after a crash. */
+static bool all_ended(const struct node *n)
+{
+    for (size_t i = 0; i < n->lives_count; i++)
+        if (!engine_ended(n->lives[i]))
+            return false;
+    return true;
+}
+
+static void close_node(struct node *n)
+{
+    if (!all_ended(n))
+        return;
+    if (n->api)
+        api_stop(n->api);
+    app_service_free(n->app);
+    consul_service_watch_free(n->member_watch);
+    for (size_t i = 0; i < n->lives_count; i++)
+        engine_free(n->lives[i]);
+    mem_free(n->lives);
+    if (n->store)
+        n->store->close(n->store_self);
+    consul_client_free(n->consul);
+    if (n->http)
+        http_client_free(n->http);
+    tzload_free(n->zones);
+    clock_guard_free(n->clock);
+    if (n->loop) {
+        loop_timer_free(n->address_timer);
+        loop_timer_free(n->vacuum_timer);
+        loop_free(n->loop);
+    }
+    if (n->secret)
+        mem_free_secret(n->secret, n->secret_bytes);
+    node_fini_views(n);
+    mem_free(n->member_addresses);
+    metrics_free(n->metrics);
+}
+
+static int watch_signals(struct node *n, struct err *e)
+{
+    int rc = loop_signal(n->loop, SIGTERM, on_terminate, n, e);
+    if (rc == 0)
+        rc = loop_signal(n->loop, SIGINT, on_terminate, n, e);
+    if (rc == 0)
+        rc = loop_signal(n->loop, SIGHUP, on_reload, n, e);
+    (void)signal(SIGPIPE, SIG_IGN); /* a peer that closes is an error of the write */
+    return rc;
+}
+
+static void observe_turn(void *arg, uint64_t turn_us)
+{
+    struct node *n = arg;
+    metrics_observe(n->metrics, METRIC_LOOP_TURN, NULL, NULL, (double)turn_us / 1e6);
+}
+
+static int run_node(struct node *n, struct err *e)
+{
+    int rc = open_node(n, e);
+    if (rc < 0)
+        return rc;
+    n->address_timer = loop_timer_new(n->loop, ask_address, n);
+    n->vacuum_timer = loop_timer_new(n->loop, vacuum, n);
+    loop_set_turn_observer(n->loop, observe_turn, n);
+    rc = watch_signals(n, e);
+    if (rc == 0)
+        rc = start_node(n, e);
+    if (rc < 0)
+        return rc;
+    loop_run(n->loop);
+    if (n->exit_code != 0) {
+        *e = n->failure;
+        return -(int)e->code;
+    }
+    return 0;
+}
+
+int agent_run(const struct agent_start *start, struct err *e)
+{
+    struct node n = {.start = start, .config = start->config, .rebirth = {.run = rebirth}};
+    struct err own = {0};
+    log_set((enum log_level)start->config->log.level, (enum log_format)start->config->log.format);
+    int rc = log_start(2, e);
+    if (rc < 0) {
+        config_free(start->config);
+        return rc;
+    }
+    log_info(&log_here, "starting", "version=%s name=%s", version_text(), start->config->agent.name);
+    n.metrics = metrics_new();
+    metrics_set(n.metrics, METRIC_CONFIG_RELOAD_OK, NULL, NULL, NULL, 1);
+    rc = run_node(&n, e ? e : &own);
+    close_node(&n);
+    log_info(&log_here, "ended", "");
+    log_stop(LAST_WORDS_MS);
+    config_free(start->config);
+    return rc;
+}

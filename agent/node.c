@@ -1,0 +1,403 @@
+/* The running agent as the API sees it. */
+#include "agent/node.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/base/clock.h"
+#include "agent/base/log.h"
+#include "agent/base/mem.h"
+#include "agent/core/ownership/ownership.h"
+#include "agent/node_private.h"
+#include "agent/version.h"
+#include "callback/dispatch.h"
+#include "consul/membership.h"
+
+#define SERVICE_WAIT_MS     2000
+#define SERVICE_LOOK_MS     20
+#define ENDPOINTS_SHOWN_MAX 10000
+
+/* --- any thread ---------------------------------------------------------------------------------------------------- */
+
+const struct config *node_config(const struct node *n)
+{
+    return n->config;
+}
+
+struct loop *node_loop(const struct node *n)
+{
+    return n->loop;
+}
+
+struct tzload *node_zones(const struct node *n)
+{
+    return n->zones;
+}
+
+int64_t node_now_ms(const struct node *n)
+{
+    return clock_guard_now_ms(n->clock);
+}
+
+uint32_t node_slots(const struct node *n)
+{
+    return n->meta.slots;
+}
+
+bool node_slot_is_mine(const struct node *n, uint16_t slot)
+{
+    struct engine *g = atomic_load(&n->shown);
+    return g && engine_owns(g, slot);
+}
+
+bool node_is_client(const struct node *n)
+{
+    return n->config->agent.role == CONFIG_ROLE_CLIENT;
+}
+
+const char *node_member(const struct node *n)
+{
+    struct engine *g = atomic_load(&n->shown);
+    return g ? engine_member(g) : "";
+}
+
+const char *node_cluster_secret(const struct node *n, size_t *ret_bytes)
+{
+    *ret_bytes = n->secret_bytes;
+    return n->secret;
+}
+
+bool node_ready(const struct node *n)
+{
+    return atomic_load(&n->ready);
+}
+
+int64_t node_last_turn_ms(const struct node *n)
+{
+    return loop_last_turn_ms(n->loop);
+}
+
+void node_count_request(struct node *n, const char *route, int status, uint64_t duration_us)
+{
+    char code[16];
+    (void)snprintf(code, sizeof(code), "%d", status);
+    metrics_observe(n->metrics, METRIC_API_DURATION, route, code, (double)duration_us / 1e6);
+}
+
+void node_count_rejected(struct node *n, const char *code)
+{
+    metrics_add(n->metrics, METRIC_REQUESTS_REJECTED, code, NULL, NULL, 1);
+}
+
+/* --- owners and members -------------------------------------------------------------------------------------------- */
+
+void node_owner_of(const struct node *n, uint16_t slot, struct node_owner *ret)
+{
+    *ret = (struct node_owner){0};
+    if (!n->engine)
+        return;
+    const char *owner = engine_owner(n->engine, slot, &ret->epoch);
+    const struct store_member *m = owner[0] ? engine_find_member(n->engine, owner) : NULL;
+    (void)snprintf(ret->member, sizeof(ret->member), "%s", owner);
+    ret->self = engine_owns(n->engine, slot);
+    ret->known = ret->self || (m && !m->dead);
+    if (!m)
+        return;
+    memcpy(ret->name, m->name, sizeof(ret->name));
+    memcpy(ret->address, m->address, sizeof(ret->address));
+}
+
+void node_owner_hint(struct node *n, uint16_t slot, uint64_t epoch, const char *owner)
+{
+    if (n->engine)
+        engine_owner_hint(n->engine, slot, epoch, owner);
+}
+
+const char *node_any_member(const struct node *n, unsigned try)
+{
+    if (n->member_addresses_count == 0)
+        return NULL;
+    return n->member_addresses[try % n->member_addresses_count];
+}
+
+void node_submit(struct node *n, struct planner_api *api, void (*done)(void *arg, struct planner_api *api),
+                 void *arg)
+{
+    assert(n->engine); /* a slot is ours only in a life */
+    engine_submit(n->engine, api, done, arg);
+}
+
+const struct store_ops *node_store(const struct node *n, void **ret_self)
+{
+    *ret_self = n->store_self;
+    return n->store;
+}
+
+struct http_client *node_http(const struct node *n)
+{
+    return n->http;
+}
+
+/* --- cluster ------------------------------------------------------------------------------------------------------- */
+
+static const struct membership_member *consul_member(const struct node *n, const char *id)
+{
+    const struct membership_view *view = engine_membership_view(n->engine);
+    for (size_t i = 0; view && i < view->count; i++)
+        if (strcmp(view->members[i].id, id) == 0)
+            return &view->members[i];
+    return NULL;
+}
+
+static void show_member(const struct node *n, const struct store_member *m, struct node_member_view *ret)
+{
+    const struct membership_member *c = consul_member(n, m->id);
+    bool self = strcmp(m->id, engine_member(n->engine)) == 0;
+    *ret = (struct node_member_view){.id = m->id,
+                                     .name = m->name,
+                                     .address = m->address,
+                                     .zone = m->zone,
+                                     .weight = m->weight,
+                                     .version = c      ? c->version
+                                                : self ? version_text()
+                                                       : "",
+                                     .config_digest = c      ? c->config_digest
+                                                      : self ? n->config_digest
+                                                             : "",
+                                     .tzdata = c      ? c->tzdata
+                                               : self ? tzload_version(n->zones)
+                                                      : "",
+                                     .started_ms = c      ? c->started_ms
+                                                   : self ? n->started_ms
+                                                          : RECORD_NONE,
+                                     .state = c && c->leaving ? "leaving" : "active"};
+    if (self && n->state == NODE_LEAVING)
+        ret->state = "leaving";
+    else if (n->consul && !c && !self)
+        ret->state = "suspect"; /* the store has it alive, Consul does not list it */
+}
+
+static void count_slots(const struct node *n, struct node_member_view *members, size_t count)
+{
+    for (uint32_t slot = 0; slot < n->meta.slots; slot++) {
+        const char *owner = engine_owner(n->engine, (uint16_t)slot, NULL);
+        for (size_t i = 0; i < count; i++)
+            if (strcmp(members[i].id, owner) == 0) {
+                members[i].slots++;
+                break;
+            }
+    }
+}
+
+static size_t show_members(struct node *n)
+{
+    size_t count, shown = 0;
+    const struct store_member *members = engine_members(n->engine, &count);
+    mem_free(n->view_members);
+    n->view_members = mem_new_array(struct node_member_view, count + 1);
+    for (size_t i = 0; i < count; i++)
+        if (!members[i].dead)
+            show_member(n, &members[i], &n->view_members[shown++]);
+    count_slots(n, n->view_members, shown);
+    return shown;
+}
+
+void node_cluster(struct node *n, struct node_cluster_view *ret)
+{
+    *ret = (struct node_cluster_view){.cluster = n->config->cluster.name,
+                                      .mode = n->consul ? "consul" : "standalone",
+                                      .store_driver = n->store ? n->store->name : "",
+                                      .store_ok = n->store && n->store->stats(n->store_self)->ok,
+                                      .consul_ok = n->consul && consul_client_health(n->consul)->ok,
+                                      .slots_total = n->meta.slots};
+    if (!n->engine)
+        return;
+    const struct ownership_view *view = engine_ownership_view(n->engine);
+    ret->members_count = show_members(n);
+    ret->members = n->view_members;
+    ret->slots_owned = view->owned;
+    ret->slots_unowned = view->unowned;
+    ret->slots_moving = view->moving;
+}
+
+void node_fini_views(struct node *n)
+{
+    mem_free(n->view_members);
+}
+
+/* --- checks -------------------------------------------------------------------------------------------------------- */
+
+static int64_t wall_of_boot(const struct node *n, int64_t boot_ms)
+{
+    return boot_ms + clock_guard_offset_ms(n->clock);
+}
+
+static struct node_check *add_check(struct node_check *list, size_t *count, const char *name, bool ok,
+                                    int64_t since_ms)
+{
+    struct node_check *c = &list[(*count)++];
+    *c = (struct node_check){.name = name, .ok = ok, .since_ms = since_ms};
+    return c;
+}
+
+size_t node_checks(struct node *n, struct node_check ret[NODE_CHECKS_MAX])
+{
+    size_t count = 0;
+    struct node_check *c;
+    if (n->store) {
+        const struct store_stats *s = n->store->stats(n->store_self);
+        c = add_check(ret, &count, "store", s->ok, s->since_ms);
+        (void)snprintf(c->detail, sizeof(c->detail), "%s", s->ok ? "" : s->detail);
+    }
+    if (n->consul) {
+        const struct consul_health *h = consul_client_health(n->consul);
+        c = add_check(ret, &count, "consul", h->ok, wall_of_boot(n, h->since_ms));
+        (void)snprintf(c->detail, sizeof(c->detail), "%s", h->detail);
+    }
+    c = add_check(ret, &count, "clock", clock_guard_sure(n->clock),
+                  wall_of_boot(n, clock_guard_since_ms(n->clock)));
+    if (!c->ok)
+        (void)snprintf(c->detail, sizeof(c->detail),
+                       "differs by %lld ms from the store's clock, nothing is fired",
+                       (long long)clock_guard_difference_ms(n->clock));
+    if (n->engine) {
+        int64_t until = engine_lease_until_ms(n->engine);
+        bool held = (int64_t)clock_boot_ms() < until;
+        c = add_check(ret, &count, "lease", held,
+                      wall_of_boot(n, held ? n->started_ms - clock_guard_offset_ms(n->clock) : until));
+        if (!held)
+            (void)snprintf(c->detail, sizeof(c->detail),
+                           "no beat reached the store in time, nothing is fired");
+    }
+    return count;
+}
+
+/* --- services ------------------------------------------------------------------------------------------------------ */
+
+struct service_query {
+    struct node *node;
+    struct engine *engine;
+    struct endpoints_service *service;
+    struct loop_timer *timer;
+    int64_t until_ms;
+    char name[160];
+    node_service_done *done;
+    void *arg;
+};
+
+static void answer_service(struct service_query *q)
+{
+    struct dispatch *d = engine_dispatch(q->engine);
+    struct node_endpoint *list = mem_new_array(struct node_endpoint, ENDPOINTS_SHOWN_MAX);
+    size_t count = 0;
+    struct balance_view view;
+    for (size_t at = 0; count < ENDPOINTS_SHOWN_MAX && dispatch_next_endpoint(d, q->service, &at, &view);) {
+        struct node_endpoint *ep = &list[count++];
+        *ep = (struct node_endpoint){.health = view.ejected ? "ejected" : "passing",
+                                     .weight = view.weight,
+                                     .in_flight = view.in_flight,
+                                     .failures = view.failures,
+                                     .latency_ms = (double)view.latency_us / 1000,
+                                     .ejected_until_ms =
+                                         view.ejected ? wall_of_boot(q->node, (int64_t)view.ejected_until_ms)
+                                                      : RECORD_NONE};
+        (void)snprintf(ep->address, sizeof(ep->address), "%s", view.address);
+    }
+    q->done(q->arg, count > 0, balance_policy_name(dispatch_policy(d, q->name)), list, count);
+    mem_free(list);
+}
+
+static void look_service(void *arg)
+{
+    struct service_query *q = arg;
+    if (!endpoints_heard(q->service) && loop_now_ms(q->node->loop) < q->until_ms) {
+        loop_timer_arm(q->timer, SERVICE_LOOK_MS);
+        return;
+    }
+    answer_service(q);
+    endpoints_release(q->service);
+    loop_timer_free(q->timer);
+    mem_free(q);
+}
+
+void node_service(struct node *n, const char *name, node_service_done *done, void *arg)
+{
+    struct endpoints_service *service =
+        n->engine && strlen(name) < 160 ? endpoints_use(engine_endpoints(n->engine), name, "") : NULL;
+    if (!service) {
+        done(arg, false, "", NULL, 0);
+        return;
+    }
+    struct service_query *q = mem_new(struct service_query);
+    *q = (struct service_query){.node = n, .engine = n->engine, .service = service, .done = done, .arg = arg};
+    memcpy(q->name, name, strlen(name) + 1);
+    q->until_ms = loop_now_ms(n->loop) + SERVICE_WAIT_MS;
+    q->timer = loop_timer_new(n->loop, look_service, q);
+    loop_timer_arm(q->timer, 0);
+}
+
+bool node_service_unknown(struct node *n, const char *name)
+{
+    return n->engine && endpoints_state(engine_endpoints(n->engine), name, "") == ENDPOINTS_NONE;
+}
+
+void node_peer_message(struct node *n, const char *path, const char *body, size_t bytes, node_peer_done *done,
+                       void *arg)
+{
+    if (n->engine)
+        engine_peer_message(n->engine, path, body, bytes, done, arg);
+    else
+        done(arg, 503, "{}");
+}
+
+/* --- metrics ------------------------------------------------------------------------------------------------------- */
+
+static void set_planner_gauges(struct node *n)
+{
+    const struct planner_stats *s = engine_planner_stats(n->engine);
+    int64_t overdue = s->oldest_overdue_ms == RECORD_NONE ? 0 : node_now_ms(n) - s->oldest_overdue_ms;
+    metrics_set(n->metrics, METRIC_JOBS, "loaded", NULL, NULL, (double)s->jobs_loaded);
+    metrics_set(n->metrics, METRIC_PENDING_FIRES, NULL, NULL, NULL, (double)s->fires_loaded);
+    metrics_set(n->metrics, METRIC_OLDEST_OVERDUE, NULL, NULL, NULL,
+                overdue > 0 ? (double)overdue / 1000 : 0);
+}
+
+static void set_dispatch_gauges(struct node *n)
+{
+    struct dispatch *d = engine_dispatch(n->engine);
+    struct dispatch_group_view g;
+    metrics_clear(n->metrics, METRIC_IN_FLIGHT);
+    metrics_clear(n->metrics, METRIC_RETRIES_WAITING);
+    metrics_clear(n->metrics, METRIC_ENDPOINTS_EJECTED);
+    for (size_t at = 0; dispatch_next_group(d, &at, &g);) {
+        const char *name = g.service ? g.service : g.host;
+        metrics_set(n->metrics, METRIC_IN_FLIGHT, name, NULL, NULL, (double)g.in_flight);
+        metrics_set(n->metrics, METRIC_RETRIES_WAITING, name, NULL, NULL, (double)g.waiting);
+        metrics_set(n->metrics, METRIC_ENDPOINTS_EJECTED, name, NULL, NULL, (double)g.ejected);
+    }
+}
+
+static void set_ownership_gauges(struct node *n)
+{
+    const struct ownership_view *v = engine_ownership_view(n->engine);
+    int64_t left = v->lease_until_ms - (int64_t)clock_boot_ms();
+    metrics_set(n->metrics, METRIC_SLOTS_OWNED, NULL, NULL, NULL, (double)v->owned);
+    metrics_set(n->metrics, METRIC_SLOTS_UNOWNED, NULL, NULL, NULL, (double)v->unowned);
+    metrics_set(n->metrics, METRIC_MEMBERS, NULL, NULL, NULL, (double)v->members);
+    metrics_set(n->metrics, METRIC_LEASE_REMAINING, NULL, NULL, NULL, left > 0 ? (double)left / 1000 : 0);
+}
+
+void node_print_metrics(struct node *n, struct buf *out)
+{
+    if (n->engine) {
+        set_planner_gauges(n);
+        set_dispatch_gauges(n);
+        set_ownership_gauges(n);
+    }
+    metrics_set(n->metrics, METRIC_CLOCK_OFFSET, NULL, NULL, NULL,
+                (double)clock_guard_difference_ms(n->clock) / 1000);
+    metrics_set(n->metrics, METRIC_BUILD_INFO, version_text(), version_commit(), NULL, 1);
+    metrics_set(n->metrics, METRIC_LOG_LINES_DROPPED, NULL, NULL, NULL, (double)log_dropped());
+    metrics_print(n->metrics, out);
+}
