@@ -168,9 +168,12 @@ static void a_row_that_the_server_refuses_is_alone(struct contract *t)
 {
     struct server *s = t->driver;
     struct job_change c[33];
-    char text[128];
+    char text[192];
     contract_join(t, "m1");
-    (void)snprintf(text, sizeof(text), "ALTER TABLE %s.jobs MODIFY tzdata VARCHAR(5) NOT NULL", s->database);
+    (void)snprintf(
+        text, sizeof(text),
+        "ALTER TABLE %s.jobs MODIFY tzdata VARCHAR(5) CHARACTER SET ascii COLLATE ascii_bin NOT NULL",
+        s->database);
     run_sql(s, text);
     for (uint32_t i = 0; i < 33; i++) {
         char id[16];
