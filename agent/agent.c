@@ -181,7 +181,7 @@ static void on_retired(void *arg)
     struct node *n = arg;
     struct err e = {0};
     n->retired = NULL;
-    if (n->ending) {
+    if (n->ending) { /* told to end between two lives */
         n->engine = NULL;
         begin_end(n);
     } else if (new_life(n, &e) < 0) {

@@ -104,7 +104,7 @@ static void turn(struct engine *g)
     engine_send_gets(g);
     engine_send_replies(g);
     engine_check_end(g);
-    if (g->planner && g->state != ENGINE_GONE)
+    if (g->state != ENGINE_GONE)
         loop_timer_arm(g->timer, next_wake_ms(g));
 }
 
@@ -295,27 +295,45 @@ int engine_new(const struct engine_options *options, struct engine **ret, struct
     return 0;
 }
 
+/* All but what other threads may look at: who we were, and that we own nothing. */
+static void hollow(struct engine *g)
+{
+    engine_drop_links(g);
+    dispatch_close(g->dispatch);
+    g->dispatch = NULL;
+    engine_drop_watches(g);
+    endpoints_free(g->endpoints);
+    g->endpoints = NULL;
+    engine_answer_questions(g);
+    map_u64_fini(&g->questions);
+    membership_free(g->membership);
+    g->membership = NULL;
+    peers_free(g->peers);
+    g->peers = NULL;
+    planner_free(g->planner);
+    g->planner = NULL;
+    ownership_free(g->ownership);
+    g->ownership = NULL;
+    loop_timer_free(g->timer);
+    loop_timer_free(g->join_timer);
+    g->timer = g->join_timer = NULL;
+    mem_free(g->plan.items);
+    mem_free(g->own.items);
+    mem_free(g->members);
+    mem_free(g->gets);
+    g->plan = (struct planner_actions){0};
+    g->own = (struct ownership_actions){0};
+    g->members = NULL;
+    g->members_count = 0;
+    g->gets = NULL;
+}
+
 void engine_free(struct engine *g)
 {
     if (!g)
         return;
     assert(g->state == ENGINE_GONE && g->store_calls == 0 && !g->batch);
-    engine_drop_links(g);
-    dispatch_close(g->dispatch);
-    engine_drop_watches(g);
-    endpoints_free(g->endpoints);
-    engine_answer_questions(g);
-    map_u64_fini(&g->questions);
-    membership_free(g->membership);
-    peers_free(g->peers);
-    planner_free(g->planner);
-    ownership_free(g->ownership);
-    loop_timer_free(g->timer);
-    loop_timer_free(g->join_timer);
-    mem_free(g->plan.items);
-    mem_free(g->own.items);
-    mem_free(g->members);
-    mem_free(g->gets);
+    hollow(g);
     mem_free((void *)g->owned);
     mem_free(g);
 }
@@ -365,14 +383,24 @@ static bool idle(const struct engine *g)
 
 static void gone(struct engine *g)
 {
-    void (*left)(void *arg, bool clean) = g->left;
-    void (*retired)(void *arg) = g->retired;
     g->state = ENGINE_GONE;
     loop_timer_stop(g->timer);
-    if (left)
-        left(g->left_arg, g->clean);
-    else if (retired)
+    g->left(g->left_arg, g->clean);
+}
+
+/* The next life may write once this one's last batch was answered; what it has in flight ends meanwhile, unrecorded. */
+static void check_retired(struct engine *g)
+{
+    void (*retired)(void *arg) = g->retired;
+    if (g->batch)
+        return;
+    g->retired = NULL;
+    if (retired)
         retired(g->retired_arg);
+    if (g->store_calls > 0 || planner_stats(g->planner)->in_flight > 0)
+        return;
+    g->state = ENGINE_GONE;
+    hollow(g);
 }
 
 /* Looks after each turn whether the next step towards the end can be taken. */
@@ -388,9 +416,8 @@ void engine_check_end(struct engine *g)
         end_membership(g);
     } else if (g->state == ENGINE_ENDING && g->ending == 0 && g->store_calls == 0 && !g->batch) {
         gone(g);
-    } else if (g->state == ENGINE_RETIRING && g->retired && g->store_calls == 0 && !g->batch &&
-               planner_stats(g->planner)->in_flight == 0) {
-        gone(g);
+    } else if (g->state == ENGINE_RETIRING && g->retiring) {
+        check_retired(g);
     }
 }
 
@@ -414,6 +441,7 @@ void engine_leave(struct engine *g, int64_t grace_ms, void (*done)(void *arg, bo
 void engine_retire(struct engine *g, void (*done)(void *arg), void *arg)
 {
     g->state = ENGINE_RETIRING;
+    g->retiring = true;
     g->retired = done;
     g->retired_arg = arg;
     engine_drop_links(g);

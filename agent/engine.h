@@ -59,7 +59,8 @@ void engine_free(struct engine *g);
 /* SIGTERM: give every slot away, wait for what is in flight for at most GRACE_MS, end the session, mark the own row dead.
  * DONE runs once; CLEAN false: something was still in flight and is repeated by the new owners as their next attempt. */
 void engine_leave(struct engine *g, int64_t grace_ms, void (*done)(void *arg, bool clean), void *arg);
-/* After `rejoin`: let what is in flight end unrecorded. DONE runs once, then engine_free() is due. */
+/* After `rejoin`: let what is in flight end unrecorded. DONE runs once, as soon as the next life may use the store; this one
+ * gives up all it holds when its last attempt has ended. */
 void engine_retire(struct engine *g, void (*done)(void *arg), void *arg);
 
 /* DONE of either was told: engine_free() may be called. Any thread. */

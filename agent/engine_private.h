@@ -109,6 +109,7 @@ struct engine {
     int64_t grace_until_ms;
     void (*left)(void *arg, bool clean);
     void *left_arg;
+    bool retiring;
     void (*retired)(void *arg);
     void *retired_arg;
     bool clean;
