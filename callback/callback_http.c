@@ -5,21 +5,28 @@
  * libcurl count the waiting time against the request's time-out and search linearly. */
 #include <assert.h>
 #include <curl/curl.h>
+#include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "agent/base/clock.h"
 #include "agent/base/mem.h"
 #include "agent/base/text.h"
+#include "agent/core/retry.h"
 #include "callback/callback.h"
 #include "callback/headers.h"
 
-#define CONNECT_TIMEOUT_MS  5000
-#define POLL_MS             1000
-#define EXCERPT_MAX         512
-#define EASY_KEPT_MAX       256
-#define RETRY_AFTER_MAX_MS_ 3600000
+#define CONNECT_TIMEOUT_MS 5000
+#define POLL_MS            1000
+#define EXCERPT_MAX        512
+#define EASY_KEPT_MAX      256
+/* Kept connections are thrown away after this idle time. Many servers close idle ones after 5 s (Node, uvicorn); a request that
+ * crosses their close on the wire fails, and counts as an attempt, for the callee may have seen it. */
+#define KEPT_IDLE_S 4L
+/* Longest URL: a path or URL of 2 KiB and a service's name or an application's address. */
+#define REQUEST_URL_MAX 8192
 
 struct lane;
 
@@ -46,6 +53,12 @@ struct transfer {
     char error[CURL_ERROR_SIZE];
 };
 
+/* Tells the loop that there are finished attempts. Of its own, because the loop may hold it longer than the lane lives. */
+struct report {
+    struct loop_msg msg;
+    struct lane *lane; /* NULL: the lane is gone, and this is the loop's to free */
+};
+
 struct lane {
     struct http_lanes *lanes;
     pthread_t thread;
@@ -53,9 +66,9 @@ struct lane {
     pthread_mutex_t lock;
     struct list incoming; /* under lock */
     struct list finished; /* under lock */
-    bool posted;          /* under lock: `msg` is on its way to the loop */
+    bool posted;          /* under lock: `report` is on its way to the loop */
     bool stopping;        /* under lock */
-    struct loop_msg msg;
+    struct report *report;
     struct list running; /* lane thread: transfers under way */
     struct transfer *idle;
     unsigned idle_count;
@@ -72,11 +85,12 @@ struct http_lanes {
 
 /* --- results ------------------------------------------------------------------------------------------------------- */
 
-/* TEXT into OUT, cut at its end when too long: for people. */
+/* TEXT into OUT, cut at its end when too long, for people and for JSON: ASCII without control characters. */
 static void copy_cut(char *out, size_t size, const char *text)
 {
     size_t len = strnlen(text, size - 1);
-    memcpy(out, text, len);
+    for (size_t i = 0; i < len; i++)
+        out[i] = (char)(text[i] < ' ' || text[i] > '~' ? '?' : text[i]);
     out[len] = '\0';
 }
 
@@ -93,35 +107,48 @@ static void report_finished(struct lane *lane, struct callback_attempt *a)
     lane->posted = true;
     pthread_mutex_unlock(&lane->lock);
     if (post)
-        loop_post(lane->lanes->options.loop, &lane->msg);
+        loop_post(lane->lanes->options.loop, &lane->report->msg);
 }
 
-/* Loop thread: hand a lane's finished attempts to the dispatcher. */
-static void take_finished(struct loop_msg *msg)
+/* Loop thread: hand what the lane has finished to the dispatcher. */
+static void deliver_finished(struct lane *lane, bool from_report)
 {
-    struct lane *lane = container_of(msg, struct lane, msg);
-    struct list batch;
+    struct list batch, *link;
     list_init(&batch);
     pthread_mutex_lock(&lane->lock);
-    while (!list_empty(&lane->finished)) {
-        struct list *link = lane->finished.next;
-        list_remove(link);
-        list_push_back(&batch, link);
-    }
-    lane->posted = false;
+    list_splice_back(&batch, &lane->finished);
+    if (from_report)
+        lane->posted = false;
     pthread_mutex_unlock(&lane->lock);
-    while (!list_empty(&batch)) {
-        struct callback_attempt *a = container_of(batch.next, struct callback_attempt, link);
-        list_remove(&a->link);
-        lane->lanes->done(lane->lanes->arg, a);
-    }
+    while ((link = list_pop_front(&batch)))
+        lane->lanes->done(lane->lanes->arg, container_of(link, struct callback_attempt, link));
+}
+
+static void run_report(struct loop_msg *msg)
+{
+    struct report *report = container_of(msg, struct report, msg);
+    if (report->lane)
+        deliver_finished(report->lane, true);
+    else
+        mem_free(report);
+}
+
+/* Ended without a byte on the wire. */
+static void finish_unsent(struct lane *lane, struct callback_attempt *a, enum attempt_result result,
+                          const char *why)
+{
+    a->result = (struct attempt){.result = result,
+                                 .status = -1,
+                                 .retry_after_ms = -1,
+                                 .started_ms = callback_now_ms(lane->lanes->options.gate)};
+    copy_cut(a->result.endpoint, sizeof(a->result.endpoint), a->endpoint);
+    set_error(&a->result, why);
+    report_finished(lane, a);
 }
 
 static void finish_unstarted(struct lane *lane, struct callback_attempt *a, const char *why)
 {
-    a->result = (struct attempt){.result = ATTEMPT_NOT_STARTED, .status = -1, .retry_after_ms = -1};
-    set_error(&a->result, why);
-    report_finished(lane, a);
+    finish_unsent(lane, a, ATTEMPT_NOT_STARTED, why);
 }
 
 /* --- one transfer -------------------------------------------------------------------------------------------------- */
@@ -184,6 +211,11 @@ static void set_always(CURL *easy, struct transfer *t)
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, t);
     curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, t->error);
+    curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
+    curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, KEPT_IDLE_S);
+    /* A transfer that times out while a name is being looked up would otherwise wait, with the whole lane, for the resolver's
+     * thread (Curl_resolver_kill in 7.88). */
+    curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
 }
 
 static struct transfer *transfer_new(struct lane *lane)
@@ -196,7 +228,7 @@ static struct transfer *transfer_new(struct lane *lane)
     }
     t->lane = lane;
     headers_init(&t->headers);
-    buf_init(&t->url, 4096);
+    buf_init(&t->url, REQUEST_URL_MAX);
     set_always(t->easy, t);
     return t;
 }
@@ -231,21 +263,19 @@ static void transfer_put(struct lane *lane, struct transfer *t)
     lane->idle_count++;
 }
 
+/* Order matters: each of NOBODY, HTTPGET and POST overwrites what the one before chose, and an easy handle that is used again
+ * remembers all of them. */
 static void set_method(CURL *easy, const struct delivery *d)
 {
     const char *method = d->spec->callback.method;
     bool head = strcmp(method, "HEAD") == 0;
-    bool bare = head || strcmp(method, "GET") == 0 || strcmp(method, "DELETE") == 0;
-    /* Order matters: each of NOBODY, HTTPGET and POST overwrites what the one before chose. */
     curl_easy_setopt(easy, CURLOPT_NOBODY, head ? 1L : 0L);
-    if (bare) {
-        if (!head)
-            curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
-    } else {
+    if (headers_has_body(method)) {
         curl_easy_setopt(easy, CURLOPT_POST, 1L);
-        curl_easy_setopt(easy, CURLOPT_POSTFIELDS,
-                         d->payload ? d->payload : ""); /* borrowed until the transfer ends */
-        curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)d->payload_bytes);
+        curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)(d->payload ? d->payload_bytes : 0));
+        curl_easy_setopt(easy, CURLOPT_POSTFIELDS, d->payload ? d->payload : ""); /* borrowed until the end */
+    } else if (!head) {
+        curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
     }
     curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, head ? NULL : method);
 }
@@ -293,12 +323,18 @@ static void start_transfer(struct lane *lane, struct callback_attempt *a)
     a->result = (struct attempt){.status = -1, .retry_after_ms = -1};
     struct transfer *t = transfer_get(lane);
     if (!t) {
-        finish_unstarted(lane, a, "out of memory");
+        finish_unstarted(lane, a, "not started: out of memory");
         return;
     }
-    if (!transfer_prepare(t, a) || curl_multi_add_handle(lane->multi, t->easy) != CURLM_OK) {
+    /* The same request fails the same way next time, so that is an attempt, and an end to the retries. */
+    if (!transfer_prepare(t, a)) {
         transfer_put(lane, t);
-        finish_unstarted(lane, a, "out of memory");
+        finish_unsent(lane, a, ATTEMPT_RETRY, "the request could not be built");
+        return;
+    }
+    if (curl_multi_add_handle(lane->multi, t->easy) != CURLM_OK) {
+        transfer_put(lane, t);
+        finish_unstarted(lane, a, "not started: out of memory");
         return;
     }
     list_push_back(&lane->running, &t->link);
@@ -307,42 +343,67 @@ static void start_transfer(struct lane *lane, struct callback_attempt *a)
 /* What is kept of a reply's body is shown to people: valid UTF-8 without control characters. */
 static void copy_excerpt(struct attempt *r, const struct transfer *t)
 {
-    size_t len = t->excerpt_bytes < sizeof(r->excerpt) - 1 ? t->excerpt_bytes : sizeof(r->excerpt) - 1;
-    while (len > 0 && !text_utf8_valid(t->excerpt, len) && t->excerpt_bytes - len < 4)
-        len--; /* the cut may have split a character */
-    bool text = text_utf8_valid(t->excerpt, len);
-    for (size_t i = 0; i < len; i++) {
+    size_t len = t->excerpt_bytes, whole = len;
+    for (size_t cut = 0; cut < 4 && cut <= len; cut++) /* the end may split a character */
+        if (text_utf8_valid(t->excerpt, len - cut)) {
+            whole = len - cut;
+            break;
+        }
+    bool text = text_utf8_valid(t->excerpt, whole);
+    for (size_t i = 0; i < whole; i++) {
         unsigned char c = (unsigned char)t->excerpt[i];
         r->excerpt[i] = (char)(c < 0x20 || c == 0x7f || (!text && c >= 0x80) ? ' ' : c);
     }
-    r->excerpt[len] = '\0';
+    r->excerpt[whole] = '\0';
+}
+_Static_assert(EXCERPT_MAX < sizeof(((struct attempt *)0)->excerpt), "an excerpt and its NUL fit");
+
+/* libcurl has read both forms, seconds and a date. */
+static int64_t retry_after_ms(CURL *easy)
+{
+    curl_off_t seconds = 0;
+    curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &seconds);
+    if (seconds <= 0)
+        return -1;
+    return seconds < (curl_off_t)(RETRY_AFTER_MAX_MS / 1000) ? (int64_t)seconds * 1000
+                                                             : (int64_t)RETRY_AFTER_MAX_MS;
+}
+
+static const char *explain(const struct transfer *t, CURLcode code)
+{
+    if (t->too_many_headers)
+        return "reply headers over 64 KiB";
+    if (code == CURLE_ABORTED_BY_CALLBACK && t->sent > 1)
+        return "kept connection closed by the callee before a reply";
+    return t->error[0] ? t->error : curl_easy_strerror(code);
 }
 
 static void read_result(struct transfer *t, CURLcode code, struct attempt *r)
 {
     long status = 0;
-    curl_off_t retry_after_s = 0;
-    const struct job_callback *cb = &t->attempt->delivery->spec->callback;
-    curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
-    curl_easy_getinfo(t->easy, CURLINFO_RETRY_AFTER, &retry_after_s);
-    r->duration_ms = t->started_us ? (uint32_t)((clock_boot_us() - t->started_us) / 1000) : 0;
-    t->attempt->latency_us = clock_boot_us() - t->taken_us;
+    uint64_t now_us = clock_boot_us();
+    r->duration_ms = (uint32_t)((now_us - (t->started_us ? t->started_us : t->taken_us)) / 1000);
+    t->attempt->latency_us = now_us - t->taken_us;
+    copy_cut(r->endpoint, sizeof(r->endpoint), t->attempt->endpoint);
     copy_excerpt(r, t);
-    if (code == CURLE_OK || (code == CURLE_WRITE_ERROR && t->enough)) {
-        r->status = (int)status;
-        r->result = callback_judge(cb, (int)status);
-        r->retry_after_ms = retry_after_s > 0 ? (int64_t)retry_after_s * 1000 : -1;
-        if (r->retry_after_ms > RETRY_AFTER_MAX_MS_)
-            r->retry_after_ms = RETRY_AFTER_MAX_MS_;
+    if (code != CURLE_OK && !(code == CURLE_WRITE_ERROR && t->enough)) {
+        r->result = ATTEMPT_RETRY;
+        set_error(r, explain(t, code));
         return;
     }
-    r->result = ATTEMPT_RETRY;
-    if (t->too_many_headers)
-        set_error(r, "reply headers over 64 KiB");
-    else if (code == CURLE_ABORTED_BY_CALLBACK && t->sent > 1)
-        set_error(r, "kept connection closed by the callee before a reply");
-    else
-        set_error(r, t->error[0] ? t->error : curl_easy_strerror(code));
+    curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+    r->status = (int)status;
+    r->result = callback_judge(&t->attempt->delivery->spec->callback, (int)status);
+    r->retry_after_ms = retry_after_ms(t->easy);
+}
+
+/* Whether A was attempted, in the sense of callback_revoke(): one that failed before its request could go out is, unless it was
+ * taken back meanwhile. */
+static bool claim_failure(struct callback_attempt *a)
+{
+    int expected = CALLBACK_QUEUED;
+    return atomic_compare_exchange_strong(&a->state, &expected, CALLBACK_STARTED) ||
+           expected == CALLBACK_STARTED;
 }
 
 static void end_transfer(struct lane *lane, struct transfer *t, CURLcode code)
@@ -350,8 +411,8 @@ static void end_transfer(struct lane *lane, struct transfer *t, CURLcode code)
     struct callback_attempt *a = t->attempt;
     list_remove(&t->link);
     curl_multi_remove_handle(lane->multi, t->easy);
-    bool refused = code == CURLE_ABORTED_BY_CALLBACK && t->sent <= 1 && t->started_us == 0;
-    if (refused) {
+    bool refused = code == CURLE_ABORTED_BY_CALLBACK && t->started_us == 0;
+    if (refused || !claim_failure(a)) {
         transfer_put(lane, t);
         finish_unstarted(lane, a, "not started: revoked, or the lease was no longer sure");
         return;
@@ -359,7 +420,6 @@ static void end_transfer(struct lane *lane, struct transfer *t, CURLcode code)
     if (t->started_us == 0) /* never got as far as a connection */
         a->result.started_ms = callback_now_ms(lane->lanes->options.gate);
     read_result(t, code, &a->result);
-    copy_cut(a->result.endpoint, sizeof(a->result.endpoint), a->endpoint);
     transfer_put(lane, t);
     report_finished(lane, a);
 }
@@ -383,21 +443,17 @@ static void finish_transfers(struct lane *lane)
 /* Returns false when the lane shall end. */
 static bool take_incoming(struct lane *lane)
 {
-    struct list batch;
+    struct list batch, *link;
     list_init(&batch);
     pthread_mutex_lock(&lane->lock);
-    while (!list_empty(&lane->incoming)) {
-        struct list *link = lane->incoming.next;
-        list_remove(link);
-        list_push_back(&batch, link);
-    }
+    list_splice_back(&batch, &lane->incoming);
     bool stopping = lane->stopping;
     pthread_mutex_unlock(&lane->lock);
-    while (!list_empty(&batch)) {
-        struct callback_attempt *a = container_of(batch.next, struct callback_attempt, link);
-        list_remove(&a->link);
+    while ((link = list_pop_front(&batch))) {
+        struct callback_attempt *a = container_of(link, struct callback_attempt, link);
         if (atomic_load(&a->state) == CALLBACK_REVOKED || stopping)
-            finish_unstarted(lane, a, "not started: revoked");
+            finish_unstarted(lane, a,
+                             stopping ? "not started: the agent is stopping" : "not started: revoked");
         else
             start_transfer(lane, a);
     }
@@ -407,16 +463,20 @@ static bool take_incoming(struct lane *lane)
 /* The process is ending: whatever still runs has no answer yet. */
 static void abort_running(struct lane *lane)
 {
-    while (!list_empty(&lane->running)) {
-        struct transfer *t = container_of(lane->running.next, struct transfer, link);
+    struct list *link;
+    while ((link = list_first(&lane->running))) {
+        struct transfer *t = container_of(link, struct transfer, link);
         struct callback_attempt *a = t->attempt;
-        bool started = atomic_load(&a->state) == CALLBACK_STARTED;
-        list_remove(&t->link);
+        list_remove(link);
         curl_multi_remove_handle(lane->multi, t->easy);
-        a->result.result = started ? ATTEMPT_RETRY : ATTEMPT_NOT_STARTED;
-        set_error(&a->result, "no answer before the agent stopped");
+        if (atomic_load(&a->state) == CALLBACK_STARTED) {
+            read_result(t, CURLE_OPERATION_TIMEDOUT, &a->result);
+            set_error(&a->result, "no answer before the agent stopped");
+            report_finished(lane, a);
+        } else {
+            finish_unstarted(lane, a, "not started: the agent is stopping");
+        }
         transfer_put(lane, t);
-        report_finished(lane, a);
     }
 }
 
@@ -442,44 +502,61 @@ static void *run_lane(void *arg)
         if (idle)
             curl_multi_poll(lane->multi, NULL, 0, POLL_MS, NULL);
     }
+    abort_running(lane);
     return NULL;
 }
 
 /* --- the transport ------------------------------------------------------------------------------------------------- */
 
+/* The thread has ended. */
 static void lane_fini(struct lane *lane)
 {
-    abort_running(lane);
     (void)take_incoming(lane); /* what came in after the thread's last look ends as not started */
-    take_finished(&lane->msg);
+    deliver_finished(lane, false);
+    lane->report->lane = NULL;
+    if (!lane->posted)
+        mem_free(lane->report);
     free_transfers(lane);
     curl_multi_cleanup(lane->multi);
     pthread_mutex_destroy(&lane->lock);
 }
 
+/* Signals are the loop thread's; and OpenSSL writes to sockets whose peer has gone without suppressing SIGPIPE. */
+static int start_thread(struct lane *lane)
+{
+    sigset_t all, before;
+    (void)sigfillset(&all); /* these two cannot fail */
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    int rc = pthread_create(&lane->thread, NULL, run_lane, lane);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (rc == 0)
+        (void)pthread_setname_np(lane->thread, "lane"); /* only for people with a debugger */
+    return rc;
+}
+
 static int lane_init(struct http_lanes *lanes, struct lane *lane, struct err *e)
 {
     lane->lanes = lanes;
-    lane->msg.run = take_finished;
     list_init(&lane->incoming);
     list_init(&lane->finished);
     list_init(&lane->running);
-    lane->multi = curl_multi_init();
+    lane->multi = fault_hit() ? NULL : curl_multi_init();
     if (!lane->multi)
         return err_set(e, ERR_NOMEM, "out of memory for a delivery lane");
     /* Pinned: by default the cache follows the number of transfers, so a dip in load would throw warm connections away. */
     curl_multi_setopt(lane->multi, CURLMOPT_MAXCONNECTS,
-                      (long)(lanes->options.connections_max / lanes->count + 1));
+                      (long)(lanes->options.connections_max / lanes->options.threads + 1));
     curl_multi_setopt(lane->multi, CURLMOPT_PIPELINING, CURLPIPE_NOTHING);
     pthread_mutex_init(&lane->lock, NULL);
-    int rc = pthread_create(&lane->thread, NULL, run_lane, lane);
-    if (rc != 0) {
-        curl_multi_cleanup(lane->multi);
-        pthread_mutex_destroy(&lane->lock);
-        return err_sys(e, rc, "start a delivery lane");
-    }
-    (void)pthread_setname_np(lane->thread, "lane"); /* only for people with a debugger */
-    return 0;
+    lane->report = mem_new(struct report);
+    *lane->report = (struct report){.msg.run = run_report, .lane = lane};
+    int rc = fault_hit() ? EAGAIN : start_thread(lane);
+    if (rc == 0)
+        return 0;
+    mem_free(lane->report);
+    curl_multi_cleanup(lane->multi);
+    pthread_mutex_destroy(&lane->lock);
+    return err_sys(e, rc, "start a delivery lane");
 }
 
 static void stop_lane(struct lane *lane)
@@ -506,18 +583,19 @@ static void http_close(void *self)
 static int http_open(const struct callback_options *options, callback_done *done, void *arg, void **ret_self,
                      struct err *e)
 {
+    const curl_version_info_data *curl = curl_version_info(CURLVERSION_NOW);
+    assert(options->threads > 0);
+    if (!(curl->features & CURL_VERSION_ASYNCHDNS))
+        return err_set(e, ERR_BAD_STATE, "libcurl %s would stop a lane while it looks up a name",
+                       curl->version);
     struct http_lanes *lanes = mem_new(struct http_lanes);
     lanes->options = *options;
     lanes->user_agent = mem_strdup(options->user_agent);
     lanes->done = done;
     lanes->arg = arg;
     lanes->lanes = mem_new_array(struct lane, options->threads);
-    unsigned wanted = options->threads;
-    for (; lanes->count < wanted; lanes->count++) {
-        unsigned at = lanes->count;
-        lanes->count = wanted; /* a lane's share of the connections follows the final number */
-        int rc = lane_init(lanes, &lanes->lanes[at], e);
-        lanes->count = at;
+    for (; lanes->count < options->threads; lanes->count++) {
+        int rc = lane_init(lanes, &lanes->lanes[lanes->count], e);
         if (rc < 0) {
             http_close(lanes);
             return rc;

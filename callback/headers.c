@@ -101,6 +101,19 @@ static void add_attempt(struct headers *h, const struct callback_attempt *a, con
         add_number(h, "Carillon-Coalesced", d->coalesced);
 }
 
+/* libcurl adds a form's type to a POST without one; a header without a value removes it. */
+static void add_content(struct headers *h, const struct delivery *d)
+{
+    bool typed = d->payload && headers_has_body(d->spec->callback.method);
+    add(h, "Content-Type", typed ? d->content_type : "");
+    add(h, "Expect", ""); /* no round trip for a 100 Continue */
+}
+
+bool headers_has_body(const char *method)
+{
+    return strcmp(method, "HEAD") != 0 && strcmp(method, "GET") != 0 && strcmp(method, "DELETE") != 0;
+}
+
 struct curl_slist *headers_build(struct headers *h, const struct callback_attempt *a, int64_t now_ms,
                                  const char *user_agent)
 {
@@ -111,14 +124,11 @@ struct curl_slist *headers_build(struct headers *h, const struct callback_attemp
     add_event(h, a, fire);
     add_attempt(h, a, fire, now_ms);
     add(h, "User-Agent", user_agent);
-    if (a->delivery->payload)
-        add(h, "Content-Type", a->delivery->content_type);
-    else
-        add(h, "Content-Type",
-            "");          /* libcurl adds a form's type to a POST otherwise; an empty value removes it */
-    add(h, "Expect", ""); /* no round trip for a 100 Continue */
+    add_content(h, a->delivery);
     add_users(h, &a->delivery->spec->callback);
-    if (buf_failed(&h->text))
+    /* All were checked when the job was read; what a line break would do here is worth a second look. */
+    if (buf_failed(&h->text) || memchr(h->text.data, '\n', h->text.len) ||
+        memchr(h->text.data, '\r', h->text.len))
         return NULL;
     for (size_t i = 0; i < h->count; i++) {
         h->nodes[i].data = h->text.data + h->starts[i];

@@ -20,8 +20,11 @@ struct headers {
 void headers_init(struct headers *h);
 void headers_fini(struct headers *h);
 
-/* Build the list for A, whose request goes out about NOW_MS (corrected wall clock). NULL: no memory. Valid until the next
- * build. */
+/* Whether requests of this METHOD carry the payload. */
+bool headers_has_body(const char *method);
+
+/* Build the list for A, whose request goes out about NOW_MS (corrected wall clock). NULL: no memory, or a text with CR or LF.
+ * Valid until the next build. */
 struct curl_slist *headers_build(struct headers *h, const struct callback_attempt *a, int64_t now_ms,
                                  const char *user_agent);
 
