@@ -47,6 +47,33 @@ static void keep_members(struct engine *g, const struct store_beat *beat)
     memcpy(g->members, beat->members, beat->members_count * sizeof(*g->members));
 }
 
+/* A holder that no member row names (any more) is dead. It is judged by a beat that was sent after its fire was read: a member's
+ * row is older than anything it holds. */
+void engine_note_holder(struct engine *g, const char *holder)
+{
+    const struct store_member *m = engine_find_member(g, holder);
+    if ((m && !m->dead) || g->strangers_count == ENGINE_STRANGERS_MAX)
+        return;
+    for (size_t i = 0; i < g->strangers_count; i++)
+        if (strcmp(g->strangers[i], holder) == 0)
+            return;
+    memcpy(g->strangers[g->strangers_count++], holder, strlen(holder) + 1);
+}
+
+static void judge_strangers(struct engine *g)
+{
+    size_t count = g->strangers_before;
+    for (size_t i = 0; i < count; i++) {
+        const struct store_member *m = engine_find_member(g, g->strangers[i]);
+        struct planner_event event = {.kind = PLANNER_MEMBER_DEAD, .member = g->strangers[i]};
+        if (!m || m->dead)
+            engine_plan(g, &event);
+    }
+    g->strangers_count -= count;
+    memmove(g->strangers, g->strangers + count, g->strangers_count * sizeof(g->strangers[0]));
+    g->strangers_before = 0;
+}
+
 static void feed_beat(struct engine *g, const struct store_beat *beat)
 {
     struct ownership_member *members = mem_new_array(struct ownership_member, beat->members_count + 1);
@@ -89,6 +116,7 @@ static void on_beat(void *arg, const struct err *e, const struct store_beat *bea
                     (double)(beat->done_boot_ms - beat->sent_boot_ms) / 1000);
     clock_guard_compare(g->o.clock, beat->store_now_ms, beat->sent_boot_ms, beat->done_boot_ms);
     keep_members(g, beat);
+    judge_strangers(g);
     feed_beat(g, beat);
     if (!g->first_beat && beat->alive) {
         g->first_beat = true;
@@ -585,6 +613,7 @@ static void ask_store(struct engine *g, const struct ownership_action *a)
 {
     g->store_calls++;
     if (a->kind == OWNERSHIP_DO_BEAT) {
+        g->strangers_before = g->strangers_count;
         g->o.store->beat(g->o.store_self, g->member, on_beat, g);
     } else if (a->kind == OWNERSHIP_DO_DECLARE) {
         struct asked *asked = asked_new(g, a->member, 0);

@@ -85,6 +85,9 @@ static void on_fires(void *arg, const struct err *e, struct fire_row *rows, size
     g->store_calls--;
     if (!event.ok)
         event.fires_count = 0;
+    for (size_t i = 0; i < event.fires_count; i++)
+        if (rows[i].state == FIRE_STATE_HELD)
+            engine_note_holder(g, rows[i].holder);
     mem_free(r);
     engine_plan(g, &event);
 }

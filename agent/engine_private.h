@@ -15,6 +15,7 @@
 #include "consul/membership.h"
 
 #define ENGINE_GETS_MAX      500 /* single jobs read in one call */
+#define ENGINE_STRANGERS_MAX 32  /* what does not fit comes with the next look at the fires */
 #define ENGINE_QUESTIONS_MAX 256 /* of peers, waiting for an answer */
 
 enum engine_state {
@@ -95,6 +96,11 @@ struct engine {
     _Atomic uint64_t *owned; /* a bit a slot, read by any thread */
     unsigned store_calls;    /* under way, their callbacks point at us */
 
+    /* Holders of fires that no beat has shown alive: dead if the next beat does not either. */
+    char strangers[ENGINE_STRANGERS_MAX][RECORD_MEMBER_MAX];
+    size_t strangers_count;
+    size_t strangers_before; /* known when the beat under way was sent */
+
     /* planner's world */
     struct planner_actions plan;
     struct planner_batch *batch; /* out */
@@ -148,6 +154,7 @@ void engine_tell_moved(struct engine *g, const struct planner_action *action);
 void engine_tell_fenced(struct engine *g);
 void engine_drop_links(struct engine *g);
 void engine_answer_questions(struct engine *g);
+void engine_note_holder(struct engine *g, const char *holder);
 void engine_send_wake(struct engine *g, const uint16_t *slots, size_t count);
 
 #endif
