@@ -564,8 +564,6 @@ void engine_tell_moved(struct engine *g, const struct planner_action *action)
         (void)snprintf(news->member, sizeof(news->member), "%s", action->member); /* ids are shorter */
     news->slots = slots_of(action->slots, action->epochs, action->slots_count);
     news->slots_count = action->slots_count;
-    if (!action->ok) /* still ours */
-        mark_slots(g, action->slots, action->slots_count, true);
     add_news(g, news);
 }
 
