@@ -109,13 +109,14 @@ static int64_t shortest_days(const struct schedule *s, uint32_t which, int64_t f
     return shortest;
 }
 
-/* Shortest distance around the change of the clock at CHANGE_S. */
+/* Shortest distance that the change of the clock at CHANGE_S has a part in: from the last due before it until the dues
+ * that it moved or repeated are over. */
 static int64_t gap_at_change_ms(const struct schedule *s, uint32_t which, int64_t from_ms, int64_t change_s)
 {
-    int64_t by_ms = llabs((int64_t)tz_offset_s(s->tz, change_s) - tz_offset_s(s->tz, change_s - 1)) * 1000;
-    int64_t until_ms = change_s * 1000 + by_ms, gap_ms = INT64_MAX;
+    int64_t by_s = llabs((int64_t)tz_offset_s(s->tz, change_s) - tz_offset_s(s->tz, change_s - 1));
+    int64_t until_ms = (change_s + by_s) * 1000, gap_ms = INT64_MAX;
     struct schedule_due before, due;
-    if (!schedule_last_of(s, which, change_s * 1000 - by_ms, &before) || before.due_ms < from_ms)
+    if (!schedule_last_of(s, which, change_s * 1000, &before) || before.due_ms < from_ms)
         before.due_ms = from_ms - 1;
     if (!schedule_next_of(s, which, before.due_ms, &before))
         return gap_ms;

@@ -163,6 +163,7 @@ Test(schedule, a_short_month_is_noted)
     struct schedule_options o = options_in(NULL);
     o.short_month = SCHEDULE_SHORT_MONTH_LAST;
     check("0 0 31 * *", &o, "2027-02-01T00:00:00Z", "2027-02-28T00:00:00Z=short_month 2027-03-31T00:00:00Z");
+    check("0 0 31 * SUN", &o, "2027-02-22T00:00:00Z", "2027-02-28T00:00:00Z"); /* a Sunday anyway */
 }
 
 /* ---- the other expressions, unions and bounds ------------------------------------------------------------------ */

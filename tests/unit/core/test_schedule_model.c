@@ -12,6 +12,7 @@
 
 #define MEMBERS_MAX 3
 #define DUES_MAX    20000
+#define OFFSETS_MAX 8
 #define DAY_S       86400
 
 static const char *const zone_names[] = {"Europe/Berlin",     "America/New_York", "Australia/Lord_Howe",
@@ -209,6 +210,8 @@ struct model {
     struct meaning members[MEMBERS_MAX];
     size_t count;
     int64_t from_s, to_s, unit_s; /* [from_s, to_s) in steps of unit_s */
+    int32_t offsets_s[OFFSETS_MAX];
+    unsigned offsets_count;
     bool due[DUES_MAX];
 };
 
@@ -218,20 +221,32 @@ static void mark(struct model *w, int64_t at_s)
         w->due[(at_s - w->from_s) / w->unit_s] = true;
 }
 
-/* Instants within three days that show WALL_S: the first and the last of them; 0 if there is none. */
-static unsigned shown_at(const struct tz *z, int64_t wall_s, int64_t *ret_first_s, int64_t *ret_last_s)
+/* The offsets of the stretch and three days around it. */
+static void find_offsets(struct model *w)
+{
+    w->offsets_count = 0;
+    for (int64_t at_s = w->from_s - 3 * DAY_S; at_s < w->to_s + 3 * DAY_S; at_s += 900) {
+        int32_t offset_s = tz_offset_s(w->o->tz, at_s);
+        bool known = false;
+        for (unsigned i = 0; i < w->offsets_count; i++)
+            known = known || w->offsets_s[i] == offset_s;
+        if (known)
+            continue;
+        cr_assert(lt(uint, w->offsets_count, OFFSETS_MAX));
+        w->offsets_s[w->offsets_count++] = offset_s;
+    }
+}
+
+/* How many instants show WALL_S, and the first and the last of them. */
+static unsigned shown_at(const struct model *w, int64_t wall_s, int64_t *ret_first_s, int64_t *ret_last_s)
 {
     unsigned count = 0;
-    int64_t tried = INT64_MIN; /* offsets, from the earliest on */
-    for (int64_t at_s = wall_s - 2 * DAY_S; at_s < wall_s + 2 * DAY_S; at_s += 900) {
-        int64_t offset_s = tz_offset_s(z, at_s);
-        if (offset_s == tried)
+    for (unsigned i = 0; i < w->offsets_count; i++) {
+        int64_t at_s = wall_s - w->offsets_s[i];
+        if (tz_offset_s(w->o->tz, at_s) != w->offsets_s[i])
             continue;
-        tried = offset_s;
-        if (tz_offset_s(z, wall_s - offset_s) != offset_s)
-            continue;
-        *ret_first_s = count == 0 || wall_s - offset_s < *ret_first_s ? wall_s - offset_s : *ret_first_s;
-        *ret_last_s = count == 0 || wall_s - offset_s > *ret_last_s ? wall_s - offset_s : *ret_last_s;
+        *ret_first_s = count == 0 || at_s < *ret_first_s ? at_s : *ret_first_s;
+        *ret_last_s = count == 0 || at_s > *ret_last_s ? at_s : *ret_last_s;
         count++;
     }
     return count;
@@ -243,7 +258,7 @@ static void try_instant(struct model *w, const struct meaning *m, int64_t at_s)
     int64_t wall_s = at_s + tz_offset_s(w->o->tz, at_s), first_s = 0, last_s = 0;
     if (!wall_matches(m, wall_s, last))
         return;
-    cr_assert(ge(uint, shown_at(w->o->tz, wall_s, &first_s, &last_s), 1));
+    cr_assert(ge(uint, shown_at(w, wall_s, &first_s, &last_s), 1));
     if (m->star[HOUR] || w->o->repeat == SCHEDULE_REPEAT_BOTH ||
         at_s == (w->o->repeat == SCHEDULE_REPEAT_FIRST ? first_s : last_s))
         mark(w, at_s);
@@ -383,6 +398,7 @@ static bool run_case(struct rng *r, uint64_t seed, const struct tz *const zones[
     for (size_t i = 0; i < w.count; i++)
         random_meaning(r, &w.members[i], six);
     place(&w, r, six);
+    find_offsets(&w);
     AUTO(schedule_free) struct schedule *s = parse_model(&w);
     if (!s)
         return false;

@@ -268,6 +268,29 @@ Test(tz, nothing_is_kept_when_memory_fails)
     }
 }
 
+Test(tz, spans_know_the_walls_of_all_others)
+{
+    /* 3600 s forward for ten minutes; then a minute forward, still behind what was shown before */
+    struct file f = {.version = '2',
+                     .count = 3,
+                     .times = {10000, 10600, 10700},
+                     .indexes = {1, 0, 2},
+                     .types = 3,
+                     .offsets = {0, 3600, 60},
+                     .footer = "AAA-0:01"};
+    AUTO(tz_free) struct tz *z = NULL;
+    struct tz_span span;
+    cr_assert(zero(int, parse_file(&f, &z, NULL)));
+    tz_span_at(z, 9999, &span);
+    cr_expect(eq(i64, span.shown_to_s, INT64_MIN));
+    cr_expect(eq(i64, span.again_from_s, 10600), "the third span begins there");
+    tz_span_at(z, 10000, &span);
+    cr_expect(eq(i64, span.shown_to_s, 10000));
+    tz_span_at(z, 10700, &span);
+    cr_expect(eq(i64, span.shown_to_s, 10600 + 3600));
+    cr_expect(eq(i64, span.again_from_s, INT64_MAX));
+}
+
 /* ---- footers --------------------------------------------------------------------------------------------------- */
 
 static void check_rule(const char *text, int64_t year, const char *from, const char *to)
