@@ -1,0 +1,298 @@
+/* One request: from the server's callbacks to its reply. */
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/api/api_private.h"
+#include "agent/base/clock.h"
+#include "agent/base/text.h"
+
+/* --- replies ------------------------------------------------------------------------------------------------------- */
+
+static size_t common_headers(struct exchange *x, const char *type, const struct httpd_header *more,
+                             size_t count, struct httpd_header ret[EXCHANGE_HEADERS_MAX])
+{
+    size_t n = 0;
+    assert(count + 3 <= EXCHANGE_HEADERS_MAX);
+    ret[n++] = (struct httpd_header){"Carillon-Request", x->ctx.request_id};
+    if (type)
+        ret[n++] = (struct httpd_header){"Content-Type", type};
+    ret[n++] = (struct httpd_header){"Cache-Control", "no-store"};
+    for (size_t i = 0; i < count; i++)
+        ret[n++] = more[i];
+    return n;
+}
+
+static void count(struct exchange *x, int status)
+{
+    if (x->api->stopping)
+        return; /* who counts may be gone */
+    node_count_request(x->api->node, x->req.route ? x->req.route->pattern : "none", status,
+                       clock_boot_us() - x->begun_us);
+}
+
+void exchange_reply(struct exchange *x, int status, const char *type, const struct httpd_header *headers,
+                    size_t headers_count, struct buf *body)
+{
+    struct httpd_header all[EXCHANGE_HEADERS_MAX];
+    size_t n = common_headers(x, type, headers, headers_count, all);
+    count(x, status);
+    httpd_reply(x->rq, status, all, n, body);
+}
+
+void exchange_json(struct exchange *x, int status, struct buf *body)
+{
+    exchange_reply(x, status, "application/json", NULL, 0, body);
+}
+
+void exchange_refuse(struct exchange *x)
+{
+    enum api_code code = x->problem.code;
+    struct httpd_header more[1];
+    char text[API_ALLOW_SIZE];
+    size_t n = 0;
+    struct buf body = BUF_INIT(1 << 20);
+    api_problem_print(&x->problem, x->ctx.request_id, &body);
+    if (api_code_retry_after_s(code)) {
+        (void)snprintf(text, sizeof(text), "%u", api_code_retry_after_s(code)); /* fits */
+        more[n++] = (struct httpd_header){"Retry-After", text};
+    } else if (code == API_METHOD_NOT_ALLOWED) {
+        api_allow_print(x->problem.allow, text);
+        more[n++] = (struct httpd_header){"Allow", text};
+    }
+    if (!x->api->stopping)
+        node_count_rejected(x->api->node, api_code_name(code));
+    exchange_reply(x, api_code_status(code), "application/problem+json", more, n, &body);
+}
+
+void exchange_refuse_with(struct exchange *x, enum api_code code, const char *detail)
+{
+    api_problem_fini(&x->problem);
+    (void)api_problem_set(&x->problem, code, "%s",
+                          detail); /* its result is for those who refuse by returning */
+    exchange_refuse(x);
+}
+
+void exchange_refuse_store(struct exchange *x, const struct err *e)
+{
+    exchange_refuse_with(x, API_STORE_UNAVAILABLE, e->text);
+}
+
+struct httpd_stream *exchange_stream(struct exchange *x, const struct httpd_header *headers,
+                                     size_t headers_count, size_t buffer_bytes)
+{
+    struct httpd_header all[EXCHANGE_HEADERS_MAX];
+    size_t n = common_headers(x, "application/x-ndjson", headers, headers_count, all);
+    count(x, 200);
+    return httpd_stream_begin(x->rq, 200, all, n, buffer_bytes);
+}
+
+/* --- head ---------------------------------------------------------------------------------------------------------- */
+
+static void exchange_free(void *arg)
+{
+    struct exchange *x = arg;
+    api_write_fini(&x->write);
+    api_problem_fini(&x->problem);
+    api_unref(x->api);
+    mem_free(x);
+}
+
+static const char *header_of(const void *arg, const char *name)
+{
+    return httpd_header(arg, name);
+}
+
+static void make_request_id(struct exchange *x)
+{
+    (void)snprintf(x->ctx.request_id, sizeof(x->ctx.request_id), "%016llx",
+                   (unsigned long long)rng_u64(&x->face->rng)); /* fits */
+}
+
+/* What a peer sends is signed, and tells in its context what was decided where it came in. */
+static int check_peer(struct exchange *x)
+{
+    struct peer_auth_secret secret = {0};
+    const char *context = httpd_header(x->rq, PEER_CONTEXT_HEADER), *query = httpd_query_string(x->rq);
+    struct err e = {0};
+    secret.data = node_cluster_secret(x->api->node, &secret.bytes);
+    if (secret.data) {
+        AUTO(buf_fini) struct buf target = BUF_INIT(1 << 16);
+        buf_add_str(&target, httpd_path(x->rq));
+        if (*query)
+            buf_add_char(&target, '?');
+        buf_add_str(&target, query);
+        struct peer_auth_message msg = {
+            .method = httpd_method(x->rq), .target = buf_str(&target), .context = context ? context : ""};
+        const char *value = httpd_header(x->rq, PEER_AUTH_HEADER);
+        if (buf_failed(&target) ||
+            peer_auth_verify(&secret, value, &msg, node_now_ms(x->api->node), &x->auth, &e) < 0)
+            return api_problem_set(&x->problem, value ? API_FORBIDDEN : API_UNAUTHORIZED, "%s", e.text);
+        x->is_signed = true;
+    }
+    char own_id[API_REQUEST_ID_SIZE];
+    memcpy(own_id, x->ctx.request_id, sizeof(own_id));
+    if (context && api_context_parse(context, &x->ctx, &e) < 0) {
+        memset(&x->ctx, 0, sizeof(x->ctx));
+        memcpy(x->ctx.request_id, own_id, sizeof(own_id));
+        return api_problem_set(&x->problem, API_INVALID_REQUEST, "%s", e.text);
+    }
+    return 0;
+}
+
+static int64_t body_limit(const struct exchange *x)
+{
+    const struct config_api *c = &x->api->config->api;
+    bool peer = x->face->face == API_FACE_PEER;
+    uint64_t max = x->req.route->body == API_BODY_NDJSON ? c->max_bulk_bytes : c->max_body_bytes;
+    return (int64_t)(peer ? max * 2 + (1 << 20) : max); /* between agents each line carries its ids */
+}
+
+int64_t api_on_accept(struct httpd_request *rq, void *arg)
+{
+    struct listener_face *face = arg;
+    struct exchange *x = mem_new(struct exchange);
+    x->api = face->api;
+    x->face = face;
+    x->rq = rq;
+    x->begun_us = clock_boot_us();
+    list_init(&x->wait.link);
+    list_init(&x->call.link);
+    api_write_init(&x->write, node_zones(x->api->node));
+    api_ref(x->api);
+    make_request_id(x);
+    httpd_set_user(rq, x, exchange_free);
+    struct api_head head = {.method = httpd_method(rq),
+                            .path = httpd_path(rq),
+                            .query = httpd_query_string(rq),
+                            .header = header_of,
+                            .arg = rq,
+                            .face = face->face};
+    struct api_rules rules = {.hosts = &x->api->config->api.hosts, .listen = &x->api->config->api.listen};
+    if ((face->face == API_FACE_PEER && check_peer(x) < 0) ||
+        api_request_read(&head, &rules, &x->req, &x->problem) < 0) {
+        exchange_refuse(x);
+        return -1;
+    }
+    return body_limit(x);
+}
+
+void api_on_too_large(struct httpd_request *rq, void *arg)
+{
+    (void)arg;
+    struct exchange *x = httpd_user(rq);
+    char text[TEXT_SIZE_SIZE], detail[80];
+    text_size_print(text, (uint64_t)body_limit(x));
+    (void)snprintf(detail, sizeof(detail), "the body is over %s", text); /* fits */
+    exchange_refuse_with(x, API_TOO_LARGE, detail);
+}
+
+/* --- body ---------------------------------------------------------------------------------------------------------- */
+
+typedef void action_fn(struct exchange *x);
+
+static const struct {
+    action_fn *run;
+    bool write;     /* of one job: its body is read here, and the owner makes it */
+    bool at_once;   /* on the server's thread */
+    bool by_client; /* a client of the cluster answers by itself */
+} actions[API_ACTION_COUNT_] = {
+    [API_JOB_CREATE] = {.run = api_send_write, .write = true},
+    [API_JOB_PUT] = {.run = api_send_write, .write = true},
+    [API_JOB_PATCH] = {.run = api_send_write, .write = true},
+    [API_JOB_DELETE] = {.run = api_send_write, .write = true},
+    [API_JOB_RUN] = {.run = api_send_write, .write = true},
+    [API_JOB_PAUSE] = {.run = api_send_write, .write = true},
+    [API_JOB_RESUME] = {.run = api_send_write, .write = true},
+    [API_JOB_GET] = {.run = api_job_get},
+    [API_JOB_NEXT] = {.run = api_job_next},
+    [API_JOB_FIRES] = {.run = api_job_fires},
+    [API_JOB_LIST] = {.run = api_job_list},
+    [API_FIRE_GET] = {.run = api_fire_get},
+    [API_CLUSTER] = {.run = api_cluster},
+    [API_OWNER] = {.run = api_owner},
+    [API_SERVICE] = {.run = api_service},
+    [API_HEALTH] = {.run = api_health, .by_client = true},
+    [API_LIVEZ] = {.run = api_livez, .at_once = true},
+    [API_READYZ] = {.run = api_readyz, .at_once = true},
+    [API_METRICS] = {.run = api_metrics, .by_client = true},
+    [API_OPENAPI] = {.run = api_openapi, .at_once = true},
+    [API_PEER] = {.run = api_peer, .by_client = true},
+};
+
+static void run_on_loop(struct loop_msg *msg)
+{
+    struct exchange *x = container_of(msg, struct exchange, msg);
+    enum api_action action = x->req.route->action;
+    if (x->api->stopping) {
+        exchange_refuse_with(x, API_OVERLOADED, "the agent is stopping");
+        return;
+    }
+    x->deadline_ms = api_deadline_ms(x->api);
+    if (actions[action].write && x->req.dry_run && !node_is_client(x->api->node))
+        api_dry_run(x);
+    else if (!actions[action].write && !actions[action].by_client && node_is_client(x->api->node))
+        api_send_to_member(x);
+    else
+        actions[action].run(x);
+}
+
+static bool mine(const void *arg, uint16_t slot)
+{
+    return node_slot_is_mine(arg, slot);
+}
+
+struct api_ids api_ids_of(struct api *api, struct rng *rng)
+{
+    return (struct api_ids){.rng = rng, .slots = node_slots(api->node), .mine = mine, .arg = api->node};
+}
+
+void api_make_context(struct api *api, struct rng *rng, struct api_context *ctx)
+{
+    struct job_defaults defaults;
+    struct api_ids ids = api_ids_of(api, rng);
+    config_job_defaults(node_config(api->node), &defaults);
+    api_context_make(&ids, node_now_ms(api->node), &defaults, ctx);
+}
+
+static int read_write(struct exchange *x)
+{
+    size_t bytes;
+    const char *body = httpd_body(x->rq, &bytes);
+    struct api_ids ids = api_ids_of(x->api, &x->face->rng);
+    x->write.ctx = x->ctx;
+    api_context_set_defaults(&x->write.ctx, &x->ctx.defaults); /* its texts, not those of the other copy */
+    return api_write_read(&x->write, &x->req, body, bytes, &ids, &x->problem);
+}
+
+static int check_body(struct exchange *x)
+{
+    size_t bytes;
+    const char *body = httpd_body(x->rq, &bytes);
+    struct err e = {0};
+    if (!x->is_signed)
+        return 0;
+    int rc = peer_auth_verify_body(&x->auth, body, bytes, &e);
+    return rc < 0 ? api_problem_set(&x->problem, API_FORBIDDEN, "%s", e.text) : 0;
+}
+
+void api_on_handle(struct httpd_request *rq, void *arg)
+{
+    (void)arg;
+    struct exchange *x = httpd_user(rq);
+    enum api_action action = x->req.route->action;
+    if (x->ctx.hop == API_HOP_NONE) {
+        char id[API_REQUEST_ID_SIZE];
+        memcpy(id, x->ctx.request_id, sizeof(id));
+        api_make_context(x->api, &x->face->rng, &x->ctx);
+        memcpy(x->ctx.request_id, id, sizeof(id));
+    }
+    if (check_body(x) < 0 || (actions[action].write && read_write(x) < 0)) {
+        exchange_refuse(x);
+    } else if (actions[action].at_once) {
+        actions[action].run(x);
+    } else {
+        x->msg.run = run_on_loop;
+        loop_post(x->api->loop, &x->msg);
+    }
+}
