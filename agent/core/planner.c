@@ -3,7 +3,6 @@
 #include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "agent/base/mem.h"
@@ -11,11 +10,13 @@
 
 /* --- small tools of all files ---------------------------------------------------------------------------------------- */
 
-static void *grown(void *items, size_t count, size_t size_bytes)
+/* ITEMS, which hold COUNT, with room for CAPACITY; a few hundred entries at most, so as mem_new. */
+static void *grown(void *items, size_t count, size_t capacity, size_t size_bytes)
 {
-    void *more = mem_try_realloc(items, count, size_bytes, NULL);
-    if (!more)
-        abort(); /* a few hundred entries at most: as mem_new */
+    void *more = mem_alloc_or_die(capacity, size_bytes);
+    if (count > 0)
+        memcpy(more, items, count * size_bytes);
+    mem_free(items);
     return more;
 }
 
@@ -24,7 +25,7 @@ struct planner_action *planner_act(struct planner *p, enum planner_action_kind k
     struct planner_actions *a = p->actions;
     if (a->count == a->capacity) {
         a->capacity = a->capacity ? a->capacity * 2 : 64;
-        a->items = grown(a->items, a->capacity, sizeof(*a->items));
+        a->items = grown(a->items, a->count, a->capacity, sizeof(*a->items));
     }
     struct planner_action *action = &a->items[a->count++];
     memset(action, 0, sizeof(*action));
@@ -36,7 +37,7 @@ void planner_trash(struct planner *p, void (*fn)(void *), void *ptr)
 {
     if (p->trash_count == p->trash_capacity) {
         p->trash_capacity = p->trash_capacity ? p->trash_capacity * 2 : 256;
-        p->trash = grown(p->trash, p->trash_capacity, sizeof(*p->trash));
+        p->trash = grown(p->trash, p->trash_count, p->trash_capacity, sizeof(*p->trash));
     }
     p->trash[p->trash_count++] = (struct ptrash){.free = fn, .ptr = ptr};
 }

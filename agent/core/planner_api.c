@@ -89,6 +89,7 @@ static void applied(struct pjob *j, enum planner_answer a)
 {
     j->api->answer = a;
     j->api_state = PAPI_APPLIED;
+    j->write_dirty = true;
 }
 
 static void new_version(struct planner *p, struct pjob *j, const struct planner_api *api)
@@ -396,10 +397,10 @@ void papi_found(struct planner *p, struct pjob *j, bool found)
     j->api_looked = true;
 }
 
-/* Work on the queue until one has to wait for the store. */
+/* Work on the queue until one has to wait for the store. Nothing is answered from what is not durable. */
 void papi_run(struct planner *p, struct pjob *j)
 {
-    while (j->api && j->api_state == PAPI_IDLE && !j->moving && !j->deleting) {
+    while (j->api && j->api_state == PAPI_IDLE && !j->moving && !j->deleting && !j->write_dirty) {
         if (j->state == PJOB_STOPPED) {
             j->state = PJOB_READING;
             j->resync = true;

@@ -178,9 +178,7 @@ static void forget_job(struct planner *p, struct pjob *j)
     p->stats.unwritten -= j->unwritten;
     j->unwritten = 0;
     j->op = CHANGE_NONE;
-    j->fires_dirty = j->plan_dirty = j->deleting = false;
-    if (j->api_state != PAPI_FINDING)
-        j->api_state = PAPI_IDLE;
+    j->fires_dirty = j->plan_dirty = j->deleting = j->write_dirty = false;
 }
 
 static void reread(struct planner *p, struct pjob *j)
@@ -189,7 +187,7 @@ static void reread(struct planner *p, struct pjob *j)
     if (j->state == PJOB_GONE)
         return;
     planner_read_forget(j);
-    j->api_state = PAPI_IDLE;
+    j->api_state = PAPI_IDLE; /* it is applied to what will be read */
     j->state = PJOB_READING;
     j->resync = true;
     planner_read_job(p, j);
@@ -200,7 +198,6 @@ static void conflict(struct planner *p, struct pjob *j, const struct job_change 
 {
     if (change->result == CHANGE_RESULT_EXISTS && j->api && j->api->op == PLANNER_CREATE &&
         !j->api->repeated) {
-        forget_job(p, j);
         papi_reply(p, j, PLANNER_EXISTS);
     }
     if (j->state != PJOB_GONE)
@@ -251,6 +248,8 @@ static void durable(struct planner *p, struct pjob *j, struct pchange *c)
     fires_durable(p, c);
     if (j->state == PJOB_GONE)
         return;
+    if (change->revision.op[0])
+        j->write_dirty = false;
     if (change->op == CHANGE_DELETE)
         deleted(p, j);
     papi_durable(p, j, change);
@@ -341,6 +340,8 @@ static void again(struct planner *p, int code)
         struct pjob *j = b->pub.jobs[i]->tag;
         papi_overdue(p, j);
     }
+    LIST_FOR (l, &p->dirty) /* and who waits behind it */
+        papi_overdue(p, container_of(l, struct pjob, dirty_link));
     for (size_t i = b->pub.jobs_count; i-- > 0;) {
         struct pjob *j = b->pub.jobs[i]->tag;
         if (j->lost)

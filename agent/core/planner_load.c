@@ -14,6 +14,19 @@ static void tomb_key(uint8_t key[24], const struct uid *uid, uint64_t seq)
     memcpy(key + 16, &seq, 8);
 }
 
+/* No memory to remember what pages may not bring: those that are out are void. */
+static void ask_again(struct planner *p)
+{
+    LIST_FOR (l, &p->chains) {
+        struct pchain *c = container_of(l, struct pchain, link);
+        if (!c->read)
+            continue;
+        c->read->chain = NULL;
+        c->read = NULL;
+        planner_arm(p, &c->retry, p->now_ms + PLANNER_READ_RETRY_MS);
+    }
+}
+
 /* Needed only while a page is out or to come that may have been read before now. */
 void planner_tomb(struct planner *p, const struct uid *uid, uint64_t seq, uint64_t rev)
 {
@@ -26,8 +39,8 @@ void planner_tomb(struct planner *p, const struct uid *uid, uint64_t seq, uint64
         t = mem_new(struct ptomb);
         memcpy(t->key, key, sizeof(key));
         if (map_put(&p->tombs, t->key, sizeof(t->key), t, NULL, NULL) < 0) {
-            /* A stale row that slips through is refused by its rev when it is written; never silently counted twice. */
             mem_free(t);
+            ask_again(p);
             return;
         }
     } else {

@@ -101,6 +101,7 @@ struct pjob {
     bool in_batch;
     bool plan_dirty;    /* due, seq or definition changed and not yet in a batch ... */
     bool plan_in_batch; /* ... or in one that is not durable: nothing new starts */
+    bool write_dirty;   /* a write of the API is not durable, though its answer may have been given up */
     bool deleting;
     bool moving;        /* its slot is being handed over: frozen */
     bool wanted;        /* a page named it while it was being read */

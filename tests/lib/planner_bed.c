@@ -51,7 +51,7 @@ struct node {
 struct bev {
     int64_t at;
     uint64_t order;
-    void (*fn)(struct bed *b, struct bev *ev);
+    void (*fn)(struct pbed *b, struct bev *ev);
     int node;
     void *ptr;
     uint64_t id;
@@ -73,8 +73,8 @@ struct bev {
     struct fire_row *fires;
 };
 
-struct bed {
-    struct bed_options o;
+struct pbed {
+    struct pbed_options o;
     struct rng rng;
     int64_t now;
     struct node nodes[BED_NODES];
@@ -90,11 +90,12 @@ struct bed {
     size_t changes_count, changes_capacity;
     int owner[4096];
     uint64_t epoch[4096];
-    struct bed_sent *sent;
+    struct pbed_sent *sent;
     size_t sent_count, sent_capacity;
-    struct bed_call *calls;
+    struct pbed_call *calls;
     size_t row_writes, fire_writes, conflicts;
     char log[400];
+    char refused[RECORD_ID_MAX];
 };
 
 #define GROW(b, items, count, capacity)                                \
@@ -106,8 +107,8 @@ struct bed {
         }                                                              \
     } while (0)
 
-static void step(struct bed *b, int node, struct planner_event *event);
-static void on_declared(struct bed *b, struct bev *ev);
+static void step(struct pbed *b, int node, struct planner_event *event);
+static void on_declared(struct pbed *b, struct bev *ev);
 
 /* --- events of the bed ----------------------------------------------------------------------------------------------- */
 
@@ -116,7 +117,7 @@ static bool earlier(const struct bev *x, const struct bev *y)
     return x->at < y->at || (x->at == y->at && x->order < y->order);
 }
 
-static void post(struct bed *b, struct bev *ev, int64_t at)
+static void post(struct pbed *b, struct bev *ev, int64_t at)
 {
     ev->at = at;
     ev->order = ++b->order;
@@ -127,7 +128,7 @@ static void post(struct bed *b, struct bev *ev, int64_t at)
     b->heap[i] = ev;
 }
 
-static struct bev *take(struct bed *b)
+static struct bev *take(struct pbed *b)
 {
     struct bev *top = b->heap[0], *last = b->heap[--b->heap_count];
     size_t i = 0;
@@ -147,7 +148,7 @@ static struct bev *take(struct bed *b)
     return top;
 }
 
-static struct bev *bev_new(void (*fn)(struct bed *, struct bev *), int node)
+static struct bev *bev_new(void (*fn)(struct pbed *, struct bev *), int node)
 {
     struct bev *ev = mem_new(struct bev);
     ev->fn = fn;
@@ -168,19 +169,19 @@ static void bev_free(struct bev *ev)
     mem_free(ev);
 }
 
-static int64_t some(struct bed *b, int64_t max_ms)
+static int64_t some(struct pbed *b, int64_t max_ms)
 {
     return max_ms > 0 ? rng_range(&b->rng, 0, max_ms) : 0;
 }
 
-static bool chance(struct bed *b, double share)
+static bool chance(struct pbed *b, double share)
 {
     return share > 0 && rng_double(&b->rng) < share;
 }
 
 /* --- the store ------------------------------------------------------------------------------------------------------- */
 
-static struct srow *by_uid(const struct bed *b, const struct uid *uid)
+static struct srow *by_uid(const struct pbed *b, const struct uid *uid)
 {
     for (size_t i = 0; i < b->jobs_count; i++)
         if (b->jobs[i].spec && memcmp(&b->jobs[i].row.uid, uid, sizeof(*uid)) == 0)
@@ -188,7 +189,7 @@ static struct srow *by_uid(const struct bed *b, const struct uid *uid)
     return NULL;
 }
 
-static struct srow *by_id(const struct bed *b, const char *id)
+static struct srow *by_id(const struct pbed *b, const char *id)
 {
     for (size_t i = 0; i < b->jobs_count; i++)
         if (b->jobs[i].spec && strcmp(b->jobs[i].row.id, id) == 0)
@@ -196,7 +197,7 @@ static struct srow *by_id(const struct bed *b, const char *id)
     return NULL;
 }
 
-static struct fire_row *fire_of(const struct bed *b, const struct uid *uid, uint64_t seq)
+static struct fire_row *fire_of(const struct pbed *b, const struct uid *uid, uint64_t seq)
 {
     for (size_t i = 0; i < b->fires_count; i++)
         if (b->fires[i].seq == seq && memcmp(&b->fires[i].uid, uid, sizeof(*uid)) == 0)
@@ -210,7 +211,7 @@ static bool same_fire(const struct fire_row *x, const struct fire_row *y)
            x->wake_ms == y->wake_ms && x->outcome == y->outcome && strcmp(x->holder, y->holder) == 0;
 }
 
-static bool fire_may(const struct bed *b, const struct fire_change *fc)
+static bool fire_may(const struct pbed *b, const struct fire_change *fc)
 {
     const struct fire_row *row = fire_of(b, &fc->row.uid, fc->row.seq);
     switch (fc->op) {
@@ -230,7 +231,7 @@ static bool fire_may(const struct bed *b, const struct fire_change *fc)
     return false;
 }
 
-static void fire_do(struct bed *b, const struct fire_change *fc)
+static void fire_do(struct pbed *b, const struct fire_change *fc)
 {
     struct fire_row *row = fire_of(b, &fc->row.uid, fc->row.seq);
     b->fire_writes++;
@@ -252,7 +253,7 @@ static void fire_do(struct bed *b, const struct fire_change *fc)
     assert(r == 0);
 }
 
-static void remember_change(struct bed *b, const struct job_change *c)
+static void remember_change(struct pbed *b, const struct job_change *c)
 {
     if (!c->revision.op[0])
         return;
@@ -262,7 +263,7 @@ static void remember_change(struct bed *b, const struct job_change *c)
     memcpy(s->id, c->row.id, sizeof(s->id));
 }
 
-static void check_row_change(struct bed *b, const struct job_row *old, const struct job_row *row)
+static void check_row_change(struct pbed *b, const struct job_row *old, const struct job_row *row)
 {
     const struct job_counts *c = &row->counts;
     MUST(c->seq >= old->counts.seq, "seq goes back");
@@ -270,7 +271,7 @@ static void check_row_change(struct bed *b, const struct job_row *old, const str
     MUST(row->version >= old->version, "version goes back");
 }
 
-static void job_delete(struct bed *b, struct srow *s)
+static void job_delete(struct pbed *b, struct srow *s)
 {
     job_spec_unref(s->spec);
     s->spec = NULL;
@@ -286,7 +287,7 @@ static void job_delete(struct bed *b, struct srow *s)
     }
 }
 
-static struct srow *job_add(struct bed *b, const struct job_row *row, struct job_spec *spec)
+static struct srow *job_add(struct pbed *b, const struct job_row *row, struct job_spec *spec)
 {
     GROW(b, b->jobs, b->jobs_count, b->jobs_capacity);
     struct srow *s = &b->jobs[b->jobs_count++];
@@ -294,9 +295,11 @@ static struct srow *job_add(struct bed *b, const struct job_row *row, struct job
     return s;
 }
 
-static enum change_result change_job(struct bed *b, struct job_change *c)
+static enum change_result change_job(struct pbed *b, struct job_change *c)
 {
     struct srow *s = by_uid(b, &c->row.uid);
+    if (b->refused[0] && strcmp(c->row.id, b->refused) == 0)
+        return CHANGE_RESULT_REFUSED;
     bool own = s && s->row.rev == c->row.rev && memcmp(&s->row, &c->row, sizeof(s->row)) == 0;
     switch (c->op) {
     case CHANGE_NONE:
@@ -339,7 +342,7 @@ static enum change_result change_job(struct bed *b, struct job_change *c)
     return CHANGE_RESULT_OK;
 }
 
-static int node_named(const struct bed *b, const char *member)
+static int node_named(const struct pbed *b, const char *member)
 {
     for (int i = 0; i < b->nodes_count; i++)
         if (strcmp(b->nodes[i].member, member) == 0)
@@ -347,7 +350,7 @@ static int node_named(const struct bed *b, const char *member)
     return -1;
 }
 
-static void change_slot(struct bed *b, struct slot_change *c)
+static void change_slot(struct pbed *b, struct slot_change *c)
 {
     int from = node_named(b, c->from), to = node_named(b, c->to);
     if (b->owner[c->slot] == from && b->epoch[c->slot] == c->from_epoch) {
@@ -359,7 +362,7 @@ static void change_slot(struct bed *b, struct slot_change *c)
     c->changed = b->owner[c->slot] == to && b->epoch[c->slot] == c->from_epoch + 1;
 }
 
-static void tell_conflict(const struct bed *b, const struct job_change *c)
+static void tell_conflict(const struct pbed *b, const struct job_change *c)
 {
     const struct srow *s = by_uid(b, &c->row.uid);
     fprintf(stderr, "planner bed: conflict at %lld ms: op %d of '%s', rev %llu, in the store %llu\n",
@@ -377,7 +380,7 @@ static void tell_conflict(const struct bed *b, const struct job_change *c)
 }
 
 /* A former owner's report whose reply was lost comes again, when the owner may have counted it or the job be deleted. */
-static bool told_before(const struct bed *b, const struct job_change *c)
+static bool told_before(const struct pbed *b, const struct job_change *c)
 {
     if (c->op != CHANGE_NONE)
         return false;
@@ -390,7 +393,7 @@ static bool told_before(const struct bed *b, const struct job_change *c)
 }
 
 /* BED_TRACE=1 tells the story of a seed. */
-static void trace_commit(const struct bed *b, int node, const struct planner_batch *batch)
+static void trace_commit(const struct pbed *b, int node, const struct planner_batch *batch)
 {
     for (size_t i = 0; i < batch->slots_count; i++)
         fprintf(stderr, "%6lld n%d slot %u -> %s\n", (long long)(b->now - BED_NOW), node,
@@ -413,7 +416,7 @@ static void trace_commit(const struct bed *b, int node, const struct planner_bat
     }
 }
 
-static void commit(struct bed *b, int node, struct planner_batch *batch)
+static void commit(struct pbed *b, int node, struct planner_batch *batch)
 {
     if (getenv("BED_TRACE"))
         trace_commit(b, node, batch);
@@ -430,7 +433,7 @@ static void commit(struct bed *b, int node, struct planner_batch *batch)
     }
 }
 
-static void on_committed(struct bed *b, struct bev *ev)
+static void on_committed(struct pbed *b, struct bev *ev)
 {
     struct node *n = &b->nodes[ev->node];
     if (!n->alive)
@@ -440,7 +443,7 @@ static void on_committed(struct bed *b, struct bev *ev)
     step(b, ev->node, &(struct planner_event){.kind = PLANNER_BATCH_DONE, .batch = batch, .code = ev->code});
 }
 
-static void on_commit(struct bed *b, struct bev *ev)
+static void on_commit(struct pbed *b, struct bev *ev)
 {
     struct node *n = &b->nodes[ev->node];
     struct bev *done = bev_new(on_committed, ev->node);
@@ -490,7 +493,7 @@ static bool wanted(const struct bev *ev, uint16_t slot, int64_t wake_ms)
     return in && wake_ms < ev->until_ms && (ev->from_ms == RECORD_NONE || wake_ms >= ev->from_ms);
 }
 
-static void read_jobs(struct bed *b, struct bev *ev)
+static void read_jobs(struct pbed *b, struct bev *ev)
 {
     ev->jobs = mem_new_array(struct planner_job, b->jobs_count + 1);
     struct planner_job cursor = {
@@ -508,7 +511,7 @@ static void read_jobs(struct bed *b, struct bev *ev)
         (void)job_spec_ref(ev->jobs[i].spec);
 }
 
-static void read_fires(struct bed *b, struct bev *ev)
+static void read_fires(struct pbed *b, struct bev *ev)
 {
     struct fire_row *rows = mem_new_array(struct fire_row, b->fires_count + 1);
     struct fire_row cursor = {
@@ -531,7 +534,7 @@ static void read_fires(struct bed *b, struct bev *ev)
     mem_free(rows);
 }
 
-static void read_job(struct bed *b, struct bev *ev)
+static void read_job(struct pbed *b, struct bev *ev)
 {
     const struct srow *s = ev->key[0] ? by_id(b, ev->key) : by_uid(b, &ev->uid);
     ev->jobs = mem_new_array(struct planner_job, 1);
@@ -540,7 +543,7 @@ static void read_job(struct bed *b, struct bev *ev)
         ev->jobs[0] = (struct planner_job){.row = s->row, .spec = job_spec_ref(s->spec)};
 }
 
-static void on_answer(struct bed *b, struct bev *ev)
+static void on_answer(struct pbed *b, struct bev *ev)
 {
     if (!b->nodes[ev->node].alive)
         return;
@@ -561,7 +564,7 @@ static void on_answer(struct bed *b, struct bev *ev)
     step(b, ev->node, &e);
 }
 
-static void on_read(struct bed *b, struct bev *ev)
+static void on_read(struct pbed *b, struct bev *ev)
 {
     struct bev *answer = mem_new(struct bev);
     *answer = *ev;
@@ -581,7 +584,7 @@ static void on_read(struct bed *b, struct bev *ev)
     post(b, answer, b->now + some(b, b->o.read_max_ms));
 }
 
-static void ask(struct bed *b, int node, const struct planner_action *a)
+static void ask(struct pbed *b, int node, const struct planner_action *a)
 {
     struct bev *ev = bev_new(on_read, node);
     ev->kind = a->kind;
@@ -606,7 +609,7 @@ static void ask(struct bed *b, int node, const struct planner_action *a)
 
 /* --- callees and the oracle ------------------------------------------------------------------------------------------ */
 
-static void oracle_start(struct bed *b, int node, const struct delivery *d)
+static void oracle_start(struct pbed *b, int node, const struct delivery *d)
 {
     /* A booked one keeps the jitter of the definition that it was booked under. */
     int64_t from_ms = d->due_ms + (d->booked ? 0 : job_jitter_ms(d->spec, &d->uid, d->due_ms));
@@ -616,7 +619,7 @@ static void oracle_start(struct bed *b, int node, const struct delivery *d)
                  b->now <= b->jobs[i].deleted_reply_ms,
              "an attempt starts after the delete was answered");
     for (size_t i = 0; i < b->sent_count; i++) {
-        const struct bed_sent *s = &b->sent[i];
+        const struct pbed_sent *s = &b->sent[i];
         if (memcmp(&s->uid, &d->uid, sizeof(d->uid)) != 0)
             continue;
         MUST(s->seq != d->seq || s->due_ms == d->due_ms, "fire %llu has two dues",
@@ -632,14 +635,14 @@ static void oracle_start(struct bed *b, int node, const struct delivery *d)
         fprintf(stderr, "%6lld n%d sends seq %llu attempt %u slot %u\n", (long long)(b->now - BED_NOW), node,
                 (unsigned long long)d->seq, d->attempt, d->slot);
     GROW(b, b->sent, b->sent_count, b->sent_capacity);
-    b->sent[b->sent_count++] = (struct bed_sent){.uid = d->uid,
-                                                 .seq = d->seq,
-                                                 .attempt = d->attempt,
-                                                 .due_ms = d->due_ms,
-                                                 .at_ms = b->now,
-                                                 .epoch = d->epoch,
-                                                 .booked = d->booked,
-                                                 .node = node};
+    b->sent[b->sent_count++] = (struct pbed_sent){.uid = d->uid,
+                                                  .seq = d->seq,
+                                                  .attempt = d->attempt,
+                                                  .due_ms = d->due_ms,
+                                                  .at_ms = b->now,
+                                                  .epoch = d->epoch,
+                                                  .booked = d->booked,
+                                                  .node = node};
 }
 
 static void out_remove(struct node *n, struct out *o)
@@ -650,7 +653,7 @@ static void out_remove(struct node *n, struct out *o)
     *at = o->next;
 }
 
-static void finish(struct bed *b, int node, struct out *o, const struct attempt *attempt)
+static void finish(struct pbed *b, int node, struct out *o, const struct attempt *attempt)
 {
     struct delivery *d = o->d;
     out_remove(&b->nodes[node], o);
@@ -658,7 +661,7 @@ static void finish(struct bed *b, int node, struct out *o, const struct attempt 
     step(b, node, &(struct planner_event){.kind = PLANNER_ATTEMPT, .delivery = d, .attempt = attempt});
 }
 
-static void on_end(struct bed *b, struct bev *ev)
+static void on_end(struct pbed *b, struct bev *ev)
 {
     if (!b->nodes[ev->node].alive)
         return;
@@ -676,7 +679,7 @@ static void on_end(struct bed *b, struct bev *ev)
     finish(b, ev->node, ev->ptr, &a);
 }
 
-static void on_start(struct bed *b, struct bev *ev)
+static void on_start(struct pbed *b, struct bev *ev)
 {
     struct out *o = ev->ptr;
     if (!b->nodes[ev->node].alive)
@@ -694,7 +697,7 @@ static void on_start(struct bed *b, struct bev *ev)
     post(b, end, b->now + some(b, b->o.duration_max_ms));
 }
 
-static void deliver(struct bed *b, int node, struct delivery *d)
+static void deliver(struct pbed *b, int node, struct delivery *d)
 {
     struct out *o = mem_new(struct out);
     o->d = d;
@@ -708,23 +711,23 @@ static void deliver(struct bed *b, int node, struct delivery *d)
 
 /* --- API ------------------------------------------------------------------------------------------------------------- */
 
-static void send_call(struct bed *b, struct bed_call *c);
+static void send_call(struct pbed *b, struct pbed_call *c);
 
-static void on_resend(struct bed *b, struct bev *ev)
+static void on_resend(struct pbed *b, struct bev *ev)
 {
-    struct bed_call *c = ev->ptr;
+    struct pbed_call *c = ev->ptr;
     if (!c->answered && !c->in_planner)
         send_call(b, c);
 }
 
-static void resend_later(struct bed *b, struct bed_call *c, int64_t delay_ms)
+static void resend_later(struct pbed *b, struct pbed_call *c, int64_t delay_ms)
 {
     struct bev *ev = bev_new(on_resend, -1);
     ev->ptr = c;
     post(b, ev, b->now + delay_ms);
 }
 
-static void send_call(struct bed *b, struct bed_call *c)
+static void send_call(struct pbed *b, struct pbed_call *c)
 {
     int node = b->owner[hashring_slot(c->api.ns, c->api.id, b->o.slots)];
     if (node < 0 || !b->nodes[node].alive) {
@@ -736,9 +739,9 @@ static void send_call(struct bed *b, struct bed_call *c)
     step(b, node, &(struct planner_event){.kind = PLANNER_API, .api = &c->api});
 }
 
-static void replied(struct bed *b, struct planner_api *api)
+static void replied(struct pbed *b, struct planner_api *api)
 {
-    struct bed_call *c = api->driver;
+    struct pbed_call *c = api->driver;
     MUST(c->in_planner, "an answer to nothing");
     c->in_planner = false;
     if (api->answer == PLANNER_NOT_OWNER || api->answer == PLANNER_UNAVAILABLE) {
@@ -760,7 +763,7 @@ static void replied(struct bed *b, struct planner_api *api)
 
 /* --- planners -------------------------------------------------------------------------------------------------------- */
 
-static void on_told(struct bed *b, struct bev *ev)
+static void on_told(struct pbed *b, struct bev *ev)
 {
     if (!b->nodes[ev->node].alive)
         return;
@@ -788,7 +791,7 @@ static struct bev *tell(int node, enum planner_event_kind kind, const uint16_t *
     return ev;
 }
 
-static void act(struct bed *b, int node, const struct planner_action *a)
+static void act(struct pbed *b, int node, const struct planner_action *a)
 {
     switch (a->kind) {
     case PLANNER_DO_DELIVER:
@@ -827,7 +830,7 @@ static void act(struct bed *b, int node, const struct planner_action *a)
 }
 
 /* Actions may feed the planner again at once (a reply that is resent), so they are copied out first. */
-static void step(struct bed *b, int node, struct planner_event *event)
+static void step(struct pbed *b, int node, struct planner_event *event)
 {
     struct node *n = &b->nodes[node];
     if (!n->p)
@@ -836,19 +839,26 @@ static void step(struct bed *b, int node, struct planner_event *event)
     MUST(!n->stepping, "a step in a step");
     n->stepping = true;
     n->actions.count = 0;
+    bool fault = chance(b, b->o.fault);
+    if (fault)
+        fault_arm((unsigned)rng_below(&b->rng, 4));
     planner_step(n->p, event, &n->actions);
+    fault_disarm();
     for (size_t i = 0; i < n->actions.count; i++)
         act(b, node, &n->actions.items[i]);
     n->stepping = false;
     planner_validate(n->p);
     if (!n->alive || n->batch)
         return;
+    if (fault)
+        fault_arm((unsigned)rng_below(&b->rng, 4));
     n->batch = planner_take_batch(n->p, b->o.rows_max);
+    fault_disarm();
     if (n->batch)
         post(b, bev_new(on_commit, node), b->now + some(b, b->o.commit_max_ms));
 }
 
-static int64_t next_ms(const struct bed *b, int *ret_node)
+static int64_t next_ms(const struct pbed *b, int *ret_node)
 {
     int64_t at = INT64_MAX;
     for (int i = 0; i < b->nodes_count; i++) {
@@ -863,7 +873,7 @@ static int64_t next_ms(const struct bed *b, int *ret_node)
     return at;
 }
 
-void bed_run(struct bed *b, int64_t ms)
+void pbed_run(struct pbed *b, int64_t ms)
 {
     int64_t end = b->now + ms;
     unsigned same = 0;
@@ -888,20 +898,20 @@ void bed_run(struct bed *b, int64_t ms)
 }
 
 /* Each second: what the store says is a member's and it does not know of, because who gave it died before telling. */
-static void on_beat(struct bed *b, struct bev *ev)
+static void on_beat(struct pbed *b, struct bev *ev)
 {
     (void)ev;
     for (unsigned s = 0; s < b->o.slots; s++) {
         int node = b->owner[s];
         if (node >= 0 && b->nodes[node].alive && planner_epoch(b->nodes[node].p, (uint16_t)s) == 0)
-            bed_give(b, s, node);
+            pbed_give(b, s, node);
     }
     post(b, bev_new(on_beat, -1), b->now + 1000);
 }
 
 /* --- members --------------------------------------------------------------------------------------------------------- */
 
-int bed_node_start(struct bed *b)
+int pbed_node_start(struct pbed *b)
 {
     MUST(b->nodes_count < BED_NODES, "too many members");
     int i = b->nodes_count++;
@@ -923,24 +933,24 @@ int bed_node_start(struct bed *b)
     int r = planner_new(&o, &n->p, &e);
     assert(r == 0);
     n->alive = true;
-    bed_lease(b, i, true);
+    pbed_lease(b, i, true);
     for (int k = 0; k < i; k++)
         if (b->nodes[k].dead_in_store)
             step(b, i, &(struct planner_event){.kind = PLANNER_MEMBER_DEAD, .member = b->nodes[k].member});
     return i;
 }
 
-void bed_lease(struct bed *b, int node, bool may_start)
+void pbed_lease(struct pbed *b, int node, bool may_start)
 {
     step(b, node, &(struct planner_event){.kind = PLANNER_LEASE, .may_start = may_start});
 }
 
-bool bed_node_alive(const struct bed *b, int node)
+bool pbed_node_alive(const struct pbed *b, int node)
 {
     return b->nodes[node].alive;
 }
 
-int bed_nodes_alive(const struct bed *b, int nodes[BED_NODES])
+int pbed_nodes_alive(const struct pbed *b, int nodes[BED_NODES])
 {
     int n = 0;
     for (int i = 0; i < b->nodes_count; i++)
@@ -949,12 +959,12 @@ int bed_nodes_alive(const struct bed *b, int nodes[BED_NODES])
     return n;
 }
 
-struct planner *bed_planner(struct bed *b, int node)
+struct planner *pbed_planner(struct pbed *b, int node)
 {
     return b->nodes[node].p;
 }
 
-void bed_give(struct bed *b, unsigned slot, int node)
+void pbed_give(struct pbed *b, unsigned slot, int node)
 {
     uint16_t s = (uint16_t)slot;
     b->owner[slot] = node;
@@ -964,21 +974,21 @@ void bed_give(struct bed *b, unsigned slot, int node)
              .kind = PLANNER_SLOTS_GAINED, .slots = &s, .epochs = &b->epoch[slot], .slots_count = 1});
 }
 
-void bed_move(struct bed *b, const uint16_t *slots, size_t count, int from, int to)
+void pbed_move(struct pbed *b, const uint16_t *slots, size_t count, int from, int to)
 {
     step(b, from,
          &(struct planner_event){
              .kind = PLANNER_MOVE, .slots = slots, .slots_count = count, .member = b->nodes[to].member});
 }
 
-int bed_owner(const struct bed *b, unsigned slot)
+int pbed_owner(const struct pbed *b, unsigned slot)
 {
     return b->owner[slot];
 }
 
-static void on_declared(struct bed *b, struct bev *ev)
+static void on_declared(struct pbed *b, struct bev *ev)
 {
-    int alive[BED_NODES], n = bed_nodes_alive(b, alive);
+    int alive[BED_NODES], n = pbed_nodes_alive(b, alive);
     b->nodes[ev->node].dead_in_store = true;
     MUST(n > 0, "nobody is left");
     uint16_t *slots = mem_new_array(uint16_t, b->o.slots);
@@ -1002,17 +1012,17 @@ static void on_declared(struct bed *b, struct bev *ev)
     mem_free(epochs);
 }
 
-void bed_node_kill(struct bed *b, int node, int64_t declared_after_ms)
+void pbed_node_kill(struct pbed *b, int node, int64_t declared_after_ms)
 {
     b->nodes[node].alive = false;
     post(b, bev_new(on_declared, node), b->now + declared_after_ms);
-    for (struct bed_call *c = b->calls; c; c = c->next) {
+    for (struct pbed_call *c = b->calls; c; c = c->next) {
         if (!c->in_planner || c->node != node)
             continue;
         /* The planner that died still points to the old request: a copy goes on. */
         c->in_planner = false;
         c->answered = true;
-        struct bed_call *again = mem_new(struct bed_call);
+        struct pbed_call *again = mem_new(struct pbed_call);
         *again = *c;
         again->answered = false;
         again->api.driver = again;
@@ -1027,25 +1037,25 @@ void bed_node_kill(struct bed *b, int node, int64_t declared_after_ms)
 
 /* --- use ------------------------------------------------------------------------------------------------------------- */
 
-struct bed_options bed_defaults(uint64_t seed)
+struct pbed_options pbed_defaults(uint64_t seed)
 {
-    return (struct bed_options){.seed = seed,
-                                .slots = 8,
-                                .duration_max_ms = 50,
-                                .read_max_ms = 4,
-                                .commit_max_ms = 4,
-                                .planned_only = true,
-                                .rows_max = 500,
-                                .load_page = 100,
-                                .horizon_ms = 60000,
-                                .memory_max_bytes = 64 << 20,
-                                .retry_window = 1000,
-                                .catch_up_per_s = 1000};
+    return (struct pbed_options){.seed = seed,
+                                 .slots = 8,
+                                 .duration_max_ms = 50,
+                                 .read_max_ms = 4,
+                                 .commit_max_ms = 4,
+                                 .planned_only = true,
+                                 .rows_max = 500,
+                                 .load_page = 100,
+                                 .horizon_ms = 60000,
+                                 .memory_max_bytes = 64 << 20,
+                                 .retry_window = 1000,
+                                 .catch_up_per_s = 1000};
 }
 
-struct bed *bed_new(const struct bed_options *o)
+struct pbed *pbed_new(const struct pbed_options *o)
 {
-    struct bed *b = mem_new(struct bed);
+    struct pbed *b = mem_new(struct pbed);
     b->o = *o;
     b->now = BED_NOW;
     rng_init(&b->rng, o->seed);
@@ -1057,23 +1067,23 @@ struct bed *bed_new(const struct bed_options *o)
     return b;
 }
 
-struct bed_options *bed_set(struct bed *b)
+struct pbed_options *pbed_set(struct pbed *b)
 {
     return &b->o;
 }
 
-struct rng *bed_rng(struct bed *b)
+struct rng *pbed_rng(struct pbed *b)
 {
     return &b->rng;
 }
 
-int64_t bed_now(const struct bed *b)
+int64_t pbed_now(const struct pbed *b)
 {
     return b->now;
 }
 
 /* Give back all that is out, as the real driver does at its end. */
-static void node_free(struct bed *b, int node)
+static void node_free(struct pbed *b, int node)
 {
     struct node *n = &b->nodes[node];
     struct attempt none = {.result = ATTEMPT_NOT_STARTED};
@@ -1081,7 +1091,7 @@ static void node_free(struct bed *b, int node)
     n->alive = false;
     for (unsigned i = 0; i < b->o.slots; i++)
         slots[i] = (uint16_t)i;
-    for (struct bed_call *c = b->calls; c; c = c->next) /* answers to the dead go nowhere */
+    for (struct pbed_call *c = b->calls; c; c = c->next) /* answers to the dead go nowhere */
         if (c->node == node)
             c->in_planner = true;
     if (n->batch)
@@ -1097,7 +1107,7 @@ static void node_free(struct bed *b, int node)
     mem_free(slots);
 }
 
-static void call_free(struct bed_call *c)
+static void call_free(struct pbed_call *c)
 {
     job_spec_unref(c->api.spec);
     job_spec_unref(c->api.result);
@@ -1105,14 +1115,14 @@ static void call_free(struct bed_call *c)
     mem_free(c);
 }
 
-void bed_free(struct bed *b)
+void pbed_free(struct pbed *b)
 {
     for (int i = 0; i < b->nodes_count; i++)
         node_free(b, i);
     while (b->heap_count)
         bev_free(take(b));
     while (b->calls) {
-        struct bed_call *c = b->calls;
+        struct pbed_call *c = b->calls;
         b->calls = c->next;
         call_free(c);
     }
@@ -1134,7 +1144,7 @@ static const struct tz *only_utc(void *arg, const char *name)
     return strcmp(name, "UTC") == 0 ? tz_utc() : NULL;
 }
 
-struct job_spec *bed_spec(const struct bed *b, const char *id, const char *text)
+struct job_spec *pbed_spec(const struct pbed *b, const char *id, const char *text)
 {
     struct err e = {0};
     json_t *doc = NULL;
@@ -1159,7 +1169,7 @@ struct job_spec *bed_spec(const struct bed *b, const char *id, const char *text)
 static int merge(struct planner_api *api, const struct job_spec *present, const struct job_row *row,
                  struct job_spec **ret)
 {
-    struct bed_call *c = api->driver;
+    struct pbed_call *c = api->driver;
     (void)present;
     (void)row;
     if (!c->merged)
@@ -1168,7 +1178,7 @@ static int merge(struct planner_api *api, const struct job_spec *present, const 
     return 0;
 }
 
-static void make_uid(struct bed *b, unsigned slot, struct uid *uid)
+static void make_uid(struct pbed *b, unsigned slot, struct uid *uid)
 {
     uint64_t r[2] = {rng_u64(&b->rng), rng_u64(&b->rng)};
     memcpy(uid->bytes, r, sizeof(uid->bytes));
@@ -1176,9 +1186,9 @@ static void make_uid(struct bed *b, unsigned slot, struct uid *uid)
     uid->bytes[1] = (uint8_t)slot;
 }
 
-struct bed_call *bed_call(struct bed *b, enum planner_api_op op, const char *id, const char *text)
+struct pbed_call *pbed_call(struct pbed *b, enum planner_api_op op, const char *id, const char *text)
 {
-    struct bed_call *c = mem_new(struct bed_call);
+    struct pbed_call *c = mem_new(struct pbed_call);
     c->api.op = op;
     c->api.driver = c;
     c->api.paused = -1;
@@ -1190,9 +1200,9 @@ struct bed_call *bed_call(struct bed *b, enum planner_api_op op, const char *id,
     snprintf(c->api.actor, sizeof(c->api.actor), "local");
     make_uid(b, hashring_slot(c->api.ns, id, b->o.slots), &c->api.uid);
     if (text && op == PLANNER_PATCH)
-        c->merged = bed_spec(b, id, text);
+        c->merged = pbed_spec(b, id, text);
     else if (text)
-        c->api.spec = bed_spec(b, id, text);
+        c->api.spec = pbed_spec(b, id, text);
     if (op == PLANNER_PATCH)
         c->api.merge = merge;
     c->next = b->calls;
@@ -1201,32 +1211,32 @@ struct bed_call *bed_call(struct bed *b, enum planner_api_op op, const char *id,
     return c;
 }
 
-enum planner_answer bed_do(struct bed *b, enum planner_api_op op, const char *id, const char *text)
+enum planner_answer pbed_do(struct pbed *b, enum planner_api_op op, const char *id, const char *text)
 {
-    struct bed_call *c = bed_call(b, op, id, text);
+    struct pbed_call *c = pbed_call(b, op, id, text);
     for (int i = 0; i < 20000 && !c->answered; i++)
-        bed_run(b, 1);
+        pbed_run(b, 1);
     MUST(c->answered, "no answer");
     return c->api.answer;
 }
 
-const struct job_row *bed_job(const struct bed *b, const char *id)
+const struct job_row *pbed_job(const struct pbed *b, const char *id)
 {
     const struct srow *s = by_id(b, id);
     return s ? &s->row : NULL;
 }
 
-const struct fire_row *bed_fire(const struct bed *b, const struct uid *uid, uint64_t seq)
+const struct fire_row *pbed_fire(const struct pbed *b, const struct uid *uid, uint64_t seq)
 {
     return fire_of(b, uid, seq);
 }
 
-size_t bed_fires_count(const struct bed *b)
+size_t pbed_fires_count(const struct pbed *b)
 {
     return b->fires_count;
 }
 
-struct job_row *bed_store_put(struct bed *b, struct job_spec *spec, int64_t due_ms)
+struct job_row *pbed_store_put(struct pbed *b, struct job_spec *spec, int64_t due_ms)
 {
     struct job_row row = {
         .rev = 1, .version = 1, .change_id = 1, .created_ms = due_ms - 1, .updated_ms = due_ms - 1};
@@ -1240,13 +1250,13 @@ struct job_row *bed_store_put(struct bed *b, struct job_spec *spec, int64_t due_
     return &job_add(b, &row, spec)->row;
 }
 
-const struct bed_sent *bed_sent(const struct bed *b, size_t *ret_count)
+const struct pbed_sent *pbed_sent(const struct pbed *b, size_t *ret_count)
 {
     *ret_count = b->sent_count;
     return b->sent;
 }
 
-size_t bed_sent_of(const struct bed *b, const struct uid *uid, uint64_t seq)
+size_t pbed_sent_of(const struct pbed *b, const struct uid *uid, uint64_t seq)
 {
     size_t n = 0;
     for (size_t i = 0; i < b->sent_count; i++)
@@ -1254,37 +1264,42 @@ size_t bed_sent_of(const struct bed *b, const struct uid *uid, uint64_t seq)
     return n;
 }
 
-size_t bed_row_writes(const struct bed *b)
+size_t pbed_row_writes(const struct pbed *b)
 {
     return b->row_writes;
 }
 
-size_t bed_fire_writes(const struct bed *b)
+size_t pbed_fire_writes(const struct pbed *b)
 {
     return b->fire_writes;
 }
 
-size_t bed_conflicts(const struct bed *b)
+size_t pbed_conflicts(const struct pbed *b)
 {
     return b->conflicts;
 }
 
-const char *bed_last_log(const struct bed *b)
+void pbed_refuse(struct pbed *b, const char *id)
+{
+    snprintf(b->refused, sizeof(b->refused), "%s", id);
+}
+
+const char *pbed_last_log(const struct pbed *b)
 {
     return b->log;
 }
 
 /* --- the promises ---------------------------------------------------------------------------------------------------- */
 
-static uint64_t covered_until(const struct bed *b, const struct uid *uid, uint64_t seq)
+static uint64_t covered_until(const struct pbed *b, const struct uid *uid, uint64_t seq)
 {
     const struct fire_row *f = fire_of(b, uid, seq);
     if (f)
         return f->seq_last;
-    return bed_sent_of(b, uid, seq) > 0 ? seq : 0;
+    return pbed_sent_of(b, uid, seq) > 0 ? seq : 0;
 }
 
-void bed_check(const struct bed *b, bool drained)
+void pbed_check(const struct pbed *b, bool drained)
 {
     for (size_t i = 0; i < b->jobs_count; i++) {
         const struct job_row *r = &b->jobs[i].row;

@@ -9,9 +9,9 @@
 #define BED_NOW   INT64_C(1795424400000) /* 2026-11-23T09:00:00Z */
 #define BED_NODES 16                     /* members over a run, the dead ones included */
 
-struct bed;
+struct pbed;
 
-struct bed_options {
+struct pbed_options {
     uint64_t seed;
     unsigned slots;
     double fail;    /* share of attempts that fail */
@@ -29,21 +29,22 @@ struct bed_options {
     size_t memory_max_bytes;
     size_t retry_window;
     size_t catch_up_per_s;
+    double fault; /* share of the planners' steps in which an allocation fails */
 };
 
-struct bed_options bed_defaults(uint64_t seed);
+struct pbed_options pbed_defaults(uint64_t seed);
 
 /* One write of the API, sent and repeated until it has an answer that is final. */
-struct bed_call {
+struct pbed_call {
     struct planner_api api;
     bool answered;
     bool in_planner;
     int node;                /* who has it */
     struct job_spec *merged; /* what merge answers */
-    struct bed_call *next;
+    struct pbed_call *next;
 };
 
-struct bed_sent { /* one attempt that went out */
+struct pbed_sent { /* one attempt that went out */
     struct uid uid;
     uint64_t seq;
     uint32_t attempt;
@@ -54,47 +55,48 @@ struct bed_sent { /* one attempt that went out */
     int node;
 };
 
-struct bed *bed_new(const struct bed_options *o);
-void bed_free(struct bed *b);
-struct bed_options *bed_set(struct bed *b); /* change rates while it runs */
-struct rng *bed_rng(struct bed *b);
-int64_t bed_now(const struct bed *b);
+struct pbed *pbed_new(const struct pbed_options *o);
+void pbed_free(struct pbed *b);
+struct pbed_options *pbed_set(struct pbed *b); /* change rates while it runs */
+struct rng *pbed_rng(struct pbed *b);
+int64_t pbed_now(const struct pbed *b);
 
-int bed_node_start(struct bed *b); /* holds nothing yet; returns its number */
-void bed_node_kill(struct bed *b, int node, int64_t declared_after_ms);
-bool bed_node_alive(const struct bed *b, int node);
-int bed_nodes_alive(const struct bed *b, int nodes[BED_NODES]);
-struct planner *bed_planner(struct bed *b, int node);
-void bed_give(struct bed *b, unsigned slot, int node); /* a slot nobody alive holds */
-void bed_move(struct bed *b, const uint16_t *slots, size_t count, int from, int to);
-int bed_owner(const struct bed *b, unsigned slot); /* as the store has it; -1 nobody */
-void bed_lease(struct bed *b, int node, bool may_start);
+int pbed_node_start(struct pbed *b); /* holds nothing yet; returns its number */
+void pbed_node_kill(struct pbed *b, int node, int64_t declared_after_ms);
+bool pbed_node_alive(const struct pbed *b, int node);
+int pbed_nodes_alive(const struct pbed *b, int nodes[BED_NODES]);
+struct planner *pbed_planner(struct pbed *b, int node);
+void pbed_give(struct pbed *b, unsigned slot, int node); /* a slot nobody alive holds */
+void pbed_move(struct pbed *b, const uint16_t *slots, size_t count, int from, int to);
+int pbed_owner(const struct pbed *b, unsigned slot); /* as the store has it; -1 nobody */
+void pbed_lease(struct pbed *b, int node, bool may_start);
 
 /* Let time pass; every event of the planners is handled and validated on the way. */
-void bed_run(struct bed *b, int64_t ms);
+void pbed_run(struct pbed *b, int64_t ms);
 
 /* TEXT: the job's JSON without id. The spec is a new reference; asserts that it parses. */
-struct job_spec *bed_spec(const struct bed *b, const char *id, const char *text);
-struct bed_call *bed_call(struct bed *b, enum planner_api_op op, const char *id, const char *text);
+struct job_spec *pbed_spec(const struct pbed *b, const char *id, const char *text);
+struct pbed_call *pbed_call(struct pbed *b, enum planner_api_op op, const char *id, const char *text);
 /* The same, then run until it is answered. */
-enum planner_answer bed_do(struct bed *b, enum planner_api_op op, const char *id, const char *text);
+enum planner_answer pbed_do(struct pbed *b, enum planner_api_op op, const char *id, const char *text);
 
 /* The store's row, NULL: none. Fires of it, by seq. */
-const struct job_row *bed_job(const struct bed *b, const char *id);
-const struct fire_row *bed_fire(const struct bed *b, const struct uid *uid, uint64_t seq);
-struct job_row *bed_store_put(struct bed *b, struct job_spec *spec,
-                              int64_t due_ms); /* a row as if it had been there; takes SPEC */
-size_t bed_fires_count(const struct bed *b);
+const struct job_row *pbed_job(const struct pbed *b, const char *id);
+const struct fire_row *pbed_fire(const struct pbed *b, const struct uid *uid, uint64_t seq);
+struct job_row *pbed_store_put(struct pbed *b, struct job_spec *spec,
+                               int64_t due_ms); /* a row as if it had been there; takes SPEC */
+size_t pbed_fires_count(const struct pbed *b);
 
-const struct bed_sent *bed_sent(const struct bed *b, size_t *ret_count);
-size_t bed_sent_of(const struct bed *b, const struct uid *uid, uint64_t seq);
-size_t bed_row_writes(const struct bed *b); /* job rows written */
-size_t bed_fire_writes(const struct bed *b);
-size_t bed_conflicts(const struct bed *b);
-const char *bed_last_log(const struct bed *b);
+const struct pbed_sent *pbed_sent(const struct pbed *b, size_t *ret_count);
+size_t pbed_sent_of(const struct pbed *b, const struct uid *uid, uint64_t seq);
+size_t pbed_row_writes(const struct pbed *b); /* job rows written */
+size_t pbed_fire_writes(const struct pbed *b);
+size_t pbed_conflicts(const struct pbed *b);
+void pbed_refuse(struct pbed *b, const char *id); /* the store will not take its row; "": all again */
+const char *pbed_last_log(const struct pbed *b);
 
 /* Assert of every job in the store: counts add up, no seq without its one outcome, dues in order. DRAINED: and nothing
  * is pending. */
-void bed_check(const struct bed *b, bool drained);
+void pbed_check(const struct pbed *b, bool drained);
 
 #endif

@@ -13,12 +13,12 @@ static const char *const schedules[] = {"@every 1s", "@every 2s",  "* * * * *",
 static const char *const rules[] = {"allow", "allow", "allow", "forbid", "queue", "replace"};
 
 struct weather {
-    bool kills, moves, faults, writes, all_rules;
+    bool kills, moves, faults, writes, all_rules, no_memory;
 };
 
-static void job_text(struct bed *b, const struct weather *w, char *text, size_t size)
+static void job_text(struct pbed *b, const struct weather *w, char *text, size_t size)
 {
-    struct rng *r = bed_rng(b);
+    struct rng *r = pbed_rng(b);
     const char *rule = w->all_rules ? rules[rng_below(r, 6)] : "allow";
     snprintf(text, size,
              "{\"schedule\":\"%s\",\"callback\":{\"http\":{\"url\":\"http://10.0.0.%u/x\"}},\"max_fires\":%u,"
@@ -29,66 +29,66 @@ static void job_text(struct bed *b, const struct weather *w, char *text, size_t 
              rule, rng_below(r, 3) ? "" : ",\"max_pending\":2");
 }
 
-static void write_something(struct bed *b, const struct weather *w)
+static void write_something(struct pbed *b, const struct weather *w)
 {
-    struct rng *r = bed_rng(b);
+    struct rng *r = pbed_rng(b);
     char id[16], text[512];
     snprintf(id, sizeof(id), "j%u", (unsigned)rng_below(r, JOBS));
     job_text(b, w, text, sizeof(text));
     switch (rng_below(r, 8)) {
     case 0:
-        (void)bed_call(b, PLANNER_CREATE, id, text);
+        (void)pbed_call(b, PLANNER_CREATE, id, text);
         break;
     case 1:
-        (void)bed_call(b, PLANNER_DELETE, id, NULL);
+        (void)pbed_call(b, PLANNER_DELETE, id, NULL);
         break;
     case 2:
-        (void)bed_call(b, PLANNER_PATCH, id, text);
+        (void)pbed_call(b, PLANNER_PATCH, id, text);
         break;
     case 3:
-        (void)bed_call(b, PLANNER_PAUSE, id, NULL);
+        (void)pbed_call(b, PLANNER_PAUSE, id, NULL);
         break;
     case 4:
-        bed_call(b, PLANNER_RESUME, id, NULL)->api.catch_up = (int)rng_below(r, 3);
+        pbed_call(b, PLANNER_RESUME, id, NULL)->api.catch_up = (int)rng_below(r, 3);
         break;
     case 5:
-        (void)bed_call(b, PLANNER_RUN, id, NULL);
+        (void)pbed_call(b, PLANNER_RUN, id, NULL);
         break;
     default:
-        (void)bed_call(b, PLANNER_PUT, id, text);
+        (void)pbed_call(b, PLANNER_PUT, id, text);
         break;
     }
 }
 
-static void move_something(struct bed *b)
+static void move_something(struct pbed *b)
 {
-    struct rng *r = bed_rng(b);
-    int alive[BED_NODES], n = bed_nodes_alive(b, alive);
+    struct rng *r = pbed_rng(b);
+    int alive[BED_NODES], n = pbed_nodes_alive(b, alive);
     int from = alive[rng_below(r, (uint64_t)n)], to = alive[rng_below(r, (uint64_t)n)];
     uint16_t slots[4];
     size_t count = 0;
-    for (unsigned s = 0; s < bed_set(b)->slots && count < 4; s++)
-        if (planner_owns(bed_planner(b, from), (uint16_t)s) && rng_below(r, 2))
+    for (unsigned s = 0; s < pbed_set(b)->slots && count < 4; s++)
+        if (planner_owns(pbed_planner(b, from), (uint16_t)s) && rng_below(r, 2))
             slots[count++] = (uint16_t)s;
     if (from != to && count > 0)
-        bed_move(b, slots, count, from, to);
+        pbed_move(b, slots, count, from, to);
 }
 
-static void kill_something(struct bed *b)
+static void kill_something(struct pbed *b)
 {
-    struct rng *r = bed_rng(b);
-    int alive[BED_NODES], n = bed_nodes_alive(b, alive);
+    struct rng *r = pbed_rng(b);
+    int alive[BED_NODES], n = pbed_nodes_alive(b, alive);
     if (n < 2 || alive[n - 1] + 1 >= BED_NODES - 1)
         return;
-    bed_node_kill(b, alive[rng_below(r, (uint64_t)n)], 50 + (int64_t)rng_below(r, 300));
-    (void)bed_node_start(b);
+    pbed_node_kill(b, alive[rng_below(r, (uint64_t)n)], 50 + (int64_t)rng_below(r, 300));
+    (void)pbed_node_start(b);
 }
 
 static void one_life(uint64_t seed, const struct weather *w)
 {
     struct rng r;
     rng_init(&r, seed);
-    struct bed_options o = bed_defaults(seed);
+    struct pbed_options o = pbed_defaults(seed);
     o.planned_only = !w->kills;
     o.fail = rng_below(&r, 2) ? 0.3 : 0.05;
     o.give_up = 0.02;
@@ -104,10 +104,11 @@ static void one_life(uint64_t seed, const struct weather *w)
         o.unknown = 0.1;
         o.unavailable = 0.1;
     }
-    struct bed *b = bed_new(&o);
-    int a = bed_node_start(b), c = bed_node_start(b);
+    o.fault = w->no_memory ? 0.1 : 0;
+    struct pbed *b = pbed_new(&o);
+    int a = pbed_node_start(b), c = pbed_node_start(b);
     for (unsigned s = 0; s < o.slots; s++)
-        bed_give(b, s, s % 2 ? a : c);
+        pbed_give(b, s, s % 2 ? a : c);
     for (int i = 0; i < 200; i++) {
         if (i < 20 || (w->writes && rng_below(&r, 3) == 0))
             write_something(b, w);
@@ -115,26 +116,27 @@ static void one_life(uint64_t seed, const struct weather *w)
             move_something(b);
         if (w->kills && rng_below(&r, 60) == 0)
             kill_something(b);
-        bed_run(b, (int64_t)rng_below(&r, 400));
+        pbed_run(b, (int64_t)rng_below(&r, 400));
     }
-    bed_check(b, false);
-    struct bed_options *set = bed_set(b);
-    set->fail = set->give_up = set->no_endpoint = set->unknown = set->unavailable = 0;
+    pbed_check(b, false);
+    struct pbed_options *set = pbed_set(b);
+    set->fail = set->give_up = set->no_endpoint = set->unknown = set->unavailable = set->fault = 0;
+    pbed_run(b, 5000); /* writes that were on their way to the dead have come again */
     for (int i = 0; i < JOBS; i++) {
         char id[16];
         snprintf(id, sizeof(id), "j%d", i);
-        (void)bed_do(b, PLANNER_RESUME, id, NULL);
+        (void)pbed_do(b, PLANNER_RESUME, id, NULL);
     }
-    bed_run(b, 30 * 60000);
-    bed_check(b, true);
+    pbed_run(b, 30 * 60000);
+    pbed_check(b, true);
     for (int i = 0; i < JOBS; i++) {
         char id[16];
         snprintf(id, sizeof(id), "j%d", i);
-        const struct job_row *row = bed_job(b, id);
+        const struct job_row *row = pbed_job(b, id);
         bool over = !row || row->state == JOB_STATE_DONE;
         cr_assert(over, "seed %llu: %s has not come to its end", (unsigned long long)seed, id);
     }
-    bed_free(b);
+    pbed_free(b);
 }
 
 static void lives(const char *name, unsigned count, const struct weather *w)
@@ -176,4 +178,10 @@ Test(planner_model, every_concurrency_rule)
 {
     lives("planner_model/rules", 40,
           &(struct weather){.kills = true, .moves = true, .writes = true, .faults = true, .all_rules = true});
+}
+
+Test(planner_model, allocations_that_fail)
+{
+    lives("planner_model/memory", 40,
+          &(struct weather){.moves = true, .writes = true, .faults = true, .no_memory = true});
 }
