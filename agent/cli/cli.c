@@ -1,0 +1,224 @@
+#include "agent/cli/cli.h"
+
+#include <stdarg.h>
+#include <string.h>
+
+#include "agent/base/text.h"
+#include "agent/cli/args.h"
+#include "agent/version.h"
+
+#define NAMES_MAX 64
+
+int cli_fail(const struct cli *cli, enum cli_exit code, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    (void)fputs("carillon: ", cli->err); /* nobody to tell when even this fails; the same below */
+    (void)vfprintf(cli->err, fmt, ap);
+    (void)fputc('\n', cli->err);
+    va_end(ap);
+    return (int)code;
+}
+
+void cli_hint(const struct cli *cli, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    (void)fputs("hint: ", cli->err);
+    (void)vfprintf(cli->err, fmt, ap);
+    (void)fputc('\n', cli->err);
+    va_end(ap);
+}
+
+const char *cli_env(const struct cli *cli, const char *name)
+{
+    size_t len = strlen(name);
+    for (const char *const *v = cli->env; v && *v; v++)
+        if (strncmp(*v, name, len) == 0 && (*v)[len] == '=')
+            return (*v)[len + 1] ? *v + len + 1 : NULL;
+    return NULL;
+}
+
+/* --- help ---------------------------------------------------------------------------------------------------------- */
+
+static bool is_noun_of(const struct cli_command *c, const char *noun)
+{
+    size_t len = strlen(noun);
+    return strncmp(c->name, noun, len) == 0 && c->name[len] == ' ';
+}
+
+/* All commands, or those of one noun, under their headlines. */
+static void list_commands(FILE *out, const char *noun)
+{
+    const char *group = "";
+    for (const struct cli_command *c = cli_commands(); c->name; c++) {
+        if (noun && !is_noun_of(c, noun))
+            continue;
+        if (strcmp(c->group, group) != 0)
+            (void)fprintf(out, "\n%s\n", c->group);
+        group = c->group;
+        (void)fprintf(out, "  %-16s %s\n", c->name, c->help);
+    }
+}
+
+static int help_all(FILE *out)
+{
+    (void)fprintf(
+        out,
+        "carillon %s: durable timers. It calls your application, or a service, at a time or on a schedule.\n\n"
+        "usage: carillon COMMAND …\n",
+        version_text());
+    list_commands(out, NULL);
+    (void)fputs(
+        "\n`carillon COMMAND --help` tells more about a command. Those that ask an agent find it at --addr or\n"
+        "CARILLON_ADDR (127.0.0.1:7420). Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found,\n"
+        "4 no agent reached.\n",
+        out);
+    return CLI_OK;
+}
+
+static int help_noun(FILE *out, const char *noun)
+{
+    (void)fprintf(out, "usage: carillon %s COMMAND …\n", noun);
+    list_commands(out, noun);
+    (void)fprintf(out, "\n`carillon %s COMMAND --help` tells more.\n", noun);
+    return CLI_OK;
+}
+
+static void list_flags(FILE *out, const struct cli_flag *flags)
+{
+    for (; flags && flags->name; flags++) {
+        char left[48];
+        (void)snprintf(left, sizeof(left), "%s%s%s", flags->name, flags->value ? " " : "",
+                       flags->value ? flags->value : ""); /* ours, short */
+        if (flags->letter)
+            (void)fprintf(out, "  -%c, %-20s %s\n", flags->letter, left, flags->help);
+        else
+            (void)fprintf(out, "  %-24s %s\n", left, flags->help);
+    }
+}
+
+static int help_command(FILE *out, const struct cli_command *c)
+{
+    (void)fprintf(out, "%s\n\nusage: carillon %s%s%s\n", c->help, c->name, *c->usage ? " " : "", c->usage);
+    if (c->more)
+        (void)fprintf(out, "\n%s", c->more);
+    (void)fputs("\nflags\n", out);
+    list_flags(out, c->flags);
+    list_flags(out, cli_common_flags());
+    if (c->remote) {
+        (void)fputs("\nwhich agent\n", out);
+        list_flags(out, cli_remote_flags());
+    }
+    return CLI_OK;
+}
+
+/* --- which command ------------------------------------------------------------------------------------------------- */
+
+static bool noun_exists(const char *noun)
+{
+    for (const struct cli_command *c = cli_commands(); c->name; c++)
+        if (is_noun_of(c, noun))
+            return true;
+    return false;
+}
+
+/* The first words of all commands, or the second ones of NOUN's; RET has NAMES_MAX + 1 places. */
+static void collect_words(const char *noun, char words[NAMES_MAX][32], const char **ret)
+{
+    size_t count = 0;
+    for (const struct cli_command *c = cli_commands(); c->name && count < NAMES_MAX; c++) {
+        if (noun && !is_noun_of(c, noun))
+            continue;
+        const char *word = noun ? c->name + strlen(noun) + 1 : c->name;
+        (void)snprintf(words[count], sizeof(words[count]), "%.*s", (int)strcspn(word, " "),
+                       word); /* ours, short */
+        ret[count] = words[count];
+        count++;
+    }
+    ret[count] = NULL;
+}
+
+static int unknown_word(const struct cli *cli, const char *noun, const char *word)
+{
+    char words[NAMES_MAX][32];
+    const char *names[NAMES_MAX + 1];
+    collect_words(noun, words, names);
+    const char *near = text_nearest(word, strlen(word), names), *space = noun ? " " : "",
+               *before = noun ? noun : "";
+    if (near)
+        return cli_fail(cli, CLI_USAGE, "'%s%s%s' is no command; did you mean 'carillon %s%s%s'?", before,
+                        space, TEXTQ(word, strlen(word)), before, space, near);
+    return cli_fail(cli, CLI_USAGE, "'%s%s%s' is no command; `carillon%s%s --help` lists them", before, space,
+                    TEXTQ(word, strlen(word)), space, before);
+}
+
+static bool is_help(const char *word)
+{
+    return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0;
+}
+
+/* The command that ARGV begins with, and how many words its name has. NULL: none; then *RET_CODE is the exit code, after help
+ * or an error was printed. */
+static const struct cli_command *find_command(const struct cli *cli, int argc, const char *const *argv,
+                                              int *ret_words, int *ret_code)
+{
+    char two[80];
+    (void)snprintf(two, sizeof(two), "%s %s", argv[0], argc > 1 ? argv[1] : ""); /* cut: then it is none */
+    for (const struct cli_command *c = cli_commands(); c->name; c++) {
+        bool long_name = strcmp(c->name, two) == 0;
+        if (!long_name && strcmp(c->name, argv[0]) != 0)
+            continue;
+        *ret_words = long_name ? 2 : 1;
+        return c;
+    }
+    if (!noun_exists(argv[0]))
+        *ret_code = unknown_word(cli, NULL, argv[0]);
+    else if (argc < 2 || is_help(argv[1]))
+        *ret_code = help_noun(cli->out, argv[0]);
+    else
+        *ret_code = unknown_word(cli, argv[0], argv[1]);
+    return NULL;
+}
+
+static int run_command(struct cli *cli, int argc, const char *const *argv)
+{
+    int words, code;
+    struct cli_args args;
+    struct err e;
+    const struct cli_command *c = find_command(cli, argc, argv, &words, &code);
+    if (!c)
+        return code;
+    if (args_read(c, argc - words, argv + words, &args, &e) < 0) {
+        (void)cli_fail(cli, CLI_USAGE, "%s", e.text);
+        (void)fprintf(cli->err, "usage: carillon %s%s%s\n", c->name, *c->usage ? " " : "", c->usage);
+        return CLI_USAGE;
+    }
+    return args_has(&args, "--help") ? help_command(cli->out, c) : c->run(cli, &args);
+}
+
+/* `carillon help job apply` */
+static int run_help(struct cli *cli, int argc, const char *const *argv)
+{
+    int words, code;
+    if (argc == 0)
+        return help_all(cli->out);
+    const struct cli_command *c = find_command(cli, argc, argv, &words, &code);
+    return c ? help_command(cli->out, c) : code;
+}
+
+int cli_run(struct cli *cli, int argc, const char *const *argv)
+{
+    int code;
+    if (argc < 2)
+        code = help_all(cli->out);
+    else if (is_help(argv[1]))
+        code = run_help(cli, argc - 2, argv + 2);
+    else if (strcmp(argv[1], "--version") == 0)
+        code = run_command(cli, 1, (const char *const[]){"version"});
+    else
+        code = run_command(cli, argc - 1, argv + 1);
+    if (fflush(cli->out) != 0 || ferror(cli->out))
+        return cli_fail(cli, code ? (enum cli_exit)code : CLI_FAILED, "the output could not be written");
+    return code;
+}

@@ -1,0 +1,286 @@
+/* A callee for trying things out. The server's thread only notes when a request came; all else happens on the loop. */
+#include <signal.h>
+#include <string.h>
+
+#include "agent/base/clock.h"
+#include "agent/base/json.h"
+#include "agent/base/log.h"
+#include "agent/base/rng.h"
+#include "agent/base/text.h"
+#include "agent/cli/commands.h"
+#include "agent/io/httpd.h"
+#include "agent/io/loop.h"
+
+#define LISTEN_DEFAULT  "127.0.0.1:8080"
+#define BODY_MAX        ((int64_t)16 << 20)
+#define CONNECTIONS_MAX 10000
+#define HEADER_MAX      ((size_t)128 << 10)
+#define IDLE_MS         120000
+#define STATUS_FAILED   500
+
+/* A request on its way to its answer. */
+struct visit {
+    struct loop_msg msg;
+    struct sink *sink;
+    struct httpd_request *rq;
+    int64_t arrived_ms;     /* wall clock */
+    int64_t answer_boot_ms; /* when to answer */
+    int status;
+    struct visit *next; /* in the queue of those that wait */
+};
+
+struct sink {
+    struct cli *cli;
+    struct loop *loop;
+    struct httpd *httpd;
+    struct loop_timer *timer;
+    struct visit *first, **last; /* waiting for their answer, in the order of their times */
+    struct visit *hanging;       /* will not get one */
+    struct rng rng;
+    int status;
+    uint64_t fail_first;
+    double fail_rate;
+    uint64_t delay_ms;
+    bool hang, json, ending;
+};
+
+/* --- printing ------------------------------------------------------------------------------------------------------ */
+
+struct facts {
+    const char *job, *fire, *due;
+    uint64_t seq; /* 0: not said */
+    uint32_t attempt;
+    int64_t lateness_ms;
+};
+
+/* False: the request is no callback of carillon's. */
+static bool read_facts(const struct visit *v, struct facts *ret)
+{
+    const char *attempt = httpd_header(v->rq, "Carillon-Attempt"), *due = httpd_header(v->rq, "ce-time");
+    const char *seq = httpd_header(v->rq, "Carillon-Seq");
+    int64_t due_ms;
+    *ret = (struct facts){.job = httpd_header(v->rq, "ce-subject"),
+                          .fire = httpd_header(v->rq, "ce-id"),
+                          .due = due,
+                          .attempt = 1};
+    if (!ret->job || !ret->fire || !due || text_instant_ms(due, strlen(due), &due_ms, NULL) < 0)
+        return false;
+    if (seq)
+        (void)text_u64(seq, strlen(seq), 1, INT64_MAX, &ret->seq, NULL); /* else it stays 0 */
+    if (attempt)
+        (void)text_u32(attempt, strlen(attempt), 1, UINT32_MAX, &ret->attempt, NULL); /* else it stays 1 */
+    ret->lateness_ms = v->arrived_ms - due_ms;
+    return true;
+}
+
+static json_t *body_json(const struct visit *v)
+{
+    size_t bytes;
+    json_t *value = NULL;
+    const char *body = httpd_body(v->rq, &bytes);
+    if (bytes == 0)
+        return json_null();
+    if (json_read(body, bytes, (size_t)BODY_MAX, &value, NULL) == 0)
+        return value;
+    return text_utf8_valid(body, bytes) ? json_stringn(body, bytes) : json_string("(not text)");
+}
+
+static void print_json(const struct visit *v, const struct facts *f, bool callback)
+{
+    json_t *line = json_object();
+    if (callback) {
+        (void)json_set(line, "job", json_string(f->job),
+                       NULL); /* memory, or bytes that are no text: left out */
+        (void)json_set(line, "fire", json_string(f->fire), NULL);
+        (void)json_set(line, "seq", json_integer((json_int_t)f->seq), NULL);
+        (void)json_set(line, "due", json_string(f->due), NULL);
+        (void)json_set(line, "attempt", json_integer(f->attempt), NULL);
+        (void)json_set(line, "lateness_ms", json_integer(f->lateness_ms), NULL);
+    }
+    (void)json_set(line, "method", json_string(httpd_method(v->rq)), NULL);
+    (void)json_set(line, "path", json_string(httpd_path(v->rq)), NULL);
+    (void)json_set(line, "status", v->sink->hang ? json_null() : json_integer(v->status), NULL);
+    (void)json_set(line, "body", body_json(v), NULL);
+    (void)json_dumpf(line, v->sink->cli->out, JSON_COMPACT); /* cli_run() looks for errors at the end */
+    (void)fputc('\n', v->sink->cli->out);
+    json_decref(line);
+}
+
+static void print_text(const struct visit *v, const struct facts *f, bool callback)
+{
+    char status[16];
+    (void)snprintf(status, sizeof(status), "%d", v->status); /* three digits */
+    if (callback)
+        (void)fprintf(v->sink->cli->out, "callback job=%s fire=%s attempt=%u lateness_ms=%lld status=%s\n",
+                      LOGQ(f->job), LOGQ(f->fire), f->attempt, (long long)f->lateness_ms,
+                      v->sink->hang ? "none" : status);
+    else
+        (void)fprintf(v->sink->cli->out, "request method=%s path=%s status=%s\n", LOGQ(httpd_method(v->rq)),
+                      LOGQ(httpd_path(v->rq)), v->sink->hang ? "none" : status);
+}
+
+/* --- answering ----------------------------------------------------------------------------------------------------- */
+
+static void answer(struct visit *v)
+{
+    httpd_reply(v->rq, v->status, NULL, 0, NULL);
+    mem_free(v);
+}
+
+static void answer_due(void *arg)
+{
+    struct sink *s = arg;
+    while (s->first && s->first->answer_boot_ms <= loop_now_ms(s->loop)) {
+        struct visit *v = s->first;
+        s->first = v->next;
+        if (!s->first)
+            s->last = &s->first;
+        answer(v);
+    }
+    if (s->first)
+        loop_timer_arm(s->timer, s->first->answer_boot_ms - loop_now_ms(s->loop));
+}
+
+static void wait_for_answer(struct sink *s, struct visit *v)
+{
+    v->answer_boot_ms = loop_now_ms(s->loop) + (int64_t)s->delay_ms;
+    *s->last = v;
+    s->last = &v->next;
+    if (!loop_timer_armed(s->timer))
+        loop_timer_arm(s->timer, (int64_t)s->delay_ms);
+}
+
+static int choose_status(struct sink *s, const struct facts *f, bool callback)
+{
+    if ((callback && f->attempt <= s->fail_first) || (s->fail_rate > 0 && rng_double(&s->rng) < s->fail_rate))
+        return STATUS_FAILED;
+    return s->status;
+}
+
+static void take_visit(struct loop_msg *msg)
+{
+    struct visit *v = (struct visit *)msg; /* its first member */
+    struct sink *s = v->sink;
+    struct facts facts;
+    bool callback = read_facts(v, &facts);
+    v->status = choose_status(s, &facts, callback);
+    if (s->json)
+        print_json(v, &facts, callback);
+    else
+        print_text(v, &facts, callback);
+    (void)fflush(s->cli->out); /* cli_run() looks for errors at the end */
+    if (s->hang && !s->ending) {
+        v->next = s->hanging;
+        s->hanging = v;
+    } else if (s->delay_ms > 0 && !s->ending) {
+        wait_for_answer(s, v);
+    } else {
+        answer(v);
+    }
+}
+
+/* --- server -------------------------------------------------------------------------------------------------------- */
+
+static int64_t on_accept(struct httpd_request *rq, void *arg)
+{
+    (void)rq;
+    (void)arg;
+    return BODY_MAX;
+}
+
+static void on_request(struct httpd_request *rq, void *arg)
+{
+    struct visit *v = mem_new(struct visit);
+    v->msg.run = take_visit;
+    v->sink = arg;
+    v->rq = rq;
+    v->arrived_ms = clock_wall_ms();
+    loop_post(v->sink->loop, &v->msg);
+}
+
+static void on_too_large(struct httpd_request *rq, void *arg)
+{
+    (void)arg;
+    httpd_reply(rq, 413, NULL, 0, NULL);
+}
+
+static void on_signal(void *arg, int signum)
+{
+    (void)signum;
+    loop_stop(((struct sink *)arg)->loop);
+}
+
+static int read_options(struct sink *s, const struct cli_args *args, struct err *e)
+{
+    uint64_t status = 200, seed = 0;
+    s->hang = args_has(args, "--hang");
+    s->json = args_has(args, "--json");
+    int r = args_u64(args, "--status", 200, 599, &status, e);
+    if (r == 0)
+        r = args_u64(args, "--fail-first", 0, 1000000, &s->fail_first, e);
+    if (r == 0)
+        r = args_double(args, "--fail-rate", 0, 1, &s->fail_rate, e);
+    if (r == 0)
+        r = args_duration_ms(args, "--delay", &s->delay_ms, e);
+    if (r == 0)
+        r = rng_seed_os(&seed, e);
+    s->status = (int)status;
+    rng_init(&s->rng, seed);
+    return r;
+}
+
+static int start(struct sink *s, const char *listen, struct err *e)
+{
+    struct httpd_options o = {.listen = listen,
+                              .socket_mode = 0660,
+                              .connections_max = CONNECTIONS_MAX,
+                              .idle_timeout_ms = IDLE_MS,
+                              .header_bytes_max = HEADER_MAX,
+                              .accept = on_accept,
+                              .handle = on_request,
+                              .too_large = on_too_large,
+                              .arg = s};
+    int r = loop_signal(s->loop, SIGINT, on_signal, s, e);
+    if (r == 0)
+        r = loop_signal(s->loop, SIGTERM, on_signal, s, e);
+    return r < 0 ? r : httpd_start(&o, &s->httpd, e);
+}
+
+/* After the server has gone: its requests are answered to nobody, which frees them. */
+static void drop_visits(struct visit *list)
+{
+    while (list) {
+        struct visit *v = list;
+        list = v->next;
+        answer(v);
+    }
+}
+
+static void serve(struct sink *s)
+{
+    (void)fprintf(s->cli->err, "sink listens on %s\n", httpd_address(s->httpd));
+    loop_run(s->loop);
+    s->ending = true;
+    httpd_stop(s->httpd);
+    drop_visits(s->first);
+    drop_visits(s->hanging);
+}
+
+int cmd_sink(struct cli *cli, const struct cli_args *args)
+{
+    struct err e;
+    struct sink s = {.cli = cli};
+    const char *listen = args_get(args, "--listen");
+    s.last = &s.first;
+    if (read_options(&s, args, &e) < 0)
+        return cli_fail(cli, CLI_USAGE, "%s", e.text);
+    if (loop_new(&s.loop, &e) < 0)
+        return cli_fail(cli, CLI_FAILED, "%s", e.text);
+    s.timer = loop_timer_new(s.loop, answer_due, &s);
+    int r = start(&s, listen ? listen : LISTEN_DEFAULT, &e);
+    if (r == 0)
+        serve(&s);
+    loop_timer_free(s.timer);
+    loop_free(s.loop);
+    return r == 0 ? CLI_OK : cli_fail(cli, CLI_FAILED, "%s", e.text);
+}

@@ -1,0 +1,272 @@
+/* The table of commands: what there is, how it is called, what its help says. */
+#include "agent/cli/commands.h"
+
+#define FLAGS(...) ((const struct cli_flag[]){__VA_ARGS__, {0}})
+
+#define SET_FLAG                                                                \
+    {                                                                           \
+        .name = "--set", .value = "KEY=VALUE", .many = true,                    \
+        .help = "set an option, as log.level=debug; beats file and environment" \
+    }
+#define DATA_FLAG                                                                                         \
+    {                                                                                                     \
+        .name = "--data", .letter = 'd', .value = "JSON", .help = "the payload: JSON, or @FILE with JSON" \
+    }
+#define COUNT_FLAG                                                                           \
+    {                                                                                        \
+        .name = "--count", .letter = 'n', .value = "N", .help = "how many dues (default 10)" \
+    }
+#define FROM_FLAG                                                                \
+    {                                                                            \
+        .name = "--from", .value = "INSTANT",                                    \
+        .help = "dues after this instant, as 2026-11-23T08:00:00Z (default now)" \
+    }
+#define PREFIX_FLAG                                                                  \
+    {                                                                                \
+        .name = "--prefix", .value = "TEXT", .help = "only ids that begin with TEXT" \
+    }
+#define LABEL_FLAG                                                            \
+    {                                                                         \
+        .name = "--label", .letter = 'l', .value = "KEY=VALUE", .many = true, \
+        .help = "only jobs with this label; all of several"                   \
+    }
+
+#define RUNNING  "Running"
+#define JOBS     "Jobs"
+#define LOOKING  "Cluster"
+#define SETTINGS "Configuration"
+
+static const struct cli_command commands[] = {
+    {.name = "agent",
+     .group = RUNNING,
+     .usage = "[--config FILE] [--set KEY=VALUE]…",
+     .help = "Run an agent until SIGTERM or SIGINT.",
+     .more =
+         "Options come from --set, else from CARILLON_SECTION_KEY in the environment, else from FILE, else from their\n"
+         "defaults; `carillon config options` lists them. SIGHUP reads them again.\n",
+     .flags = FLAGS({.name = "--config", .letter = 'c', .value = "FILE", .help = "configuration file (YAML)"},
+                    SET_FLAG),
+     .run = cmd_agent},
+    {.name = "sink",
+     .group = RUNNING,
+     .usage = "[--listen ADDR] [--status N] [--fail-first N] …",
+     .help = "Receive callbacks and print a line for each, to try things out.",
+     .flags = FLAGS(
+         {.name = "--listen", .value = "ADDR", .help = "host:port or unix:/path (default 127.0.0.1:8080)"},
+         {.name = "--status", .value = "N", .help = "answer with this status (default 200)"},
+         {.name = "--fail-first", .value = "N", .help = "answer 500 to the first N attempts of each fire"},
+         {.name = "--fail-rate", .value = "P", .help = "answer 500 to this share of all, 0 to 1"},
+         {.name = "--delay", .value = "DURATION", .help = "answer after this time"},
+         {.name = "--hang", .help = "never answer"}),
+     .run = cmd_sink},
+
+    {.name = "job apply",
+     .group = JOBS,
+     .usage = "-f FILE [--dry-run]",
+     .help = "Create or replace jobs from a file.",
+     .more =
+         "FILE holds YAML or JSON: a job, a list of jobs, several documents, or the output of `carillon job list --json`;\n"
+         "- is standard input. Each job needs an id. All are tried; the exit code is 1 if one failed.\n",
+     .flags = FLAGS({.name = "--file", .letter = 'f', .value = "FILE", .help = "what to apply"},
+                    {.name = "--dry-run", .help = "store nothing; show what is wrong and the next dues"}),
+     .remote = true,
+     .run = cmd_job_apply},
+    {.name = "job get",
+     .group = JOBS,
+     .usage = "ID",
+     .help = "Show a job and how it has been doing.",
+     .remote = true,
+     .args_min = 1,
+     .args_max = 1,
+     .run = cmd_job_get},
+    {.name = "job list",
+     .group = JOBS,
+     .usage = "[--prefix TEXT] [--label KEY=VALUE]… [--state STATE] [--limit N]",
+     .help = "List jobs by id.",
+     .flags = FLAGS(PREFIX_FLAG, LABEL_FLAG,
+                    {.name = "--state", .value = "STATE", .help = "only active, paused or done ones"},
+                    {.name = "--last-outcome",
+                     .value = "OUTCOME",
+                     .help = "only jobs whose last fire ended so: succeeded, dead, …"},
+                    {.name = "--limit", .value = "N", .help = "at most N (default 100; 0: all)"}),
+     .remote = true,
+     .run = cmd_job_list},
+    {.name = "job delete",
+     .group = JOBS,
+     .usage = "ID… | --prefix TEXT | --label KEY=VALUE | --all",
+     .help = "Delete jobs; their pending fires are cancelled.",
+     .flags = FLAGS(PREFIX_FLAG, LABEL_FLAG, {.name = "--all", .help = "every job of the namespace"}),
+     .remote = true,
+     .args_max = ARGS_MAX,
+     .run = cmd_job_delete},
+    {.name = "job pause",
+     .group = JOBS,
+     .usage = "ID…",
+     .help = "Let dues pass without firing.",
+     .remote = true,
+     .args_min = 1,
+     .args_max = ARGS_MAX,
+     .run = cmd_job_pause},
+    {.name = "job resume",
+     .group = JOBS,
+     .usage = "ID… [--catch-up none|last|all]",
+     .help = "Fire again.",
+     .flags = FLAGS({.name = "--catch-up",
+                     .value = "WHICH",
+                     .help = "dues that passed meanwhile: none (default), last or all"}),
+     .remote = true,
+     .args_min = 1,
+     .args_max = ARGS_MAX,
+     .run = cmd_job_resume},
+    {.name = "job run",
+     .group = JOBS,
+     .usage = "ID [--data JSON] [--force]",
+     .help = "Fire once now, beside the schedule.",
+     .flags =
+         FLAGS(DATA_FLAG, {.name = "--force", .help = "also while another fire of the job is under way"}),
+     .remote = true,
+     .args_min = 1,
+     .args_max = 1,
+     .run = cmd_job_run},
+    {.name = "job next",
+     .group = JOBS,
+     .usage = "ID [--count N] [--from INSTANT]",
+     .help = "Show when a job is due next.",
+     .flags = FLAGS(COUNT_FLAG, FROM_FLAG),
+     .remote = true,
+     .args_min = 1,
+     .args_max = 1,
+     .run = cmd_job_next},
+    {.name = "job import",
+     .group = JOBS,
+     .usage = "-f FILE",
+     .help = "Create or replace any number of jobs from an export.",
+     .more =
+         "FILE holds a line for each job, as `carillon job export` writes them and POST /v1/bulk takes them; - is standard\n"
+         "input. A wrong line spoils only itself; the exit code is 1 if one failed.\n",
+     .flags = FLAGS({.name = "--file", .letter = 'f', .value = "FILE", .help = "what to import"}),
+     .remote = true,
+     .run = cmd_job_import},
+    {.name = "job export",
+     .group = JOBS,
+     .usage = "[-o FILE] [--all-namespaces]",
+     .help = "Write all jobs of the namespace, a line each, for `job import`.",
+     .flags = FLAGS(
+         {.name = "--output", .letter = 'o', .value = "FILE", .help = "where to (default standard output)"},
+         {.name = "--all-namespaces", .letter = 'A', .help = "the jobs of every namespace"}),
+     .remote = true,
+     .run = cmd_job_export},
+    {.name = "in",
+     .group = JOBS,
+     .usage = "DURATION [--id ID] [--service S | --url U] [--path P] [--data JSON] …",
+     .help = "Call once, so much later: carillon in 15m --id tea --path /tea --data '{\"tea\":\"ready\"}'",
+     .more =
+         "Without --service and --url the agent's own application is called. With the id of a job that exists, that job\n"
+         "is replaced. DURATION is 250ms, 10s, 15m, 1h30m, 7d.\n",
+     .flags = FLAGS({.name = "--id", .value = "ID", .help = "the job's id; the agent makes one if not given"},
+                    {.name = "--service", .value = "NAME", .help = "call an instance of this service"},
+                    {.name = "--url", .value = "URL", .help = "call this URL"},
+                    {.name = "--path",
+                     .value = "PATH",
+                     .help = "path of the request (default /; with --url it has its own)"},
+                    {.name = "--method", .value = "METHOD", .help = "method of the request (default POST)"},
+                    {.name = "--header",
+                     .letter = 'H',
+                     .value = "'NAME: VALUE'",
+                     .many = true,
+                     .help = "header of the request"},
+                    DATA_FLAG),
+     .remote = true,
+     .args_min = 1,
+     .args_max = 1,
+     .run = cmd_in},
+    {.name = "next",
+     .group = JOBS,
+     .usage = "EXPR… [--tz ZONE] [--from INSTANT] [--count N]",
+     .help = "Show when a schedule is due: carillon next '0 9 * * MON-FRI' --tz Europe/Berlin",
+     .more =
+         "Needs no agent. EXPR is cron (5 fields, or 6 with leading seconds), @daily …, @every 90s, @at INSTANT or @after 15m.\n",
+     .flags =
+         FLAGS({.name = "--tz", .value = "ZONE", .help = "IANA zone (default UTC)"}, COUNT_FLAG, FROM_FLAG,
+               {.name = "--id", .value = "ID", .help = "the job's id, which H in an expression depends on"},
+               {.name = "--ns", .value = "NAME", .help = "its namespace (default default)"}),
+     .args_min = 1,
+     .args_max = 16,
+     .run = cmd_next},
+
+    {.name = "cluster status",
+     .group = LOOKING,
+     .usage = "",
+     .help = "Show members, slots, store and Consul.",
+     .remote = true,
+     .run = cmd_cluster_status},
+    {.name = "cluster owner",
+     .group = LOOKING,
+     .usage = "ID",
+     .help = "Show which member owns a job.",
+     .remote = true,
+     .args_min = 1,
+     .args_max = 1,
+     .run = cmd_cluster_owner},
+    {.name = "service get",
+     .group = LOOKING,
+     .usage = "NAME",
+     .help = "Show a service's endpoints as the agent sees them.",
+     .remote = true,
+     .args_min = 1,
+     .args_max = 1,
+     .run = cmd_service_get},
+
+    {.name = "config check",
+     .group = SETTINGS,
+     .usage = "[FILE] [--set KEY=VALUE]…",
+     .help = "Report everything that is wrong with a configuration.",
+     .more =
+         "Reads FILE, environment and --set as `carillon agent` does. With --json: all effective values.\n",
+     .flags = FLAGS(SET_FLAG),
+     .args_max = 1,
+     .run = cmd_config_check},
+    {.name = "config options",
+     .group = SETTINGS,
+     .usage = "[PREFIX]",
+     .help = "List every option with its default, what is allowed and what it means.",
+     .args_max = 1,
+     .run = cmd_config_options},
+    {.name = "config sample",
+     .group = SETTINGS,
+     .usage = "",
+     .help = "Print a configuration file with every option at its default.",
+     .run = cmd_config_sample},
+    {.name = "version", .group = SETTINGS, .usage = "", .help = "Print the version.", .run = cmd_version},
+    {0},
+};
+
+const struct cli_command *cli_commands(void)
+{
+    return commands;
+}
+
+const struct cli_flag *cli_remote_flags(void)
+{
+    static const struct cli_flag flags[] = {
+        {.name = "--addr",
+         .value = "ADDR",
+         .help = "host:port, http(s)://host:port or unix:/path (CARILLON_ADDR)"},
+        {.name = "--ns", .value = "NAME", .help = "namespace (CARILLON_NAMESPACE; default default)"},
+        {.name = "--token-file",
+         .value = "FILE",
+         .help = "file with a token (CARILLON_TOKEN_FILE, CARILLON_TOKEN)"},
+        {0},
+    };
+    return flags;
+}
+
+const struct cli_flag *cli_common_flags(void)
+{
+    static const struct cli_flag flags[] = {
+        {.name = "--json", .help = "print JSON for programs"},
+        {.name = "--help", .letter = 'h', .help = "print this help"},
+        {0},
+    };
+    return flags;
+}

@@ -1,0 +1,162 @@
+#include "agent/cli/show.h"
+
+#include <stdarg.h>
+#include <string.h>
+
+#include "agent/base/json.h"
+#include "agent/base/text.h"
+
+#define TABLE_MAX  ((size_t)256 << 20)
+#define SECOND_MS  ((uint64_t)1000)
+#define COLUMN_GAP 2
+
+/* --- tables -------------------------------------------------------------------------------------------------------- */
+
+void show_table_init(struct show_table *t, size_t columns, const char *const *heads)
+{
+    *t = (struct show_table){.columns = columns, .text = BUF_INIT(TABLE_MAX)};
+    for (size_t i = 0; heads && i < columns; i++)
+        show_cell(t, "%s", heads[i]);
+}
+
+void show_table_fini(struct show_table *t)
+{
+    buf_fini(&t->text);
+}
+
+void show_cell(struct show_table *t, const char *fmt, ...)
+{
+    size_t start = t->text.len;
+    va_list ap;
+    va_start(ap, fmt);
+    buf_addfv(&t->text, fmt, ap);
+    va_end(ap);
+    if (t->text.len == start)
+        buf_add_char(&t->text, '-');
+    for (size_t i = start; i < t->text.len; i++)
+        if ((unsigned char)t->text.data[i] < 0x20 || t->text.data[i] == 0x7f)
+            t->text.data[i] = '?';
+    buf_add_char(&t->text, '\0');
+    t->cells++;
+}
+
+/* Characters, as columns of a terminal: what is not ASCII counts one. */
+static size_t width_of(const char *s)
+{
+    size_t n = 0;
+    for (; *s; s++)
+        n += ((unsigned char)*s & 0xc0) != 0x80;
+    return n;
+}
+
+void show_table_print(const struct show_table *t, FILE *out)
+{
+    size_t widths[16] = {0}, columns = t->columns < 16 ? t->columns : 16;
+    const char *cell = buf_str(&t->text);
+    for (size_t i = 0; i < t->cells; i++, cell += strlen(cell) + 1)
+        if (width_of(cell) > widths[i % columns])
+            widths[i % columns] = width_of(cell);
+    cell = buf_str(&t->text);
+    for (size_t i = 0; i < t->cells; i++, cell += strlen(cell) + 1) {
+        bool last = i % columns == columns - 1;
+        int pad = last ? 0 : (int)(widths[i % columns] - width_of(cell) + COLUMN_GAP);
+        (void)fprintf(out, "%s%*s%s", cell, pad, "",
+                      last ? "\n" : ""); /* cli_run() looks for errors at the end */
+    }
+}
+
+/* --- instants ------------------------------------------------------------------------------------------------------ */
+
+void show_instant(char ret[SHOW_INSTANT_SIZE], int64_t ms)
+{
+    char text[TEXT_INSTANT_SIZE];
+    text_instant_print(text, ms);
+    if (memcmp(text + 19, ".000", 4) == 0)
+        (void)snprintf(ret, SHOW_INSTANT_SIZE, "%.19sZ", text); /* 20 characters */
+    else
+        (void)snprintf(ret, SHOW_INSTANT_SIZE, "%s", text); /* 24 */
+}
+
+/* The two largest units of MS: enough to grasp, and short. */
+static void print_span(char *ret, size_t size, uint64_t ms)
+{
+    static const struct {
+        uint64_t ms;
+        const char *name;
+    } units[] = {{86400 * SECOND_MS, "d"},
+                 {3600 * SECOND_MS, "h"},
+                 {60 * SECOND_MS, "m"},
+                 {SECOND_MS, "s"},
+                 {1, "ms"}};
+    size_t i = 0;
+    while (i < 4 && ms < units[i].ms)
+        i++;
+    uint64_t rest = ms % units[i].ms;
+    size_t n = (size_t)snprintf(ret, size, "%llu%s", (unsigned long long)(ms / units[i].ms), units[i].name);
+    if (i < 3 && rest / units[i + 1].ms > 0 && n < size)
+        (void)snprintf(ret + n, size - n, " %llu%s", (unsigned long long)(rest / units[i + 1].ms),
+                       units[i + 1].name); /* fits the callers' buffers */
+}
+
+void show_relative(char ret[SHOW_RELATIVE_SIZE], int64_t ms, int64_t now_ms)
+{
+    char span[24];
+    if (ms == now_ms) {
+        (void)snprintf(ret, SHOW_RELATIVE_SIZE, "now");
+        return;
+    }
+    print_span(span, sizeof(span),
+               ms > now_ms ? (uint64_t)ms - (uint64_t)now_ms : (uint64_t)now_ms - (uint64_t)ms);
+    (void)snprintf(ret, SHOW_RELATIVE_SIZE, ms > now_ms ? "in %s" : "%s ago", span); /* fits */
+}
+
+void show_both(char ret[SHOW_BOTH_SIZE], const json_t *instant, int64_t now_ms)
+{
+    const char *text = json_string_value(instant);
+    int64_t ms;
+    char at[SHOW_INSTANT_SIZE], relative[SHOW_RELATIVE_SIZE];
+    ret[0] = '\0';
+    if (!text || text_instant_ms(text, strlen(text), &ms, NULL) < 0)
+        return;
+    show_instant(at, ms);
+    show_relative(relative, ms, now_ms);
+    (void)snprintf(ret, SHOW_BOTH_SIZE, "%s (%s)", at, relative); /* fits */
+}
+
+/* --- values -------------------------------------------------------------------------------------------------------- */
+
+const char *show_string(const json_t *obj, const char *key)
+{
+    const char *s = json_string_value(json_object_get(obj, key));
+    return s ? s : "";
+}
+
+void show_json(FILE *out, const json_t *v)
+{
+    (void)json_dumpf(v, out, JSON_INDENT(2) | JSON_ENCODE_ANY); /* cli_run() looks for errors at the end */
+    (void)fputc('\n', out);
+}
+
+char *show_clean(const char *s, bool keep_newlines)
+{
+    char *copy = mem_strdup(s);
+    for (char *c = copy; *c; c++)
+        if (((unsigned char)*c < 0x20 && !(keep_newlines && *c == '\n')) || *c == 0x7f)
+            *c = '?';
+    return copy;
+}
+
+char *show_compact(const json_t *v, size_t max)
+{
+    AUTO(buf_fini) struct buf text = BUF_INIT(TABLE_MAX);
+    if (json_is_string(v))
+        buf_add(&text, json_string_value(v), json_string_length(v));
+    else if (v)
+        (void)json_print_ordered(v, &text,
+                                 NULL); /* memory is all that can be missing; what is there is shown */
+    if (text.len > max) {
+        buf_truncate(&text, text_utf8_cut(buf_str(&text), text.len, max));
+        buf_add_str(&text, "…");
+    }
+    return show_clean(buf_str(&text), false);
+}

@@ -1,0 +1,50 @@
+/* What commands print for people: tables, instants, values. Everything from outside is made harmless for a terminal. */
+#ifndef CARILLON_AGENT_CLI_SHOW_H
+#define CARILLON_AGENT_CLI_SHOW_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "agent/base/buf.h"
+
+/* Columns as wide as their widest cell; the last one is not padded. */
+struct show_table {
+    size_t columns;
+    size_t cells;    /* so far, heads included */
+    struct buf text; /* the cells, each ends with NUL */
+};
+
+/* HEADS: names of COLUMNS columns; NULL: a table without headline. */
+void show_table_init(struct show_table *t, size_t columns, const char *const *heads);
+void show_table_fini(struct show_table *t);
+static inline void show_table_fini_auto_(struct show_table *t)
+{
+    show_table_fini(t);
+}
+/* The next cell. An empty text is shown as "-". */
+void show_cell(struct show_table *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void show_table_print(const struct show_table *t, FILE *out);
+
+/* "2026-11-23T08:00:00Z"; with milliseconds when there are some. */
+#define SHOW_INSTANT_SIZE 32
+void show_instant(char ret[SHOW_INSTANT_SIZE], int64_t ms);
+/* "in 2h 5m", "3d 4h ago", "now". */
+#define SHOW_RELATIVE_SIZE 32
+void show_relative(char ret[SHOW_RELATIVE_SIZE], int64_t ms, int64_t now_ms);
+/* Both, of a JSON string with an instant: "2026-11-23T08:00:00Z (in 2h 5m)"; "" for anything else. */
+#define SHOW_BOTH_SIZE (SHOW_INSTANT_SIZE + SHOW_RELATIVE_SIZE + 4)
+void show_both(char ret[SHOW_BOTH_SIZE], const json_t *instant, int64_t now_ms);
+
+/* The member KEY as text, "" when it is none. Borrowed. */
+const char *show_string(const json_t *obj, const char *key);
+/* V as JSON, indented, and a newline. */
+void show_json(FILE *out, const json_t *v);
+/* V on one line, a string bare; cut after MAX bytes. For mem_free(). */
+char *show_compact(const json_t *v, size_t max);
+/* S with control characters as '?', and newlines too unless KEEP_NEWLINES. For mem_free(). */
+char *show_clean(const char *s, bool keep_newlines);
+
+#endif
