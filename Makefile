@@ -252,6 +252,10 @@ ifneq ($(wildcard tests/tools/check_options.py),)
 .PHONY: check-options
 check-options: build ## the option table against the manual and the configuration file that are made from it
 	@tests/tools/check_options.py $(O)/carillon
+
+.PHONY: options
+options: build ## write configs/carillon.yaml and the README's table anew from the program's options
+	@tests/tools/check_options.py --write $(O)/carillon
 endif
 
 # One stamp a file, so only what changed is looked at again.
