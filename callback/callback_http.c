@@ -49,7 +49,8 @@ struct transfer {
     uint64_t started_us;
     unsigned sent; /* how often the request went out on a connection */
     bool too_many_headers;
-    bool enough; /* of the body */
+    bool head_ended; /* the empty line after the last head came */
+    bool enough;     /* of the body */
     char error[CURL_ERROR_SIZE];
 };
 
@@ -175,7 +176,10 @@ static int before_request(void *arg, char *primary_ip, char *local_ip, int prima
 static size_t on_header(char *data, size_t size, size_t count, void *arg)
 {
     struct transfer *t = arg;
-    (void)data;
+    if (size * count >= 5 && memcmp(data, "HTTP/", 5) == 0)
+        t->head_ended = false; /* another one follows a 1xx */
+    else if (size * count <= 2)
+        t->head_ended = true;
     t->header_bytes += size * count;
     t->too_many_headers |= t->header_bytes > CALLBACK_REPLY_HEADERS_MAX;
     return t->too_many_headers ? 0 : size * count;
@@ -308,7 +312,7 @@ static bool transfer_prepare(struct transfer *t, struct callback_attempt *a)
     t->sent = 0;
     t->taken_us = clock_boot_us();
     t->started_us = 0;
-    t->too_many_headers = t->enough = false;
+    t->too_many_headers = t->enough = t->head_ended = false;
     t->error[0] = '\0';
     if (!headers || !set_target(t, a))
         return false;
@@ -373,6 +377,8 @@ static const char *explain(const struct transfer *t, CURLcode code)
 {
     if (t->too_many_headers)
         return "reply headers over 64 KiB";
+    if (code == CURLE_OK)
+        return "reply broken off in its headers";
     if (code == CURLE_ABORTED_BY_CALLBACK && t->sent > 1)
         return "kept connection closed by the callee before a reply";
     return t->error[0] ? t->error : curl_easy_strerror(code);
@@ -386,7 +392,9 @@ static void read_result(struct transfer *t, CURLcode code, struct attempt *r)
     t->attempt->latency_us = now_us - t->taken_us;
     copy_cut(r->endpoint, sizeof(r->endpoint), t->attempt->endpoint);
     copy_excerpt(r, t);
-    if (code != CURLE_OK && !(code == CURLE_WRITE_ERROR && t->enough)) {
+    /* A connection that ends within the headers is fine to libcurl, as long as there was a status line. */
+    bool whole = (code == CURLE_OK && t->head_ended) || (code == CURLE_WRITE_ERROR && t->enough);
+    if (!whole) {
         r->result = ATTEMPT_RETRY;
         set_error(r, explain(t, code));
         return;

@@ -1,0 +1,758 @@
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/base/clock.h"
+#include "agent/base/mem.h"
+#include "agent/io/loop.h"
+#include "callback/dispatch.h"
+#include "tests/lib/callback_bed.h"
+
+enum { DELIVERIES_MAX = 2000, SENT_MAX = 4000 };
+
+/* A transport that keeps what it gets until the test answers. */
+static struct {
+    callback_done *done;
+    void *arg;
+    struct callback_attempt *sent[SENT_MAX];
+    uint64_t lanes[SENT_MAX];
+    size_t count, first;
+    bool closed;
+} wire;
+
+static int wire_open(const struct callback_options *options, callback_done *done, void *arg, void **ret_self,
+                     struct err *e)
+{
+    (void)options;
+    if (fault_hit())
+        return err_set(e, ERR_NOMEM, "no memory");
+    wire.done = done;
+    wire.arg = arg;
+    *ret_self = &wire;
+    return 0;
+}
+
+static void wire_deliver(void *self, struct callback_attempt *attempt, uint64_t lane_hash)
+{
+    (void)self;
+    wire.lanes[wire.count] = lane_hash;
+    wire.sent[wire.count++] = attempt;
+}
+
+static void end_attempt(struct callback_attempt *a, enum attempt_result result, int status)
+{
+    a->result = (struct attempt){.result = result, .status = status, .retry_after_ms = -1};
+    memcpy(a->result.endpoint, a->endpoint, strlen(a->endpoint) + 1);
+    a->latency_us = 1000;
+    wire.done(wire.arg, a);
+}
+
+static void wire_close(void *self)
+{
+    (void)self;
+    wire.closed = true;
+    for (size_t i = wire.first; i < wire.count; i++)
+        if (wire.sent[i])
+            end_attempt(wire.sent[i], ATTEMPT_RETRY, -1);
+}
+
+static const struct callback_ops wire_ops = {
+    .name = "wire", .open = wire_open, .deliver = wire_deliver, .close = wire_close};
+
+/* Answer the oldest one; its endpoint goes to ENDPOINT when that is not NULL. */
+static void answer(enum attempt_result result, int status, char *endpoint)
+{
+    cr_assert(lt(sz, wire.first, wire.count), "nothing was sent");
+    struct callback_attempt *a = wire.sent[wire.first];
+    wire.sent[wire.first++] = NULL;
+    if (endpoint)
+        memcpy(endpoint, a->endpoint, sizeof(a->endpoint));
+    end_attempt(a, result, status);
+}
+
+static size_t on_wire(void)
+{
+    return wire.count - wire.first;
+}
+
+struct bed {
+    struct loop *loop;
+    struct loop_timer *watchdog;
+    struct endpoints *endpoints;
+    struct dispatch *d;
+    struct callback_gate gate;
+    struct balance_options options;
+    struct dispatch_options dispatch;
+    struct job_spec specs[8];
+    struct delivery deliveries[DELIVERIES_MAX];
+    size_t delivered;
+    struct attempt last;
+    size_t ended[ATTEMPT_RESULT_COUNT_];
+    size_t ended_total, stop_at;
+    bool inside;            /* dispatch_deliver or dispatch_revoke runs */
+    struct delivery *again; /* delivered anew by the next DONE */
+    char wanted[256], unwanted[256];
+    uint64_t queue_us;
+    size_t observed;
+};
+static struct bed bed;
+
+static void on_done(void *arg, struct delivery *delivery, const struct attempt *attempt)
+{
+    struct bed *b = arg;
+    cr_assert(not(b->inside), "DONE ran before the call returned");
+    cr_assert(zero(ptr, delivery->driver));
+    b->last = *attempt;
+    b->ended[attempt->result]++;
+    if (++b->ended_total == b->stop_at)
+        loop_stop(b->loop);
+    if (b->again) {
+        struct delivery *again = b->again;
+        b->again = NULL;
+        dispatch_deliver(b->d, again);
+    }
+}
+
+static void options_of(void *arg, const char *service, struct balance_options *ret)
+{
+    struct bed *b = arg;
+    (void)service;
+    *ret = b->options;
+}
+
+static void on_timing(void *arg, const struct dispatch_timing *timing)
+{
+    struct bed *b = arg;
+    b->queue_us = timing->queue_us;
+    b->observed++;
+}
+
+static void on_want(void *arg, const char *service, const char *datacenter)
+{
+    (void)arg;
+    size_t len = strlen(bed.wanted);
+    snprintf(bed.wanted + len, sizeof(bed.wanted) - len, "%s/%s ", service, datacenter);
+}
+
+static void on_unwant(void *arg, const char *service, const char *datacenter)
+{
+    (void)arg;
+    size_t len = strlen(bed.unwanted);
+    snprintf(bed.unwanted + len, sizeof(bed.unwanted) - len, "%s/%s ", service, datacenter);
+}
+
+static void too_long(void *arg)
+{
+    (void)arg;
+    cr_fatal("the test waited in vain: %zu ended", bed.ended_total);
+}
+
+static void bed_open(void)
+{
+    memset(&wire, 0, sizeof(wire));
+    memset(&bed, 0, sizeof(bed));
+    cr_assert(zero(int, loop_new(&bed.loop, NULL)));
+    bed.watchdog = loop_timer_new(bed.loop, too_long, NULL);
+    loop_timer_arm(bed.watchdog, 20000);
+    struct endpoints_options table = {
+        .loop = bed.loop, .node = "node-a", .zone = "zone-1", .want = on_want, .unwant = on_unwant};
+    bed.endpoints = endpoints_new(&table);
+    bed.options = balance_options_default();
+    bed.dispatch =
+        (struct dispatch_options){.loop = bed.loop,
+                                  .endpoints = bed.endpoints,
+                                  .transports = {[JOB_HTTP] = &wire_ops},
+                                  .transport = {.gate = &bed.gate, .threads = 1, .user_agent = "t"},
+                                  .source = "/carillon/test",
+                                  .in_flight_max = 1000,
+                                  .options_of = options_of,
+                                  .no_endpoint_wait_ms = 30,
+                                  .seed = 1,
+                                  .done = on_done,
+                                  .observe = on_timing,
+                                  .arg = &bed};
+}
+
+static void bed_start(void)
+{
+    struct err e = {0};
+    if (!bed.loop)
+        bed_open();
+    cr_assert(zero(int, dispatch_new(&bed.dispatch, &bed.d, &e)), "%s", e.text);
+}
+
+static void bed_close(void)
+{
+    dispatch_close(bed.d);
+    endpoints_free(bed.endpoints);
+    loop_timer_free(bed.watchdog);
+    loop_free(bed.loop);
+    memset(&bed, 0, sizeof(bed));
+}
+
+static struct delivery *deliver(struct job_spec *spec)
+{
+    struct delivery *delivery = &bed.deliveries[bed.delivered++];
+    *delivery = bed_delivery(spec);
+    bed.inside = true;
+    dispatch_deliver(bed.d, delivery);
+    bed.inside = false;
+    dispatch_validate(bed.d);
+    return delivery;
+}
+
+static void revoke(struct delivery *delivery)
+{
+    bed.inside = true;
+    dispatch_revoke(bed.d, delivery);
+    bed.inside = false;
+    dispatch_validate(bed.d);
+}
+
+/* Run the loop until N have ended in all. */
+static void run_until(size_t n)
+{
+    if (bed.ended_total < n) {
+        bed.stop_at = n;
+        loop_run(bed.loop);
+    }
+    cr_assert(eq(sz, bed.ended_total, n));
+    dispatch_validate(bed.d);
+}
+
+static void stop_loop(void *arg)
+{
+    loop_stop(arg);
+}
+
+static void run_for(int64_t ms)
+{
+    struct loop_timer *t = loop_timer_new(bed.loop, stop_loop, bed.loop);
+    loop_timer_arm(t, ms);
+    loop_run(bed.loop);
+    loop_timer_free(t);
+    dispatch_validate(bed.d);
+}
+
+/* SERVICE is at 10.0.0.1 … 10.0.0.COUNT, port 80. */
+static void list_plain(const char *service, size_t count)
+{
+    struct endpoints_instance list[16] = {0};
+    char hosts[16][16];
+    struct err e = {0};
+    for (size_t i = 0; i < count; i++) {
+        snprintf(hosts[i], sizeof(hosts[i]), "10.0.0.%zu", i + 1);
+        list[i] = (struct endpoints_instance){.host = hosts[i], .port = 80, .weight = 1};
+    }
+    cr_assert(zero(int, endpoints_update(bed.endpoints, service, "", list, count, &e)), "%s", e.text);
+    dispatch_validate(bed.d);
+}
+
+/* The first delivery makes the service wanted, and waits; a list releases it. */
+static void open_service(struct job_spec *spec, const char *service, size_t count)
+{
+    deliver(spec);
+    list_plain(service, count);
+    run_for(0);
+    answer(ATTEMPT_OK, 200, NULL);
+    bed.ended_total = 0;
+    memset(bed.ended, 0, sizeof(bed.ended));
+}
+
+Test(dispatch, delivers_to_an_endpoint_of_the_list_and_reports_once)
+{
+    bed_start();
+    struct job_spec spec = bed_spec("billing", NULL);
+    char endpoint[CALLBACK_ENDPOINT_MAX];
+    open_service(&spec, "billing", 1);
+    cr_assert(eq(str, bed.wanted, "billing/ "));
+    deliver(&spec);
+    cr_assert(eq(sz, on_wire(), 1));
+    cr_assert(eq(str, (char *)wire.sent[wire.first]->source, "/carillon/test"));
+    answer(ATTEMPT_OK, 204, endpoint);
+    cr_assert(eq(str, endpoint, "10.0.0.1:80"));
+    cr_assert(eq(sz, bed.ended[ATTEMPT_OK], 1));
+    cr_assert(eq(sz, bed.observed, 2));
+    struct dispatch_stats stats = dispatch_stats(bed.d);
+    cr_assert(zero(sz, stats.in_flight + stats.waiting));
+    bed_close();
+}
+
+Test(dispatch, gives_back_after_the_wait_when_no_endpoint_appears)
+{
+    bed_start();
+    struct job_spec spec = bed_spec("billing", NULL);
+    uint64_t began_ms = clock_boot_ms();
+    deliver(&spec);
+    run_until(1);
+    cr_assert(eq(sz, bed.ended[ATTEMPT_NO_ENDPOINT], 1));
+    cr_assert(ge(u64, clock_boot_ms() - began_ms, 29));
+    cr_assert(zero(sz, wire.count));
+    cr_assert(zero(sz, bed.observed), "no attempt was made");
+    bed_close();
+}
+
+Test(dispatch, an_endpoint_that_appears_releases_all_who_wait_at_the_bounded_rate)
+{
+    bed_open();
+    bed.dispatch.no_endpoint_wait_ms = 15000;
+    bed.options.in_flight_max = bed.options.endpoint_in_flight_max = 0;
+    bed_start();
+    struct job_spec spec = bed_spec("billing", NULL);
+    for (int i = 0; i < 121; i++)
+        deliver(&spec);
+    uint64_t began_ms = clock_boot_ms();
+    list_plain("billing", 2);
+    run_for(0);
+    cr_assert(ge(sz, wire.count, 21), "the first go out at once");
+    size_t at_once = wire.count;
+    while (wire.count < 121)
+        run_for(5);
+    uint64_t took_ms = clock_boot_ms() - began_ms;
+    cr_assert(le(sz, at_once, 60));
+    cr_assert(ge(u64, took_ms, 95), "1000 a second after the first 21: %llu ms", (unsigned long long)took_ms);
+    deliver(&spec);
+    cr_assert(eq(sz, wire.count, 122), "the rate is for those who waited only");
+    bed_close();
+}
+
+Test(dispatch, an_endpoint_that_left_gets_nothing_more)
+{
+    bed_start();
+    struct job_spec spec = bed_spec("billing", NULL);
+    char endpoint[CALLBACK_ENDPOINT_MAX];
+    open_service(&spec, "billing", 2);
+    struct endpoints_instance other = {.host = "10.0.0.9", .port = 81, .weight = 1};
+    cr_assert(zero(int, endpoints_update(bed.endpoints, "billing", "", &other, 1, NULL)));
+    for (int i = 0; i < 20; i++) {
+        deliver(&spec);
+        answer(ATTEMPT_OK, 200, endpoint);
+        cr_assert(eq(str, endpoint, "10.0.0.9:81"));
+    }
+    bed_close();
+}
+
+Test(dispatch, an_empty_list_makes_them_wait)
+{
+    bed_start();
+    struct job_spec spec = bed_spec("billing", NULL);
+    open_service(&spec, "billing", 2);
+    list_plain("billing", 0);
+    deliver(&spec);
+    cr_assert(zero(sz, on_wire()));
+    run_until(1);
+    cr_assert(eq(sz, bed.ended[ATTEMPT_NO_ENDPOINT], 1));
+    bed_close();
+}
+
+Test(dispatch, a_limit_of_an_endpoint_holds_and_the_rest_waits_in_order)
+{
+    bed_open();
+    bed.options.endpoint_in_flight_max = 2;
+    bed_start();
+    struct job_spec spec = bed_spec("billing", NULL);
+    struct delivery *order[6];
+    open_service(&spec, "billing", 1);
+    for (int i = 0; i < 6; i++)
+        order[i] = deliver(&spec);
+    cr_assert(eq(sz, on_wire(), 2));
+    cr_assert(eq(sz, dispatch_stats(bed.d).waiting, 4));
+    for (size_t i = 0; i < 6; i++) {
+        cr_assert(eq(ptr, wire.sent[wire.first]->delivery, order[i]), "place %zu", i);
+        answer(ATTEMPT_OK, 200, NULL);
+        dispatch_validate(bed.d);
+        cr_assert(le(sz, on_wire(), 2));
+    }
+    bed_close();
+}
+
+Test(dispatch, the_limit_of_a_service_holds_over_all_its_tags)
+{
+    bed_open();
+    bed.options.in_flight_max = 3;
+    bed_start();
+    struct job_spec plain = bed_spec("billing", NULL), tagged = bed_spec("billing", NULL);
+    tagged.callback.tags[0] = "v2";
+    tagged.callback.tags_count = 1;
+    const char *const tags[] = {"v2", NULL};
+    struct endpoints_instance one = {.host = "10.0.0.1", .port = 80, .weight = 1, .tags = tags};
+    deliver(&plain);
+    deliver(&tagged);
+    cr_assert(zero(int, endpoints_update(bed.endpoints, "billing", "", &one, 1, NULL)));
+    run_for(0);
+    for (int i = 0; i < 4; i++) {
+        deliver(&plain);
+        deliver(&tagged);
+    }
+    cr_assert(eq(sz, on_wire(), 3));
+    while (on_wire() > 0)
+        answer(ATTEMPT_OK, 200, NULL);
+    run_until(10);
+    bed_close();
+}
+
+Test(dispatch, the_limit_of_an_endpoint_holds_over_all_tags_that_list_it)
+{
+    bed_open();
+    bed.options.endpoint_in_flight_max = 2;
+    bed_start();
+    struct job_spec plain = bed_spec("billing", NULL), tagged = bed_spec("billing", NULL);
+    tagged.callback.tags[0] = "v2";
+    tagged.callback.tags_count = 1;
+    const char *const tags[] = {"v2", NULL};
+    struct endpoints_instance one = {.host = "10.0.0.1", .port = 80, .weight = 1, .tags = tags};
+    deliver(&plain);
+    deliver(&tagged);
+    cr_assert(zero(int, endpoints_update(bed.endpoints, "billing", "", &one, 1, NULL)));
+    run_for(0);
+    cr_assert(eq(sz, on_wire(), 2));
+    deliver(&plain);
+    deliver(&tagged);
+    cr_assert(eq(sz, on_wire(), 2), "two of the other tags fill it");
+    while (on_wire() > 0)
+        answer(ATTEMPT_OK, 200, NULL);
+    run_until(4);
+    bed_close();
+}
+
+Test(dispatch, an_instance_without_all_tags_of_the_job_gets_nothing)
+{
+    bed_start();
+    struct job_spec spec = bed_spec("billing", NULL);
+    spec.callback.tags[0] = "v2";
+    spec.callback.tags[1] = "blue";
+    spec.callback.tags_count = 2;
+    const char *const both[] = {"blue", "x", "v2", NULL}, *const one[] = {"v2", NULL};
+    struct endpoints_instance list[] = {{.host = "10.0.0.1", .port = 80, .weight = 1, .tags = one},
+                                        {.host = "10.0.0.2", .port = 80, .weight = 1, .tags = both},
+                                        {.host = "10.0.0.3", .port = 80, .weight = 1}};
+    char endpoint[CALLBACK_ENDPOINT_MAX];
+    deliver(&spec);
+    cr_assert(zero(int, endpoints_update(bed.endpoints, "billing", "", list, 3, NULL)));
+    run_for(0);
+    for (int i = 0; i < 20; i++) {
+        answer(ATTEMPT_OK, 200, endpoint);
+        cr_assert(eq(str, endpoint, "10.0.0.2:80"));
+        deliver(&spec);
+    }
+    bed_close();
+}
+
+Test(dispatch, targets_take_turns_under_the_limit_of_all)
+{
+    bed_open();
+    bed.dispatch.in_flight_max = 1;
+    bed_start();
+    struct job_spec many = bed_spec(NULL, "http://10.0.0.1:80/a"),
+                    few = bed_spec(NULL, "http://10.0.0.2:80/b");
+    for (int i = 0; i < 20; i++)
+        deliver(&many);
+    struct delivery *other = deliver(&few);
+    size_t before = 0;
+    while (wire.sent[wire.first]->delivery != other) {
+        before++;
+        answer(ATTEMPT_OK, 200, NULL);
+        cr_assert(eq(sz, on_wire(), 1));
+    }
+    cr_assert(le(sz, before, 2), "%zu of the other target went first", before);
+    bed_close();
+}
+
+Test(dispatch, a_target_at_its_limit_holds_up_no_other)
+{
+    bed_open();
+    bed.options.endpoint_in_flight_max = 1;
+    bed_start();
+    struct job_spec slow = bed_spec(NULL, "http://10.0.0.1:80/a"),
+                    quick = bed_spec(NULL, "https://10.0.0.1/a?b");
+    for (int i = 0; i < 5; i++)
+        deliver(&slow);
+    struct delivery *other = deliver(&quick);
+    cr_assert(eq(sz, on_wire(), 2));
+    cr_assert(eq(ptr, wire.sent[wire.count - 1]->delivery, other));
+    bed_close();
+}
+
+Test(dispatch, a_direct_url_goes_out_at_once_and_its_host_is_named_in_the_result)
+{
+    bed_start();
+    struct job_spec a = bed_spec(NULL, "http://callee.example:8080/x?y=1"),
+                    b = bed_spec(NULL, "http://callee.example:8080?z");
+    deliver(&a);
+    deliver(&b);
+    cr_assert(eq(sz, on_wire(), 2));
+    cr_assert(eq(str, wire.sent[0]->endpoint, ""));
+    cr_assert(eq(u64, wire.lanes[0], wire.lanes[1]), "one host, one lane");
+    answer(ATTEMPT_OK, 200, NULL);
+    cr_assert(eq(str, bed.last.endpoint, "callee.example:8080"));
+    struct dispatch_group_view view;
+    size_t at = 0;
+    cr_assert(dispatch_next_group(bed.d, &at, &view));
+    cr_assert(eq(str, (char *)view.host, "http://callee.example:8080"));
+    cr_assert(not(dispatch_next_group(bed.d, &at, &view)));
+    bed_close();
+}
+
+Test(dispatch, a_retry_prefers_an_endpoint_that_has_not_failed_this_fire)
+{
+    bed_start();
+    struct job_spec spec = bed_spec("billing", NULL);
+    char endpoint[CALLBACK_ENDPOINT_MAX];
+    open_service(&spec, "billing", 4);
+    for (int i = 0; i < 40; i++) {
+        struct delivery *delivery = &bed.deliveries[bed.delivered++];
+        *delivery = bed_delivery(&spec);
+        snprintf(delivery->tried[0], sizeof(delivery->tried[0]), "10.0.0.1:80");
+        snprintf(delivery->tried[1], sizeof(delivery->tried[1]), "10.0.0.3:80");
+        snprintf(delivery->tried[2], sizeof(delivery->tried[2]), "10.0.0.4:80");
+        dispatch_deliver(bed.d, delivery);
+        answer(ATTEMPT_OK, 200, endpoint);
+        cr_assert(eq(str, endpoint, "10.0.0.2:80"));
+    }
+    bed_close();
+}
+
+Test(dispatch, a_tried_endpoint_with_a_long_name_is_known_by_its_beginning)
+{
+    bed_start();
+    struct job_spec spec = bed_spec("billing", NULL);
+    char long_name[100], endpoint[CALLBACK_ENDPOINT_MAX];
+    memset(long_name, 'h', sizeof(long_name));
+    memcpy(long_name + 90, ".local", 7);
+    struct endpoints_instance list[] = {{.host = long_name, .port = 80, .weight = 1},
+                                        {.host = "10.0.0.2", .port = 80, .weight = 1}};
+    deliver(&spec);
+    cr_assert(zero(int, endpoints_update(bed.endpoints, "billing", "", list, 2, NULL)));
+    run_for(0);
+    answer(ATTEMPT_OK, 200, NULL);
+    for (int i = 0; i < 20; i++) {
+        struct delivery *delivery = &bed.deliveries[bed.delivered++];
+        *delivery = bed_delivery(&spec);
+        memset(delivery->tried[0], 'h', sizeof(delivery->tried[0]) - 1);
+        dispatch_deliver(bed.d, delivery);
+        answer(ATTEMPT_OK, 200, endpoint);
+        cr_assert(eq(str, endpoint, "10.0.0.2:80"));
+    }
+    bed_close();
+}
+
+Test(dispatch, revoked_while_waiting_ends_as_not_started)
+{
+    bed_open();
+    bed.dispatch.in_flight_max = 1;
+    bed_start();
+    struct job_spec spec = bed_spec(NULL, "http://10.0.0.1:80/a");
+    deliver(&spec);
+    struct delivery *second = deliver(&spec), *third = deliver(&spec);
+    revoke(second);
+    revoke(second);
+    cr_assert(zero(sz, bed.ended_total), "never before return");
+    run_until(1);
+    cr_assert(eq(sz, bed.ended[ATTEMPT_NOT_STARTED], 1));
+    answer(ATTEMPT_OK, 200, NULL);
+    cr_assert(eq(ptr, wire.sent[wire.first]->delivery, third));
+    revoke(second); /* no longer here */
+    bed_close();
+}
+
+Test(dispatch, revoked_with_a_lane_is_left_to_the_lane)
+{
+    bed_start();
+    struct job_spec spec = bed_spec(NULL, "http://10.0.0.1:80/a");
+    struct delivery *early = deliver(&spec), *late = deliver(&spec);
+    atomic_store(&wire.sent[1]->state, CALLBACK_STARTED);
+    revoke(early);
+    revoke(late);
+    cr_assert(eq(int, atomic_load(&wire.sent[0]->state), CALLBACK_REVOKED));
+    cr_assert(eq(int, atomic_load(&wire.sent[1]->state), CALLBACK_STARTED));
+    answer(ATTEMPT_NOT_STARTED, -1, NULL);
+    answer(ATTEMPT_OK, 200, NULL);
+    cr_assert(eq(sz, bed.ended[ATTEMPT_NOT_STARTED], 1));
+    cr_assert(eq(sz, bed.ended[ATTEMPT_OK], 1));
+    bed_close();
+}
+
+Test(dispatch, an_endpoint_that_keeps_failing_is_ejected_and_one_that_refuses_jobs_is_not)
+{
+    bed_open();
+    bed.options.failures_in_a_row = 1;
+    bed_start();
+    struct job_spec spec = bed_spec("billing", NULL);
+    struct balance_view view;
+    open_service(&spec, "billing", 2);
+    struct endpoints_service *s = endpoints_use(bed.endpoints, "billing", "");
+    for (int i = 0; i < 40; i++) {
+        deliver(&spec);
+        bool bad = strcmp(wire.sent[wire.first]->endpoint, "10.0.0.1:80") == 0;
+        answer(bad ? ATTEMPT_RETRY : ATTEMPT_GIVE_UP, bad ? 503 : 400, NULL);
+    }
+    for (size_t at = 0; dispatch_next_endpoint(bed.d, s, &at, &view);) {
+        bool bad = strcmp(view.address, "10.0.0.1:80") == 0;
+        cr_assert(eq(int, view.ejected, bad), "%s", view.address);
+    }
+    struct dispatch_group_view group;
+    size_t at = 0;
+    cr_assert(dispatch_next_group(bed.d, &at, &group));
+    cr_assert(eq(sz, group.ejected, 1));
+    endpoints_release(s);
+    bed_close();
+}
+
+Test(dispatch, waiting_for_an_ejected_endpoint_ends_when_its_time_is_over)
+{
+    bed_open();
+    bed.options.endpoint_in_flight_max = 1;
+    bed.options.failures_in_a_row = 1;
+    bed.options.eject_base_ms = 50;
+    bed_start();
+    struct job_spec spec = bed_spec("billing", NULL);
+    open_service(&spec, "billing", 2);
+    deliver(&spec);
+    answer(ATTEMPT_RETRY, 500, NULL);
+    deliver(&spec);
+    struct delivery *waiting = deliver(&spec);
+    cr_assert(eq(sz, on_wire(), 1), "one is ejected, the other at its limit");
+    for (int i = 0; i < 100 && on_wire() < 2; i++)
+        run_for(10);
+    cr_assert(eq(sz, on_wire(), 2), "nobody looked again");
+    cr_assert(eq(ptr, wire.sent[wire.count - 1]->delivery, waiting));
+    bed_close();
+}
+
+Test(dispatch, a_transport_that_does_not_exist_is_a_failed_attempt)
+{
+    bed_start();
+    struct job_spec spec = bed_spec(NULL, NULL);
+    spec.callback.transport = JOB_GRPC;
+    spec.callback.address = "10.0.0.1:50051";
+    deliver(&spec);
+    run_until(1);
+    cr_assert(eq(sz, bed.ended[ATTEMPT_RETRY], 1));
+    cr_assert(ne(chr, bed.last.error[0], '\0'));
+    bed_close();
+}
+
+Test(dispatch, more_sets_of_tags_than_fit_are_given_back_and_idle_ones_make_room)
+{
+    bed_start();
+    struct job_spec spec = bed_spec("billing", NULL);
+    char tags[DISPATCH_TARGETS_MAX + 1][8];
+    spec.callback.tags_count = 1;
+    for (size_t i = 0; i < DISPATCH_TARGETS_MAX + 1; i++) {
+        snprintf(tags[i], sizeof(tags[i]), "t%zu", i);
+        spec.callback.tags[0] = tags[i];
+        deliver(&spec);
+    }
+    run_for(0);
+    cr_assert(eq(sz, bed.ended[ATTEMPT_NOT_STARTED], 1));
+    run_until(DISPATCH_TARGETS_MAX + 1);
+    deliver(&spec); /* the last tag again: another's place is free now */
+    run_until(DISPATCH_TARGETS_MAX + 2);
+    cr_assert(eq(sz, bed.ended[ATTEMPT_NO_ENDPOINT], DISPATCH_TARGETS_MAX + 1));
+    bed_close();
+}
+
+Test(dispatch, done_may_deliver_anew)
+{
+    bed_start();
+    struct job_spec spec = bed_spec(NULL, "http://10.0.0.1:80/a");
+    deliver(&spec);
+    bed.again = &bed.deliveries[bed.delivered++];
+    *bed.again = bed_delivery(&spec);
+    struct delivery *again = bed.again;
+    answer(ATTEMPT_RETRY, 503, NULL);
+    cr_assert(eq(ptr, wire.sent[wire.first]->delivery, again));
+    bed_close();
+}
+
+Test(dispatch, close_ends_everything_and_what_is_delivered_meanwhile)
+{
+    bed_open();
+    bed.dispatch.in_flight_max = 2;
+    bed_start();
+    struct job_spec spec = bed_spec(NULL, "http://10.0.0.1:80/a"), none = bed_spec("billing", NULL);
+    for (int i = 0; i < 5; i++)
+        deliver(&spec);
+    deliver(&none);
+    bed.again = &bed.deliveries[bed.delivered++];
+    *bed.again = bed_delivery(&spec);
+    dispatch_close(bed.d);
+    bed.d = NULL;
+    cr_assert(wire.closed);
+    cr_assert(eq(sz, bed.ended[ATTEMPT_RETRY], 2));
+    cr_assert(eq(sz, bed.ended[ATTEMPT_NOT_STARTED], 5));
+    bed_close();
+}
+
+Test(dispatch, reload_takes_new_limits_over_at_once)
+{
+    bed_open();
+    bed.options.endpoint_in_flight_max = 1;
+    bed.dispatch.in_flight_max = 2;
+    bed_start();
+    struct job_spec a = bed_spec("billing", NULL), b = bed_spec(NULL, "http://10.0.0.1:80/a");
+    open_service(&a, "billing", 1);
+    for (int i = 0; i < 4; i++) {
+        deliver(&a);
+        deliver(&b);
+    }
+    cr_assert(eq(sz, on_wire(), 2));
+    bed.options.endpoint_in_flight_max = 3;
+    dispatch_reload(bed.d, 5);
+    run_for(0);
+    cr_assert(eq(sz, on_wire(), 5));
+    bed_close();
+}
+
+Test(dispatch, the_view_of_a_service_nobody_called_yet_has_its_endpoints)
+{
+    bed_start();
+    struct endpoints_service *s = endpoints_use(bed.endpoints, "billing", NULL);
+    struct balance_view view;
+    size_t count = 0;
+    list_plain("billing", 3);
+    for (size_t at = 0; dispatch_next_endpoint(bed.d, s, &at, &view); count++)
+        cr_assert(zero(u32, view.in_flight));
+    cr_assert(eq(sz, count, 3));
+    endpoints_release(s);
+    bed_close();
+}
+
+Test(dispatch, a_transport_that_fails_to_open_leaves_nothing_behind)
+{
+    struct err e = {0};
+    bed_open();
+    fault_arm(0);
+    int rc = dispatch_new(&bed.dispatch, &bed.d, &e);
+    cr_assert(fault_fired());
+    cr_assert(eq(int, rc, -ERR_NOMEM));
+    cr_assert(zero(ptr, bed.d));
+    bed_close();
+}
+
+Test(dispatch, without_memory_for_a_new_list_the_old_one_stays)
+{
+    bed_start();
+    struct job_spec spec = bed_spec("billing", NULL);
+    char endpoint[CALLBACK_ENDPOINT_MAX];
+    open_service(&spec, "billing", 1);
+    struct endpoints_instance other = {.host = "10.0.0.9", .port = 80, .weight = 1};
+    unsigned k = 0;
+    for (;; k++) {
+        fault_arm(k);
+        (void)endpoints_update(bed.endpoints, "billing", "", &other, 1, NULL);
+        if (!fault_fired())
+            break;
+        dispatch_validate(bed.d);
+        deliver(&spec);
+        answer(ATTEMPT_OK, 200, endpoint);
+        cr_assert(eq(str, endpoint, "10.0.0.1:80"), "k=%u", k);
+        list_plain("billing", 1);
+    }
+    cr_assert(gt(uint, k, 2));
+    deliver(&spec);
+    answer(ATTEMPT_OK, 200, endpoint);
+    cr_assert(eq(str, endpoint, "10.0.0.9:80"));
+    bed_close();
+}
