@@ -46,7 +46,6 @@ void member_died(struct ownership *o, struct member *m)
         say(o, "member %s is dead", m->id);
     m->state = MEMBER_DEAD;
     m->refused = false;
-    move_cancel(o, m, 0);
     act(o, OWNERSHIP_DO_MEMBER_DEAD, m);
     o->check_slots = true;
     o->want_read = true;

@@ -343,6 +343,7 @@ void move_leave(struct ownership *o)
 {
     o->leaving = true;
     o->view.leaving = true;
+    o->change_no = o->issued; /* only a beat asked for from now on can say that nothing is ours */
     o->moves_ms = o->now_ms;
     o->want_beat = true;
     ring_update(o);

@@ -219,14 +219,16 @@ void verdict_declared(struct ownership *o, const struct ownership_event *ev)
     if (!m || !m->declaring)
         return;
     m->declaring = false;
-    if (m->state != MEMBER_ALIVE)
-        return;
     if (ev->ok && ev->yes) {
-        member_died(o, m);
-        ring_update(o);
+        if (m->state == MEMBER_ALIVE) { /* else a beat was faster */
+            member_died(o, m);
+            ring_update(o);
+        }
         tell_dead(o, m);
         return;
     }
+    if (m->state != MEMBER_ALIVE)
+        return;
     /* Its beat went on: no verdict was given, and the next needs what a newer beat shows. */
     if (ev->ok && m->by_refusal)
         o->verdict_ms = o->verdict_before_ms;

@@ -251,7 +251,11 @@ Test(ownership, a_witness_counts_for_a_second)
     story_refused(t, "b.1");
     story_looked(t, true, true);
     t->now_ms += 1500;
+    t->beats_fail = true;
     story_answer_beat(t);
+    t->beats_fail = t->hold_beats = false;
+    story_pass(t, 300);
+    cr_expect(not(t->beat_out));
     cr_expect(zero(sz, story_count(t, OWNERSHIP_DO_DECLARE)));
     story_end(t);
 }
@@ -388,6 +392,23 @@ Test(ownership, the_others_are_told_and_look_into_the_store_themselves)
     story_answers(t);
     cr_expect(eq(sz, story_count(t, OWNERSHIP_DO_MEMBER_DEAD), 1));
     cr_expect(zero(sz, story_count(t, OWNERSHIP_DO_TELL_DEAD)));
+    story_end(t);
+}
+
+Test(ownership, who_declared_tells_the_others_even_if_its_own_beat_was_faster)
+{
+    struct story *t = STORY("b.1", "b.1", "c.1");
+    story_pass(t, 500);
+    story_refused(t, "b.1");
+    story_answers(t);
+    story_looked(t, true, true);
+    story_feed(t, (struct ownership_event){.kind = OWNERSHIP_TOLD_DEAD, .member = "b.1"});
+    t->rows[1].dead = true;
+    story_answers(t);
+    cr_expect(eq(sz, story_count(t, OWNERSHIP_DO_MEMBER_DEAD), 1));
+    story_declared(t, "b.1", true, true);
+    cr_expect(eq(sz, story_count(t, OWNERSHIP_DO_TELL_DEAD), 1));
+    cr_expect(eq(sz, story_count(t, OWNERSHIP_DO_MEMBER_DEAD), 1));
     story_end(t);
 }
 

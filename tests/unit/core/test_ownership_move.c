@@ -173,6 +173,16 @@ Test(ownership_move, an_offer_to_an_older_life_is_refused)
     story_end(t);
 }
 
+Test(ownership_move, an_offer_of_one_not_in_the_store_is_refused_and_looked_up)
+{
+    struct story *t = STORY("c.1", "c.1");
+    story_pass(t, 600);
+    story_offered(t, "a.1", true, STORY_SLOTS);
+    cr_expect(zero(sz, story_last(t, OWNERSHIP_DO_AGREE)->count));
+    cr_expect(t->beat_out);
+    story_end(t);
+}
+
 Test(ownership_move, an_offer_without_an_own_lease_is_refused)
 {
     struct story *t = STORY("b.1", "b.1");
@@ -188,8 +198,8 @@ Test(ownership_move, who_agreed_and_heard_nothing_looks_into_the_store)
 {
     struct story *t = STORY("b.1", "b.1");
     story_pass(t, 100);
-    story_offered(t, "a.1", true, STORY_SLOTS);
-    story_owner(t, 1, "a.1", 8); /* GIVEN was lost */
+    story_offered(t, "a.1", false, STORY_SLOTS);
+    story_owner(t, story_last(t, OWNERSHIP_DO_AGREE)->slots[0], "a.1", 8); /* GIVEN was lost */
     story_pass(t, 260);
     cr_expect(eq(sz, story_held(t), 1));
     story_end(t);
@@ -308,6 +318,22 @@ Test(ownership_move, who_leaves_waits_for_what_it_had_agreed_to)
     story_pass(t, 800);
     cr_expect(zero(sz, story_count(t, OWNERSHIP_DO_LEFT)));
     story_pass(t, 600);
+    cr_expect(eq(sz, story_count(t, OWNERSHIP_DO_LEFT), 1));
+    story_end(t);
+}
+
+Test(ownership_move, who_leaves_asks_the_store_once_more)
+{
+    struct story *t = STORY("b.1", "b.1");
+    story_pass(t, 100);
+    story_owner(t, 1, "a.1", 8); /* GIVEN was lost */
+    leave(t);
+    cr_expect(zero(sz, story_count(t, OWNERSHIP_DO_LEFT)));
+    story_pass(t, 50);
+    cr_expect(zero(sz, story_count(t, OWNERSHIP_DO_LEFT)));
+    story_agreed(t, 1);
+    story_moved(t, true);
+    story_pass(t, 50);
     cr_expect(eq(sz, story_count(t, OWNERSHIP_DO_LEFT), 1));
     story_end(t);
 }
