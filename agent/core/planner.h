@@ -84,6 +84,9 @@ enum planner_api_op {
     PLANNER_RUN
 };
 
+/* What resuming does with the dues that came while the job was paused; the rest is skipped. */
+enum planner_catch_up { PLANNER_CATCH_UP_NONE, PLANNER_CATCH_UP_LAST, PLANNER_CATCH_UP_ALL };
+
 /* A write of the API for a slot of this member. Owned by the caller until REPLY named it. The body was parsed off the loop;
  * PATCH needs the present job, so its patch is applied when the job is known, by `merge` (called on the loop thread). */
 struct planner_api {
@@ -106,8 +109,8 @@ struct planner_api {
      * the request. */
     int (*merge)(struct planner_api *api, const struct job_spec *present, const struct job_row *row,
                  struct job_spec **ret);
-    enum { PLANNER_CATCH_UP_NONE, PLANNER_CATCH_UP_LAST, PLANNER_CATCH_UP_ALL } catch_up;
-    void *run_payload; /* RUN with a payload of its own; the request's */
+    enum planner_catch_up catch_up; /* RESUME */
+    void *run_payload;              /* RUN with a payload of its own; the request's */
     size_t run_payload_bytes;
     bool run_force;
 

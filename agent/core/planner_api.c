@@ -136,7 +136,7 @@ static void create(struct planner *p, struct pjob *j, const struct planner_api *
     applied(j, PLANNER_CREATED);
 }
 
-static void unpause(struct planner *p, struct pjob *j, int catch_up)
+static void unpause(struct planner *p, struct pjob *j, enum planner_catch_up catch_up)
 {
     int64_t until_ms = p->now_ms + 1;
     j->row.state = JOB_STATE_ACTIVE;

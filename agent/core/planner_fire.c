@@ -358,7 +358,7 @@ static void release_held(struct planner *p, struct pfire *f)
 {
     struct attempt lost = {.status = -1, .started_ms = f->row.wake_ms, .retry_after_ms = -1};
     foreign_remove(p, f);
-    memcpy(lost.error, "the agent that made this attempt is gone", 41);
+    snprintf(lost.error, sizeof(lost.error), "the agent that made this attempt is gone");
     pend_log(p, &f->row, &lost);
     memset(f->row.holder, 0, sizeof(f->row.holder));
     if (f->job->spec->at_most_once) {

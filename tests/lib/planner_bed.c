@@ -1,114 +1,8 @@
-#include "tests/lib/planner_bed.h"
-
-#include <assert.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "tests/lib/planner_bed_private.h"
 
 #include "agent/base/json.h"
-#include "agent/base/mem.h"
 #include "agent/core/hashring.h"
 #include "agent/core/tz.h"
-
-#define MUST(cond, ...)                                                                         \
-    do {                                                                                        \
-        if (!(cond)) {                                                                          \
-            fprintf(stderr, "planner bed, seed %llu, %lld ms: ", (unsigned long long)b->o.seed, \
-                    (long long)(b->now - BED_NOW));                                             \
-            fprintf(stderr, __VA_ARGS__);                                                       \
-            fprintf(stderr, " (%s:%d)\n", __FILE__, __LINE__);                                  \
-            abort();                                                                            \
-        }                                                                                       \
-    } while (0)
-
-struct srow {
-    struct job_row row;
-    struct job_spec *spec;    /* NULL: deleted */
-    int64_t deleted_reply_ms; /* when the delete was answered; INT64_MAX: not */
-};
-
-struct change_seen {
-    uint64_t change_id;
-    char id[RECORD_ID_MAX];
-};
-
-struct out { /* a delivery that is out */
-    struct delivery *d;
-    bool started, revoked;
-    struct out *next;
-};
-
-struct node {
-    struct planner *p;
-    bool alive, dead_in_store;
-    char member[RECORD_MEMBER_MAX];
-    struct out *outs;
-    struct planner_batch *batch;
-    struct planner_actions actions;
-    bool stepping;
-};
-
-struct bev {
-    int64_t at;
-    uint64_t order;
-    void (*fn)(struct pbed *b, struct bev *ev);
-    int node;
-    void *ptr;
-    uint64_t id;
-    int code;
-    /* reads */
-    enum planner_action_kind kind;
-    uint16_t *slots;
-    uint64_t *epochs;
-    size_t slots_count;
-    int64_t from_ms, until_ms;
-    bool has_cursor, more;
-    uint16_t cursor_slot;
-    int64_t cursor_wake_ms;
-    struct uid uid;
-    uint64_t seq, change_id;
-    size_t limit, count;
-    char key[RECORD_ID_MAX];
-    struct planner_job *jobs;
-    struct fire_row *fires;
-};
-
-struct pbed {
-    struct pbed_options o;
-    struct rng rng;
-    int64_t now;
-    struct node nodes[BED_NODES];
-    int nodes_count;
-    struct bev **heap;
-    size_t heap_count, heap_capacity;
-    uint64_t order;
-    struct srow *jobs;
-    size_t jobs_count, jobs_capacity;
-    struct fire_row *fires;
-    size_t fires_count, fires_capacity;
-    struct change_seen *changes;
-    size_t changes_count, changes_capacity;
-    int owner[4096];
-    uint64_t epoch[4096];
-    struct pbed_sent *sent;
-    size_t sent_count, sent_capacity;
-    struct pbed_call *calls;
-    size_t row_writes, fire_writes, conflicts;
-    char log[400];
-    char refused[RECORD_ID_MAX];
-};
-
-#define GROW(b, items, count, capacity)                                \
-    do {                                                               \
-        if ((count) == (capacity)) {                                   \
-            (capacity) = (capacity) ? (capacity)*2 : 64;               \
-            (items) = realloc((items), (capacity) * sizeof(*(items))); \
-            assert(items);                                             \
-        }                                                              \
-    } while (0)
-
-static void step(struct pbed *b, int node, struct planner_event *event);
-static void on_declared(struct pbed *b, struct bev *ev);
 
 /* --- events of the bed ----------------------------------------------------------------------------------------------- */
 
@@ -117,7 +11,7 @@ static bool earlier(const struct bev *x, const struct bev *y)
     return x->at < y->at || (x->at == y->at && x->order < y->order);
 }
 
-static void post(struct pbed *b, struct bev *ev, int64_t at)
+void pbed_post(struct pbed *b, struct bev *ev, int64_t at)
 {
     ev->at = at;
     ev->order = ++b->order;
@@ -148,7 +42,7 @@ static struct bev *take(struct pbed *b)
     return top;
 }
 
-static struct bev *bev_new(void (*fn)(struct pbed *, struct bev *), int node)
+struct bev *pbed_bev_new(void (*fn)(struct pbed *, struct bev *), int node)
 {
     struct bev *ev = mem_new(struct bev);
     ev->fn = fn;
@@ -169,442 +63,14 @@ static void bev_free(struct bev *ev)
     mem_free(ev);
 }
 
-static int64_t some(struct pbed *b, int64_t max_ms)
+int64_t pbed_some(struct pbed *b, int64_t max_ms)
 {
     return max_ms > 0 ? rng_range(&b->rng, 0, max_ms) : 0;
 }
 
-static bool chance(struct pbed *b, double share)
+bool pbed_chance(struct pbed *b, double share)
 {
     return share > 0 && rng_double(&b->rng) < share;
-}
-
-/* --- the store ------------------------------------------------------------------------------------------------------- */
-
-static struct srow *by_uid(const struct pbed *b, const struct uid *uid)
-{
-    for (size_t i = 0; i < b->jobs_count; i++)
-        if (b->jobs[i].spec && memcmp(&b->jobs[i].row.uid, uid, sizeof(*uid)) == 0)
-            return &b->jobs[i];
-    return NULL;
-}
-
-static struct srow *by_id(const struct pbed *b, const char *id)
-{
-    for (size_t i = 0; i < b->jobs_count; i++)
-        if (b->jobs[i].spec && strcmp(b->jobs[i].row.id, id) == 0)
-            return &b->jobs[i];
-    return NULL;
-}
-
-static struct fire_row *fire_of(const struct pbed *b, const struct uid *uid, uint64_t seq)
-{
-    for (size_t i = 0; i < b->fires_count; i++)
-        if (b->fires[i].seq == seq && memcmp(&b->fires[i].uid, uid, sizeof(*uid)) == 0)
-            return &b->fires[i];
-    return NULL;
-}
-
-static bool same_fire(const struct fire_row *x, const struct fire_row *y)
-{
-    return x->rev == y->rev && x->state == y->state && x->attempts == y->attempts &&
-           x->wake_ms == y->wake_ms && x->outcome == y->outcome && strcmp(x->holder, y->holder) == 0;
-}
-
-static bool fire_may(const struct pbed *b, const struct fire_change *fc)
-{
-    const struct fire_row *row = fire_of(b, &fc->row.uid, fc->row.seq);
-    switch (fc->op) {
-    case CHANGE_INSERT:
-        return !row || same_fire(row, &fc->row);
-    case CHANGE_UPDATE:
-        return row && ((row->rev == fc->expect_rev &&
-                        (!fc->expect_holder[0] || strcmp(fc->expect_holder, row->holder) == 0)) ||
-                       same_fire(row, &fc->row));
-    case CHANGE_DELETE:
-        return !row || row->rev == fc->expect_rev;
-    case CHANGE_NONE:
-    case CHANGE_REPLACE:
-    case CHANGE_COUNT_:
-        break;
-    }
-    return false;
-}
-
-static void fire_do(struct pbed *b, const struct fire_change *fc)
-{
-    struct fire_row *row = fire_of(b, &fc->row.uid, fc->row.seq);
-    b->fire_writes++;
-    if (fc->op == CHANGE_DELETE) {
-        if (row) {
-            fire_row_fini(row);
-            *row = b->fires[--b->fires_count];
-        }
-        return;
-    }
-    if (!row) {
-        GROW(b, b->fires, b->fires_count, b->fires_capacity);
-        row = &b->fires[b->fires_count++];
-    } else {
-        MUST(row->state != FIRE_STATE_ENDED || same_fire(row, &fc->row), "an ended fire is written again");
-        fire_row_fini(row);
-    }
-    int r = fire_row_copy(&fc->row, row, NULL);
-    assert(r == 0);
-}
-
-static void remember_change(struct pbed *b, const struct job_change *c)
-{
-    if (!c->revision.op[0])
-        return;
-    GROW(b, b->changes, b->changes_count, b->changes_capacity);
-    struct change_seen *s = &b->changes[b->changes_count++];
-    s->change_id = c->revision.change_id;
-    memcpy(s->id, c->row.id, sizeof(s->id));
-}
-
-static void check_row_change(struct pbed *b, const struct job_row *old, const struct job_row *row)
-{
-    const struct job_counts *c = &row->counts;
-    MUST(c->seq >= old->counts.seq, "seq goes back");
-    MUST(c->succeeded + c->dead + c->skipped + c->coalesced + c->cancelled <= c->seq, "counts exceed seq");
-    MUST(row->version >= old->version, "version goes back");
-}
-
-static void job_delete(struct pbed *b, struct srow *s)
-{
-    job_spec_unref(s->spec);
-    s->spec = NULL;
-    s->deleted_reply_ms = INT64_MAX;
-    for (size_t i = 0; i < b->fires_count; i++) {
-        struct fire_row *f = &b->fires[i];
-        if (memcmp(&f->uid, &s->row.uid, sizeof(f->uid)) == 0 && f->state != FIRE_STATE_ENDED) {
-            f->state = FIRE_STATE_ENDED;
-            f->outcome = FIRE_OUTCOME_CANCELLED;
-            f->reason = FIRE_REASON_DELETED;
-            f->rev++;
-        }
-    }
-}
-
-static struct srow *job_add(struct pbed *b, const struct job_row *row, struct job_spec *spec)
-{
-    GROW(b, b->jobs, b->jobs_count, b->jobs_capacity);
-    struct srow *s = &b->jobs[b->jobs_count++];
-    *s = (struct srow){.row = *row, .spec = spec, .deleted_reply_ms = INT64_MAX};
-    return s;
-}
-
-static enum change_result change_job(struct pbed *b, struct job_change *c)
-{
-    struct srow *s = by_uid(b, &c->row.uid);
-    if (b->refused[0] && strcmp(c->row.id, b->refused) == 0)
-        return CHANGE_RESULT_REFUSED;
-    bool own = s && s->row.rev == c->row.rev && memcmp(&s->row, &c->row, sizeof(s->row)) == 0;
-    switch (c->op) {
-    case CHANGE_NONE:
-        break;
-    case CHANGE_INSERT:
-        if (!s && by_id(b, c->row.id))
-            return CHANGE_RESULT_EXISTS;
-        if (s && !own)
-            return CHANGE_RESULT_CONFLICT;
-        break;
-    case CHANGE_DELETE:
-        if (s && s->row.rev != c->expect_rev)
-            return CHANGE_RESULT_CONFLICT;
-        break;
-    case CHANGE_UPDATE:
-    case CHANGE_REPLACE:
-    case CHANGE_COUNT_:
-        if (!s || (s->row.rev != c->expect_rev && !own))
-            return CHANGE_RESULT_CONFLICT;
-    }
-    for (size_t i = 0; i < c->fires_count; i++)
-        if (!fire_may(b, &c->fires[i]))
-            return CHANGE_RESULT_CONFLICT;
-    for (size_t i = 0; i < c->fires_count; i++)
-        fire_do(b, &c->fires[i]);
-    b->row_writes += c->op != CHANGE_NONE;
-    remember_change(b, c);
-    if (c->op == CHANGE_INSERT && !s)
-        (void)job_add(b, &c->row, job_spec_ref(c->spec));
-    else if (c->op == CHANGE_DELETE && s)
-        job_delete(b, s);
-    else if (c->op == CHANGE_UPDATE || c->op == CHANGE_REPLACE) {
-        check_row_change(b, &s->row, &c->row);
-        s->row = c->row;
-        if (c->op == CHANGE_REPLACE) {
-            job_spec_unref(s->spec);
-            s->spec = job_spec_ref(c->spec);
-        }
-    }
-    return CHANGE_RESULT_OK;
-}
-
-static int node_named(const struct pbed *b, const char *member)
-{
-    for (int i = 0; i < b->nodes_count; i++)
-        if (strcmp(b->nodes[i].member, member) == 0)
-            return i;
-    return -1;
-}
-
-static void change_slot(struct pbed *b, struct slot_change *c)
-{
-    int from = node_named(b, c->from), to = node_named(b, c->to);
-    if (b->owner[c->slot] == from && b->epoch[c->slot] == c->from_epoch) {
-        b->owner[c->slot] = to;
-        b->epoch[c->slot]++;
-        if (b->nodes[to].dead_in_store) /* left over: somebody takes it */
-            post(b, bev_new(on_declared, to), b->now + 100);
-    }
-    c->changed = b->owner[c->slot] == to && b->epoch[c->slot] == c->from_epoch + 1;
-}
-
-static void tell_conflict(const struct pbed *b, const struct job_change *c)
-{
-    const struct srow *s = by_uid(b, &c->row.uid);
-    fprintf(stderr, "planner bed: conflict at %lld ms: op %d of '%s', rev %llu, in the store %llu\n",
-            (long long)(b->now - BED_NOW), c->op, c->row.id, (unsigned long long)c->expect_rev,
-            s ? (unsigned long long)s->row.rev : 0ull);
-    for (size_t i = 0; i < c->fires_count; i++) {
-        const struct fire_change *fc = &c->fires[i];
-        const struct fire_row *f = fire_of(b, &fc->row.uid, fc->row.seq);
-        fprintf(
-            stderr,
-            "  fire %llu: op %d, rev %llu, holder '%s', state %d; in the store rev %llu, holder '%s', state %d\n",
-            (unsigned long long)fc->row.seq, fc->op, (unsigned long long)fc->expect_rev, fc->expect_holder,
-            fc->row.state, f ? (unsigned long long)f->rev : 0ull, f ? f->holder : "", f ? (int)f->state : -1);
-    }
-}
-
-/* A former owner's report whose reply was lost comes again, when the owner may have counted it or the job be deleted. */
-static bool told_before(const struct pbed *b, const struct job_change *c)
-{
-    if (c->op != CHANGE_NONE)
-        return false;
-    for (size_t i = 0; i < c->fires_count; i++) {
-        const struct fire_row *f = fire_of(b, &c->row.uid, c->fires[i].row.seq);
-        if (f && strcmp(f->holder, c->fires[i].expect_holder) == 0 && f->state != FIRE_STATE_ENDED)
-            return false;
-    }
-    return true;
-}
-
-/* BED_TRACE=1 tells the story of a seed. */
-static void trace_commit(const struct pbed *b, int node, const struct planner_batch *batch)
-{
-    for (size_t i = 0; i < batch->slots_count; i++)
-        fprintf(stderr, "%6lld n%d slot %u -> %s\n", (long long)(b->now - BED_NOW), node,
-                batch->slots[i].slot, batch->slots[i].to);
-    for (size_t i = 0; i < batch->jobs_count; i++) {
-        const struct job_change *c = batch->jobs[i];
-        fprintf(stderr, "%6lld n%d %s slot %u op %d %s rev %llu seq %llu state %d due %lld\n",
-                (long long)(b->now - BED_NOW), node, c->row.id, c->row.slot, c->op, c->revision.op,
-                (unsigned long long)c->expect_rev, (unsigned long long)c->row.counts.seq, c->row.state,
-                (long long)(c->row.due_ms == RECORD_NONE ? -1 : c->row.due_ms - BED_NOW));
-        for (size_t k = 0; k < c->fires_count; k++) {
-            const struct fire_change *fc = &c->fires[k];
-            fprintf(
-                stderr,
-                "          fire %llu..%llu op %d rev %llu state %d holder '%s' outcome %d attempts %u wake %lld\n",
-                (unsigned long long)fc->row.seq, (unsigned long long)fc->row.seq_last, fc->op,
-                (unsigned long long)fc->expect_rev, fc->row.state, fc->row.holder, fc->row.outcome,
-                fc->row.attempts, (long long)(fc->row.wake_ms - BED_NOW));
-        }
-    }
-}
-
-static void commit(struct pbed *b, int node, struct planner_batch *batch)
-{
-    if (getenv("BED_TRACE"))
-        trace_commit(b, node, batch);
-    for (size_t i = 0; i < batch->slots_count; i++)
-        change_slot(b, &batch->slots[i]);
-    for (size_t i = 0; i < batch->jobs_count; i++) {
-        batch->jobs[i]->result = change_job(b, batch->jobs[i]);
-        if (batch->jobs[i]->result == CHANGE_RESULT_CONFLICT) {
-            if (told_before(b, batch->jobs[i]))
-                continue;
-            b->conflicts++;
-            tell_conflict(b, batch->jobs[i]);
-        }
-    }
-}
-
-static void on_committed(struct pbed *b, struct bev *ev)
-{
-    struct node *n = &b->nodes[ev->node];
-    if (!n->alive)
-        return;
-    struct planner_batch *batch = n->batch;
-    n->batch = NULL;
-    step(b, ev->node, &(struct planner_event){.kind = PLANNER_BATCH_DONE, .batch = batch, .code = ev->code});
-}
-
-static void on_commit(struct pbed *b, struct bev *ev)
-{
-    struct node *n = &b->nodes[ev->node];
-    struct bev *done = bev_new(on_committed, ev->node);
-    if (n->dead_in_store) {
-        done->code = ERR_FENCED;
-    } else if (chance(b, b->o.unavailable)) {
-        done->code = ERR_UNAVAILABLE;
-    } else if (chance(b, b->o.unknown)) {
-        done->code = ERR_UNKNOWN_OUTCOME;
-        if (rng_below(&b->rng, 2))
-            commit(b, ev->node, n->batch);
-    } else {
-        commit(b, ev->node, n->batch);
-    }
-    post(b, done, b->now + some(b, b->o.commit_max_ms));
-}
-
-/* --- reads ----------------------------------------------------------------------------------------------------------- */
-
-static int compare_rows(const void *x, const void *y)
-{
-    const struct job_row *a = &((const struct planner_job *)x)->row,
-                         *c = &((const struct planner_job *)y)->row;
-    if (a->slot != c->slot)
-        return a->slot < c->slot ? -1 : 1;
-    if (a->wake_ms != c->wake_ms)
-        return a->wake_ms < c->wake_ms ? -1 : 1;
-    return memcmp(&a->uid, &c->uid, sizeof(a->uid));
-}
-
-static int compare_fires(const void *x, const void *y)
-{
-    const struct fire_row *a = x, *c = y;
-    if (a->slot != c->slot)
-        return a->slot < c->slot ? -1 : 1;
-    if (a->wake_ms != c->wake_ms)
-        return a->wake_ms < c->wake_ms ? -1 : 1;
-    int r = memcmp(&a->uid, &c->uid, sizeof(a->uid));
-    return r ? r : a->seq < c->seq ? -1 : a->seq > c->seq;
-}
-
-static bool wanted(const struct bev *ev, uint16_t slot, int64_t wake_ms)
-{
-    bool in = false;
-    for (size_t i = 0; i < ev->slots_count; i++)
-        in |= ev->slots[i] == slot;
-    return in && wake_ms < ev->until_ms && (ev->from_ms == RECORD_NONE || wake_ms >= ev->from_ms);
-}
-
-static void read_jobs(struct pbed *b, struct bev *ev)
-{
-    ev->jobs = mem_new_array(struct planner_job, b->jobs_count + 1);
-    struct planner_job cursor = {
-        .row = {.slot = ev->cursor_slot, .wake_ms = ev->cursor_wake_ms, .uid = ev->uid}};
-    for (size_t i = 0; i < b->jobs_count; i++) {
-        struct planner_job j = {.row = b->jobs[i].row, .spec = b->jobs[i].spec};
-        if (j.spec && wanted(ev, j.row.slot, j.row.wake_ms) &&
-            (!ev->has_cursor || compare_rows(&j, &cursor) > 0))
-            ev->jobs[ev->count++] = j;
-    }
-    qsort(ev->jobs, ev->count, sizeof(*ev->jobs), compare_rows);
-    ev->more = ev->count > ev->limit;
-    ev->count = ev->more ? ev->limit : ev->count;
-    for (size_t i = 0; i < ev->count; i++)
-        (void)job_spec_ref(ev->jobs[i].spec);
-}
-
-static void read_fires(struct pbed *b, struct bev *ev)
-{
-    struct fire_row *rows = mem_new_array(struct fire_row, b->fires_count + 1);
-    struct fire_row cursor = {
-        .slot = ev->cursor_slot, .wake_ms = ev->cursor_wake_ms, .uid = ev->uid, .seq = ev->seq};
-    size_t n = 0;
-    for (size_t i = 0; i < b->fires_count; i++) {
-        const struct fire_row *f = &b->fires[i];
-        if (f->state != FIRE_STATE_ENDED && wanted(ev, f->slot, f->wake_ms) &&
-            (!ev->has_cursor || compare_fires(f, &cursor) > 0))
-            rows[n++] = *f;
-    }
-    qsort(rows, n, sizeof(*rows), compare_fires);
-    ev->more = n > ev->limit;
-    ev->count = ev->more ? ev->limit : n;
-    ev->fires = mem_new_array(struct fire_row, ev->count + 1);
-    for (size_t i = 0; i < ev->count; i++) {
-        int r = fire_row_copy(&rows[i], &ev->fires[i], NULL);
-        assert(r == 0);
-    }
-    mem_free(rows);
-}
-
-static void read_job(struct pbed *b, struct bev *ev)
-{
-    const struct srow *s = ev->key[0] ? by_id(b, ev->key) : by_uid(b, &ev->uid);
-    ev->jobs = mem_new_array(struct planner_job, 1);
-    ev->count = 1;
-    if (s)
-        ev->jobs[0] = (struct planner_job){.row = s->row, .spec = job_spec_ref(s->spec)};
-}
-
-static void on_answer(struct pbed *b, struct bev *ev)
-{
-    if (!b->nodes[ev->node].alive)
-        return;
-    struct revision found = {.change_id = ev->change_id};
-    struct planner_event e = {.load = ev->id, .ok = ev->code == 0, .more = ev->more};
-    if (ev->kind == PLANNER_DO_FIND_CHANGE) {
-        e.kind = PLANNER_CHANGE_FOUND;
-        e.revision = ev->count ? &found : NULL;
-    } else if (ev->kind == PLANNER_DO_LOAD_FIRES) {
-        e.kind = PLANNER_FIRES;
-        e.fires = ev->fires;
-        e.fires_count = e.ok ? ev->count : 0;
-    } else {
-        e.kind = PLANNER_JOBS;
-        e.jobs = ev->jobs;
-        e.jobs_count = e.ok ? ev->count : 0;
-    }
-    step(b, ev->node, &e);
-}
-
-static void on_read(struct pbed *b, struct bev *ev)
-{
-    struct bev *answer = mem_new(struct bev);
-    *answer = *ev;
-    ev->slots = NULL;
-    answer->fn = on_answer;
-    answer->code = chance(b, b->o.unavailable) ? ERR_UNAVAILABLE : 0;
-    if (ev->kind == PLANNER_DO_LOAD_JOBS)
-        read_jobs(b, answer);
-    else if (ev->kind == PLANNER_DO_LOAD_FIRES)
-        read_fires(b, answer);
-    else if (ev->kind == PLANNER_DO_GET_JOB)
-        read_job(b, answer);
-    else
-        for (size_t i = 0; i < b->changes_count; i++)
-            answer->count |=
-                b->changes[i].change_id == ev->change_id && strcmp(b->changes[i].id, ev->key) == 0;
-    post(b, answer, b->now + some(b, b->o.read_max_ms));
-}
-
-static void ask(struct pbed *b, int node, const struct planner_action *a)
-{
-    struct bev *ev = bev_new(on_read, node);
-    ev->kind = a->kind;
-    ev->id = a->load;
-    ev->from_ms = a->from_ms;
-    ev->until_ms = a->until_ms;
-    ev->has_cursor = a->has_cursor;
-    ev->cursor_slot = a->cursor_slot;
-    ev->cursor_wake_ms = a->cursor_wake_ms;
-    ev->uid = a->uid;
-    ev->seq = a->seq;
-    ev->limit = a->limit;
-    ev->change_id = a->change_id;
-    if (a->id)
-        snprintf(ev->key, sizeof(ev->key), "%s", a->id);
-    ev->slots = mem_new_array(uint16_t, a->slots_count + 1);
-    ev->slots_count = a->slots_count;
-    if (a->slots_count)
-        memcpy(ev->slots, a->slots, a->slots_count * sizeof(*a->slots));
-    post(b, ev, b->now + some(b, b->o.read_max_ms));
 }
 
 /* --- callees and the oracle ------------------------------------------------------------------------------------------ */
@@ -658,7 +124,7 @@ static void finish(struct pbed *b, int node, struct out *o, const struct attempt
     struct delivery *d = o->d;
     out_remove(&b->nodes[node], o);
     mem_free(o);
-    step(b, node, &(struct planner_event){.kind = PLANNER_ATTEMPT, .delivery = d, .attempt = attempt});
+    pbed_step(b, node, &(struct planner_event){.kind = PLANNER_ATTEMPT, .delivery = d, .attempt = attempt});
 }
 
 static void on_end(struct pbed *b, struct bev *ev)
@@ -668,11 +134,11 @@ static void on_end(struct pbed *b, struct bev *ev)
     struct attempt a = {.result = ATTEMPT_OK, .status = 200, .retry_after_ms = -1, .started_ms = ev->from_ms};
     snprintf(a.endpoint, sizeof(a.endpoint), "10.0.0.7:8080");
     a.duration_ms = (uint32_t)(b->now - ev->from_ms);
-    if (chance(b, b->o.fail)) {
+    if (pbed_chance(b, b->o.fail)) {
         a.result = ATTEMPT_RETRY;
         a.status = 503;
         snprintf(a.excerpt, sizeof(a.excerpt), "busy \"now\"");
-    } else if (chance(b, b->o.give_up)) {
+    } else if (pbed_chance(b, b->o.give_up)) {
         a.result = ATTEMPT_GIVE_UP;
         a.status = 410;
     }
@@ -684,17 +150,17 @@ static void on_start(struct pbed *b, struct bev *ev)
     struct out *o = ev->ptr;
     if (!b->nodes[ev->node].alive)
         return;
-    if (o->revoked || chance(b, b->o.no_endpoint)) {
+    if (o->revoked || pbed_chance(b, b->o.no_endpoint)) {
         struct attempt a = {.result = o->revoked ? ATTEMPT_NOT_STARTED : ATTEMPT_NO_ENDPOINT, .status = -1};
         finish(b, ev->node, o, &a);
         return;
     }
     o->started = true;
     oracle_start(b, ev->node, o->d);
-    struct bev *end = bev_new(on_end, ev->node);
+    struct bev *end = pbed_bev_new(on_end, ev->node);
     end->ptr = o;
     end->from_ms = b->now;
-    post(b, end, b->now + some(b, b->o.duration_max_ms));
+    pbed_post(b, end, b->now + pbed_some(b, b->o.duration_max_ms));
 }
 
 static void deliver(struct pbed *b, int node, struct delivery *d)
@@ -704,9 +170,9 @@ static void deliver(struct pbed *b, int node, struct delivery *d)
     o->next = b->nodes[node].outs;
     b->nodes[node].outs = o;
     d->driver = o;
-    struct bev *ev = bev_new(on_start, node);
+    struct bev *ev = pbed_bev_new(on_start, node);
     ev->ptr = o;
-    post(b, ev, b->now + some(b, 3));
+    pbed_post(b, ev, b->now + pbed_some(b, 3));
 }
 
 /* --- API ------------------------------------------------------------------------------------------------------------- */
@@ -722,9 +188,9 @@ static void on_resend(struct pbed *b, struct bev *ev)
 
 static void resend_later(struct pbed *b, struct pbed_call *c, int64_t delay_ms)
 {
-    struct bev *ev = bev_new(on_resend, -1);
+    struct bev *ev = pbed_bev_new(on_resend, -1);
     ev->ptr = c;
-    post(b, ev, b->now + delay_ms);
+    pbed_post(b, ev, b->now + delay_ms);
 }
 
 static void send_call(struct pbed *b, struct pbed_call *c)
@@ -736,7 +202,7 @@ static void send_call(struct pbed *b, struct pbed_call *c)
     }
     c->node = node;
     c->in_planner = true;
-    step(b, node, &(struct planner_event){.kind = PLANNER_API, .api = &c->api});
+    pbed_step(b, node, &(struct planner_event){.kind = PLANNER_API, .api = &c->api});
 }
 
 static void replied(struct pbed *b, struct planner_api *api)
@@ -773,13 +239,13 @@ static void on_told(struct pbed *b, struct bev *ev)
                               .slots_count = ev->slots_count};
     if (ev->ptr)
         e.member = ((struct node *)ev->ptr)->member;
-    step(b, ev->node, &e);
+    pbed_step(b, ev->node, &e);
 }
 
 static struct bev *tell(int node, enum planner_event_kind kind, const uint16_t *slots, const uint64_t *epochs,
                         size_t count)
 {
-    struct bev *ev = bev_new(on_told, node);
+    struct bev *ev = pbed_bev_new(on_told, node);
     ev->code = (int)kind;
     ev->slots = mem_new_array(uint16_t, count + 1);
     ev->epochs = mem_new_array(uint64_t, count + 1);
@@ -804,7 +270,7 @@ static void act(struct pbed *b, int node, const struct planner_action *a)
     case PLANNER_DO_LOAD_FIRES:
     case PLANNER_DO_GET_JOB:
     case PLANNER_DO_FIND_CHANGE:
-        ask(b, node, a);
+        pbed_ask(b, node, a);
         break;
     case PLANNER_DO_REPLY:
         replied(b, a->api);
@@ -812,14 +278,16 @@ static void act(struct pbed *b, int node, const struct planner_action *a)
     case PLANNER_DO_MOVED:
         if (!a->ok)
             break; /* the beat tells whose they are */
-        if (node_named(b, a->member) >= 0)
-            post(b, tell(node_named(b, a->member), PLANNER_SLOTS_GAINED, a->slots, a->epochs, a->slots_count),
-                 b->now + some(b, 3));
+        if (pbed_node_named(b, a->member) >= 0)
+            pbed_post(b,
+                      tell(pbed_node_named(b, a->member), PLANNER_SLOTS_GAINED, a->slots, a->epochs,
+                           a->slots_count),
+                      b->now + pbed_some(b, 3));
         break;
     case PLANNER_DO_WAKE:
         if (b->owner[a->slots[0]] >= 0)
-            post(b, tell(b->owner[a->slots[0]], PLANNER_WAKE, a->slots, NULL, a->slots_count),
-                 b->now + some(b, 3));
+            pbed_post(b, tell(b->owner[a->slots[0]], PLANNER_WAKE, a->slots, NULL, a->slots_count),
+                      b->now + pbed_some(b, 3));
         break;
     case PLANNER_DO_LOG:
         snprintf(b->log, sizeof(b->log), "%s", a->text);
@@ -830,7 +298,7 @@ static void act(struct pbed *b, int node, const struct planner_action *a)
 }
 
 /* Actions may feed the planner again at once (a reply that is resent), so they are copied out first. */
-static void step(struct pbed *b, int node, struct planner_event *event)
+void pbed_step(struct pbed *b, int node, struct planner_event *event)
 {
     struct node *n = &b->nodes[node];
     if (!n->p)
@@ -839,7 +307,7 @@ static void step(struct pbed *b, int node, struct planner_event *event)
     MUST(!n->stepping, "a step in a step");
     n->stepping = true;
     n->actions.count = 0;
-    bool fault = chance(b, b->o.fault);
+    bool fault = pbed_chance(b, b->o.fault);
     if (fault)
         fault_arm((unsigned)rng_below(&b->rng, 4));
     planner_step(n->p, event, &n->actions);
@@ -855,7 +323,7 @@ static void step(struct pbed *b, int node, struct planner_event *event)
     n->batch = planner_take_batch(n->p, b->o.rows_max);
     fault_disarm();
     if (n->batch)
-        post(b, bev_new(on_commit, node), b->now + some(b, b->o.commit_max_ms));
+        pbed_post(b, pbed_bev_new(pbed_on_commit, node), b->now + pbed_some(b, b->o.commit_max_ms));
 }
 
 static int64_t next_ms(const struct pbed *b, int *ret_node)
@@ -887,7 +355,7 @@ void pbed_run(struct pbed *b, int64_t ms)
         MUST(same < 20000, "time stands still");
         b->now = to > b->now ? to : b->now;
         if (tick < at) {
-            step(b, node, &(struct planner_event){.kind = PLANNER_TICK});
+            pbed_step(b, node, &(struct planner_event){.kind = PLANNER_TICK});
         } else {
             struct bev *ev = take(b);
             ev->fn(b, ev);
@@ -906,7 +374,7 @@ static void on_beat(struct pbed *b, struct bev *ev)
         if (node >= 0 && b->nodes[node].alive && planner_epoch(b->nodes[node].p, (uint16_t)s) == 0)
             pbed_give(b, s, node);
     }
-    post(b, bev_new(on_beat, -1), b->now + 1000);
+    pbed_post(b, pbed_bev_new(on_beat, -1), b->now + 1000);
 }
 
 /* --- members --------------------------------------------------------------------------------------------------------- */
@@ -936,13 +404,14 @@ int pbed_node_start(struct pbed *b)
     pbed_lease(b, i, true);
     for (int k = 0; k < i; k++)
         if (b->nodes[k].dead_in_store)
-            step(b, i, &(struct planner_event){.kind = PLANNER_MEMBER_DEAD, .member = b->nodes[k].member});
+            pbed_step(b, i,
+                      &(struct planner_event){.kind = PLANNER_MEMBER_DEAD, .member = b->nodes[k].member});
     return i;
 }
 
 void pbed_lease(struct pbed *b, int node, bool may_start)
 {
-    step(b, node, &(struct planner_event){.kind = PLANNER_LEASE, .may_start = may_start});
+    pbed_step(b, node, &(struct planner_event){.kind = PLANNER_LEASE, .may_start = may_start});
 }
 
 bool pbed_node_alive(const struct pbed *b, int node)
@@ -969,16 +438,16 @@ void pbed_give(struct pbed *b, unsigned slot, int node)
     uint16_t s = (uint16_t)slot;
     b->owner[slot] = node;
     b->epoch[slot]++;
-    step(b, node,
-         &(struct planner_event){
-             .kind = PLANNER_SLOTS_GAINED, .slots = &s, .epochs = &b->epoch[slot], .slots_count = 1});
+    pbed_step(b, node,
+              &(struct planner_event){
+                  .kind = PLANNER_SLOTS_GAINED, .slots = &s, .epochs = &b->epoch[slot], .slots_count = 1});
 }
 
 void pbed_move(struct pbed *b, const uint16_t *slots, size_t count, int from, int to)
 {
-    step(b, from,
-         &(struct planner_event){
-             .kind = PLANNER_MOVE, .slots = slots, .slots_count = count, .member = b->nodes[to].member});
+    pbed_step(b, from,
+              &(struct planner_event){
+                  .kind = PLANNER_MOVE, .slots = slots, .slots_count = count, .member = b->nodes[to].member});
 }
 
 int pbed_owner(const struct pbed *b, unsigned slot)
@@ -986,7 +455,7 @@ int pbed_owner(const struct pbed *b, unsigned slot)
     return b->owner[slot];
 }
 
-static void on_declared(struct pbed *b, struct bev *ev)
+void pbed_on_declared(struct pbed *b, struct bev *ev)
 {
     int alive[BED_NODES], n = pbed_nodes_alive(b, alive);
     b->nodes[ev->node].dead_in_store = true;
@@ -1005,8 +474,8 @@ static void on_declared(struct pbed *b, struct bev *ev)
         struct bev *gained = tell(alive[i], PLANNER_SLOTS_GAINED, slots, epochs, count);
         struct bev *dead = tell(alive[i], PLANNER_MEMBER_DEAD, NULL, NULL, 0);
         dead->ptr = &b->nodes[ev->node];
-        post(b, gained, b->now + some(b, 5));
-        post(b, dead, b->now + some(b, 5));
+        pbed_post(b, gained, b->now + pbed_some(b, 5));
+        pbed_post(b, dead, b->now + pbed_some(b, 5));
     }
     mem_free(slots);
     mem_free(epochs);
@@ -1015,7 +484,7 @@ static void on_declared(struct pbed *b, struct bev *ev)
 void pbed_node_kill(struct pbed *b, int node, int64_t declared_after_ms)
 {
     b->nodes[node].alive = false;
-    post(b, bev_new(on_declared, node), b->now + declared_after_ms);
+    pbed_post(b, pbed_bev_new(pbed_on_declared, node), b->now + declared_after_ms);
     for (struct pbed_call *c = b->calls; c; c = c->next) {
         if (!c->in_planner || c->node != node)
             continue;
@@ -1063,7 +532,7 @@ struct pbed *pbed_new(const struct pbed_options *o)
         b->owner[i] = -1;
         b->epoch[i] = 1000;
     }
-    post(b, bev_new(on_beat, -1), b->now + 1000);
+    pbed_post(b, pbed_bev_new(on_beat, -1), b->now + 1000);
     return b;
 }
 
@@ -1095,10 +564,10 @@ static void node_free(struct pbed *b, int node)
         if (c->node == node)
             c->in_planner = true;
     if (n->batch)
-        step(b, node,
-             &(struct planner_event){.kind = PLANNER_BATCH_DONE, .batch = n->batch, .code = ERR_FENCED});
-    step(b, node,
-         &(struct planner_event){.kind = PLANNER_SLOTS_LOST, .slots = slots, .slots_count = b->o.slots});
+        pbed_step(b, node,
+                  &(struct planner_event){.kind = PLANNER_BATCH_DONE, .batch = n->batch, .code = ERR_FENCED});
+    pbed_step(b, node,
+              &(struct planner_event){.kind = PLANNER_SLOTS_LOST, .slots = slots, .slots_count = b->o.slots});
     while (n->outs)
         finish(b, node, n->outs, &none);
     planner_free(n->p);
@@ -1222,13 +691,8 @@ enum planner_answer pbed_do(struct pbed *b, enum planner_api_op op, const char *
 
 const struct job_row *pbed_job(const struct pbed *b, const char *id)
 {
-    const struct srow *s = by_id(b, id);
+    const struct srow *s = pbed_by_id(b, id);
     return s ? &s->row : NULL;
-}
-
-const struct fire_row *pbed_fire(const struct pbed *b, const struct uid *uid, uint64_t seq)
-{
-    return fire_of(b, uid, seq);
 }
 
 size_t pbed_fires_count(const struct pbed *b)
@@ -1247,7 +711,7 @@ struct job_row *pbed_store_put(struct pbed *b, struct job_spec *spec, int64_t du
     row.due_ms = due_ms;
     row.wake_ms = due_ms + job_jitter_ms(spec, &row.uid, due_ms);
     row.last_success_ms = row.failing_since_ms = row.last.due_ms = row.last.finished_ms = RECORD_NONE;
-    return &job_add(b, &row, spec)->row;
+    return &pbed_add(b, &row, spec)->row;
 }
 
 const struct pbed_sent *pbed_sent(const struct pbed *b, size_t *ret_count)
@@ -1287,39 +751,4 @@ void pbed_refuse(struct pbed *b, const char *id)
 const char *pbed_last_log(const struct pbed *b)
 {
     return b->log;
-}
-
-/* --- the promises ---------------------------------------------------------------------------------------------------- */
-
-static uint64_t covered_until(const struct pbed *b, const struct uid *uid, uint64_t seq)
-{
-    const struct fire_row *f = fire_of(b, uid, seq);
-    if (f)
-        return f->seq_last;
-    return pbed_sent_of(b, uid, seq) > 0 ? seq : 0;
-}
-
-void pbed_check(const struct pbed *b, bool drained)
-{
-    for (size_t i = 0; i < b->jobs_count; i++) {
-        const struct job_row *r = &b->jobs[i].row;
-        const struct job_counts *c = &r->counts;
-        if (!b->jobs[i].spec)
-            continue;
-        uint64_t ended = c->succeeded + c->dead + c->skipped + c->coalesced + c->cancelled, seq = 1,
-                 pending = 0;
-        MUST(ended <= c->seq, "%s: counts exceed seq", r->id);
-        while (seq <= c->seq) {
-            uint64_t last = covered_until(b, &r->uid, seq);
-            MUST(last >= seq, "%s: fire %llu is nowhere", r->id, (unsigned long long)seq);
-            const struct fire_row *f = fire_of(b, &r->uid, seq);
-            pending += f && f->state != FIRE_STATE_ENDED;
-            seq = last + 1;
-        }
-        MUST(c->seq - ended == pending, "%s: %llu pending by the counts, %llu by the rows", r->id,
-             (unsigned long long)(c->seq - ended), (unsigned long long)pending);
-        MUST(!drained || pending == 0, "%s: %llu fires are pending for ever", r->id,
-             (unsigned long long)pending);
-    }
-    MUST(b->conflicts == 0, "%zu conflicts", b->conflicts);
 }

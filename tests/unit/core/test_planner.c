@@ -36,7 +36,7 @@ static size_t sent_count(const struct pbed *b)
     return n;
 }
 
-static enum planner_answer resume(struct pbed *b, const char *id, int catch_up)
+static enum planner_answer resume(struct pbed *b, const char *id, enum planner_catch_up catch_up)
 {
     struct pbed_call *c = pbed_call(b, PLANNER_RESUME, id, NULL);
     c->api.catch_up = catch_up;
@@ -195,7 +195,7 @@ Test(planner, nothing_starts_while_ends_cannot_be_written)
 {
     struct pbed *b = one_member(NULL);
     for (int i = 0; i < 5; i++) {
-        char id[8];
+        char id[16];
         snprintf(id, sizeof(id), "j%d", i);
         (void)pbed_do(b, PLANNER_CREATE, id, EVERY_1S);
     }
@@ -510,7 +510,7 @@ Test(planner, catch_up_is_paced)
     o.catch_up_per_s = 10;
     struct pbed *b = pbed_new(&o);
     for (int i = 0; i < 100; i++) {
-        char id[8];
+        char id[16];
         snprintf(id, sizeof(id), "j%d", i);
         (void)pbed_store_put(b, pbed_spec(b, id, ONCE), BED_NOW + 3000);
     }
@@ -695,7 +695,7 @@ Test(planner, far_dues_are_not_kept_in_memory)
     struct pbed_options o = pbed_defaults(7);
     struct pbed *b = pbed_new(&o);
     for (int i = 0; i < 300; i++) {
-        char id[8];
+        char id[16];
         snprintf(id, sizeof(id), "j%d", i);
         (void)pbed_store_put(b, pbed_spec(b, id, ONCE), BED_NOW + 3600000 + i);
     }
@@ -718,7 +718,7 @@ Test(planner, the_memory_limit_shortens_the_horizon)
     o.load_page = 10;
     struct pbed *b = pbed_new(&o);
     for (int i = 0; i < 400; i++) {
-        char id[8];
+        char id[16];
         snprintf(id, sizeof(id), "j%d", i);
         (void)pbed_store_put(b, pbed_spec(b, id, ONCE), BED_NOW + 3000 + i * 200);
     }

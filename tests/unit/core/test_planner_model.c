@@ -49,7 +49,7 @@ static void write_something(struct pbed *b, const struct weather *w)
         (void)pbed_call(b, PLANNER_PAUSE, id, NULL);
         break;
     case 4:
-        pbed_call(b, PLANNER_RESUME, id, NULL)->api.catch_up = (int)rng_below(r, 3);
+        pbed_call(b, PLANNER_RESUME, id, NULL)->api.catch_up = (enum planner_catch_up)rng_below(r, 3);
         break;
     case 5:
         (void)pbed_call(b, PLANNER_RUN, id, NULL);
