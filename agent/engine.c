@@ -485,7 +485,11 @@ const struct membership_view *engine_membership_view(const struct engine *g)
 
 const char *engine_owner(const struct engine *g, uint16_t slot, uint64_t *ret_epoch)
 {
-    return g->ownership ? ownership_owner(g->ownership, slot, ret_epoch) : "";
+    uint64_t epoch = 0;
+    const char *owner = g->ownership ? ownership_owner(g->ownership, slot, &epoch) : "";
+    if (ret_epoch)
+        *ret_epoch = epoch;
+    return owner;
 }
 
 void engine_owner_hint(struct engine *g, uint16_t slot, uint64_t epoch, const char *owner)

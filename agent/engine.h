@@ -74,6 +74,7 @@ bool engine_owns(const struct engine *g, uint16_t slot);
 const struct planner_stats *engine_planner_stats(const struct engine *g);
 const struct ownership_view *engine_ownership_view(const struct engine *g);
 const struct membership_view *engine_membership_view(const struct engine *g); /* NULL: standalone */
+/* "" when unknown; RET_EPOCH may be NULL. */
 const char *engine_owner(const struct engine *g, uint16_t slot, uint64_t *ret_epoch);
 void engine_owner_hint(struct engine *g, uint16_t slot, uint64_t epoch, const char *owner);
 /* Members as the last beat showed them. */
