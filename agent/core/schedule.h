@@ -152,7 +152,7 @@ uint64_t schedule_count(const struct schedule *s, int64_t from_ms, int64_t to_ms
 
 /* No two dues at or after FROM_MS are closer than this; INT64_MAX when there are not two. A lower bound: exact for one
  * @every and one cron expression (with its zone's changes), and for instants; for unions of recurring expressions it may
- * be less than what really occurs. Meant for checking jitter at a write: up to a millisecond. */
+ * be less than what really occurs. Meant for checking jitter at a write: a few milliseconds at most. */
 int64_t schedule_min_gap_ms(const struct schedule *s, int64_t from_ms);
 
 /* How much after its due a fire is sent: uniform in [0, JITTER_MAX_MS], the same for the same uid and due on every agent

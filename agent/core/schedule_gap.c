@@ -7,6 +7,7 @@
 #include "agent/base/text.h"
 #include "agent/core/schedule_impl.h"
 
+#define RARE_S    ((int64_t)20 * CRON_DAY_S)
 #define DAY_WORDS ((CRON_DAY_S + 63) / 64)
 
 /* A set of seconds of a circle of SIZE seconds, at most a day. */
@@ -127,6 +128,20 @@ static int64_t gap_at_change_ms(const struct schedule *s, uint32_t which, int64_
     return gap_ms;
 }
 
+/* Of dues so rare that walking over all of them costs less than looking at every change. */
+static int64_t gap_of_all_ms(const struct schedule *s, uint32_t which, int64_t from_ms)
+{
+    struct schedule_due before, due;
+    int64_t gap_ms = INT64_MAX;
+    if (!schedule_next_of(s, which, from_ms, &before))
+        return gap_ms;
+    while (schedule_next_of(s, which, before.due_ms + 1, &due)) {
+        gap_ms = min_i64(gap_ms, due.due_ms - before.due_ms);
+        before = due;
+    }
+    return gap_ms;
+}
+
 static int64_t cron_gap_ms(const struct schedule *s, uint32_t which, int64_t from_ms)
 {
     struct seconds times = {.size = CRON_DAY_S};
@@ -138,10 +153,12 @@ static int64_t cron_gap_ms(const struct schedule *s, uint32_t which, int64_t fro
     int64_t days = shortest_days(s, which, from_ms / 1000 / CRON_DAY_S - 1);
     if (days != INT64_MAX)
         gap_s = min_i64(gap_s, days * CRON_DAY_S + day.first - day.last);
+    if (gap_s >= RARE_S)
+        return gap_of_all_ms(s, which, from_ms);
     struct seconds folded = fold(&times, change_unit_s(s->tz, from_ms / 1000));
     struct distances unit = seconds_distances(&folded);
     int64_t least_s = min_i64(unit.shortest, (int64_t)folded.size + unit.first - unit.last);
-    int64_t gap_ms = gap_s == INT64_MAX ? INT64_MAX : gap_s * 1000;
+    int64_t gap_ms = gap_s * 1000;
     for (int64_t at_s = tz_next_change_s(s->tz, from_ms / 1000 - CRON_DAY_S);
          at_s < s->ends_ms / 1000 && gap_ms > least_s * 1000; at_s = tz_next_change_s(s->tz, at_s))
         gap_ms = min_i64(gap_ms, gap_at_change_ms(s, which, from_ms, at_s));
