@@ -94,29 +94,22 @@ struct ownership {
     /* One number for every beat and read issued, so that "asked after this became known" needs no clock. */
     uint64_t issued;
     uint64_t beat_no, read_no; /* outstanding, 0: none */
-    bool want_beat, want_read;
-    int64_t beat_ms, read_ms; /* when the next is due anyway */
+    int64_t beat_ms, read_ms;  /* when the next is due anyway */
     int64_t beat_issued_ms;
     int64_t last_read_ms; /* arrival of the last beat that succeeded */
-    bool run_broken;      /* a read failed: all counts start anew */
     uint64_t beat_ok_no;
     int64_t beat_ok_sent_ms;
-    bool lease_on; /* as the caller was told */
 
     struct slot_change *changes; /* the CHANGE_SLOTS that is out */
     size_t changes_count;        /* 0: none */
-    bool check_slots;
-    uint64_t change_no; /* `issued` when a slot last became or ceased to be ours */
+    uint64_t change_no;          /* `issued` when a slot last became or ceased to be ours */
 
     uint64_t *consul; /* hashes of the ids that Consul lists */
     size_t consul_count;
-    bool key_held;
-    bool ring_by_store; /* Consul's list would leave nobody to give to */
 
     uint64_t questions;
     int64_t verdict_ms, verdict_before_ms;
     struct look looks[LOOKS_MAX];
-    unsigned looks_next;
 
     uint64_t ring_hash; /* of its input; 0: none yet */
     size_t ring_members;
@@ -125,7 +118,14 @@ struct ownership {
     uint64_t neighbours[OWNERSHIP_NEIGHBOURS];
     int64_t agreed_ms;       /* look into the store then, if nothing was given; NEVER */
     int64_t agreed_until_ms; /* what we agreed to may still come until then */
+
+    bool want_beat, want_read, check_slots; /* at the end of this step, or as soon as may be */
+    bool run_broken;                        /* a read failed: all counts start anew */
+    bool lease_on;                          /* as the caller was told */
+    bool key_held;                          /* by Consul's list */
+    bool ring_by_store;                     /* Consul's list would leave nobody to give to */
     bool leaving, left, rejoining;
+    unsigned looks_next;
 };
 
 /* Slots for one action, gathered while scanning. */

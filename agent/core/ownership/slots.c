@@ -1,6 +1,7 @@
 /* The store's list counts: adopt what names me, drop what does not, take what names a dead member. */
 #include "agent/core/ownership/ownership_private.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "agent/core/hashring.h"
@@ -119,6 +120,7 @@ static bool to_change(struct ownership *o, struct slot *s)
 
 static void change_add(struct ownership *o, struct slot *s)
 {
+    assert(s->owner);
     struct slot_change *c = &o->changes[o->changes_count++];
     *c = (struct slot_change){.slot = number_of(o, s), .from_epoch = s->epoch};
     memcpy(c->from, s->owner->id, sizeof(c->from));
