@@ -444,6 +444,39 @@ static uint64_t covered_until(const struct pbed *b, const struct uid *uid, uint6
     return pbed_sent_of(b, uid, seq) > 0 ? seq : 0;
 }
 
+/* The due after the newest that has a fire. */
+static int64_t dues_until(const struct pbed *b, const struct job_row *r)
+{
+    int64_t newest_ms = r->created_ms;
+    if (r->state == JOB_STATE_ACTIVE)
+        return r->due_ms;
+    for (size_t i = 0; i < b->sent_count; i++)
+        if (memcmp(&b->sent[i].uid, &r->uid, sizeof(r->uid)) == 0 && b->sent[i].due_ms > newest_ms)
+            newest_ms = b->sent[i].due_ms;
+    for (size_t i = 0; i < b->fires_count; i++)
+        if (memcmp(&b->fires[i].uid, &r->uid, sizeof(r->uid)) == 0 && b->fires[i].due_last_ms > newest_ms)
+            newest_ms = b->fires[i].due_last_ms;
+    return newest_ms + 1;
+}
+
+static bool only_scheduled(const struct pbed *b, const struct job_row *r)
+{
+    for (size_t i = 0; i < b->fires_count; i++)
+        if (memcmp(&b->fires[i].uid, &r->uid, sizeof(r->uid)) == 0 && b->fires[i].kind != FIRE_KIND_SCHEDULED)
+            return false;
+    return true;
+}
+
+/* As many fires as the schedule had dues: of jobs that were never changed, for they alone have one schedule. */
+static void check_dues(const struct pbed *b, const struct job_row *r, const struct job_spec *spec)
+{
+    if (r->version != 1 || spec->one_shot || r->state == JOB_STATE_PAUSED || !only_scheduled(b, r))
+        return;
+    uint64_t dues = job_count_dues(spec, r->created_ms + 1, dues_until(b, r), 1000000);
+    MUST(dues == r->counts.seq, "%s: %llu dues and %llu fires", r->id, (unsigned long long)dues,
+         (unsigned long long)r->counts.seq);
+}
+
 void pbed_check(const struct pbed *b, bool drained)
 {
     for (size_t i = 0; i < b->jobs_count; i++) {
@@ -463,6 +496,7 @@ void pbed_check(const struct pbed *b, bool drained)
         }
         MUST(c->seq - ended == pending, "%s: %llu pending by the counts, %llu by the rows", r->id,
              (unsigned long long)(c->seq - ended), (unsigned long long)pending);
+        check_dues(b, r, b->jobs[i].spec);
         MUST(!drained || pending == 0, "%s: %llu fires are pending for ever", r->id,
              (unsigned long long)pending);
     }
