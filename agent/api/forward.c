@@ -12,9 +12,10 @@
 enum {
     AGAIN_MS = 20, /* ownership changes within a few hundred ms: look often */
     CONNECT_TIMEOUT_MS = 1000,
-    TIMEOUT_MIN_MS = 500,    /* of one try, also when little of api.wait is left */
-    MEMBER_MARGIN_MS = 1000, /* a member that routes for us waits up to api.wait itself */
-    REPLY_BYTES_MAX = 8 << 20,
+    TIMEOUT_MIN_MS = 500,       /* of one try, also when little of api.wait is left */
+    MEMBER_MARGIN_MS = 1000,    /* a member that routes for us waits up to api.wait itself */
+    MANY_TIMEOUT_MS = 600000,   /* deleting many takes as long as it takes */
+    REPLY_BYTES_MAX = 64 << 20, /* a page of large jobs */
     PASSED_HEADERS_MAX = 8,
 };
 
@@ -257,7 +258,7 @@ static void on_peer_write(struct api_call *c, const struct err *e, const struct 
         pass_back(x, reply);
         return;
     }
-    if (e->code == ERR_OK && !x->api->stopping)
+    if (e->code == ERR_OK && !x->api->stopping && node_slots(x->api->node))
         api_take_hint(x->api, slot_of(x), reply);
     x->maybe_done |= e->code != ERR_OK && may_have_happened(e);
     x->tries++;
@@ -295,12 +296,14 @@ static void send_to_owner(struct exchange *x)
     struct node_owner owner;
     uint16_t slot = slot_of(x);
     node_owner_of(x->api->node, slot, &owner);
+    bool loading = strcmp(owner.member, node_member(x->api->node)) == 0; /* ours, but not yet or no more */
     if (owner.known && owner.self) {
+        api_uid_set_slot(&x->write.papi.uid, slot);
         x->write.papi.repeated |= x->maybe_done;
         node_submit(x->api->node, &x->write.papi, on_planned, x);
     } else if (x->ctx.hop == API_HOP_FINAL) {
         api_refuse_not_owner(x, slot);
-    } else if (owner.known && owner.address[0]) {
+    } else if (owner.known && owner.address[0] && !loading) {
         forward(x, owner.address, API_HOP_FINAL, 0);
     } else {
         wait_and(x, send_again);
@@ -310,13 +313,13 @@ static void send_to_owner(struct exchange *x)
 void api_send_write(struct exchange *x)
 {
     struct api *api = x->api;
+    bool client = !api->stopping && node_is_client(api->node);
     if (api->stopping || (x->tries > 0 && loop_now_ms(api->loop) >= x->deadline_ms) ||
-        node_slots(api->node) == 0) {
+        (!client && node_slots(api->node) == 0)) {
         wait_and(x, send_again);
         return;
     }
-    api_uid_set_slot(&x->write.papi.uid, slot_of(x));
-    if (!node_is_client(api->node)) {
+    if (!client) {
         send_to_owner(x);
         return;
     }
@@ -356,6 +359,7 @@ void api_send_to_member(struct exchange *x)
     struct api_context ctx = x->ctx;
     ctx.hop = API_HOP_ROUTE;
     x->call.done = on_member_read;
-    if (!pass_on(x, address, &ctx, time_left_ms(x) + MEMBER_MARGIN_MS))
+    bool many = x->req.route->action == API_JOB_DELETE_MANY;
+    if (!pass_on(x, address, &ctx, many ? MANY_TIMEOUT_MS : time_left_ms(x) + MEMBER_MARGIN_MS))
         exchange_refuse_with(x, API_OVERLOADED, "too many requests are under way to other agents");
 }

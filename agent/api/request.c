@@ -382,8 +382,7 @@ static int read_query(struct reader *r)
 
 /* --- conditions ---------------------------------------------------------------------------------------------------- */
 
-/* An ETag of ours, or any other (which then never matches). */
-static bool etag_parse(const char *text, struct uid *ret_uid, uint64_t *ret_version)
+bool api_etag_parse(const char *text, struct uid *ret_uid, uint64_t *ret_version)
 {
     size_t len = strlen(text);
     return len > 36 && text[0] == '"' && text[len - 1] == '"' && text[33] == '.' &&
@@ -402,7 +401,7 @@ static int read_if_match(struct reader *r)
     if (!one)
         return api_problem_set(r->problem, API_INVALID_REQUEST,
                                "If-Match must be one ETag as an answer gave it, not '%s'", TEXTQ(text, len));
-    if (!etag_parse(text, &rq->match_uid, &rq->match_version))
+    if (!api_etag_parse(text, &rq->match_uid, &rq->match_version))
         return api_problem_set(r->problem, API_VERSION_MISMATCH, "no job ever had the ETag %s",
                                TEXTQ(text, len));
     rq->if_match = true;

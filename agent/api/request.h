@@ -87,6 +87,8 @@ bool api_cursor_parse(const char *text, char ret_ns[RECORD_NS_MAX], char ret_id[
 
 /* "<uid>.<version>" with its quotes. */
 #define API_ETAG_SIZE 64
+/* One of ours, with its quotes; any other text: false. */
+bool api_etag_parse(const char *text, struct uid *ret_uid, uint64_t *ret_version);
 void api_etag_print(const struct uid *uid, uint64_t version, char ret[API_ETAG_SIZE]);
 
 /* The value of the only cookie-less check that a browser cannot pass: see api_request_read. Exposed for its tests. */
