@@ -1,17 +1,14 @@
 #include "agent/io/tzload.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "agent/base/buf.h"
 #include "agent/base/map.h"
+#include "agent/io/file.h"
 
-#define VERSION_BYTES 64 /* of the file's beginning */
+#define VERSION_FILE_MAX_BYTES (4 << 20) /* tzdata.zi holds the rules of all zones */
 
 struct tzload {
     pthread_mutex_t lock; /* of zones */
@@ -20,50 +17,14 @@ struct tzload {
     char version[TZLOAD_VERSION_SIZE];
 };
 
-/* ---- files ----------------------------------------------------------------------------------------------------- */
-
-/* O_NONBLOCK: a pipe in the folder must not hold us up. */
-static int open_regular(const char *path, struct err *e)
-{
-    if (fault_hit())
-        return err_sys(e, EIO, "open '%s'", path);
-    AUTO(fd_close) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    struct stat st;
-    if (fd < 0)
-        return err_sys(e, errno, "open '%s'", path);
-    if (fstat(fd, &st) < 0)
-        return err_sys(e, errno, "look at '%s'", path);
-    if (!S_ISREG(st.st_mode))
-        return err_set(e, ERR_NOT_FOUND, "'%s' is not a file", path);
-    int taken = fd;
-    fd = -1;
-    return taken;
-}
-
-/* At most LIMIT bytes from the beginning of DIR/NAME are appended to B, whose ceiling is at least that. */
-static int read_file(const char *dir, const char *name, size_t limit, struct buf *b, struct err *e)
+/* Append the file NAME of DIR to B. Errors as file_read(). */
+static int read_file(const char *dir, const char *name, struct buf *b, struct err *e)
 {
     AUTO(buf_fini) struct buf path = BUF_INIT(4096);
     buf_addf(&path, "%s/%s", dir, name);
     if (buf_check(&path, e) < 0)
         return err_wrap(e, "path of '%s'", name);
-    AUTO(fd_close) int fd = open_regular(buf_str(&path), e);
-    if (fd < 0)
-        return fd;
-    while (b->len < limit) {
-        char *room = buf_reserve(b, limit - b->len);
-        if (!room)
-            return buf_check(b, e);
-        ssize_t n = fault_hit() ? (errno = EIO, -1) : read(fd, room, limit - b->len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return err_sys(e, errno, "read '%s'", buf_str(&path));
-        if (n == 0)
-            break;
-        buf_commit(b, (size_t)n);
-    }
-    return 0;
+    return file_read(buf_str(&path), b, e);
 }
 
 /* ---- version --------------------------------------------------------------------------------------------------- */
@@ -90,8 +51,8 @@ static void find_version(struct tzload *l)
         const char *prefix;
     } sources[] = {{"tzdata.zi", "# version "}, {"+VERSION", ""}};
     for (size_t i = 0; i < sizeof(sources) / sizeof(sources[0]); i++) {
-        AUTO(buf_fini) struct buf b = BUF_INIT(VERSION_BYTES);
-        if (read_file(l->dir, sources[i].file, VERSION_BYTES, &b, NULL) == 0 &&
+        AUTO(buf_fini) struct buf b = BUF_INIT(VERSION_FILE_MAX_BYTES);
+        if (read_file(l->dir, sources[i].file, &b, NULL) == 0 &&
             take_version(buf_str(&b), sources[i].prefix, l->version))
             return;
     }
@@ -130,9 +91,9 @@ void tzload_free(struct tzload *l)
 
 static int load(struct tzload *l, const char *name, const struct tz **ret, struct err *e)
 {
-    AUTO(buf_fini) struct buf b = BUF_INIT(TZ_FILE_MAX_BYTES + 1);
-    int rc = read_file(l->dir, name, TZ_FILE_MAX_BYTES + 1, &b, e);
-    if (rc == -ERR_NOT_FOUND)
+    AUTO(buf_fini) struct buf b = BUF_INIT(TZ_FILE_MAX_BYTES);
+    int rc = read_file(l->dir, name, &b, e);
+    if (rc == -ERR_NOT_FOUND || rc == -ERR_INVALID) /* nothing there, or a folder */
         return err_set(e, ERR_NOT_FOUND,
                        "there is no time zone '%s' (tzdata %s); names are as in Europe/Berlin", name,
                        l->version);
