@@ -1,0 +1,369 @@
+"""The command line against an agent that says what the test wants, and the sink; no cluster needed."""
+import datetime
+import http.server
+import json
+import os
+import signal
+import subprocess
+import threading
+
+import pytest
+import requests
+
+from lib import procs
+from lib.carillon import ROOT, binary
+
+JOB = {"id": "a", "namespace": "default", "schedule": "@daily", "timezone": "UTC",
+       "callback": {"http": {"service": "billing", "method": "POST", "path": "/x"}, "timeout": "30s"},
+       "status": {"uid": "u", "version": 3, "state": "active", "next_due": "2999-01-01T00:00:00.000Z",
+                  "counts": {"seq": 2, "succeeded": 2}, "owner": "a1", "last_fire": None}}
+
+
+class FakeAgent:
+    """Answers from a list of (method, path with query, status, headers, body); keeps what it was asked."""
+
+    def __init__(self):
+        self.answers = []
+        self.requests = []
+        agent = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_any(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                agent.requests.append((self.command, self.path, dict(self.headers), body))
+                status, headers, answer = agent.find(self.command, self.path)
+                data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+                self.send_response(status)
+                for name, value in {"Content-Length": len(data), **headers}.items():
+                    self.send_header(name, str(value))
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_PUT = do_POST = do_DELETE = handle_any
+
+            def log_message(self, *args):  # pylint: disable=arguments-differ
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
+        self.thread.start()
+
+    def on(self, method, path, status, body, **headers):
+        self.answers.append((method, path, status, {k.replace("_", "-"): v for k, v in headers.items()}, body))
+
+    def find(self, method, path):
+        for m, p, status, headers, body in self.answers:
+            if (m, p) == (method, path):
+                return status, headers, body
+        return 404, {}, problem("not_found", f"no answer for {method} {path}", 404)
+
+    def close(self):
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+def problem(code, detail, status, errors=()):
+    return {"type": "about:blank", "title": code, "status": status, "code": code, "detail": detail, "errors": list(errors)}
+
+
+@pytest.fixture(name="agent")
+def fake_agent():
+    agent = FakeAgent()
+    yield agent
+    agent.close()
+
+
+@pytest.fixture(name="cli")
+def command_line(agent):
+    """cli("job", "get", "a") → (exit code, output, errors)"""
+    def run(*words, env=None, stdin=""):
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("CARILLON_")}
+        environment["CARILLON_ADDR"] = agent.address
+        done = subprocess.run([binary(), *words], input=stdin, capture_output=True, text=True, timeout=30, check=False,
+                              env={**environment, **(env or {})})
+        return done.returncode, done.stdout, done.stderr
+    return run
+
+
+def test_requests_carry_client_namespace_and_token(agent, cli, folder):
+    agent.on("GET", "/v1/jobs/a%2Fb%20c", 200, JOB)
+    token = folder / "token"
+    token.write_text("from-file\n")
+    code, _, err = cli("job", "get", "a/b c", "--ns", "team-b", env={"CARILLON_TOKEN": "from-env"})
+    assert (code, err) == (0, "")
+    headers = agent.requests[-1][2]
+    assert headers["Carillon-Client"].startswith("carillon/")
+    assert headers["Carillon-Namespace"] == "team-b"
+    assert headers["Authorization"] == "Bearer from-env"
+    cli("job", "get", "a/b c", "--token-file", str(token), env={"CARILLON_TOKEN": "from-env", "CARILLON_NAMESPACE": "n"})
+    headers = agent.requests[-1][2]
+    assert headers["Authorization"] == "Bearer from-file"
+    assert headers["Carillon-Namespace"] == "n"
+    cli("job", "get", "a/b c", env={"CARILLON_TOKEN_FILE": str(token)})
+    assert agent.requests[-1][2]["Authorization"] == "Bearer from-file"
+    assert "Carillon-Namespace" not in agent.requests[-1][2]
+
+
+def test_job_get_shows_a_listing_or_json(agent, cli):
+    agent.on("GET", "/v1/jobs/a", 200, JOB)
+    code, out, _ = cli("job", "get", "a")
+    assert code == 0
+    lines = dict(line.split(None, 1) for line in out.splitlines())
+    assert lines["id"] == "a" and lines["schedule"] == "@daily" and lines["state"] == "active"
+    assert lines["callback"] == "HTTP POST service billing /x"
+    code, out, _ = cli("job", "get", "a", "--json")
+    assert code == 0 and json.loads(out) == JOB
+
+
+def test_an_unknown_job_is_exit_3(cli):
+    code, out, err = cli("job", "get", "nope")
+    assert (code, out) == (3, "")
+    assert err.startswith("carillon: 404 not_found: ") and "hint: " in err
+
+
+def test_refusals_list_every_problem_and_what_to_do(agent, cli):
+    agent.on("POST", "/v1/jobs", 400, problem("no_target", "2 problems", 400, [
+        {"pointer": "#/callback/http", "detail": "names no target\x1b[2J"}, {"pointer": "#/id", "detail": "is bad"}]))
+    code, out, err = cli("in", "5s", "--path", "/x")
+    assert (code, out) == (1, "")
+    assert err == ("carillon: 400 no_target: 2 problems\n  #/callback/http: names no target?[2J\n  #/id: is bad\n"
+                   "hint: give callback.http.service or callback.http.url, or set app.service of the agent\n")
+    agent.on("GET", "/v1/cluster", 503, b"not json", Retry_After="7")
+    code, _, err = cli("cluster", "status")
+    assert code == 1 and "503 without an explanation" in err and "try again in 7 s" in err
+
+
+def test_nobody_there_is_exit_4(cli):
+    [port] = procs.free_ports(1)
+    code, out, err = cli("job", "list", "--addr", f"127.0.0.1:{port}")
+    assert (code, out) == (4, "")
+    assert err.startswith(f"carillon: no agent reached at http://127.0.0.1:{port}: ") and "hint: is it running?" in err
+
+
+def test_in_makes_a_one_shot(agent, cli):
+    agent.on("PUT", "/v1/jobs/tea", 201, {**JOB, "id": "tea"})
+    code, out, _ = cli("in", "15m", "--id", "tea", "--path", "/tea", "-d", '{"tea":"ready"}', "-H", "X-A: b: c", "--service", "s")
+    assert code == 0 and out.startswith("tea: due 2999-01-01T00:00:00Z (in ")
+    method, _, headers, body = agent.requests[-1]
+    assert method == "PUT" and headers["Content-Type"] == "application/json"
+    assert json.loads(body) == {"schedule": "@after 15m", "id": "tea", "payload": {"tea": "ready"},
+                                "callback": {"http": {"service": "s", "path": "/tea", "headers": {"X-A": "b: c"}}}}
+    cli("in", "1s", "--url", "http://example.org/x", "--data", "@-", stdin="[1]")
+    method, path, _, body = agent.requests[-1]
+    assert (method, path) == ("POST", "/v1/jobs")
+    assert json.loads(body) == {"schedule": "@after 1s", "payload": [1], "callback": {"http": {"url": "http://example.org/x"}}}
+
+
+def test_apply_tells_created_updated_unchanged_and_failed(agent, cli):
+    for job_id, before in (("same", '"u.3"'), ("changed", '"u.2"')):
+        agent.on("GET", f"/v1/jobs/{job_id}", 200, JOB, ETag=before)
+        agent.on("PUT", f"/v1/jobs/{job_id}", 200, JOB, ETag='"u.3"')
+    agent.on("PUT", "/v1/jobs/new", 201, {**JOB, "warnings": ["mind the gap"]}, ETag='"u.1"')
+    agent.on("PUT", "/v1/jobs/bad", 400, problem("invalid_job", "x", 400, [{"pointer": "#/schedule", "detail": "is wrong"}]))
+    text = "---\nid: same\n---\nid: bad\nschedule: x\n---\n- id: changed\n- {id: new, namespace: team-b}\n- schedule: '@daily'\n"
+    code, out, err = cli("job", "apply", "-f", "-", stdin=text)
+    assert code == 1
+    assert [line.split(":", 1)[0] + ":" + line.split(":")[1] for line in out.splitlines()] == \
+        ["same: unchanged", "changed: updated", "new: created"]
+    assert err == "bad: failed: 400 invalid_job: #/schedule: is wrong\nnew: warning: mind the gap\njob 5: failed: has no id\n"
+    assert agent.requests[-1][2]["Carillon-Namespace"] == "team-b"
+    code, out, _ = cli("job", "apply", "-f", "-", "--json", stdin="id: same")
+    assert code == 0
+    assert [(r["id"], r["result"]) for r in json.loads(out)] == [("same", "unchanged")]
+
+
+def test_apply_dry_run_stores_nothing(agent, cli):
+    agent.on("PUT", "/v1/jobs/a?dry_run=true", 200, {**JOB, "next": [{"due": "2999-01-02T00:00:00.000Z"}]})
+    code, out, _ = cli("job", "apply", "-f", "-", "--dry-run", stdin='{"id":"a"}')
+    assert code == 0 and out.startswith("a: valid: next due 2999-01-02T00:00:00Z")
+    assert [r[1] for r in agent.requests] == ["/v1/jobs/a?dry_run=true"]
+
+
+def test_apply_without_an_agent_stops_at_the_first(cli):
+    [port] = procs.free_ports(1)
+    code, _, err = cli("job", "apply", "-f", "-", "--addr", f"127.0.0.1:{port}", stdin="[{id: a}, {id: b}]")
+    assert code == 4 and err.count("no agent reached") == 1
+
+
+def test_list_follows_pages_up_to_its_limit(agent, cli):
+    jobs = [{**JOB, "id": f"j{i}"} for i in range(5)]
+    agent.on("GET", "/v1/jobs?prefix=j&label=a%3Db&limit=1000", 200, {"jobs": jobs[:3], "next_cursor": "c/1"})
+    agent.on("GET", "/v1/jobs?prefix=j&label=a%3Db&limit=1000&cursor=c%2F1", 200, {"jobs": jobs[3:], "next_cursor": None})
+    code, out, _ = cli("job", "list", "--prefix", "j", "-l", "a=b", "--limit", "0")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["ID", "j0", "j1", "j2", "j3", "j4"]
+    agent.on("GET", "/v1/jobs?limit=3", 200, {"jobs": jobs[:3], "next_cursor": "c"})
+    code, out, err = cli("job", "list", "--limit", "3")
+    assert code == 0 and "there are more than 3" in err
+    code, out, _ = cli("job", "list", "--limit", "3", "--json")
+    assert json.loads(out) == {"jobs": jobs[:3], "next_cursor": "c"}
+
+
+def test_several_ids_are_all_tried(agent, cli):
+    agent.on("DELETE", "/v1/jobs/a", 200, {"result": "in_flight", "last_fire": None})
+    agent.on("DELETE", "/v1/jobs/c", 200, {"result": "cancelled", "last_fire": None})
+    code, out, err = cli("job", "delete", "a", "b", "c")
+    assert code == 3
+    assert out == "a: deleted; a callback is under way\nc: deleted\n"
+    assert "404 not_found" in err
+    agent.on("DELETE", "/v1/jobs?prefix=x&all=true", 200, {"deleted": 7})
+    assert cli("job", "delete", "--prefix", "x", "--all")[:2] == (0, "7 deleted\n")
+    agent.on("POST", "/v1/jobs/a/resume", 200, JOB)
+    code, out, _ = cli("job", "resume", "a", "--catch-up", "last")
+    assert code == 0 and out.startswith("a: active, next due ")
+    assert json.loads(agent.requests[-1][3]) == {"catch_up": "last"}
+    agent.on("POST", "/v1/jobs/a/run", 202, {"fire": "u.3"})
+    assert cli("job", "run", "a", "--force", "-d", "1")[:2] == (0, "a: fire u.3\n")
+    assert json.loads(agent.requests[-1][3]) == {"payload": 1, "force": True}
+
+
+def test_export_and_import_pass_lines_through(agent, cli, folder):
+    lines = b'{"op":"put","namespace":"default","id":"a","job":{}}\n{"op":"put","namespace":"default","id":"b","job":{}}\n'
+    agent.on("GET", "/v1/export", 200, lines)
+    agent.on("GET", "/v1/export?ns=*", 200, lines + lines)
+    code, out, _ = cli("job", "export")
+    assert code == 0 and out.encode() == lines
+    path = folder / "jobs.ndjson"
+    assert cli("job", "export", "-A", "-o", str(path))[0] == 0
+    assert path.read_bytes() == lines + lines
+    agent.on("POST", "/v1/bulk", 200, b'{"line":1,"status":201,"id":"a","version":1}\n'
+             b'{"line":2,"status":400,"id":"b","problem":{"code":"invalid_job","detail":"no",'
+             b'"errors":[{"pointer":"#/job/schedule","detail":"is required"}]}}\n{"done":true,"ok":1,"failed":1}\n')
+    code, out, err = cli("job", "import", "-f", str(path))
+    assert code == 1 and out == "1 imported, 1 failed\n"
+    assert err == "carillon: line 2: b: 400 invalid_job #/job/schedule: is required\n"
+    assert agent.requests[-1][2]["Content-Type"] == "application/x-ndjson"
+    assert agent.requests[-1][3] == path.read_bytes()
+    code, out, _ = cli("job", "import", "-f", str(path), "--json")
+    assert code == 1
+    assert [json.loads(line) for line in out.splitlines()][-1] == {"done": True, "ok": 1, "failed": 1}
+
+
+def test_import_sends_large_files_in_pieces(agent, cli, folder):
+    path = folder / "large.ndjson"
+    line = json.dumps({"op": "put", "id": "a", "job": {"payload": "x" * 100000}}) + "\n"
+    path.write_text(line * 200)
+    agent.on("POST", "/v1/bulk", 200, b'{"line":1,"status":400,"problem":{"detail":"first of its piece"}}\n'
+             b'{"done":true,"ok":0,"failed":1}\n')
+    code, _, err = cli("job", "import", "-f", str(path))
+    bodies = [r[3] for r in agent.requests]
+    assert code == 1 and b"".join(bodies) == path.read_bytes()
+    assert len(bodies) == 3 and max(map(len, bodies)) <= 8 << 20
+    per_piece = bodies[0].count(b"\n")
+    assert [int(e.split()[2].rstrip(":")) for e in err.splitlines()] == [1, per_piece + 1, 2 * per_piece + 1]
+
+
+def test_cluster_and_service_are_tables(agent, cli):
+    agent.on("GET", "/v1/cluster", 200, {
+        "cluster": "c", "mode": "consul", "self": "a1.x", "members": [
+            {"id": "a1.x", "name": "a1", "address": "h:1", "zone": "", "weight": 1, "version": "0.1.0", "state": "active",
+             "config_digest": "0123456789abcdef", "slots": 4096, "started_at": "2020-01-01T00:00:00.000Z"}],
+        "slots": {"total": 4096, "owned_here": 4096, "unowned": 0, "moving": 0},
+        "store": {"driver": "mysql", "ok": False, "leader": None}, "consul": {"ok": True}})
+    code, out, _ = cli("cluster", "status")
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[0] == "cluster c (consul)  slots 4096, owned here 4096, unowned 0, moving 0  store mysql NOT OK  consul ok"
+    assert lines[3].split()[:7] == ["a1", "*", "h:1", "active", "4096", "-", "1"]
+    agent.on("GET", "/v1/services/billing", 200, {"service": "billing", "policy": "p2c", "endpoints": [
+        {"address": "h:1", "health": "passing", "weight": 2, "in_flight": 1, "latency_ms": 1.84, "failures": 0,
+         "ejected_until": None}]})
+    code, out, _ = cli("service", "get", "billing")
+    assert code == 0 and out.splitlines()[0] == "service billing (p2c)"
+    assert out.splitlines()[2].split() == ["h:1", "passing", "2", "1", "1.8", "ms", "0", "-"]
+    agent.on("GET", "/v1/cluster/owner/a", 200, {"id": "a", "namespace": "default", "slot": 8, "epoch": 3,
+                                                 "owner": "a1.x", "name": "a1", "address": "h:1"})
+    code, out, _ = cli("cluster", "owner", "a")
+    assert code == 0 and ["slot", "8"] in [line.split() for line in out.splitlines()]
+
+
+def test_the_sample_is_what_the_program_prints_and_is_correct(cli):
+    sample = (ROOT / "configs/carillon.yaml").read_text()
+    code, out, _ = cli("config", "sample")
+    assert code == 0 and out == sample
+    code, out, _ = cli("config", "check", str(ROOT / "configs/carillon.yaml"))
+    assert code == 0 and out.endswith("carillon.yaml: ok\n")
+
+
+# ---- sink
+
+class Sink:
+    def __init__(self, folder, *flags):
+        [self.port] = procs.free_ports(1)
+        self.process = procs.Process("sink", [binary(), "sink", "--listen", f"127.0.0.1:{self.port}", *flags], folder)
+        self.process.start()
+        procs.wait_until(lambda: procs.can_connect(self.port), 10, "sink ready", alive=[self.process])
+
+    def call(self, attempt=1, due=None, timeout=5, path="/x", **headers):
+        due = due or datetime.datetime.now(datetime.timezone.utc)
+        return requests.post(f"http://127.0.0.1:{self.port}{path}", timeout=timeout, json={"n": 1}, headers={
+            "ce-subject": "hello", "ce-id": "u.1", "ce-time": due.isoformat(timespec="milliseconds"),
+            "Carillon-Attempt": str(attempt), "Carillon-Seq": "1", **headers}).status_code
+
+    def lines(self):
+        return [line for line in self.process.log_path.read_text().splitlines() if not line.startswith("sink listens")]
+
+    def end(self, number=signal.SIGINT):
+        self.process.popen.send_signal(number)
+        return self.process.popen.wait(10)
+
+
+@pytest.fixture(name="sink")
+def sinks(folder):
+    started = []
+
+    def start(*flags):
+        started.append(Sink(folder, *flags))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.process.end()
+
+
+def test_sink_prints_a_line_for_each_callback(sink):
+    one = sink()
+    due = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(seconds=3)
+    assert one.call(attempt=2, due=due) == 200
+    assert requests.get(f"http://127.0.0.1:{one.port}/look?x=1", timeout=5).status_code == 200
+    first, second = one.lines()
+    assert first.startswith("callback job=hello fire=u.1 attempt=2 lateness_ms=3") and first.endswith(" status=200")
+    assert 3000 <= int(first.split("lateness_ms=")[1].split()[0]) < 4000
+    assert second == "request method=GET path=/look status=200"
+    assert one.end() == 0
+
+
+def test_sink_fails_as_it_is_told(sink):
+    one = sink("--fail-first", "2", "--status", "202")
+    assert [one.call(attempt=n) for n in (1, 2, 3)] == [500, 500, 202]
+    assert sink("--fail-rate", "1").call() == 500
+    assert [line.rsplit("=", 1)[1] for line in one.lines()] == ["500", "500", "202", "500"]  # they share a log
+
+
+def test_sink_delays_and_hangs(sink):
+    slow, stuck = sink("--delay", "300ms"), sink("--hang")
+    begin = datetime.datetime.now()
+    assert slow.call() == 200
+    assert datetime.datetime.now() - begin >= datetime.timedelta(milliseconds=300)
+    with pytest.raises(requests.exceptions.Timeout):
+        stuck.call(timeout=0.3)
+    assert stuck.lines()[-1].endswith("status=none")
+    assert stuck.end(signal.SIGTERM) == 0
+
+
+def test_sink_prints_json(sink):
+    one = sink("--json")
+    assert one.call(path="/p") == 200
+    [line] = map(json.loads, one.lines())
+    assert line["job"] == "hello" and line["fire"] == "u.1" and line["seq"] == 1 and line["attempt"] == 1
+    assert line["status"] == 200 and line["path"] == "/p" and line["method"] == "POST" and line["body"] == {"n": 1}
+
+
+def test_sink_refuses_a_taken_port(sink, cli):
+    one = sink()
+    code, _, err = cli("sink", "--listen", f"127.0.0.1:{one.port}")
+    assert code == 1 and err.startswith("carillon: ")
