@@ -10,7 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { CONNECTIONS_MAX = 256, REQUEST_MAX = 1 << 20 };
+enum { CONNECTIONS_MAX = 1024, REQUEST_MAX = 1 << 20 };
 
 struct connection {
     struct raw_server *server;

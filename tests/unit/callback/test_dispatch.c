@@ -239,7 +239,7 @@ static void run_for(int64_t ms)
 static void list_plain(const char *service, size_t count)
 {
     struct endpoints_instance list[16] = {0};
-    char hosts[16][16];
+    char hosts[16][32];
     struct err e = {0};
     for (size_t i = 0; i < count; i++) {
         snprintf(hosts[i], sizeof(hosts[i]), "10.0.0.%zu", i + 1);
