@@ -33,7 +33,7 @@ void api_context_set_defaults(struct api_context *c, const struct job_defaults *
 static json_t *defaults_json(const struct job_defaults *d)
 {
     const struct retry_rule *r = &d->retry;
-    return json_pack("{s:I,s:[I,I,f,I,f,I],s:i,s:I,s:i,s:I,s:s?,s:s?,s:b}", "timeout",
+    return json_pack("{s:I,s:[I,I,f,I,f,I],s:i,s:I,s:i,s:I,s:s*,s:s*,s:b}", "timeout",
                      (json_int_t)d->timeout_ms, "retry", (json_int_t)r->max_attempts,
                      (json_int_t)r->min_backoff_ms, r->factor, (json_int_t)r->max_backoff_ms, r->jitter,
                      (json_int_t)r->max_age_ms, "misfire", (int)d->misfire, "window",
@@ -84,7 +84,7 @@ static int read_defaults(const json_t *doc, struct api_context *c, struct err *e
     struct job_defaults *d = &c->defaults;
     const char *service = NULL, *url = NULL;
     json_error_t why;
-    if (json_unpack_ex((json_t *)doc, &why, 0, "{s:I,s:[I,I,F,I,F,I],s:i,s:I,s:i,s:I,s:s?,s:s?,s:b}",
+    if (json_unpack_ex((json_t *)doc, &why, 0, "{s:I,s:[I,I,F,I,F,I],s:i,s:I,s:i,s:I,s?:s,s?:s,s:b}",
                        "timeout", &timeout, "retry", &attempts, &min, &d->retry.factor, &max,
                        &d->retry.jitter, &age, "misfire", &misfire, "window", &window, "concurrency",
                        &concurrency, "min_interval", &interval, "app_service", &service, "app_url", &url,
