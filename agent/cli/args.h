@@ -13,10 +13,10 @@ struct cli_args;
 
 struct cli_flag {
     const char *name;  /* "--file" */
-    char letter;       /* 'f' for -f; 0: none */
     const char *value; /* "FILE"; NULL: a switch */
-    bool many;         /* may be given more than once */
     const char *help;
+    char letter; /* 'f' for -f; 0: none */
+    bool many;   /* may be given more than once */
 };
 
 struct cli_command {
