@@ -74,6 +74,18 @@ static void judge_strangers(struct engine *g)
     g->strangers_before = 0;
 }
 
+/* A row that shows our own listen address is of a process that is gone: we hold its port. */
+static void judge_namesakes(struct engine *g)
+{
+    const struct store_member *me = engine_find_member(g, g->member);
+    for (size_t i = 0; me && i < g->members_count; i++) {
+        const struct store_member *m = &g->members[i];
+        struct ownership_event event = {.kind = OWNERSHIP_PEER_REFUSED, .member = m->id, .ok = true};
+        if (!m->dead && m != me && strcmp(m->address, me->address) == 0)
+            engine_own(g, &event);
+    }
+}
+
 static void feed_beat(struct engine *g, const struct store_beat *beat)
 {
     struct ownership_member *members = mem_new_array(struct ownership_member, beat->members_count + 1);
@@ -118,6 +130,7 @@ static void on_beat(void *arg, const struct err *e, const struct store_beat *bea
     keep_members(g, beat);
     judge_strangers(g);
     feed_beat(g, beat);
+    judge_namesakes(g);
     if (!g->first_beat && beat->alive) {
         g->first_beat = true;
         g->o.joined(g->o.arg);
@@ -592,6 +605,12 @@ void engine_take_news(struct engine *g)
 
 static void rejoin(struct engine *g)
 {
+    if (g->left) { /* on the way out: our own marking of the row, or one that came before it */
+        if (g->state != ENGINE_ENDING)
+            g->state = ENGINE_DRAINING;
+        set_lease(g, 0);
+        return;
+    }
     log_error(&log_here, "declared dead, joining again as a new member", "member=%s", g->member);
     g->state = ENGINE_RETIRING;
     set_lease(g, 0);
@@ -698,7 +717,8 @@ void engine_own(struct engine *g, struct ownership_event *event)
 
 void engine_tick_owner(struct engine *g)
 {
-    if (g->ownership && ownership_next_ms(g->ownership) <= (int64_t)clock_boot_ms()) {
+    if (g->ownership && g->state != ENGINE_ENDING &&
+        ownership_next_ms(g->ownership) <= (int64_t)clock_boot_ms()) {
         struct ownership_event event = {.kind = OWNERSHIP_TICK};
         engine_own(g, &event);
     }
