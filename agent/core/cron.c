@@ -16,6 +16,7 @@ static int64_t floor_div(int64_t a, int64_t b)
 unsigned cron_month_length(int64_t year, unsigned month)
 {
     static const uint8_t lengths[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    assert(month >= 1 && month <= 12);
     bool leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
     return lengths[month - 1] + (month == 2 && leap ? 1U : 0U);
 }
@@ -111,7 +112,6 @@ static uint32_t days_of(const struct cron *c, const struct month *m, uint32_t *r
 
 uint32_t cron_month_days(const struct cron *c, int64_t year, unsigned month, uint32_t *ret_moved)
 {
-    assert(month >= 1 && month <= 12);
     struct month m = month_of(year, month);
     return days_of(c, &m, ret_moved);
 }

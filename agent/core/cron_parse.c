@@ -6,6 +6,7 @@
  *   H           in the day of month stays within 1-28, as in Jenkins, so that no month is skipped */
 #include "agent/core/cron.h"
 
+#include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -199,7 +200,7 @@ static void add_wrapped(struct cron *c, const struct scan *s, unsigned from, uns
 
 static int parse_star(struct scan *s, struct cron *c)
 {
-    unsigned step;
+    unsigned step = 1;
     unsigned max = s->field == CRON_WEEKDAY ? 6 : s->info->max;
     if (take_step(s, &step) < 0)
         return -ERR_INVALID;
@@ -220,7 +221,7 @@ static unsigned hashed(const struct scan *s, unsigned n)
 /* After "H": [(lo-hi)][/step] */
 static int parse_hash(struct scan *s, struct cron *c)
 {
-    unsigned lo = s->info->min, hi = s->info->hash_max, step;
+    unsigned lo = s->info->min, hi = s->info->hash_max, step = 1;
     if (take(s, '(')) {
         size_t at = s->at;
         if (take_value(s, &lo) < 0)
@@ -263,7 +264,7 @@ static int parse_last_day(struct scan *s, struct cron *c)
 /* After a day of the week: "L" or "#n". */
 static int parse_weekday_suffix(struct scan *s, struct cron *c, unsigned weekday)
 {
-    unsigned n;
+    unsigned n = 0;
     if (take(s, 'L')) {
         c->last_weekdays = (uint8_t)(c->last_weekdays | 1U << weekday % 7);
         return 0;
@@ -277,7 +278,7 @@ static int parse_weekday_suffix(struct scan *s, struct cron *c, unsigned weekday
 /* After the value FROM: [-value][/step] */
 static int parse_range(struct scan *s, struct cron *c, unsigned from)
 {
-    unsigned to = from, step;
+    unsigned to = from, step = 1;
     bool ranged = take(s, '-');
     if (ranged && take_value(s, &to) < 0)
         return -ERR_INVALID;
@@ -297,10 +298,11 @@ static int parse_range(struct scan *s, struct cron *c, unsigned from)
 
 static int parse_value(struct scan *s, struct cron *c)
 {
-    unsigned v;
+    unsigned v = 0;
     if (take_value(s, &v) < 0)
         return -ERR_INVALID;
     if (s->field == CRON_DAY && take(s, 'W')) {
+        assert(v <= 31);
         c->near_days |= UINT32_C(1) << v;
         return 0;
     }

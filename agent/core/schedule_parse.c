@@ -339,7 +339,7 @@ int schedule_parse(const struct schedule_expr *exprs, size_t n, const struct sch
                    struct schedule **ret, struct schedule_issues *issues, struct err *e)
 {
     assert((unsigned)o->gap < SCHEDULE_GAP_COUNT_ && (unsigned)o->repeat < SCHEDULE_REPEAT_COUNT_);
-    struct schedule_issues ignored;
+    struct schedule_issues ignored = {.count = 0};
     struct parse p = {.o = o, .issues = issues ? issues : &ignored};
     p.issues->count = 0;
     if (n < 1 || n > SCHEDULE_EXPRS_MAX) {
