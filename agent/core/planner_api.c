@@ -28,6 +28,8 @@ static struct planner_api *pop(struct pjob *j)
     if (!j->api)
         j->api_tail = &j->api;
     j->api_count--;
+    if (j->api_state == PAPI_FINDING)
+        planner_read_forget(j);
     j->api_state = PAPI_IDLE;
     j->api_looked = false;
     return api;

@@ -28,18 +28,23 @@ static void fires_free(struct pchange *c)
     c->fires = NULL;
 }
 
-/* The rows go out as copies: the fires live on while the batch is under way. Without memory nothing of J goes. */
+/* The rows go out as copies: the fires live on while the batch is under way. Without memory nothing of J goes. What is
+ * reported of a slot that is not ours goes one by one: one that nobody waits for any more must not hold up the others. */
 static int copy_fires(struct pchange *c, const struct pjob *j, struct err *e)
 {
     size_t n = dirty_fires(j);
     if (n == 0)
         return 0;
+    if (j->state == PJOB_GONE)
+        n = 1;
     c->change.fires = mem_try_array(n, sizeof(*c->change.fires), e);
     c->fires = c->change.fires ? mem_try_array(n, sizeof(struct pfire *), e) : NULL;
     int r = c->fires ? 0 : -ERR_NOMEM;
     LIST_FOR (l, &j->fires) {
         struct pfire *f = container_of(l, struct pfire, job_link);
-        if (r < 0 || f->dirty == CHANGE_NONE)
+        if (r < 0 || c->change.fires_count == n)
+            break;
+        if (f->dirty == CHANGE_NONE)
             continue;
         struct fire_change *fc = &c->change.fires[c->change.fires_count];
         r = fire_row_copy(&f->row, &fc->row, e);
@@ -63,7 +68,7 @@ static void mark_out(struct pjob *j, struct pchange *c)
         c->fires[i]->in_batch = true;
     }
     j->op = CHANGE_NONE;
-    j->fires_dirty = false;
+    j->fires_dirty = dirty_fires(j) > 0;
     memset(&j->revision, 0, sizeof(j->revision));
     j->in_batch = true;
     j->plan_in_batch = j->plan_dirty;
@@ -184,8 +189,6 @@ static void forget_job(struct planner *p, struct pjob *j)
 static void reread(struct planner *p, struct pjob *j)
 {
     forget_job(p, j);
-    if (j->state == PJOB_GONE)
-        return;
     planner_read_forget(j);
     j->api_state = PAPI_IDLE; /* it is applied to what will be read */
     j->state = PJOB_READING;
@@ -194,15 +197,35 @@ static void reread(struct planner *p, struct pjob *j)
     planner_load_fires(p, &j->row.slot, 1, p->resident_ms);
 }
 
+static void fire_is_as_sent(struct pfire *f, const struct fire_change *fc)
+{
+    f->durable_rev = fc->op == CHANGE_DELETE ? 0 : fc->row.rev;
+    memset(f->guard, 0, sizeof(f->guard));
+    if (fc->row.state == FIRE_STATE_HELD)
+        memcpy(f->guard, fc->row.holder, sizeof(f->guard));
+}
+
+/* The slot went away with this batch or before it. The attempts that run here may be held in the store by an earlier try
+ * of the batch, and then nobody but us ends them: they are taken as written, which their report finds out. */
+static void keep_running(struct planner *p, struct pchange *c)
+{
+    for (size_t i = 0; i < c->change.fires_count; i++) {
+        struct pfire *f = c->fires[i];
+        if (f->in_flight && !f->ignored && c->change.fires[i].row.state == FIRE_STATE_HELD)
+            fire_is_as_sent(f, &c->change.fires[i]);
+        else
+            pfire_drop(p, f);
+    }
+}
+
 static void conflict(struct planner *p, struct pjob *j, const struct job_change *change)
 {
     if (change->result == CHANGE_RESULT_EXISTS && j->api && j->api->op == PLANNER_CREATE &&
         !j->api->repeated) {
         papi_reply(p, j, PLANNER_EXISTS);
     }
-    if (j->state != PJOB_GONE)
-        planner_log(p, "job %s/%s: row is not as expected (rev %llu), read again", j->row.ns, j->row.id,
-                    (unsigned long long)change->expect_rev);
+    planner_log(p, "job %s/%s: row is not as expected (rev %llu), read again", j->row.ns, j->row.id,
+                (unsigned long long)change->expect_rev);
     reread(p, j);
 }
 
@@ -230,13 +253,8 @@ static void deleted(struct planner *p, struct pjob *j)
 static void fires_durable(struct planner *p, struct pchange *c)
 {
     for (size_t i = 0; i < c->change.fires_count; i++) {
-        struct pfire *f = c->fires[i];
-        const struct fire_row *row = &c->change.fires[i].row;
-        f->durable_rev = c->change.fires[i].op == CHANGE_DELETE ? 0 : row->rev;
-        memset(f->guard, 0, sizeof(f->guard));
-        if (row->state == FIRE_STATE_HELD)
-            memcpy(f->guard, row->holder, sizeof(f->guard));
-        pfire_written(p, f);
+        fire_is_as_sent(c->fires[i], &c->change.fires[i]);
+        pfire_written(p, c->fires[i]);
     }
 }
 
@@ -287,7 +305,10 @@ static void change_done(struct planner *p, struct pchange *c)
         break;
     case CHANGE_RESULT_CONFLICT:
     case CHANGE_RESULT_EXISTS:
-        conflict(p, j, &c->change);
+        if (j->state == PJOB_GONE || j->moving)
+            keep_running(p, c);
+        else
+            conflict(p, j, &c->change);
         break;
     case CHANGE_RESULT_REFUSED:
     case CHANGE_RESULT_COUNT_:
@@ -344,7 +365,7 @@ static void again(struct planner *p, int code)
         papi_overdue(p, container_of(l, struct pjob, dirty_link));
     for (size_t i = b->pub.jobs_count; i-- > 0;) {
         struct pjob *j = b->pub.jobs[i]->tag;
-        if (j->lost)
+        if (j->lost && b->pub.jobs[i]->op != CHANGE_NONE)
             planner_batch_forget(p, j);
     }
 }
@@ -374,8 +395,7 @@ void planner_batch_forget(struct planner *p, struct pjob *j)
             continue;
         struct pchange *c = container_of(b->pub.jobs[i], struct pchange, change);
         change_back(p, c);
-        for (size_t k = 0; k < c->change.fires_count; k++)
-            pfire_leave(p, c->fires[k]);
+        keep_running(p, c);
         change_free(c);
         b->pub.jobs[i] = b->pub.jobs[--b->pub.jobs_count];
         break;

@@ -293,6 +293,9 @@ void pjob_gone(struct planner *p, struct pjob *j)
         j->state = PJOB_GONE;
         list_push_back(&p->orphans, &j->slot_link);
     }
+    j->fires_dirty = false; /* of those that are left */
+    LIST_FOR (l, &j->fires)
+        j->fires_dirty |= container_of(l, struct pfire, job_link)->dirty != CHANGE_NONE;
     if (!pjob_clean(j) || !list_empty(&j->fires) || j->first)
         return;
     list_remove(&j->slot_link);

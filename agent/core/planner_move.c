@@ -44,18 +44,33 @@ static void slot_none(struct planner *p, struct pslot *s)
     papi_unpark(p, s);
 }
 
+/* What the store knows, or may know, as held by us stays ours to end, as an orphan; its report is guarded by our name, so it
+ * changes nothing that was decided without us. */
+static void keep_held(struct planner *p, struct pjob *j)
+{
+    LIST_FOR_SAFE(l, &j->fires)
+    {
+        struct pfire *f = container_of(l, struct pfire, job_link);
+        bool held = f->guard[0] != '\0' || (f->in_batch && f->row.state == FIRE_STATE_HELD);
+        bool report = f->in_flight || f->dirty != CHANGE_NONE || f->in_batch;
+        if (!f->booked || f->ignored || !held || !report)
+            pfire_drop(p, f);
+    }
+}
+
 static void job_lost(struct planner *p, struct pjob *j)
 {
     LIST_FOR (l, &j->fires)
         pfire_revoke(p, container_of(l, struct pfire, job_link));
-    pjob_drop_fires(p, j);
+    keep_held(p, j);
     p->stats.unwritten -= j->unwritten;
     j->unwritten = 0;
     j->op = CHANGE_NONE;
-    j->fires_dirty = false;
+    j->moving = j->deleting = false;
     j->lost = true;
     pjob_gone(p, j);
     planner_batch_forget(p, j);
+    pjob_link_dirty(p, j);
 }
 
 static void move_without(struct pmove *m, uint16_t slot)
@@ -150,8 +165,7 @@ static void give_away(struct planner *p, struct pjob *j)
     j->moving = false;
     j->deleting = false;
     pjob_gone(p, j);
-    if (j->fires_dirty)
-        pjob_link_dirty(p, j);
+    pjob_link_dirty(p, j);
 }
 
 static void tell_moved(struct planner *p, const struct pmove *m, const struct slot_change *changes,
