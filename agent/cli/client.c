@@ -303,8 +303,6 @@ static const char *hint_of(const char *code)
         {"version_mismatch", "it was changed meanwhile; read it again"},
         {"already_exists", "`carillon job apply` replaces what is there"},
         {"no_target", "give callback.http.service or callback.http.url, or set app.service of the agent"},
-        {"loopback_target", "in a cluster it would be the owner's localhost; name a service, or set "
-                            "callback.allow_loopback of the agents"},
         {"due_in_past", "give an instant that is to come"},
         {"too_large", "limits: api.max_body and api.max_bulk of the agent"},
     };
@@ -335,7 +333,9 @@ int client_explain_refusal(const struct client *c, const struct client_request *
     int exit_code = reply->status == 404 ? CLI_NOT_FOUND : CLI_FAILED;
     AUTO(buf_fini) struct buf text = BUF_INIT(65536);
     buf_addf(&text, "%d %s", reply->status, code ? code : "without an explanation");
-    if (detail)
+    /* With a single error the document's detail is that error's. */
+    if (detail && !(json_array_size(errors) == 1 &&
+                    strcmp(detail, show_string(json_array_get(errors, 0), "detail")) == 0))
         buf_addf(&text, ": %s", detail);
     for (size_t i = 0; i < json_array_size(errors); i++) {
         const json_t *error = json_array_get(errors, i);

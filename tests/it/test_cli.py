@@ -132,6 +132,8 @@ def test_refusals_list_every_problem_and_what_to_do(agent, cli):
     assert (code, out) == (1, "")
     assert err == ("carillon: 400 no_target: 2 problems\n  #/callback/http: names no target?[2J\n  #/id: is bad\n"
                    "hint: give callback.http.service or callback.http.url, or set app.service of the agent\n")
+    agent.on("DELETE", "/v1/jobs/a", 412, problem("version_mismatch", "is newer", 412, [{"pointer": "#", "detail": "is newer"}]))
+    assert cli("job", "delete", "a")[2].splitlines()[:2] == ["carillon: 412 version_mismatch", "  #: is newer"]
     agent.on("GET", "/v1/cluster", 503, b"not json", Retry_After="7")
     code, _, err = cli("cluster", "status")
     assert code == 1 and "503 without an explanation" in err and "try again in 7 s" in err
