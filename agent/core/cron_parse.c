@@ -488,7 +488,7 @@ static int check_shape(struct scan *s, const struct word *words, size_t n)
 int cron_parse(const char *text, size_t len, const struct cron_options *o, struct cron *ret,
                struct cron_error *problem)
 {
-    struct word words[FIELDS_MAX];
+    struct word words[FIELDS_MAX] = {{0, 0}};
     struct scan s = {.text = text, .options = o, .problem = problem};
     problem->text[0] = '\0';
     size_t n = split(text, len, words);
