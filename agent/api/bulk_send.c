@@ -224,6 +224,9 @@ static void on_reply(struct api_call *call, const struct err *e, const struct ht
     b->calls--;
     if (e->code == ERR_OK && reply->status == 200) {
         take_reply(c, reply);
+    } else if (e->code == ERR_OK && reply->status < 500) { /* another secret, another version */
+        for (size_t i = 0; i < c->count; i++)
+            fail(c->items[i], API_NO_OWNER, "the job's owner does not take requests from this agent");
     } else {
         bool maybe = e->code != ERR_OK && e->code != ERR_REFUSED && e->code != ERR_UNAVAILABLE;
         for (size_t i = 0; i < c->count; i++) {

@@ -82,13 +82,12 @@ static int read_defaults(const json_t *doc, struct api_context *c, struct err *e
     json_int_t timeout, attempts, min, max, age, window, interval;
     int misfire, concurrency, loopback;
     struct job_defaults *d = &c->defaults;
-    const char *service = NULL, *url = NULL;
+
     json_error_t why;
-    if (json_unpack_ex((json_t *)doc, &why, 0, "{s:I,s:[I,I,F,I,F,I],s:i,s:I,s:i,s:I,s?:s,s?:s,s:b}",
+    if (json_unpack_ex((json_t *)doc, &why, 0, "{s:I,s:[I,I,F,I,F,I],s:i,s:I,s:i,s:I,s:b}",
                        "timeout", &timeout, "retry", &attempts, &min, &d->retry.factor, &max,
                        &d->retry.jitter, &age, "misfire", &misfire, "window", &window, "concurrency",
-                       &concurrency, "min_interval", &interval, "app_service", &service, "app_url", &url,
-                       "allow_loopback", &loopback) < 0)
+                       &concurrency, "min_interval", &interval, "allow_loopback", &loopback) < 0)
         return err_set(e, ERR_INVALID, "defaults: %s", why.text);
     if (timeout <= 0 || attempts < 0 || attempts > UINT32_MAX || min <= 0 || max < min || age < 0 ||
         window <= 0 || interval < 0 || misfire < 0 || misfire > JOB_MISFIRE_LAST || concurrency < 0 ||
@@ -104,8 +103,8 @@ static int read_defaults(const json_t *doc, struct api_context *c, struct err *e
     d->concurrency = (enum job_concurrency)concurrency;
     d->min_interval_ms = interval;
     d->allow_loopback = loopback;
-    copy_text(c->app_service, sizeof(c->app_service), service);
-    copy_text(c->app_url, sizeof(c->app_url), url);
+    copy_text(c->app_service, sizeof(c->app_service), json_string_value(json_object_get(doc, "app_service")));
+    copy_text(c->app_url, sizeof(c->app_url), json_string_value(json_object_get(doc, "app_url")));
     point_texts(c);
     return 0;
 }

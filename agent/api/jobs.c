@@ -215,8 +215,10 @@ static void answer_dry(struct exchange *x, const struct job_spec *spec, const st
     if (paused == 1 || (paused < 0 && present && present->state == JOB_STATE_PAUSED))
         buf_add_str(&out, ",\"paused\":true");
     buf_add_str(&out, ",\"next\":");
-    api_print_next(&out, spec, x->write.ctx.accepted_ms, from_ms == RECORD_NONE ? RECORD_NONE : from_ms - 1,
-                   x->req.count);
+    if (from_ms == RECORD_NONE)
+        api_print_next(&out, spec, x->write.ctx.accepted_ms, RECORD_NONE, x->req.count);
+    else
+        api_print_next(&out, spec, RECORD_NONE, from_ms - 1, x->req.count);
     buf_add_char(&out, '}');
     close_with_warnings(x, spec, &out);
     exchange_json(x, 200, &out);
