@@ -17,7 +17,8 @@ static const struct log_ctx log_here = {.module = "clock"};
 
 struct clock_guard {
     struct loop *loop;
-    _Atomic int64_t offset_ms;
+    _Atomic int64_t
+        offset_us; /* in us: rounding to ms before adding could show a time that has not come yet */
     bool stored;
     bool sure;
     bool stepped; /* waits for the store's word */
@@ -31,11 +32,11 @@ struct clock_guard {
     void *arg;
 };
 
-static int64_t wall_offset_ms(void)
+static int64_t wall_offset_us(void)
 {
-    int64_t before = (int64_t)clock_boot_ms();
-    int64_t wall = (int64_t)clock_wall_ms();
-    int64_t after = (int64_t)clock_boot_ms();
+    int64_t before = (int64_t)clock_boot_us();
+    int64_t wall = clock_wall_us();
+    int64_t after = (int64_t)clock_boot_us();
     return wall - (before + after) / 2;
 }
 
@@ -60,12 +61,12 @@ static void settle(struct clock_guard *g)
 /* Small differences are the wall clock being slewed: follow. */
 static void look(struct clock_guard *g)
 {
-    int64_t now = wall_offset_ms(), old = atomic_load(&g->offset_ms);
+    int64_t now = wall_offset_us(), old = atomic_load(&g->offset_us);
     int64_t jump = now > old ? now - old : old - now;
-    if (jump > CLOCK_GUARD_STEP_MS && g->stored)
+    if (jump > CLOCK_GUARD_STEP_MS * 1000 && g->stored)
         g->stepped = true;
     else
-        atomic_store(&g->offset_ms, now);
+        atomic_store(&g->offset_us, now);
     settle(g);
 }
 
@@ -111,7 +112,7 @@ int clock_guard_new(struct loop *loop, bool stored, void (*sure)(void *arg, bool
     g->tell = sure;
     g->arg = arg;
     g->since_ms = (int64_t)clock_boot_ms();
-    atomic_store(&g->offset_ms, wall_offset_ms());
+    atomic_store(&g->offset_us, wall_offset_us());
     g->timer = loop_timer_new(loop, on_timer, g);
     g->watch = loop_fd_new(loop, fd, on_clock_set, g);
     loop_fd_set(g->watch, LOOP_READ);
@@ -137,26 +138,26 @@ void clock_guard_free(struct clock_guard *g)
 
 int64_t clock_guard_now_ms(const struct clock_guard *g)
 {
-    return (int64_t)clock_boot_ms() + atomic_load_explicit(&g->offset_ms, memory_order_relaxed);
+    return ((int64_t)clock_boot_us() + clock_guard_offset_us(g)) / 1000;
 }
 
-int64_t clock_guard_offset_ms(const struct clock_guard *g)
+int64_t clock_guard_offset_us(const struct clock_guard *g)
 {
-    return atomic_load_explicit(&g->offset_ms, memory_order_relaxed);
+    return atomic_load_explicit(&g->offset_us, memory_order_relaxed);
 }
 
 void clock_guard_compare(struct clock_guard *g, int64_t store_ms, int64_t sent_ms, int64_t done_ms)
 {
-    int64_t offset = wall_offset_ms();
+    int64_t offset = wall_offset_us();
     int64_t middle = sent_ms + (done_ms - sent_ms) / 2;
-    int64_t difference = middle + offset - store_ms;
+    int64_t difference = middle + offset / 1000 - store_ms;
     int64_t unsure = (done_ms - sent_ms) / 2; /* the answer may have been made at either end */
     int64_t distance = difference < 0 ? -difference : difference;
     g->difference_ms = difference;
     if (distance <= CLOCK_GUARD_OFF_MS + unsure) {
         g->off = false;
         g->stepped = false;
-        atomic_store(&g->offset_ms, offset);
+        atomic_store(&g->offset_us, offset);
     } else if (distance - unsure > CLOCK_GUARD_OFF_MS) {
         g->off = true;
     }

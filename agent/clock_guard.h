@@ -25,8 +25,8 @@ void clock_guard_free(struct clock_guard *g);
 
 /* Any thread. Never goes back by itself; only a confirmed step of the wall clock moves it back. */
 int64_t clock_guard_now_ms(const struct clock_guard *g);
-/* What to add to CLOCK_BOOTTIME ms. Any thread. */
-int64_t clock_guard_offset_ms(const struct clock_guard *g);
+/* What to add to CLOCK_BOOTTIME in us. Any thread. */
+int64_t clock_guard_offset_us(const struct clock_guard *g);
 
 /* The store showed STORE_MS at some moment between the boot times SENT_MS and DONE_MS. */
 void clock_guard_compare(struct clock_guard *g, int64_t store_ms, int64_t sent_ms, int64_t done_ms);

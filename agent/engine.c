@@ -68,7 +68,7 @@ void engine_update_may_start(struct engine *g)
     bool may =
         !engine_dead(g) && clock_guard_sure(g->o.clock) && (int64_t)clock_boot_ms() < g->lease_until_ms;
     atomic_store(&g->gate.closed, !clock_guard_sure(g->o.clock) || engine_dead(g));
-    atomic_store(&g->gate.wall_offset_ms, clock_guard_offset_ms(g->o.clock));
+    atomic_store(&g->gate.wall_offset_us, clock_guard_offset_us(g->o.clock));
     if (may == g->may_start)
         return;
     g->may_start = may;
@@ -267,7 +267,7 @@ int engine_new(const struct engine_options *options, struct engine **ret, struct
     map_u64_init(&g->questions, options->seed);
     atomic_init(&g->gate.lease_until_ms, 0);
     atomic_init(&g->gate.closed, false);
-    atomic_init(&g->gate.wall_offset_ms, clock_guard_offset_ms(options->clock));
+    atomic_init(&g->gate.wall_offset_us, clock_guard_offset_us(options->clock));
     g->owned = mem_new_array(_Atomic uint64_t, options->slots / 64 + 1);
     struct peers_options peers = {.http = options->http,
                                   .clock = options->clock,

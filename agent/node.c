@@ -230,7 +230,7 @@ void node_fini_views(struct node *n)
 
 static int64_t wall_of_boot(const struct node *n, int64_t boot_ms)
 {
-    return boot_ms + clock_guard_offset_ms(n->clock);
+    return boot_ms + clock_guard_offset_us(n->clock) / 1000;
 }
 
 static struct node_check *add_check(struct node_check *list, size_t *count, const char *name, bool ok,
@@ -265,7 +265,7 @@ size_t node_checks(struct node *n, struct node_check ret[NODE_CHECKS_MAX])
         int64_t until = engine_lease_until_ms(n->engine);
         bool held = (int64_t)clock_boot_ms() < until;
         c = add_check(ret, &count, "lease", held,
-                      wall_of_boot(n, held ? n->started_ms - clock_guard_offset_ms(n->clock) : until));
+                      wall_of_boot(n, held ? n->started_ms - clock_guard_offset_us(n->clock) / 1000 : until));
         if (!held)
             (void)snprintf(c->detail, sizeof(c->detail),
                            "no beat reached the store in time, nothing is fired");

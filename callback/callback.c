@@ -4,7 +4,8 @@
 
 int64_t callback_now_ms(const struct callback_gate *gate)
 {
-    return (int64_t)clock_boot_ms() + atomic_load_explicit(&gate->wall_offset_ms, memory_order_relaxed);
+    return ((int64_t)clock_boot_us() + atomic_load_explicit(&gate->wall_offset_us, memory_order_relaxed)) /
+           1000;
 }
 
 bool callback_may_start(struct callback_attempt *a, const struct callback_gate *gate)

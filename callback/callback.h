@@ -21,7 +21,7 @@ struct err;
 struct callback_gate {
     _Atomic int64_t lease_until_ms; /* CLOCK_BOOTTIME; nothing starts at or after it */
     _Atomic bool closed;            /* the clock is unsure, or the process is ending */
-    _Atomic int64_t wall_offset_ms; /* corrected wall clock - CLOCK_BOOTTIME */
+    _Atomic int64_t wall_offset_us; /* corrected wall clock - CLOCK_BOOTTIME */
 };
 
 enum callback_state {

@@ -29,6 +29,12 @@ int64_t clock_wall_ms(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
+int64_t clock_wall_us(void)
+{
+    struct timespec t = read_clock(CLOCK_REALTIME);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
 uint64_t clock_mono_ns(void)
 {
     struct timespec t = read_clock(CLOCK_MONOTONIC);

@@ -74,7 +74,7 @@ static void bed_open_on(bool v6)
     struct err e = {0};
     memset(&bed, 0, sizeof(bed));
     atomic_init(&bed.gate.lease_until_ms, INT64_MAX);
-    atomic_init(&bed.gate.wall_offset_ms, clock_wall_ms() - (int64_t)clock_boot_ms());
+    atomic_init(&bed.gate.wall_offset_us, clock_wall_us() - (int64_t)clock_boot_us());
     cr_assert(zero(int, loop_new(&bed.loop, &e)), "%s", e.text);
     bed.watchdog = loop_timer_new(bed.loop, too_long, NULL);
     loop_timer_arm(bed.watchdog, 20000);
