@@ -42,6 +42,9 @@ struct consul_call {
     consul_done *done;
     void *arg;
     bool https;
+    bool local;  /* answered by the agent alone, whatever its servers do */
+    bool abroad; /* about another datacenter */
+    bool in_callback;
 };
 
 static const char *env_value(const char *const *env, const char *name)
@@ -59,6 +62,15 @@ static void fill_text(const char **field, const char *const *env, const char *na
         *field = env_value(env, name);
 }
 
+/* Go's ParseBool, which Consul's own client uses, in any case. */
+static bool is_one_of(const char *text, const char *const *words)
+{
+    for (; text && *words; words++)
+        if (strcasecmp(text, *words) == 0)
+            return true;
+    return false;
+}
+
 void consul_options_from_env(struct consul_client_options *o, const char *const *env)
 {
     fill_text(&o->address, env, "CONSUL_HTTP_ADDR");
@@ -73,8 +85,8 @@ void consul_options_from_env(struct consul_client_options *o, const char *const 
     fill_text(&o->tls_server_name, env, "CONSUL_TLS_SERVER_NAME");
     fill_text(&o->ns, env, "CONSUL_NAMESPACE");
     const char *ssl = env_value(env, "CONSUL_HTTP_SSL"), *verify = env_value(env, "CONSUL_HTTP_SSL_VERIFY");
-    o->tls |= ssl && (strcmp(ssl, "true") == 0 || strcmp(ssl, "1") == 0);
-    o->tls_skip_verify |= verify && (strcmp(verify, "false") == 0 || strcmp(verify, "0") == 0);
+    o->tls |= is_one_of(ssl, (const char *const[]){"1", "t", "true", NULL});
+    o->tls_skip_verify |= is_one_of(verify, (const char *const[]){"0", "f", "false", NULL});
 }
 
 static char *copy_text(const char *s)
@@ -205,7 +217,7 @@ int consul_client_new(struct loop *loop, const struct consul_client_options *o, 
 {
     struct consul_client *c = mem_new(struct consul_client);
     c->loop = loop;
-    c->health.since_ms = loop_now_ms(loop);
+    c->health = (struct consul_health){.since_ms = loop_now_ms(loop), .detail = "not asked yet"};
     c->datacenter = copy_text(o->datacenter);
     c->ns = copy_text(o->ns);
     set_tls(c, o);
@@ -260,9 +272,8 @@ static int classify(const struct http_reply *reply, struct err *e)
     return err_set(e, code, "consul answered %d: %.*s", status, show, reply->body);
 }
 
-static void note_health(struct consul_client *c, const struct err *e)
+static void set_health(struct consul_client *c, bool ok, const struct err *e)
 {
-    bool ok = e->code == ERR_OK || e->code == ERR_NOT_FOUND || e->code == ERR_INVALID;
     if (ok != c->health.ok) {
         c->health.since_ms = loop_now_ms(c->loop);
         if (ok)
@@ -274,6 +285,25 @@ static void note_health(struct consul_client *c, const struct err *e)
     c->health.ok = ok;
     (void)snprintf(c->health.detail, sizeof(c->health.detail), "%s",
                    ok ? "" : e->text); /* a copy of its size */
+}
+
+/* An answer about a check or a session of ours that Consul has forgotten is a 500 in 1.8, and no failure of the servers. */
+static bool servers_failed(const struct err *e, const struct http_reply *reply)
+{
+    return (e->code == ERR_UNAVAILABLE || e->code == ERR_BUSY) && !strstr(reply->body, "invalid session");
+}
+
+static void note_health(const struct consul_call *call, const struct err *e, const struct http_reply *reply)
+{
+    struct consul_client *c = call->client;
+    if (e->code == ERR_CANCELLED || (reply && (call->local || call->abroad)))
+        return;
+    if (!reply || servers_failed(e, reply))
+        set_health(c, false, e);
+    else if (e->code != ERR_AUTH)
+        set_health(c, true, e);
+    else if (!c->health.ok)
+        set_health(c, false, e);
 }
 
 static uint64_t header_number(const struct http_reply *reply, const char *name, uint64_t absent)
@@ -294,22 +324,28 @@ static void on_reply(void *arg, const struct err *e, const struct http_reply *re
                                     .body = reply->body,
                                     .body_bytes = reply->body_bytes,
                                     .index = header_number(reply, "X-Consul-Index", 0),
+                                    .has_index = http_reply_header(reply, "X-Consul-Index") != NULL,
                                     .last_contact_ms =
                                         (int64_t)header_number(reply, "X-Consul-LastContact", (uint64_t)-1)};
         e = &own;
     }
-    if (e->code != ERR_CANCELLED)
-        note_health(call->client, e);
+    note_health(call, e, reply);
+    call->in_callback = true;
     if (call->done)
         call->done(call->arg, e, reply ? &out : NULL);
     mem_free(call);
+}
+
+static bool names_datacenter(const char *path)
+{
+    return strstr(path, "?dc=") || strstr(path, "&dc=");
 }
 
 static void print_url(const struct consul_client *c, const char *path, struct buf *url)
 {
     const char *mark = strchr(path, '?') ? "&" : "?";
     buf_addf(url, "%s%s", c->base, path);
-    if (c->datacenter && !strstr(path, "dc=")) {
+    if (c->datacenter && !names_datacenter(path)) {
         buf_addf(url, "%sdc=", mark);
         text_percent_encode(url, c->datacenter, strlen(c->datacenter));
         mark = "&";
@@ -333,10 +369,16 @@ struct consul_call *consul_send(struct consul_client *c, const struct consul_req
     if (c->auth_header)
         headers[n++] = c->auth_header;
     *call = (struct consul_call){
-        .client = c, .done = done, .arg = arg, .https = strncmp(c->base, "https", 5) == 0};
+        .client = c,
+        .done = done,
+        .arg = arg,
+        .https = strncmp(c->base, "https", 5) == 0,
+        .local = strncmp(request->path, "/v1/agent/", 10) == 0,
+        .abroad = names_datacenter(request->path),
+    };
     struct http_call_options options = {
         .method = request->method,
-        .url = buf_str(&url),
+        .url = buf_failed(&url) ? "" : buf_str(&url), /* too long: refused as no URL, in the callback */
         .unix_socket = c->unix_socket,
         .headers = headers,
         .body = request->body,
@@ -353,7 +395,7 @@ struct consul_call *consul_send(struct consul_client *c, const struct consul_req
 
 void consul_cancel(struct consul_call *call)
 {
-    if (!call)
+    if (!call || call->in_callback)
         return;
     if (!call->http) { /* it failed to start: its callback is on the way and frees it */
         call->done = NULL;

@@ -45,7 +45,8 @@ struct consul_reply {
     int status;
     const char *body; /* NUL follows */
     size_t body_bytes;
-    uint64_t index;          /* X-Consul-Index, 0: none */
+    uint64_t index;          /* X-Consul-Index */
+    bool has_index;          /* without it this was not Consul speaking */
     int64_t last_contact_ms; /* X-Consul-LastContact, -1: none */
 };
 
@@ -65,10 +66,12 @@ struct consul_request {
 
 struct consul_call *consul_send(struct consul_client *c, const struct consul_request *request,
                                 consul_done *done, void *arg);
-/* The callback will not run. */
+/* The callback will not run. NULL, or from within that very callback: nothing. */
 void consul_cancel(struct consul_call *call);
 
-/* Whether the last answer of any kind came from a working Consul, since when (boot ms) and what was wrong. */
+/* Whether Consul works as far as we need its servers: no connection and their errors make it false; what its agent answers by
+ * itself (/v1/agent/) proves nothing, and neither does a refusal of rights or an error of another datacenter. Since when (boot
+ * ms), and what was wrong. */
 struct consul_health {
     bool ok;
     int64_t since_ms;

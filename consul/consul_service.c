@@ -11,6 +11,8 @@
 #define INSTANCES_BYTES_MAX ((size_t)32 << 20)
 #define INSTANCES_MAX       20000
 #define TAGS_MAX            64
+/* Consul's agent answers these by itself. Shorter than a check's TTL, so that one lost answer does not turn it critical. */
+#define AGENT_TIMEOUT_MS 2000
 
 static const struct log_ctx log_here = {.module = "consul"};
 
@@ -77,7 +79,7 @@ static struct consul_call *put_path(struct consul_client *c, const char *prefix,
     struct buf path = BUF_INIT(2048);
     buf_add_str(&path, prefix);
     text_percent_encode(&path, name, strlen(name));
-    struct consul_request request = {.method = "PUT", .path = buf_str(&path)};
+    struct consul_request request = {.method = "PUT", .path = buf_str(&path), .timeout_ms = AGENT_TIMEOUT_MS};
     struct consul_call *call = consul_send(c, &request, done, arg);
     buf_fini(&path);
     return call;
@@ -100,8 +102,15 @@ struct consul_call *consul_check_pass(struct consul_client *c, const char *check
 static void copy_member(char *out, size_t size, const json_t *obj, const char *key)
 {
     const char *text = json_string_value(json_object_get(obj, key));
-    (void)snprintf(out, size, "%s",
-                   text ? text : ""); /* over-long names are cut; they would not resolve anyway */
+    (void)snprintf(out, size, "%s", text ? text : ""); /* names for people and for ranks may be cut */
+}
+
+/* Never cut: what is left would be another host. */
+static void copy_address(struct consul_instance *ret, const json_t *obj)
+{
+    const char *text = json_string_value(json_object_get(obj, "Address"));
+    if (text && strlen(text) < sizeof(ret->address))
+        memcpy(ret->address, text, strlen(text) + 1);
 }
 
 static int read_tags(const json_t *service, struct consul_instance *ret, struct err *e)
@@ -125,9 +134,9 @@ static int read_instance(const json_t *entry, struct consul_instance *ret, struc
     const json_t *node = json_object_get(entry, "Node"), *service = json_object_get(entry, "Service");
     json_int_t port = json_integer_value(json_object_get(service, "Port"));
     const json_t *weight = json_object_get(json_object_get(service, "Weights"), "Passing");
-    copy_member(ret->address, sizeof(ret->address), service, "Address");
-    if (ret->address[0] == '\0')
-        copy_member(ret->address, sizeof(ret->address), node, "Address");
+    copy_address(ret, service);
+    if (json_string_length(json_object_get(service, "Address")) == 0)
+        copy_address(ret, node);
     if (ret->address[0] == '\0' || port < 1 || port > 65535)
         return 0;
     copy_member(ret->id, sizeof(ret->id), service, "ID");
@@ -216,7 +225,7 @@ struct consul_service_watch *consul_service_watch_new(struct consul_client *c, c
     buf_add_str(&path, "/v1/health/service/");
     text_percent_encode(&path, name, strlen(name));
     buf_add_str(&path, "?passing");
-    if (datacenter) {
+    if (datacenter && datacenter[0]) {
         buf_add_str(&path, "&dc=");
         text_percent_encode(&path, datacenter, strlen(datacenter));
     }

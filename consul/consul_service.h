@@ -35,8 +35,8 @@ struct consul_call *consul_check_pass(struct consul_client *c, const char *check
                                       void *arg);
 
 struct consul_instance {
-    char id[CONSUL_NAME_MAX];      /* service id */
-    char address[CONSUL_NAME_MAX]; /* Service.Address, else the node's */
+    char id[CONSUL_NAME_MAX]; /* service id */
+    char address[256];        /* Service.Address, else the node's */
     uint16_t port;
     char node[CONSUL_NAME_MAX];
     char zone[64];   /* Service.Meta.zone, else Node.Meta.zone, else "" */
@@ -49,11 +49,12 @@ struct consul_instances {
     size_t count;
 };
 
-/* Read what /v1/health/service answers. Entries without an address or port are left out. ERR_PROTOCOL: not such an answer. */
+/* Read what /v1/health/service answers. Entries without a usable address or port are left out. ERR_PROTOCOL: not such an answer;
+ * ERR_NOMEM: RET is untouched. */
 int consul_instances_parse(const char *body, size_t bytes, struct consul_instances *ret, struct err *e);
 void consul_instances_fini(struct consul_instances *list);
 
-/* Watches the passing instances of NAME in DATACENTER (NULL: the agent's). An answer that cannot be read changes nothing. */
+/* Watches the passing instances of NAME in DATACENTER (NULL or "": the agent's). An answer that cannot be read changes nothing. */
 struct consul_service_watch;
 typedef void consul_service_changed(void *arg, const struct consul_instances *list);
 struct consul_service_watch *consul_service_watch_new(struct consul_client *c, const char *name,

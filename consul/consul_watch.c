@@ -1,9 +1,9 @@
 #include "consul/consul_watch.h"
 
-#include <stdio.h>
 #include <string.h>
 #include <xxhash.h>
 
+#include "agent/base/buf.h"
 #include "agent/base/rng.h"
 #include "agent/io/loop.h"
 
@@ -13,10 +13,11 @@
 #define FIRST_TIMEOUT_MS 10000
 #define POLL_MS          2000
 #define BACKOFF_MIN_MS   100
-#define BACKOFF_MAX_MS   10000
-/* Token bucket: changes in bursts are told at once, a query that returns again and again without pause is slowed. */
+#define BACKOFF_MAX_MS   5000
+/* Token bucket: changes in bursts are told at once, a query that returns again and again without pause (of an empty prefix Consul
+ * wakes at every write to any other) is slowed to five a second. */
 #define BURST     20
-#define REFILL_MS 50
+#define REFILL_MS 200
 
 struct consul_watch {
     struct consul_client *client;
@@ -30,6 +31,7 @@ struct consul_watch {
     XXH128_hash_t content;
     bool has_content;
     bool ok;
+    bool blocking; /* the query under way */
     unsigned failures;
     int tokens;
     int64_t refilled_ms;
@@ -62,13 +64,13 @@ static int64_t take_token(struct consul_watch *w)
     int64_t gained = (now - w->refilled_ms) / REFILL_MS;
     if (gained > 0) {
         w->tokens = gained > BURST - w->tokens ? BURST : w->tokens + (int)gained;
-        w->refilled_ms = now;
+        w->refilled_ms += gained * REFILL_MS;
     }
     if (w->tokens > 0) {
         w->tokens--;
         return 0;
     }
-    return REFILL_MS * 4;
+    return REFILL_MS;
 }
 
 /* Returns false when the owner freed the watch in its callback. */
@@ -88,15 +90,27 @@ static bool tell(struct consul_watch *w, const char *body, size_t bytes)
     return true;
 }
 
+/* A proxy's page is no answer of Consul's, and neither is nothing: an empty body would read as an empty list. */
+static bool is_answer(const struct err *e, const struct consul_reply *reply)
+{
+    return e->code == ERR_OK && reply->has_index && reply->body_bytes > 0;
+}
+
+static bool is_empty(const struct consul_watch *w, const struct err *e, const struct consul_reply *reply)
+{
+    return e->code == ERR_NOT_FOUND && w->options.empty_is_404 && reply->has_index && reply->index > 0;
+}
+
 static void on_reply(void *arg, const struct err *e, const struct consul_reply *reply)
 {
     struct consul_watch *w = arg;
     w->call = NULL;
     if (e->code == ERR_CANCELLED)
         return;
-    bool empty = e->code == ERR_NOT_FOUND && w->options.empty_is_404 && reply->index > 0;
-    bool timeout = e->code == ERR_TIMEOUT && w->ok; /* a healthy query that outlived the server's wait */
-    w->ok = e->code == ERR_OK || empty || timeout;
+    bool empty = is_empty(w, e, reply);
+    bool timeout =
+        e->code == ERR_TIMEOUT && w->blocking; /* silent for longer than the server's wait: ask again */
+    w->ok = is_answer(e, reply) || empty || timeout;
     if (!w->ok) {
         w->failures++;
         w->index = 0; /* a restarted Consul counts anew */
@@ -115,21 +129,21 @@ static void on_reply(void *arg, const struct err *e, const struct consul_reply *
 static void query(void *arg)
 {
     struct consul_watch *w = arg;
-    char path[2048];
+    AUTO(buf_fini)
+    struct buf path = BUF_INIT(4096); /* a longer one is cut, and refused by the client or by Consul */
     const char *mark = strchr(w->path, '?') ? "&" : "?";
-    bool first = w->index == 0, blocking = !first && !w->options.poll;
     if (w->call)
         return;
-    if (blocking)
-        (void)snprintf(path, sizeof(path), "%s%sstale&index=%llu&wait=%ds", w->path, mark,
-                       (unsigned long long)w->index, WAIT_S);
-    else
-        (void)snprintf(path, sizeof(path), "%s%s", w->path, first && !w->has_content ? "" : mark);
-    if (!blocking && !(first && !w->has_content))
-        (void)strncat(path, "stale", sizeof(path) - strlen(path) - 1);
+    w->blocking = w->index > 0 && !w->options.poll;
+    buf_add_str(&path, w->path);
+    if (w->has_content)
+        buf_addf(&path, "%sstale", mark);
+    if (w->blocking)
+        buf_addf(&path, "%sindex=%llu&wait=%ds", w->has_content ? "&" : mark, (unsigned long long)w->index,
+                 WAIT_S);
     struct consul_request request = {.method = "GET",
-                                     .path = path,
-                                     .timeout_ms = blocking ? WAIT_TIMEOUT_MS : FIRST_TIMEOUT_MS,
+                                     .path = buf_str(&path),
+                                     .timeout_ms = w->blocking ? WAIT_TIMEOUT_MS : FIRST_TIMEOUT_MS,
                                      .reply_max = w->options.reply_max};
     w->call = consul_send(w->client, &request, on_reply, w);
 }

@@ -15,7 +15,7 @@
 
 #define PASS_MS           1000
 #define RETRY_MIN_MS      200
-#define RETRY_MAX_MS      5000
+#define RETRY_MAX_MS      2000
 #define MEMBERS_BYTES_MAX ((size_t)4 << 20)
 #define MEMBERS_MAX       10000
 
@@ -32,7 +32,7 @@ struct membership {
     uint16_t port;
     uint32_t weight;
     int64_t started_ms, check_ttl_ms, session_ttl_ms;
-    bool node_check, leaving, stopping, value_stale;
+    bool node_check, leaving, stopping, value_stale, cleared;
     enum step step;
     char session[64];
     unsigned failures;
@@ -81,29 +81,56 @@ static bool read_value(const json_t *value, struct membership_member *ret)
     return true;
 }
 
-/* A key counts only while a session holds it: what a dead member left without one is litter. */
-static bool read_entry(const json_t *entry, struct membership_member *ret)
+/* A key counts only while a session holds it: what a dead member left without one is litter. 1: RET is a member; 0: left out;
+ * -ERR_NOMEM, so that no member is missing because of us. */
+static int read_entry(const json_t *entry, struct membership_member *ret)
 {
     const char *key = json_string_value(json_object_get(entry, "Key"));
     const char *encoded = json_string_value(json_object_get(entry, "Value"));
     const char *session = json_string_value(json_object_get(entry, "Session"));
     struct buf text = BUF_INIT(65536);
     json_t *value = NULL;
-    bool ok = false;
-    if (key && encoded && session && session[0] &&
-        text_base64_decode(&text, encoded, strlen(encoded), NULL) == 0 &&
-        json_read(buf_str(&text), text.len, text.max_bytes, &value, NULL) == 0) {
+    if (!key || !encoded || !session || !session[0])
+        return 0;
+    int rc = text_base64_decode(&text, encoded, strlen(encoded), NULL);
+    if (rc == 0)
+        rc = json_read(buf_str(&text), text.len, text.max_bytes, &value, NULL);
+    if (rc == 0) {
         const char *last = strrchr(key, '/');
-        ok = read_value(value, ret) && strcmp(last ? last + 1 : key, ret->id) == 0;
+        rc = read_value(value, ret) && strcmp(last ? last + 1 : key, ret->id) == 0;
     }
     json_decref(value);
     buf_fini(&text);
-    return ok;
+    return rc == -ERR_NOMEM || rc >= 0 ? rc : 0;
 }
 
 static int compare_members(const void *a, const void *b)
 {
     return strcmp(((const struct membership_member *)a)->id, ((const struct membership_member *)b)->id);
+}
+
+static size_t drop_repeats(struct membership_member *list, size_t count)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < count; i++)
+        if (kept == 0 || strcmp(list[kept - 1].id, list[i].id) != 0)
+            list[kept++] = list[i];
+    return kept;
+}
+
+static int read_entries(const json_t *doc, size_t count, struct membership_member *list, size_t *ret_used)
+{
+    size_t used = 0;
+    for (size_t i = 0; i < count; i++) {
+        list[used] = (struct membership_member){0};
+        int rc = read_entry(json_array_get(doc, i), &list[used]);
+        if (rc < 0)
+            return rc;
+        used += (size_t)rc;
+    }
+    qsort(list, used, sizeof(*list), compare_members);
+    *ret_used = drop_repeats(list, used);
+    return 0;
 }
 
 int membership_parse(const char *body, size_t bytes, struct membership_member **ret, size_t *ret_count,
@@ -127,12 +154,12 @@ int membership_parse(const char *body, size_t bytes, struct membership_member **
         json_decref(doc);
         return -ERR_NOMEM;
     }
-    for (size_t i = 0; i < count; i++) {
-        list[used] = (struct membership_member){0};
-        used += read_entry(json_array_get(doc, i), &list[used]);
-    }
+    int rc = read_entries(doc, count, list, &used);
     json_decref(doc);
-    qsort(list, used, sizeof(*list), compare_members);
+    if (rc < 0) {
+        mem_free(list);
+        return err_set(e, ERR_NOMEM, "no memory for the member list");
+    }
     *ret = list;
     *ret_count = used;
     return 0;
@@ -202,22 +229,55 @@ static void watch_members(struct membership *m)
     m->watch = consul_watch_new(m->client, &options, on_list, m);
 }
 
+static void on_cleared(void *arg, const struct err *e, const struct consul_reply *reply)
+{
+    struct membership *m = arg;
+    (void)reply; /* its code says all */
+    m->step_call = NULL;
+    if (e->code == ERR_CANCELLED || m->stopping)
+        return;
+    if (e->code == ERR_OK)
+        begin_step(m, STEP_KEY, 0);
+    else
+        step_failed(m, e);
+}
+
+/* The key's name is this process's alone, so it is an older session of ours that holds it: one whose loss we took for granted,
+ * and that would keep us out until it ends. Locks are advisory: the key may go. */
+static void key_refused(struct membership *m)
+{
+    char path[512];
+    struct err refused;
+    if (m->cleared) {
+        (void)err_set(&refused, ERR_REFUSED, "the own key is held by another session");
+        m->cleared = false;
+        step_failed(m, &refused);
+        return;
+    }
+    m->cleared = true;
+    (void)snprintf(path, sizeof(path), "/v1/kv/%s%s", m->prefix, m->member);
+    struct consul_request request = {.method = "DELETE", .path = path};
+    m->step_call = consul_send(m->client, &request, on_cleared, m);
+}
+
 static void on_key(void *arg, const struct err *e, const struct consul_reply *reply)
 {
     struct membership *m = arg;
-    struct err refused = {0};
     m->step_call = NULL;
     if (e->code == ERR_CANCELLED || m->stopping)
         return;
     if (e->code == ERR_OK && strncmp(reply->body, "true", 4) != 0) {
-        (void)err_set(&refused, ERR_REFUSED, "the own key is held by another session");
-        e = &refused;
+        key_refused(m);
+        return;
     }
     if (e->code != ERR_OK) {
-        m->session[0] = '\0'; /* "invalid session": make a new one */
+        /* Otherwise the session stays: it may hold the key already, if only the answer was lost. */
+        if (e->code == ERR_INVALID || (reply && strstr(reply->body, "invalid session")))
+            m->session[0] = '\0';
         step_failed(m, e);
         return;
     }
+    m->cleared = false;
     if (m->failures > 0 || !m->watch)
         log_info(&log_here, "joined", "member=%s", m->member);
     m->failures = 0;
@@ -250,6 +310,12 @@ static void put_key(struct membership *m)
     buf_fini(&body);
 }
 
+/* It becomes part of paths. */
+static bool is_session_id(const char *id)
+{
+    return id[0] != '\0' && id[strspn(id, "0123456789abcdefABCDEF-")] == '\0';
+}
+
 static void on_session(void *arg, const struct err *e, const struct consul_reply *reply)
 {
     struct membership *m = arg;
@@ -262,7 +328,7 @@ static void on_session(void *arg, const struct err *e, const struct consul_reply
         const char *id = NULL;
         if (json_read(reply->body, reply->body_bytes, 4096, &doc, &wrong) == 0)
             id = json_string_value(json_object_get(doc, "ID"));
-        if (id && strlen(id) < sizeof(m->session))
+        if (id && is_session_id(id) && strlen(id) < sizeof(m->session))
             memcpy(m->session, id, strlen(id) + 1);
         else
             (void)err_set(&wrong, ERR_PROTOCOL, "no session id in Consul's answer");
@@ -490,10 +556,20 @@ static void on_deregistered(void *arg, const struct err *e, const struct consul_
     stop_answered(arg, 1);
 }
 
+static void cancel_calls(struct membership *m)
+{
+    consul_cancel(m->step_call);
+    consul_cancel(m->pass_call);
+    consul_cancel(m->renew_call);
+    m->step_call = m->pass_call = m->renew_call = NULL;
+}
+
 void membership_stop(struct membership *m, int64_t timeout_ms, void (*done)(void *arg), void *arg)
 {
     char path[160];
+    assert(!m->stopping);
     m->stopping = true;
+    cancel_calls(m); /* a registration that overtook the end would stay */
     m->stopped = done;
     m->stopped_arg = arg;
     loop_timer_stop(m->step_timer);
@@ -514,9 +590,7 @@ void membership_free(struct membership *m)
     if (!m)
         return;
     m->stopping = true;
-    consul_cancel(m->step_call);
-    consul_cancel(m->pass_call);
-    consul_cancel(m->renew_call);
+    cancel_calls(m);
     consul_cancel(m->stop_calls[0]);
     consul_cancel(m->stop_calls[1]);
     consul_watch_free(m->watch);
