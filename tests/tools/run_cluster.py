@@ -17,6 +17,8 @@ from lib.consul import Consul  # noqa: E402
 from lib.mariadb import MariaDB  # noqa: E402
 
 SERVICE = "demo"
+# Agent a stands where every command looks by itself; ports that somebody uses already are replaced by free ones.
+API_PORTS = (7420, 7430, 7440)
 JOBS = {
     "hello": {"schedule": "@every 2s", "payload": {"hello": "world"}},
     "every-five-seconds": {"schedule": "*/5 * * * * *", "timezone": "Europe/Berlin"},
@@ -48,6 +50,14 @@ class Sink:
                 yield f"{self.name}  {line.rstrip()}"
 
 
+def listen_on(agent, port):
+    """Let AGENT serve its API on PORT if nobody else does."""
+    if procs.can_connect(port):
+        return
+    agent.api_port, agent.address, agent.url = port, f"127.0.0.1:{port}", f"http://127.0.0.1:{port}"
+    agent.config["api"]["listen"] = [agent.address]
+
+
 def start(folder):
     print("starting Consul and MariaDB …", flush=True)
     consul, mariadb = Consul(folder=folder), MariaDB(folder=folder)
@@ -61,7 +71,13 @@ def start(folder):
             "DeregisterCriticalServiceAfter": "1m"})
     print("starting three agents …", flush=True)
     cluster = Cluster(consul, mariadb, name="demo", folder=folder, config={"app": {"service": SERVICE}})
-    cluster.start(3)
+    agents = [cluster.agent() for _ in API_PORTS]
+    for agent, port in zip(agents, API_PORTS):
+        listen_on(agent, port)
+        agent.start(wait=False)
+    for agent in agents:
+        agent.wait_ready()
+    cluster.wait_settled()
     for i, (job_id, job) in enumerate(JOBS.items()):
         callback = {"http": {"service": SERVICE, "path": f"/{job_id}"}}
         cluster.agents[i % 3].put(job_id, {**job, "callback": callback})
@@ -70,6 +86,10 @@ def start(folder):
 
 def explain(consul, cluster, folder):
     first, second = cluster.agents[0], cluster.agents[1]
+    program = binary()
+    if program.is_relative_to(pathlib.Path.cwd()):
+        program = program.relative_to(pathlib.Path.cwd())
+    address = "" if first.api_port == API_PORTS[0] else f"CARILLON_ADDR={first.address} "
     print()
     for agent in cluster.agents:
         print(f"agent {agent.name}  {agent.url}  pid {agent.process.pid}")
@@ -77,7 +97,7 @@ def explain(consul, cluster, folder):
 logs     {folder}
 
 Try in another terminal:
-  CARILLON_ADDR={first.address} {binary()} in 5s --id tea --path /tea --data '{{"tea":"ready"}}'
+  {address}{program} in 5s --id tea --path /tea --data '{{"tea":"ready"}}'
   kill -9 {second.process.pid}     # agent {second.name}: the others take its jobs, nothing is lost
 Ctrl-C ends everything.
 """, flush=True)
