@@ -7,21 +7,35 @@
 #include "agent/api/bulk.h"
 
 #define PAGE_BODY_MAX (1 << 20)
+#define PAGES_MAX     4 /* being deleted while the next is listed */
 
 struct many { /* x->state */
     uint64_t deleted;
+    unsigned deleting;
+    bool listing;
     bool more;
+    enum api_code code; /* what went wrong */
+    char why[200];
 };
 
-static void next_page(struct exchange *x);
+static void go_on(struct exchange *x);
 
-static void end(struct exchange *x, enum api_code code, const char *why)
+static void fail(struct many *m, enum api_code code, const char *why)
+{
+    if (m->code != API_OK)
+        return;
+    m->code = code;
+    (void)snprintf(m->why, sizeof(m->why), "%s", why); /* may be cut */
+}
+
+static void end(struct exchange *x)
 {
     struct many *m = x->state;
     struct buf out = BUF_INIT(256);
-    char text[200];
+    char text[260];
+    enum api_code code = m->code;
     (void)snprintf(text, sizeof(text), "%llu were deleted before: %s", (unsigned long long)m->deleted,
-                   why ? why : ""); /* may be cut */
+                   m->why); /* may be cut */
     buf_addf(&out, "{\"deleted\":%llu}", (unsigned long long)m->deleted);
     mem_free(m);
     x->state = NULL;
@@ -37,47 +51,71 @@ static void on_deleted(void *arg, const struct bulk *b)
 {
     struct exchange *x = arg;
     struct many *m = x->state;
+    m->deleting--;
     m->deleted += b->ok;
     if (b->failed > b->absent) /* those that are absent went meanwhile */
-        end(x, API_NO_OWNER, "some jobs could not be deleted now");
-    else if (m->more && !x->api->stopping)
-        next_page(x);
-    else
-        end(x, m->more ? API_OVERLOADED : API_OK, "the agent is stopping");
+        fail(m, API_NO_OWNER, "some jobs could not be deleted now");
+    go_on(x);
+}
+
+static void delete_page(struct exchange *x, const struct store_page *page)
+{
+    struct many *m = x->state;
+    struct buf body = BUF_INIT(PAGE_BODY_MAX);
+    struct err e = {0};
+    for (size_t i = 0; i < page->jobs_count; i++)
+        buf_addf(&body, "{\"op\":\"delete\",\"namespace\":\"%s\",\"id\":\"%s\"}\n", page->jobs[i].row.ns,
+                 page->jobs[i].row.id);
+    m->deleting++;
+    if (bulk_run(x->api, &x->ctx, &body, on_deleted, x, &e) == 0)
+        return;
+    m->deleting--;
+    fail(m, API_OVERLOADED, e.text);
 }
 
 static void on_page(void *arg, const struct err *e, struct store_page *page)
 {
     struct exchange *x = arg;
     struct many *m = x->state;
-    struct buf body = BUF_INIT(PAGE_BODY_MAX);
-    struct err why = {0};
+    m->listing = false;
     if (e->code != ERR_OK) {
-        end(x, API_STORE_UNAVAILABLE, e->text);
-        return;
+        fail(m, API_STORE_UNAVAILABLE, e->text);
+    } else {
+        m->more = page->more;
+        memcpy(x->req.after_ns, page->next_ns, sizeof(x->req.after_ns));
+        memcpy(x->req.after_id, page->next_id, sizeof(x->req.after_id));
+        x->req.has_cursor = page->more;
+        delete_page(x, page);
     }
-    for (size_t i = 0; i < page->jobs_count; i++)
-        buf_addf(&body, "{\"op\":\"delete\",\"namespace\":\"%s\",\"id\":\"%s\"}\n", page->jobs[i].row.ns,
-                 page->jobs[i].row.id);
-    m->more = page->more;
-    memcpy(x->req.after_ns, page->next_ns, sizeof(x->req.after_ns));
-    memcpy(x->req.after_id, page->next_id, sizeof(x->req.after_id));
-    x->req.has_cursor = page->more;
-    if (bulk_run(x->api, &x->ctx, &body, on_deleted, x, &why) < 0)
-        end(x, API_OVERLOADED, why.text);
+    go_on(x);
 }
 
-static void next_page(struct exchange *x)
+static void list_page(struct exchange *x)
 {
     void *self;
     const struct store_ops *store = node_store(x->api->node, &self);
+    ((struct many *)x->state)->listing = true;
     api_filter_set(&x->req, &x->filter);
     x->filter.filter.limit = API_LIMIT_MAX;
     store->list_jobs(self, &x->filter.filter, on_page, x);
 }
 
+static void go_on(struct exchange *x)
+{
+    struct many *m = x->state;
+    if (x->api->stopping && m->more)
+        fail(m, API_OVERLOADED, "the agent is stopping");
+    bool list = m->more && m->code == API_OK;
+    if (list && !m->listing && m->deleting < PAGES_MAX)
+        list_page(x);
+    if (!list && !m->listing && m->deleting == 0)
+        end(x);
+}
+
 void api_job_delete_many(struct exchange *x)
 {
-    x->state = mem_new(struct many);
-    next_page(x);
+    struct many *m = mem_new(struct many);
+    m->more = true;
+    x->state = m;
+    go_on(x);
 }

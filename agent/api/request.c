@@ -385,7 +385,7 @@ static int read_query(struct reader *r)
 bool api_etag_parse(const char *text, struct uid *ret_uid, uint64_t *ret_version)
 {
     size_t len = strlen(text);
-    return len > 36 && text[0] == '"' && text[len - 1] == '"' && text[33] == '.' &&
+    return len >= 36 && text[0] == '"' && text[len - 1] == '"' && text[33] == '.' &&
            uid_parse(text + 1, 32, ret_uid) &&
            text_u64(text + 34, len - 35, 1, UINT64_MAX, ret_version, NULL) == 0;
 }
