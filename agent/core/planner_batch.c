@@ -155,6 +155,8 @@ struct planner_batch *planner_take_batch(struct planner *p, size_t rows_max)
         fill(b, &p->dirty_moving, rows_max);
         fill_slots(p, b);
         fill(b, &p->dirty, rows_max);
+        if (!list_empty(&p->dirty) || !list_empty(&p->dirty_moving)) /* no room, or no memory: come back */
+            planner_arm(p, &p->batch_timer, p->now_ms + AGAIN_MIN_MS);
         if (b->pub.jobs_count == 0 && b->pub.slots_count == 0)
             return NULL;
     }
@@ -205,13 +207,14 @@ static void fire_is_as_sent(struct pfire *f, const struct fire_change *fc)
         memcpy(f->guard, fc->row.holder, sizeof(f->guard));
 }
 
-/* The slot went away with this batch or before it. The attempts that run here may be held in the store by an earlier try
+/* The slot went away with this batch or before it. The attempts that ran here may be held in the store by an earlier try
  * of the batch, and then nobody but us ends them: they are taken as written, which their report finds out. */
 static void keep_running(struct planner *p, struct pchange *c)
 {
     for (size_t i = 0; i < c->change.fires_count; i++) {
         struct pfire *f = c->fires[i];
-        if (f->in_flight && !f->ignored && c->change.fires[i].row.state == FIRE_STATE_HELD)
+        bool reports = f->in_flight || f->dirty != CHANGE_NONE;
+        if (reports && !f->ignored && c->change.fires[i].row.state == FIRE_STATE_HELD)
             fire_is_as_sent(f, &c->change.fires[i]);
         else
             pfire_drop(p, f);

@@ -122,6 +122,10 @@ static void out_remove(struct node *n, struct out *o)
 static void finish(struct pbed *b, int node, struct out *o, const struct attempt *attempt)
 {
     struct delivery *d = o->d;
+    if (getenv("BED_TRACE"))
+        fprintf(stderr, "%6lld n%d ends seq %llu attempt %u slot %u result %d\n",
+                (long long)(b->now - BED_NOW), node, (unsigned long long)d->seq, d->attempt, d->slot,
+                attempt->result);
     out_remove(&b->nodes[node], o);
     mem_free(o);
     pbed_step(b, node, &(struct planner_event){.kind = PLANNER_ATTEMPT, .delivery = d, .attempt = attempt});

@@ -246,7 +246,8 @@ static void commit(struct pbed *b, int node, struct planner_batch *batch)
     for (size_t i = 0; i < batch->jobs_count; i++) {
         batch->jobs[i]->result = change_job(b, batch->jobs[i]);
         if (batch->jobs[i]->result == CHANGE_RESULT_CONFLICT) {
-            if (told_before(b, batch->jobs[i]))
+            /* One that gave its slot away may send a batch again whose reply was lost, when the job has gone on. */
+            if (b->owner[batch->jobs[i]->row.slot] != node || told_before(b, batch->jobs[i]))
                 continue;
             b->conflicts++;
             tell_conflict(b, batch->jobs[i]);
