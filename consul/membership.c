@@ -260,6 +260,20 @@ static void key_refused(struct membership *m)
     m->step_call = consul_send(m->client, &request, on_cleared, m);
 }
 
+/* Unless Consul says that the session is gone it stays: it may hold the key already, if only the answer was lost. */
+static void key_failed(struct membership *m, const struct err *e, const struct consul_reply *reply)
+{
+    bool gone = e->code == ERR_INVALID || (reply && strstr(reply->body, "invalid session"));
+    if (gone)
+        m->session[0] = '\0';
+    if (!gone || m->failures > 0) {
+        step_failed(m, e);
+        return;
+    }
+    m->failures = 1;
+    begin_step(m, STEP_SESSION, 0);
+}
+
 static void on_key(void *arg, const struct err *e, const struct consul_reply *reply)
 {
     struct membership *m = arg;
@@ -271,10 +285,7 @@ static void on_key(void *arg, const struct err *e, const struct consul_reply *re
         return;
     }
     if (e->code != ERR_OK) {
-        /* Otherwise the session stays: it may hold the key already, if only the answer was lost. */
-        if (e->code == ERR_INVALID || (reply && strstr(reply->body, "invalid session")))
-            m->session[0] = '\0';
-        step_failed(m, e);
+        key_failed(m, e, reply);
         return;
     }
     m->cleared = false;
