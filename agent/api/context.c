@@ -84,10 +84,10 @@ static int read_defaults(const json_t *doc, struct api_context *c, struct err *e
     struct job_defaults *d = &c->defaults;
 
     json_error_t why;
-    if (json_unpack_ex((json_t *)doc, &why, 0, "{s:I,s:[I,I,F,I,F,I],s:i,s:I,s:i,s:I,s:b}",
-                       "timeout", &timeout, "retry", &attempts, &min, &d->retry.factor, &max,
-                       &d->retry.jitter, &age, "misfire", &misfire, "window", &window, "concurrency",
-                       &concurrency, "min_interval", &interval, "allow_loopback", &loopback) < 0)
+    if (json_unpack_ex((json_t *)doc, &why, 0, "{s:I,s:[I,I,F,I,F,I],s:i,s:I,s:i,s:I,s:b}", "timeout",
+                       &timeout, "retry", &attempts, &min, &d->retry.factor, &max, &d->retry.jitter, &age,
+                       "misfire", &misfire, "window", &window, "concurrency", &concurrency, "min_interval",
+                       &interval, "allow_loopback", &loopback) < 0)
         return err_set(e, ERR_INVALID, "defaults: %s", why.text);
     if (timeout <= 0 || attempts < 0 || attempts > UINT32_MAX || min <= 0 || max < min || age < 0 ||
         window <= 0 || interval < 0 || misfire < 0 || misfire > JOB_MISFIRE_LAST || concurrency < 0 ||

@@ -7,7 +7,7 @@
 
 uint64_t clock_boot_ms(void); /* CLOCK_BOOTTIME */
 uint64_t clock_boot_us(void);
-int64_t clock_wall_ms(void);  /* CLOCK_REALTIME: ms since 1970-01-01T00:00:00Z */
+int64_t clock_wall_ms(void); /* CLOCK_REALTIME: ms since 1970-01-01T00:00:00Z */
 int64_t clock_wall_us(void);
 uint64_t clock_mono_ns(void); /* CLOCK_MONOTONIC, for measuring short spans */
 
