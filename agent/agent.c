@@ -163,12 +163,13 @@ static int new_life(struct node *n, struct err *e)
                                      .joined = on_joined,
                                      .rejoin = on_rejoin,
                                      .arg = n};
+    struct engine **lives = mem_try_realloc(n->lives, n->lives_count + 1, sizeof(struct engine *), e);
+    if (!lives)
+        return -ERR_NOMEM;
+    n->lives = lives;
     rc = engine_new(&options, &n->engine, e);
     if (rc < 0)
         return err_wrap(e, "start as member '%s'", member);
-    n->lives = mem_try_realloc(n->lives, n->lives_count + 1, sizeof(*n->lives), e);
-    if (!n->lives)
-        return -ERR_NOMEM;
     n->lives[n->lives_count++] = n->engine;
     atomic_store(&n->shown, n->engine);
     return 0;

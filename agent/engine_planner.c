@@ -37,7 +37,7 @@ struct change_read {
 
 static void planner_jobs_free(struct planner_job *jobs, size_t count)
 {
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; jobs && i < count; i++)
         job_spec_unref(jobs[i].spec);
     mem_free(jobs);
 }

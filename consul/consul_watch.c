@@ -82,7 +82,7 @@ static bool tell(struct consul_watch *w, const char *body, size_t bytes)
     bool freed = false;
     w->content = content;
     w->has_content = true;
-    w->freed = &freed;
+    w->freed = &freed; /* cppcheck-suppress autoVariables ; taken back below */
     w->changed(w->arg, body, bytes);
     if (freed)
         return false;

@@ -262,12 +262,11 @@ static void send_ready(struct bulk *b)
 
 void bulk_go_on(struct bulk *b)
 {
-    struct list *link;
     send_ready(b);
     b->read_all |= b->api->stopping; /* there may be no worker any more */
     bool room_left = flush(b);
-    while (room_left && (link = list_first(&b->chunks))) {
-        struct bulk_chunk *c = container_of(link, struct bulk_chunk, link);
+    while (room_left && !list_empty(&b->chunks)) {
+        struct bulk_chunk *c = container_of(b->chunks.next, struct bulk_chunk, link);
         if (!c->is_read || c->open > 0)
             break;
         list_remove(&c->link);

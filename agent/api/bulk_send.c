@@ -107,7 +107,7 @@ static void take_answer(struct bulk_item *item)
                        "the write could not be made durable; it may still happen");
         break;
     case PLANNER_NOT_OWNER:
-        assert(!"handled before");
+        assert(false && "handled before");
         break;
     }
 }

@@ -140,9 +140,9 @@ static void on_page(void *arg, const struct err *e, struct store_page *page)
 static void on_peer_page(struct api_call *c, const struct err *e, const struct http_reply *reply)
 {
     struct export *x = container_of(c, struct export, call);
-    const char *next = reply ? http_reply_header(reply, API_CURSOR_HEADER) : NULL;
     x->reading = false;
     if (e->code == ERR_OK && reply->status == 200) {
+        const char *next = http_reply_header(reply, API_CURSOR_HEADER);
         buf_add(&x->out, reply->body, reply->body_bytes);
         x->tries = 0;
         x->last = !next || strlen(next) >= sizeof(x->cursor);

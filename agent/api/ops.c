@@ -1,4 +1,5 @@
 /* For those who run agents: probes, metrics, the description of the API; and the peers' own messages. */
+#include <stdint.h>
 #include <string.h>
 
 #include "agent/api/api_private.h"
@@ -42,7 +43,8 @@ void api_readyz(struct exchange *x)
 void api_openapi(struct exchange *x)
 {
     struct buf out = BUF_INIT(1 << 20);
-    buf_add(&out, carillon_openapi_begin, (size_t)(carillon_openapi_end - carillon_openapi_begin));
+    buf_add(&out, carillon_openapi_begin,
+            (uintptr_t)carillon_openapi_end - (uintptr_t)carillon_openapi_begin);
     exchange_reply(x, 200, "application/yaml", NULL, 0, &out);
 }
 

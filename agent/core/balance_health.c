@@ -179,6 +179,7 @@ void balance_hold_half_rule(struct balance *b, uint64_t now_ms)
             if (ep->ejected && (!next || ep->ejected_until_ms < next->ejected_until_ms))
                 next = ep;
         }
+        assert(next); /* or b->ejected is wrong */
         next->ejected_until_ms = now_ms;
         come_back(b, next, now_ms);
     }

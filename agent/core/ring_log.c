@@ -59,7 +59,7 @@ static void put_varint(struct writer *w, uint64_t v)
 
 static void put_signed(struct writer *w, int64_t v)
 {
-    put_varint(w, ((uint64_t)v << 1) ^ (uint64_t)(v >> 63));
+    put_varint(w, ((uint64_t)v << 1) ^ (v < 0 ? UINT64_MAX : 0));
 }
 
 static uint8_t get_byte(struct reader *r)

@@ -342,7 +342,7 @@ static int thread_start(struct httpd *h, struct err *e)
 
 int httpd_start(const struct httpd_options *options, struct httpd **ret, struct err *e)
 {
-    struct err own;
+    struct err own = {0};
     assert(options->accept && options->handle && options->too_large && options->connections_max > 0);
     struct httpd *h = mem_new(struct httpd);
     h->o = *options;

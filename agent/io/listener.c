@@ -164,7 +164,7 @@ static int open_tcp(struct listener *l, const char *listen, struct err *e)
 
 int listener_open(struct listener *l, const char *listen, unsigned socket_mode, struct err *e)
 {
-    struct err own;
+    struct err own = {0};
     struct listener opened = {.fd = -1};
     size_t prefix_len = sizeof unix_prefix - 1;
     e = e ? e : &own;
