@@ -179,7 +179,7 @@ $(TSAN): $(O)/tests/tsan/%: $(O)/t/tests/tsan/%.o $(O)/t/libtest.a $(ALL_TEST_LI
 	@$(CC) $(LDFLAGS_ALL) -o $@ $^ $(DEP_LIBS) -lm
 
 # Programs that tests outside C ask questions (tests/it finds them in $CARILLON_TOOLS).
-$(TOOLS): $(O)/tests/tools/%: $(O)/t/tests/tools/%.o $(call libs,$(O)/t,$(UNDER_store))
+$(TOOLS): $(O)/tests/tools/%: $(O)/t/tests/tools/%.o $(call libs,$(O)/t,consul $(UNDER_store))
 	@mkdir -p $(@D)
 	@echo "  LINK  $@"
 	@$(CC) $(LDFLAGS_ALL) -o $@ $^ $(DEP_LIBS) -lm
