@@ -301,6 +301,18 @@ static void name_host(struct ticket *k)
     (void)snprintf(r->endpoint, sizeof(r->endpoint), "%s", host ? host + 3 : g->host); /* cut, as all are */
 }
 
+/* A success makes room for one more beside what time allows, so a service that answers is released as fast as it takes; by time
+ * alone a load above that rate would stay behind for ever. */
+static void earn_start(struct target *t)
+{
+    if (!t->pacing)
+        return;
+    if (t->paced > 0)
+        t->paced--;
+    if (t->state == TARGET_PACED)
+        set_state(t, TARGET_TURN);
+}
+
 static void on_attempt_done(void *arg, struct callback_attempt *attempt)
 {
     struct dispatch *d = arg;
@@ -310,6 +322,8 @@ static void on_attempt_done(void *arg, struct callback_attempt *attempt)
     g->in_flight--;
     uncount(k);
     unblock(g);
+    if (attempt->result.result == ATTEMPT_OK)
+        earn_start(k->target);
     name_host(k);
     tell_timing(d, k);
     tell_done(d, k);

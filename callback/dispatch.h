@@ -5,7 +5,8 @@
  *   dispatch_deliver -> waits in its target's line -> a lane -> done
  *
  * Targets (a service with a set of tags, or the host of a direct URL) take turns, so one that is slow or at its limit holds up no
- * other. A target without an endpoint gives its deliveries back after a while; when one appears they go out at a bounded rate.
+ * other. A target without an endpoint gives its deliveries back after a while; when one appears they go out at a bounded rate,
+ * which grows with each success.
  * Every limit, table and line is bounded: by options, by the constants below, or by the planner's deliveries. One object lives
  * as long as the member's planner. Loop thread only. */
 #ifndef CARILLON_CALLBACK_DISPATCH_H

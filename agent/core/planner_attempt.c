@@ -229,6 +229,8 @@ void planner_on_attempt(struct planner *p, const struct planner_event *event)
     f->in_flight = false;
     p->stats.in_flight--;
     planner_trash(p, (void (*)(void *))job_spec_unref, TAKE(f->spec));
+    if (event->attempt->result == ATTEMPT_OK && j->target)
+        ptarget_refill(p, j->target);
     if (f->ignored)
         pfire_leave(p, f);
     else

@@ -144,18 +144,30 @@ void ptarget_put(struct planner *p, struct ptarget *t)
     mem_free(t);
 }
 
+/* Time gives tokens at the base rate, each success gives one more. So a target that answers is caught up with at a rate that
+ * grows with what it takes, as TCP's window grows by acknowledgements, and one that fails gets no more than the base rate.
+ * With the base rate alone a load above it that once fell behind would stay behind for ever. */
 bool ptarget_token(struct planner *p, struct ptarget *t)
 {
     double rate = (double)p->options.catch_up_per_s, burst = rate / 20 > 1 ? rate / 20 : 1;
-    if (p->now_ms > t->tokens_ms)
+    if (p->now_ms > t->tokens_ms && t->tokens < burst) {
         t->tokens += (double)(p->now_ms - t->tokens_ms) * rate / 1000;
+        if (t->tokens > burst)
+            t->tokens = burst;
+    }
     t->tokens_ms = p->now_ms;
-    if (t->tokens > burst)
-        t->tokens = burst;
     if (t->tokens < 1)
         return false;
     t->tokens -= 1;
     return true;
+}
+
+void ptarget_refill(struct planner *p, struct ptarget *t)
+{
+    if (t->tokens < (double)p->options.catch_up_per_s)
+        t->tokens += 1;
+    if (!list_empty(&t->paced))
+        planner_arm(p, &t->timer, p->now_ms);
 }
 
 void planner_targets_fini(struct planner *p)

@@ -277,6 +277,8 @@ void pjob_drop_fires(struct planner *p, struct pjob *j); /* memory only; what is
 struct ptarget *ptarget_get(struct planner *p, const struct job_spec *spec);
 void ptarget_put(struct planner *p, struct ptarget *t);
 bool ptarget_token(struct planner *p, struct ptarget *t);
+/* An attempt there succeeded: the next overdue one may go. */
+void ptarget_refill(struct planner *p, struct ptarget *t);
 void planner_targets_fini(struct planner *p);
 
 /* --- planner_load.c: rows from the store --- */

@@ -504,10 +504,13 @@ Test(planner, a_one_shot_has_no_window)
     pbed_free(b);
 }
 
-Test(planner, catch_up_is_paced)
+/* A hundred one-shots of one target that came due while nobody ran; how many distinct ones were sent within MS. */
+static size_t caught_up_in(double give_up, int64_t ms)
 {
     struct pbed_options o = pbed_defaults(7);
     o.catch_up_per_s = 10;
+    o.give_up = give_up;
+    o.duration_max_ms = 400;
     struct pbed *b = pbed_new(&o);
     for (int i = 0; i < 100; i++) {
         char id[16];
@@ -518,12 +521,25 @@ Test(planner, catch_up_is_paced)
     int n = pbed_node_start(b);
     for (unsigned s = 0; s < o.slots; s++)
         pbed_give(b, s, n);
-    pbed_run(b, 5000);
-    cr_assert(ge(sz, sent_count(b), 40));
-    cr_assert(le(sz, sent_count(b), 60));
-    pbed_run(b, 10000);
+    pbed_run(b, ms);
+    size_t sent = sent_count(b);
+    pbed_run(b, 30000);
     cr_assert(eq(sz, sent_count(b), 100));
     pbed_free(b);
+    return sent;
+}
+
+Test(planner, catch_up_with_a_target_that_fails_keeps_to_the_base_rate)
+{
+    size_t sent = caught_up_in(1, 5000);
+    cr_assert(ge(sz, sent, 40));
+    cr_assert(le(sz, sent, 60));
+}
+
+Test(planner, catch_up_with_a_target_that_answers_speeds_up)
+{
+    cr_assert(ge(sz, caught_up_in(0, 5000), 90));
+    cr_assert(le(sz, caught_up_in(0, 500), 20));
 }
 
 static struct pbed *two_members(int64_t duration_max_ms)
