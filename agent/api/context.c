@@ -30,16 +30,27 @@ void api_context_set_defaults(struct api_context *c, const struct job_defaults *
 
 /* --- printing ------------------------------------------------------------------------------------------------------ */
 
-static json_t *defaults_json(const struct job_defaults *d)
+/* json_pack() would leave a text out for which it finds no memory; hence its own step. */
+static int set_text(json_t *doc, const char *key, const char *text, struct err *e)
+{
+    return text ? json_set(doc, key, json_string(text), e) : 0;
+}
+
+static int set_defaults(json_t *doc, const struct job_defaults *d, struct err *e)
 {
     const struct retry_rule *r = &d->retry;
-    return json_pack("{s:I,s:[I,I,f,I,f,I],s:i,s:I,s:i,s:I,s:s*,s:s*,s:b}", "timeout",
-                     (json_int_t)d->timeout_ms, "retry", (json_int_t)r->max_attempts,
-                     (json_int_t)r->min_backoff_ms, r->factor, (json_int_t)r->max_backoff_ms, r->jitter,
-                     (json_int_t)r->max_age_ms, "misfire", (int)d->misfire, "window",
-                     (json_int_t)d->misfire_window_ms, "concurrency", (int)d->concurrency, "min_interval",
-                     (json_int_t)d->min_interval_ms, "app_service", d->app_service, "app_url", d->app_url,
-                     "allow_loopback", d->allow_loopback);
+    json_t *defaults = json_pack(
+        "{s:I,s:[I,I,f,I,f,I],s:i,s:I,s:i,s:I,s:b}", "timeout", (json_int_t)d->timeout_ms, "retry",
+        (json_int_t)r->max_attempts, (json_int_t)r->min_backoff_ms, r->factor, (json_int_t)r->max_backoff_ms,
+        r->jitter, (json_int_t)r->max_age_ms, "misfire", (int)d->misfire, "window",
+        (json_int_t)d->misfire_window_ms, "concurrency", (int)d->concurrency, "min_interval",
+        (json_int_t)d->min_interval_ms, "allow_loopback", d->allow_loopback);
+    int rc = json_set(doc, "defaults", defaults, e);
+    if (rc == 0)
+        rc = set_text(defaults, "app_service", d->app_service, e);
+    if (rc == 0)
+        rc = set_text(defaults, "app_url", d->app_url, e);
+    return rc;
 }
 
 static json_t *hex_u64(uint64_t v)
@@ -66,7 +77,7 @@ int api_context_print(const struct api_context *c, struct buf *out, struct err *
     rc |= json_set(doc, "change", hex_u64(c->change_id), e);
     rc |= json_set(doc, "accepted", json_integer(c->accepted_ms), e);
     rc |= json_set(doc, "actor", json_string(c->actor), e);
-    rc |= json_set(doc, "defaults", defaults_json(&c->defaults), e);
+    rc |= set_defaults(doc, &c->defaults, e);
     char *text = rc == 0 ? json_dumps(doc, JSON_COMPACT | JSON_ENSURE_ASCII) : NULL;
     if (!text)
         return err_set(e, ERR_NOMEM, "no memory for a request's context");
