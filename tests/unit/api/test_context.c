@@ -99,10 +99,11 @@ Test(context, every_failing_step_is_survived)
         int rc = api_context_print(&c, &out, NULL);
         if (rc == 0)
             rc = api_context_parse(buf_str(&out), &back, NULL);
-        if (!fault_fired()) {
-            cr_assert(zero(int, rc));
+        bool fired = fault_fired();
+        cr_assert(fired || rc == 0, "k=%u", k);
+        if (rc == 0) /* jansson does without some of what it asks for */
+            expect_equal(&c, &back);
+        if (!fired)
             break;
-        }
-        cr_assert(lt(int, rc, 0), "k=%u", k);
     }
 }
