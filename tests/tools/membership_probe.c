@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/base/text.h"
 #include "agent/io/loop.h"
 #include "consul/consul_service.h"
 #include "consul/membership.h"
@@ -80,13 +81,17 @@ static void on_signal(void *arg, int signum)
 
 static int start(char **argv, struct err *e)
 {
+    uint32_t port = 0;
+    int rc = text_u32(argv[4], strlen(argv[4]), 1, 65535, &port, e);
+    if (rc < 0)
+        return rc;
     struct consul_client_options client = {.address = argv[1], .token_file = argv[6]};
     struct membership_options o = {
         .cluster = argv[2],
         .member = argv[3],
         .name = argv[3],
         .host = "127.0.0.1",
-        .port = (uint16_t)atol(argv[4]),
+        .port = (uint16_t)port,
         .weight = 1,
         .version = "probe",
         .started_ms = 1,
@@ -94,9 +99,9 @@ static int start(char **argv, struct err *e)
         .check_ttl_ms = 5000,
         .session_ttl_ms = 10000,
         .node_check = true,
-        .seed = (uint64_t)atol(argv[4]),
+        .seed = port,
     };
-    int rc = consul_client_new(probe.loop, &client, &probe.client, e);
+    rc = consul_client_new(probe.loop, &client, &probe.client, e);
     if (rc < 0)
         return rc;
     probe.membership = membership_new(probe.client, &o, on_members, NULL);
