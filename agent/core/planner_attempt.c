@@ -158,10 +158,12 @@ static void failed(struct planner *p, struct pfire *f, const struct attempt *att
 static void succeeded(struct planner *p, struct pfire *f, const struct attempt *attempt)
 {
     note_start(f, attempt);
-    if (!f->booked)
+    if (!f->booked) {
         first_succeeded(p, f, attempt);
-    else
-        pfire_end(p, f, FIRE_OUTCOME_SUCCEEDED, FIRE_REASON_NONE, attempt);
+        return;
+    }
+    pend_log(p, &f->row, attempt);
+    pfire_end(p, f, FIRE_OUTCOME_SUCCEEDED, FIRE_REASON_NONE, attempt);
 }
 
 /* No attempt was made: it comes again under the same number. A row that says HELD has to say otherwise first. */

@@ -99,6 +99,8 @@ Test(planner, a_failed_first_attempt_is_booked_and_the_job_goes_on)
     cr_assert(eq(int, f->state, FIRE_STATE_ENDED));
     cr_assert(eq(int, f->outcome, FIRE_OUTCOME_SUCCEEDED));
     cr_assert(eq(u32, f->attempts, 2));
+    cr_assert(not(zero(ptr, strstr(f->log, "\"attempt\":2"))), "the one that succeeded is told too: %s",
+              f->log);
     cr_assert(zero(u32, row->consecutive_failures));
     pbed_check(b, true);
     pbed_free(b);
@@ -443,6 +445,7 @@ Test(planner, a_run_is_booked_before_it_is_sent_and_kept)
     const struct fire_row *f = pbed_fire(b, &pbed_job(b, "a")->uid, 1);
     cr_assert(eq(int, f->kind, FIRE_KIND_RUN));
     cr_assert(eq(int, f->outcome, FIRE_OUTCOME_SUCCEEDED));
+    cr_assert(not(zero(ptr, strstr(f->log ? f->log : "", "\"attempt\":1"))));
     cr_assert(zero(u64, pbed_job(b, "a")->scheduled));
     pbed_check(b, true);
     pbed_free(b);
