@@ -66,6 +66,13 @@ static inline void mem_free_auto_(void *p)
 /* close() unless negative; keeps errno. For AUTO(fd_close). */
 void fd_close(int fd);
 DEFINE_AUTO(fd_close, int);
+/* TAKE() for a descriptor: hands *FD out and leaves -1 behind. */
+static inline int fd_take(int *fd)
+{
+    int taken = *fd;
+    *fd = -1;
+    return taken;
+}
 
 /* Faults for tests, per thread: after fault_arm(K) the K-th fallible step from now (0 = the next) fails, once.
  * mem_try_*, the JSON and YAML readers and every I/O wrapper ask fault_hit() before they do their work. Compiled in

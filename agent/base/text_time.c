@@ -186,7 +186,7 @@ static bool parse_offset(const char *s, size_t len, size_t at, int64_t *ret_s)
     if (len - at != 6 || (s[at] != '+' && s[at] != '-') || !digits_at(s, at + 1, 2, &hours) ||
         s[at + 3] != ':' || !digits_at(s, at + 4, 2, &minutes) || hours > 23 || minutes > 59)
         return false;
-    int64_t offset_s = (int64_t)(hours * HOUR_S + minutes * MINUTE_S);
+    int64_t offset_s = (int64_t)hours * HOUR_S + (int64_t)minutes * MINUTE_S;
     *ret_s = s[at] == '-' ? -offset_s : offset_s;
     return true;
 }

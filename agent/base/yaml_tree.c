@@ -298,7 +298,7 @@ static int read_document(struct reader *r, struct yaml_tree **ret, struct err *e
     if (type != YAML_STREAM_START_EVENT && type != YAML_DOCUMENT_START_EVENT &&
         type != YAML_STREAM_END_EVENT && type != YAML_DOCUMENT_END_EVENT) {
         result = new_tree(r->name, &t, e);
-        if (result == 0)
+        if (t)
             result = read_node(r, &event, &t->root, 1, e);
     }
     yaml_event_delete(&event);

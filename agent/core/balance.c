@@ -285,7 +285,7 @@ int balance_set_endpoints(struct balance *b, const struct balance_endpoint *list
     int rc = check_list(list, count, &text_bytes, e);
     if (rc == 0)
         rc = draft_init(&d, b, count, text_bytes, e);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     draft_fill(&d, list, count);
     bool stays = draft_merge_old(&d, b);

@@ -63,9 +63,10 @@ static size_t pick_least_request(struct balance *b, const struct tier *tier, str
         const struct endpoint *ep = &b->endpoints[i];
         if (!open_in(b, tier, ep))
             continue;
-        const struct endpoint *other = best == BALANCE_NOT_FOUND ? NULL : &b->endpoints[best];
-        uint64_t mine = other ? ep->in_flight * other->open : 0;
-        uint64_t theirs = other ? other->in_flight * ep->open : 1;
+        bool first = best == BALANCE_NOT_FOUND;
+        const struct endpoint *other = first ? ep : &b->endpoints[best];
+        uint64_t mine = first ? 0 : ep->in_flight * other->open;
+        uint64_t theirs = first ? 1 : other->in_flight * ep->open;
         if (mine > theirs)
             continue;
         equals = mine < theirs ? ep->open : equals + ep->open;

@@ -177,6 +177,7 @@ uint32_t hashring_bound(const struct hashring_member *members, size_t count, uin
     for (size_t i = 0; i < count; i++)
         if (takes_part(&members[i], any_active))
             weights += members[i].weight;
+    assert(weights > 0);
     return bound_of(slots, members[index].weight, weights);
 }
 

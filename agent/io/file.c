@@ -38,8 +38,7 @@ static int open_regular(const char *path, int *ret_fd, size_t *ret_bytes, struct
     if (!S_ISREG(st.st_mode))
         return err_set(e, ERR_INVALID, "'%s' is not a regular file", path);
     *ret_bytes = (size_t)st.st_size;
-    *ret_fd = fd;
-    fd = -1;
+    *ret_fd = fd_take(&fd);
     return 0;
 }
 

@@ -84,8 +84,7 @@ static int open_unix(struct listener *l, const char *path, unsigned mode, struct
         l->path_ino = st.st_ino;
     }
     l->is_unix = true;
-    l->fd = fd;
-    fd = -1;
+    l->fd = fd_take(&fd);
     return 0;
 }
 
@@ -126,7 +125,7 @@ static int bind_tcp(int fd, const struct addrinfo *ai, const char *listen_on, st
 
 static int name_tcp(int fd, struct listener *l, struct err *e)
 {
-    struct sockaddr_storage addr;
+    struct sockaddr_in6 addr = {0}; /* or a sockaddr_in, whose family and port lie in the same places */
     socklen_t addr_len = sizeof addr;
     char host[NI_MAXHOST], service[NI_MAXSERV], address[ADDRESS_SIZE];
     if (getsockname(fd, (struct sockaddr *)&addr, &addr_len) < 0)
@@ -135,10 +134,10 @@ static int name_tcp(int fd, struct listener *l, struct err *e)
                         NI_NUMERICHOST | NI_NUMERICSERV);
     if (r != 0)
         return err_set(e, ERR_IO, "print the socket's address: %s", gai_strerror(r));
-    bool v6 = addr.ss_family == AF_INET6;
+    bool v6 = addr.sin6_family == AF_INET6;
     snprintf(address, sizeof address, v6 ? "[%s]:%s" : "%s:%s", host, service);
     l->address = mem_strdup(address);
-    l->port = ntohs(v6 ? ((struct sockaddr_in6 *)&addr)->sin6_port : ((struct sockaddr_in *)&addr)->sin_port);
+    l->port = ntohs(addr.sin6_port);
     return 0;
 }
 
@@ -157,8 +156,7 @@ static int open_tcp(struct listener *l, const char *listen, struct err *e)
         r = name_tcp(fd, l, e);
     if (r < 0)
         return r;
-    l->fd = fd;
-    fd = -1;
+    l->fd = fd_take(&fd);
     return 0;
 }
 

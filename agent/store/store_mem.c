@@ -363,6 +363,7 @@ static void mem_close(void *self)
     while (!list_empty(&s->pending)) {
         struct mem_op *op = container_of(list_first(&s->pending), struct mem_op, link);
         struct err e = {0};
+        assert(op->store == s);
         (void)err_set(&e, ERR_CANCELLED, "the store is being closed"); /* the answer carries it */
         op_answer(op, &e);
         op->store = NULL; /* its message is still on its way */

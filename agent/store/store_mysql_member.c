@@ -356,7 +356,7 @@ static int read_changed_slot(void *arg, MYSQL_ROW row, const unsigned long *leng
         return bad_row(e, "slots");
     struct slot_change key = {.slot = now.slot}, *wanted = &key;
     struct slot_change **found =
-        bsearch(&wanted, seen->sorted, seen->count, sizeof(*seen->sorted), compare_slots);
+        bsearch(&wanted, seen->sorted, seen->count, sizeof(struct slot_change *), compare_slots);
     if (found)
         (*found)->changed = now.epoch == (*found)->from_epoch + 1 && strcmp(now.owner, (*found)->to) == 0;
     return 0;
@@ -405,14 +405,14 @@ static int read_back_slots(struct my_script *s, struct slots_seen *seen, struct 
 int my_script_slots(struct my_script *s, struct slot_change *slots, size_t count, struct err *e)
 {
     struct slots_seen seen = {.count = count};
-    seen.sorted = mem_try_array(count, sizeof(*seen.sorted), e);
+    seen.sorted = mem_try_array(count, sizeof(struct slot_change *), e);
     if (!seen.sorted)
         return -ERR_NOMEM;
     for (size_t i = 0; i < count; i++) {
         slots[i].changed = false;
         seen.sorted[i] = &slots[i];
     }
-    qsort(seen.sorted, count, sizeof(*seen.sorted), compare_slots);
+    qsort(seen.sorted, count, sizeof(struct slot_change *), compare_slots);
     int r = update_slots(s, &seen, e);
     if (r == 0)
         r = read_back_slots(s, &seen, e);
