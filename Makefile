@@ -121,6 +121,8 @@ VERSION_OBJS := $(patsubst %.c,$(O)/%.o,$(filter %/version.c,$(SRC_ALL))) \
                 $(patsubst %.c,$(O)/t/%.o,$(filter %/version.c,$(SRC_ALL)))
 $(VERSION_OBJS): COMMIT_FLAG = -DCARILLON_COMMIT='"$(COMMIT)"'
 $(VERSION_OBJS): $(O)/commit
+# Put into the program as it is (.incbin), which no dependency file tells.
+$(O)/agent/api/ops.o $(O)/t/agent/api/ops.o: agent/api/openapi.yaml
 
 PROGRAM := $(if $(wildcard agent/main.c),$(O)/carillon)
 

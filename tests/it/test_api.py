@@ -4,6 +4,7 @@ import time
 
 import pytest
 import requests
+import yaml
 
 from lib import procs
 from lib.carillon import Cluster
@@ -223,3 +224,37 @@ def test_what_an_agent_tells_of_itself(cluster):
         assert agent.call("GET", path).status_code == 200
     head = agent.call("HEAD", "/v1/health")
     assert head.status_code == 200 and head.content == b""
+
+
+def test_the_description_names_exactly_the_methods_that_each_path_has(cluster):
+    agent = cluster.agents[0]
+    described = yaml.safe_load(agent.call("GET", "/openapi.yaml").text)["paths"]
+    for path, item in described.items():
+        real = path.replace("{fire}", "0" * 32 + ".1").replace("{id}", "x").replace("{name}", "x")
+        refused = agent.call("OPTIONS", real)
+        problem(refused, 405, "method_not_allowed")
+        methods = {m.upper() for m in item if m != "parameters"}
+        assert set(refused.headers["Allow"].split(", ")) - {"HEAD"} == methods, path
+
+
+def test_a_client_of_the_cluster_forwards_everything(cluster):
+    client = cluster.agent(config={"agent": {"role": "client"}, "store": None}, name="client")
+    try:
+        client.start()
+        assert client.create(job("by-client"))["status"]["version"] == 1
+        made = client.create(job())
+        assert cluster.agents[0].get(made["id"]) == {k: v for k, v in made.items() if k != "warnings"}
+        assert client.patch("by-client", {"description": "d"})["status"]["version"] == 2
+        assert client.ask("POST", "/v1/jobs?dry_run=true", 200, json=job("other"))["next"]
+        assert client.get("other") is None
+        assert client.owner("by-client")["name"] in "abc"
+        assert len(client.cluster()["members"]) == 3
+        lines = [{"op": "create", "id": f"client-{n}", "job": job()} for n in range(1500)]
+        assert all(r["status"] == 201 for r in client.bulk(lines))
+        assert len(client.call("GET", "/v1/export?prefix=client-").text.splitlines()) == 1500
+        assert len(client.list(prefix="client-", limit=1000)) == 1500
+        assert client.ask("DELETE", "/v1/jobs?prefix=client-", 200) == {"deleted": 1500}
+        assert client.delete("by-client")["result"] == "cancelled"
+    finally:
+        cluster.agents.remove(client)
+        client.end()
