@@ -193,7 +193,7 @@ void api_write_answered(struct exchange *x)
                              "the write could not be made durable; it may still happen");
         break;
     case PLANNER_NOT_OWNER:
-        assert(!"handled before");
+        assert(false && "handled before");
         break;
     }
 }

@@ -169,7 +169,7 @@ const struct api_route *api_route_of(enum api_action action)
     for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++)
         if (routes[i].action == action)
             return &routes[i];
-    assert(!"every action has a route");
+    assert(false && "every action has a route");
     return NULL;
 }
 
