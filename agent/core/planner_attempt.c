@@ -183,19 +183,31 @@ static void not_started(struct planner *p, struct pfire *f)
     }
 }
 
-/* It waits, visibly, for an endpoint to appear, as long as the job's retries may go on. */
+/* Later, without a write: what the row says is still true. May free F. */
+static void look_again(struct planner *p, struct pfire *f, int64_t wake_ms)
+{
+    f->row.wake_ms = wake_ms;
+    pfire_arm(p, f);
+}
+
+/* It waits, visibly, for an endpoint to appear, as long as the job's retries may go on. Its row says so once: writing each look
+ * would cost the store a write a second and fire for as long as a service is away. */
 static void no_endpoint(struct planner *p, struct pfire *f)
 {
     const struct retry_rule *rule = &f->job->spec->retry;
     bool first = !f->booked;
+    bool told = f->booked && f->dirty == CHANGE_NONE && f->row.state == FIRE_STATE_WAITING &&
+                f->row.reason == FIRE_REASON_NO_ENDPOINT;
     struct pjob *j = f->job;
     book(p, f);
     f->row.attempts = f->delivery.attempt - 1;
     f->row.reason = FIRE_REASON_NO_ENDPOINT;
     if (rule->max_age_ms && p->now_ms - f->row.first_ms >= (int64_t)rule->max_age_ms)
         pfire_end(p, f, FIRE_OUTCOME_DEAD, FIRE_REASON_NO_ENDPOINT, NULL);
-    else
+    else if (!told)
         wait_until(p, f, p->now_ms + PLANNER_NO_ENDPOINT_MS);
+    else
+        look_again(p, f, p->now_ms + PLANNER_NO_ENDPOINT_MS);
     if (first)
         pjob_ended_first(p, j);
 }

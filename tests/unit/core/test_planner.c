@@ -432,6 +432,24 @@ Test(planner, a_paused_one_shot_waits)
     pbed_free(b);
 }
 
+Test(planner, waiting_for_an_endpoint_is_written_once_and_no_attempt)
+{
+    struct pbed_options o = pbed_defaults(7);
+    o.no_endpoint = 1;
+    struct pbed *b = one_member(&o);
+    (void)pbed_do(b, PLANNER_PUT, "a", "{\"schedule\":\"@after 1s\"," CALLBACK "}");
+    pbed_run(b, 60000);
+    const struct fire_row *f = pbed_fire(b, &pbed_job(b, "a")->uid, 1);
+    cr_assert(eq(int, f->reason, FIRE_REASON_NO_ENDPOINT));
+    cr_assert(zero(u32, f->attempts));
+    cr_assert(le(sz, pbed_fire_writes(b), 2));
+    pbed_set(b)->no_endpoint = 0;
+    pbed_run(b, 5000);
+    cr_assert(eq(u64, pbed_job(b, "a")->counts.succeeded, 1));
+    pbed_check(b, true);
+    pbed_free(b);
+}
+
 Test(planner, a_run_is_booked_before_it_is_sent_and_kept)
 {
     struct pbed *b = one_member(NULL);
