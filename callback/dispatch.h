@@ -53,13 +53,16 @@ struct dispatch_options {
     /* The options of SERVICE's balancer with its limits; NULL: of a direct URL's host, of which only the smaller limit counts.
      * Asked when the service is first used and by dispatch_reload(). NULL: the defaults. */
     void (*options_of)(void *arg, const char *service, struct balance_options *ret);
+    /* Tags that jobs get which name SERVICE and none: at most JOB_TAGS_MAX into RET, which are copied; returns how many. Asked
+     * when options_of is. NULL: none. */
+    size_t (*tags_of)(void *arg, const char *service, const char **ret);
     int64_t no_endpoint_wait_ms; /* 0: DISPATCH_NO_ENDPOINT_MS */
     uint32_t release_per_s;      /* of a target, once an endpoint appeared; 0: DISPATCH_RELEASE_PER_S */
     uint64_t seed;
     dispatch_done *done;
     void (*observe)(void *arg,
                     const struct dispatch_timing *timing); /* for each attempt that was made; NULL: none */
-    void *arg;                                             /* of the three */
+    void *arg;                                             /* of the four */
 };
 
 /* Opens the transports. Errors are theirs. */
@@ -74,7 +77,7 @@ void dispatch_deliver(struct dispatch *d, struct delivery *delivery);
  * is not here. */
 void dispatch_revoke(struct dispatch *d, struct delivery *delivery);
 
-/* Ask options_of again for every service, and take IN_FLIGHT_MAX over. */
+/* Ask options_of and tags_of again for every service, and take IN_FLIGHT_MAX over. What waits already keeps its tags. */
 void dispatch_reload(struct dispatch *d, uint32_t in_flight_max);
 
 /* --- looking ------------------------------------------------------------------------------------------------------- */

@@ -25,12 +25,12 @@ static int load_endpoints(struct target *t, struct err *e)
     struct endpoints_view view;
     const struct endpoints_service *s = t->group->service;
     size_t count = 0, used = 0;
-    for (size_t at = 0; endpoints_next(s, t->tags, t->tags_count, &at, &view);)
+    for (size_t at = 0; endpoints_next(s, t->tags.items, t->tags.count, &at, &view);)
         count++;
     AUTO(mem_free) struct balance_endpoint *list = mem_try_array(count, sizeof(*list), e);
     if (!list)
         return -ERR_NOMEM;
-    for (size_t at = 0; used < count && endpoints_next(s, t->tags, t->tags_count, &at, &view); used++)
+    for (size_t at = 0; used < count && endpoints_next(s, t->tags.items, t->tags.count, &at, &view); used++)
         list[used] =
             (struct balance_endpoint){.address = view.address, .weight = view.weight, .rank = view.rank};
     return balance_set_endpoints(t->balance, list, used, now_ms(t->group->d), e);
@@ -48,31 +48,44 @@ static void target_free(struct target *t)
 {
     assert(t->waiting == 0 && t->state == TARGET_IDLE);
     balance_free(t->balance);
-    mem_free(t->tags_text);
+    mem_free(t->tags.text);
     mem_free(t);
 }
 
-static void copy_tags(struct target *t, const char *const *tags, size_t count)
+static int compare_texts(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Tags that differ only in order are one set. */
+static void sort_tags(const char **tags, size_t count)
+{
+    if (count > 1)
+        qsort(tags, count, sizeof(*tags), compare_texts);
+}
+
+/* TAGS sorted. */
+static void copy_tags(struct tags *to, const char *const *tags, size_t count)
 {
     size_t bytes = 0;
     for (size_t i = 0; i < count; i++)
         bytes += strlen(tags[i]) + 1;
-    char *at = t->tags_text = mem_new_array(char, bytes + 1);
+    char *at = to->text = mem_new_array(char, bytes + 1);
     for (size_t i = 0; i < count; i++) {
         size_t size = strlen(tags[i]) + 1;
         memcpy(at, tags[i], size);
-        t->tags[i] = at;
+        to->items[i] = at;
         at += size;
     }
-    t->tags_count = count;
+    to->count = count;
 }
 
 static bool has_tags(const struct target *t, const char *const *tags, size_t count)
 {
-    if (t->tags_count != count)
+    if (t->tags.count != count)
         return false;
     for (size_t i = 0; i < count; i++)
-        if (strcmp(t->tags[i], tags[i]) != 0)
+        if (strcmp(t->tags.items[i], tags[i]) != 0)
             return false;
     return true;
 }
@@ -117,7 +130,7 @@ static struct target *target_add(struct group *g, const char *const *tags, size_
     g->targets[index] = t;
     list_init(&t->link);
     list_init(&t->line);
-    copy_tags(t, tags, count);
+    copy_tags(&t->tags, tags, count);
     if (g->service) {
         t->balance = new_balance(g);
         refresh_endpoints(t);
@@ -125,19 +138,14 @@ static struct target *target_add(struct group *g, const char *const *tags, size_
     return t;
 }
 
-static int compare_texts(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
 static struct target *target_of(struct group *g, const struct job_callback *cb)
 {
     const char *tags[JOB_TAGS_MAX];
-    size_t count = g->service ? cb->tags_count : 0;
+    const char *const *from = cb->tags_count ? cb->tags : g->default_tags.items;
+    size_t count = !g->service ? 0 : cb->tags_count ? cb->tags_count : g->default_tags.count;
     for (size_t i = 0; i < count; i++)
-        tags[i] = cb->tags[i];
-    if (count > 1)
-        qsort(tags, count, sizeof(*tags), compare_texts);
+        tags[i] = from[i];
+    sort_tags(tags, count);
     for (unsigned i = 0; i < g->targets_count; i++)
         if (has_tags(g->targets[i], tags, count))
             return g->targets[i];
@@ -182,6 +190,19 @@ static bool make_key(const struct job_callback *cb, struct key *k)
     return key_add(k, "h", 1) && key_add(k, where, host_length(where));
 }
 
+static void ask_tags(struct group *g)
+{
+    const struct dispatch_options *o = &g->d->options;
+    const char *tags[JOB_TAGS_MAX];
+    if (!g->service || !o->tags_of)
+        return;
+    size_t count = o->tags_of(o->arg, endpoints_name(g->service), tags);
+    assert(count <= JOB_TAGS_MAX);
+    sort_tags(tags, count);
+    mem_free(g->default_tags.text);
+    copy_tags(&g->default_tags, tags, count);
+}
+
 static void ask_options(struct group *g)
 {
     const struct dispatch_options *o = &g->d->options;
@@ -192,6 +213,7 @@ static void ask_options(struct group *g)
     size_t all = g->options.in_flight_max ? g->options.in_flight_max : SIZE_MAX;
     size_t one = g->options.endpoint_in_flight_max ? g->options.endpoint_in_flight_max : SIZE_MAX;
     g->in_flight_max = !g->service && one < all ? one : all;
+    ask_tags(g);
 }
 
 void dispatch_group_free(struct group *g)
@@ -205,6 +227,7 @@ void dispatch_group_free(struct group *g)
         target_free(g->targets[i]);
     if (g->service)
         endpoints_release(g->service);
+    mem_free(g->default_tags.text);
     mem_free(g->key);
     mem_free(g);
 }

@@ -19,14 +19,18 @@ enum target_state {
     TARGET_STATE_COUNT_
 };
 
+struct tags {
+    char *text;
+    const char *items[JOB_TAGS_MAX]; /* sorted, in text */
+    size_t count;
+};
+
 /* A set of tags of a service, or the one target of a host. */
 struct target {
     struct group *group;
     unsigned index;          /* in group.targets */
     struct balance *balance; /* NULL: direct */
-    char *tags_text;
-    const char *tags[JOB_TAGS_MAX]; /* sorted, in tags_text */
-    size_t tags_count;
+    struct tags tags;
     enum target_state state;
     struct list link; /* by state */
     struct list line; /* of struct ticket, in order of arrival */
@@ -48,6 +52,7 @@ struct group {
     uint64_t host_hash;
     struct endpoints_service *service; /* NULL: direct */
     struct balance_options options;
+    struct tags default_tags; /* of jobs that name none */
     size_t in_flight_max;
     size_t in_flight;
     size_t waiting;

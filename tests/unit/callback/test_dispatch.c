@@ -83,6 +83,8 @@ struct bed {
     struct dispatch *d;
     struct callback_gate gate;
     struct balance_options options;
+    const char *default_tags[2];
+    size_t default_tags_count;
     struct dispatch_options dispatch;
     struct job_spec specs[8];
     struct delivery deliveries[DELIVERIES_MAX];
@@ -119,6 +121,15 @@ static void options_of(void *arg, const char *service, struct balance_options *r
     struct bed *b = arg;
     (void)service;
     *ret = b->options;
+}
+
+static size_t tags_of(void *arg, const char *service, const char **ret)
+{
+    struct bed *b = arg;
+    (void)service;
+    for (size_t i = 0; i < b->default_tags_count; i++)
+        ret[i] = b->default_tags[i];
+    return b->default_tags_count;
 }
 
 static void on_timing(void *arg, const struct dispatch_timing *timing)
@@ -167,6 +178,7 @@ static void bed_open(void)
                                   .source = "/carillon/test",
                                   .in_flight_max = 1000,
                                   .options_of = options_of,
+                                  .tags_of = tags_of,
                                   .no_endpoint_wait_ms = 30,
                                   .seed = 1,
                                   .done = on_done,
@@ -436,6 +448,62 @@ Test(dispatch, an_instance_without_all_tags_of_the_job_gets_nothing)
         cr_assert(eq(str, endpoint, "10.0.0.2:80"));
         deliver(&spec);
     }
+    bed_close();
+}
+
+static void three_versions(void)
+{
+    const char *const old[] = {"v1", NULL}, *const new[] = {"blue", "v2", NULL};
+    struct endpoints_instance list[] = {{.host = "10.0.0.1", .port = 80, .weight = 1, .tags = old},
+                                        {.host = "10.0.0.2", .port = 80, .weight = 1, .tags = new},
+                                        {.host = "10.0.0.3", .port = 80, .weight = 1}};
+    cr_assert(zero(int, endpoints_update(bed.endpoints, "billing", "", list, 3, NULL)));
+    run_for(0);
+}
+
+static void expect_endpoint(struct job_spec *spec, const char *expected)
+{
+    char endpoint[CALLBACK_ENDPOINT_MAX];
+    for (int i = 0; i < 20; i++) {
+        deliver(spec);
+        run_for(0);
+        answer(ATTEMPT_OK, 200, endpoint);
+        cr_assert(eq(str, endpoint, (char *)expected));
+    }
+}
+
+Test(dispatch, a_job_without_tags_gets_those_of_its_service_and_one_with_tags_keeps_its_own)
+{
+    bed_open();
+    bed.default_tags[0] = "v2"; /* not in order, on purpose */
+    bed.default_tags[1] = "blue";
+    bed.default_tags_count = 2;
+    bed_start();
+    struct job_spec plain = bed_spec("billing", NULL), tagged = bed_spec("billing", NULL);
+    tagged.callback.tags[0] = "v1";
+    tagged.callback.tags_count = 1;
+    deliver(&plain);
+    three_versions();
+    answer(ATTEMPT_OK, 200, NULL);
+    expect_endpoint(&plain, "10.0.0.2:80");
+    expect_endpoint(&tagged, "10.0.0.1:80");
+    bed_close();
+}
+
+Test(dispatch, reload_takes_new_tags_of_a_service_over)
+{
+    bed_open();
+    bed.default_tags[0] = "v1";
+    bed.default_tags_count = 1;
+    bed_start();
+    struct job_spec plain = bed_spec("billing", NULL);
+    deliver(&plain);
+    three_versions();
+    answer(ATTEMPT_OK, 200, NULL);
+    expect_endpoint(&plain, "10.0.0.1:80");
+    bed.default_tags[0] = "blue";
+    dispatch_reload(bed.d, 1000);
+    expect_endpoint(&plain, "10.0.0.2:80");
     bed_close();
 }
 
