@@ -235,6 +235,10 @@ class Cluster:
     def slots(self):
         return merge({"cluster": {"slots": 4096}}, self.config)["cluster"]["slots"]
 
+    def sql(self, statement, args=None):
+        """A statement in the cluster's database; the rows as dicts."""
+        return self.mariadb.sql(statement, args, database=self.database["database"])
+
     def wait_settled(self, timeout=30):
         wait_until(self.settled, timeout, f"cluster {self.name} settled")
 
