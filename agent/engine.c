@@ -227,6 +227,7 @@ static int new_planner(struct engine *g, struct err *e)
                                       .retry_window = RETRY_WINDOW,
                                       .history_keep = (uint32_t)c->history.keep,
                                       .history_keep_ms = (int64_t)c->history.keep_for_ms,
+                                      .dead_keep_ms = (int64_t)c->deadletters.keep_for_ms,
                                       .seed = g->o.seed,
                                       .tzdata = g->o.tzdata};
     return planner_new(&options, &g->planner, e);

@@ -30,10 +30,11 @@ struct planner_options {
     int64_t unwritten_stall_ms; /* ... or none could be written for this long (1,000) */
     size_t catch_up_per_s;      /* overdue starts a second and service; the rest waits its turn */
     size_t retry_window;        /* booked fires in memory a target; the rest waits in the store */
-    uint32_t history_keep;
-    int64_t history_keep_ms;
-    uint64_t seed;      /* of jitter and back-off */
-    const char *tzdata; /* version of the zone data that plans are made with; NULL: unknown */
+    uint32_t history_keep;      /* first-attempt successes kept with a job */
+    int64_t history_keep_ms;    /* how long the row of any other ended fire is kept */
+    int64_t dead_keep_ms;       /* ... and that of one that was given up */
+    uint64_t seed;              /* of jitter and back-off */
+    const char *tzdata;         /* version of the zone data that plans are made with; NULL: unknown */
 };
 
 /* One attempt to be made. Owned by the planner until its ATTEMPT event came back (or REVOKED). */

@@ -26,6 +26,13 @@ static void write_end(struct planner *p, struct pfire *f, bool plain)
         pfire_dirty(p, f, f->durable_rev || f->in_batch ? CHANGE_UPDATE : CHANGE_INSERT);
 }
 
+int64_t pfire_keep_until_ms(const struct planner *p, const struct fire_row *row)
+{
+    const struct planner_options *o = &p->options;
+    return planner_add_ms(p->now_ms,
+                          row->outcome == FIRE_OUTCOME_DEAD ? o->dead_keep_ms : o->history_keep_ms);
+}
+
 /* The end of a booked fire. Of a slot that was or is being given away it is only reported: its new owner counts it. */
 void pfire_end(struct planner *p, struct pfire *f, enum fire_outcome outcome, enum fire_reason reason,
                const struct attempt *attempt)
@@ -49,7 +56,7 @@ void pfire_end(struct planner *p, struct pfire *f, enum fire_outcome outcome, en
         return;
     }
     row->state = FIRE_STATE_ENDED;
-    row->wake_ms = planner_add_ms(p->now_ms, p->options.history_keep_ms);
+    row->wake_ms = pfire_keep_until_ms(p, row);
     pend_count(p, j, row, count);
     bool plain = attempt && is_plain_success(row);
     if (plain)

@@ -375,7 +375,7 @@ static void count_reported(struct planner *p, struct pfire *f)
 {
     struct pjob *j = f->job;
     f->row.state = FIRE_STATE_ENDED;
-    f->row.wake_ms = planner_add_ms(p->now_ms, p->options.history_keep_ms);
+    f->row.wake_ms = pfire_keep_until_ms(p, &f->row);
     memset(f->row.holder, 0, sizeof(f->row.holder));
     f->ended = true;
     pend_count(p, j, &f->row, 1);

@@ -330,6 +330,8 @@ void planner_on_member_dead(struct planner *p, const char *member);
 
 /* --- planner_attempt.c: how attempts and booked fires end --- */
 void planner_on_attempt(struct planner *p, const struct planner_event *event);
+/* Until when the row of a fire that ends now is kept. */
+int64_t pfire_keep_until_ms(const struct planner *p, const struct fire_row *row);
 void pfire_end(struct planner *p, struct pfire *f, enum fire_outcome outcome, enum fire_reason reason,
                const struct attempt *attempt);
 

@@ -399,7 +399,8 @@ int pbed_node_start(struct pbed *b)
                                 .catch_up_per_s = b->o.catch_up_per_s,
                                 .retry_window = b->o.retry_window,
                                 .history_keep = 16,
-                                .history_keep_ms = 86400000,
+                                .history_keep_ms = BED_HISTORY_KEEP_MS,
+                                .dead_keep_ms = BED_DEAD_KEEP_MS,
                                 .seed = rng_u64(&b->rng)};
     struct err e;
     int r = planner_new(&o, &n->p, &e);

@@ -6,8 +6,10 @@
 #include "agent/base/rng.h"
 #include "agent/core/planner.h"
 
-#define BED_NOW   INT64_C(1795424400000) /* 2026-11-23T09:00:00Z */
-#define BED_NODES 16                     /* members over a run, the dead ones included */
+#define BED_NOW             INT64_C(1795424400000) /* 2026-11-23T09:00:00Z */
+#define BED_NODES           16                     /* members over a run, the dead ones included */
+#define BED_HISTORY_KEEP_MS INT64_C(86400000)
+#define BED_DEAD_KEEP_MS    (3 * BED_HISTORY_KEEP_MS)
 
 struct pbed;
 

@@ -98,6 +98,7 @@ Test(planner, a_failed_first_attempt_is_booked_and_the_job_goes_on)
     row = pbed_job(b, "a");
     cr_assert(eq(int, f->state, FIRE_STATE_ENDED));
     cr_assert(eq(int, f->outcome, FIRE_OUTCOME_SUCCEEDED));
+    cr_assert(eq(i64, f->wake_ms, f->finished_ms + BED_HISTORY_KEEP_MS));
     cr_assert(eq(u32, f->attempts, 2));
     cr_assert(not(zero(ptr, strstr(f->log, "\"attempt\":2"))), "the one that succeeded is told too: %s",
               f->log);
@@ -119,6 +120,7 @@ Test(planner, a_fire_whose_retries_are_used_up_is_a_dead_letter)
     const struct fire_row *f = pbed_fire(b, &row->uid, 1);
     cr_assert(eq(int, f->outcome, FIRE_OUTCOME_DEAD));
     cr_assert(eq(int, f->reason, FIRE_REASON_MAX_ATTEMPTS));
+    cr_assert(eq(i64, f->wake_ms, f->finished_ms + BED_DEAD_KEEP_MS), "kept as long as dead letters are");
     cr_assert(eq(sz, pbed_sent_of(b, &row->uid, 1), 3));
     cr_assert(eq(u64, row->counts.dead, 1));
     cr_assert(eq(int, row->state, JOB_STATE_DONE));
