@@ -136,6 +136,15 @@ void engine_service_options(void *arg, const char *service, struct balance_optio
     config_balance_options(g->o.config, service ? service : "", ret);
 }
 
+size_t engine_service_tags(void *arg, const char *service, const char **ret)
+{
+    struct engine *g = arg;
+    const struct config_service *s = config_service(g->o.config, service);
+    for (size_t i = 0; s && i < s->tag.count; i++)
+        ret[i] = s->tag.items[i];
+    return s ? s->tag.count : 0;
+}
+
 void engine_observe_attempt(void *arg, const struct dispatch_timing *t)
 {
     struct engine *g = arg;
