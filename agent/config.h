@@ -26,7 +26,6 @@ enum config_mode { CONFIG_MODE_STANDALONE, CONFIG_MODE_CONSUL };
 struct config_agent {
     char *name; /* never NULL */
     unsigned role;
-    char *data_dir; /* never NULL */
     char *zone;
     int64_t weight;
     uint64_t shutdown_grace_ms;
@@ -135,7 +134,6 @@ struct config {
     struct option_group_items services; /* of struct config_service, by name */
     struct {
         uint64_t min_interval_ms;
-        int64_t max_jobs; /* 0: no limit */
     } schedule;
     struct {
         int64_t keep;

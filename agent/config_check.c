@@ -265,6 +265,10 @@ static void check_services(struct check *k)
             (void)snprintf(key, sizeof(key), "services.%s.endpoints", s->name); /* the same */
             problem(k, key, "endpoints come from Consul when cluster.mode is consul");
         }
+        if (s->tag.count > 0 && k->c->cluster.mode == CONFIG_MODE_STANDALONE) {
+            (void)snprintf(key, sizeof(key), "services.%s.tag", s->name); /* the same */
+            problem(k, key, "endpoints have tags only when cluster.mode is consul");
+        }
     }
 }
 

@@ -117,8 +117,6 @@ static const struct option_row rows_before[] = {
         .help = "Name of this agent in logs, Consul and answers. The host's name if not given."),
     ROW("agent.role", ENUM, agent.role, .flags = CONFIG_PLACE, .def = "member", .allowed = roles,
         .help = "member: owns jobs and fires them. client: only forwards to the members, opens no store."),
-    ROW("agent.data_dir", PATH, agent.data_dir, .flags = CONFIG_PLACE, .def = "./carillon-data",
-        .help = "Folder for what this agent keeps on disk."),
     ROW("agent.zone", STRING, agent.zone, .flags = CONFIG_PLACE, .max = 63, .check = check_name,
         .help = "Where this agent runs (availability zone): endpoints of the same zone can be preferred."),
     ROW("agent.weight", INT, agent.weight, .flags = CONFIG_PLACE, .def = "1", .min = 1, .max = 1000,
@@ -280,8 +278,6 @@ static const struct option_row rows_after[] = {
 
     ROW("schedule.min_interval", DURATION, schedule.min_interval_ms, LIMIT, .def = "1s", .min = 1,
         .max = DAY_MS, .help = "A shorter @every is refused."),
-    ROW("schedule.max_jobs", INT, schedule.max_jobs, LIMIT, .def = "0", .min = 0, .max = 1e9,
-        .help = "Most jobs in the store, over all namespaces; 0: no limit."),
 
     ROW("history.keep", INT, history.keep, .def = "16", .min = 0, .max = 64,
         .help = "Newest fires of a job that succeeded at the first attempt, kept with the job."),
@@ -295,7 +291,7 @@ static const struct option_row rows_after[] = {
 
 static const struct option_row service_rows[] = {
     IN("tag", STRING_LIST, tag, LIMIT, .min = 0, .max = JOB_TAGS_MAX, .check = check_name,
-       .help = "Tags that an endpoint must have, for jobs that name none."),
+       .help = "Tags that an endpoint must have in Consul, for jobs that name none."),
     IN("policy", ENUM, policy, LIMIT, .def = "p2c", .allowed = policies,
        .help =
            "How an endpoint is chosen: the better of two random ones, in turn, the least busy, or always the same for a "

@@ -196,6 +196,8 @@ Test(config, problems_between_options_name_the_line)
         CONSUL "services:\n  a:\n    endpoints: ['b:1']\n    outlier: {max: 1s}\n", NULL,
         LIST("c.yaml:6: services.a.outlier.max: must not be shorter than outlier.base",
              "c.yaml:5: services.a.endpoints: endpoints come from Consul when cluster.mode is consul"));
+    expect_lines("services:\n  a:\n    tag: x\n", NULL,
+                 LIST("c.yaml:3: services.a.tag: endpoints have tags only when cluster.mode is consul"));
 }
 
 Test(config, what_makes_an_open_listener_acceptable)
@@ -374,7 +376,7 @@ Test(config, a_reload_takes_what_it_may_and_names_the_rest)
 {
     struct load now = load_good("services: {a: {endpoints: ['a:1']}, b: {}}\n", NULL, NULL);
     struct load next =
-        load_good("services: {a: {endpoints: ['a:2']}, c: {tag: x}}\nlog: {level: debug}\n"
+        load_good("services: {a: {endpoints: ['a:2']}, c: {near: true}}\nlog: {level: debug}\n"
                   "api: {wait: 9s, listen: '127.0.0.1:9'}\ncallback: {timeout: 1s, allow_loopback: false}\n"
                   "schedule: {min_interval: 5s}\nhistory: {keep: 1}\n",
                   NULL, NULL);
@@ -390,7 +392,7 @@ Test(config, a_reload_takes_what_it_may_and_names_the_rest)
     cr_assert(not(now.c->callback.allow_loopback));
     cr_assert(eq(u64, now.c->schedule.min_interval_ms, 5000));
     cr_assert(config_service(now.c, "b") == NULL);
-    cr_assert(eq(str, config_service(now.c, "c")->tag.items[0], "x"));
+    cr_assert(config_service(now.c, "c")->near);
     cr_assert(eq(str, config_service(now.c, "a")->endpoints[0].address, "a:2"));
     done(&now);
     done(&next);
@@ -435,7 +437,7 @@ Test(config, files_that_are_no_configuration_are_errors_of_the_file)
 
 Test(config, every_failure_is_clean)
 {
-    write_file("c.yaml", "services: {a: {endpoints: ['a:1', {address: 'b:2'}], tag: [x]}}\napp: {port: 1}\n");
+    write_file("c.yaml", "services: {a: {endpoints: ['a:1', {address: 'b:2'}]}}\napp: {port: 1}\n");
     write_file("secret", "x");
     const char *const sets[] = {"store.mysql.password_file=secret", "api.insecure=true",
                                 "api.listen=0.0.0.0:1"};
