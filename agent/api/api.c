@@ -107,6 +107,7 @@ int api_start(struct node *n, const struct config *c, const char *peer_listen, s
     api->loop = node_loop(n);
     atomic_init(&api->refs, 1);
     atomic_init(&api->bulks, 0);
+    atomic_init(&api->stopping, false);
     list_init(&api->waiting);
     list_init(&api->calls);
     api->peer_tls = (struct http_tls){
@@ -154,7 +155,7 @@ void api_quiesce_public(struct api *api)
 
 void api_stop(struct api *api)
 {
-    api->stopping = true;
+    atomic_store(&api->stopping, true);
     struct list *link;
     while ((link = list_first(&api->calls))) {
         struct api_call *call = container_of(link, struct api_call, link);

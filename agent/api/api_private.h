@@ -41,8 +41,9 @@ struct api {
     atomic_uint refs;
     atomic_uint bulks;
 
+    atomic_bool stopping; /* set by the loop */
+
     /* loop thread */
-    bool stopping;
     struct rng rng;
     struct list waiting; /* exchanges and bulks that look again soon */
     size_t waiting_count;
