@@ -1,6 +1,7 @@
 #include "agent/base/clock.h"
 
 #include <assert.h>
+#include <stdatomic.h>
 #include <time.h>
 
 static struct timespec read_clock(clockid_t id)
@@ -23,16 +24,26 @@ uint64_t clock_boot_us(void)
     return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
+#ifdef CARILLON_TEST
+static _Atomic int64_t wall_shift_us;
+
+void clock_test_shift_wall(int64_t shift_us)
+{
+    atomic_store(&wall_shift_us, shift_us);
+}
+#else
+static const int64_t wall_shift_us = 0;
+#endif
+
 int64_t clock_wall_ms(void)
 {
-    struct timespec t = read_clock(CLOCK_REALTIME);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+    return clock_wall_us() / 1000;
 }
 
 int64_t clock_wall_us(void)
 {
     struct timespec t = read_clock(CLOCK_REALTIME);
-    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000 + wall_shift_us;
 }
 
 uint64_t clock_mono_ns(void)
