@@ -8,6 +8,7 @@
 #include "agent/base/buf.h"
 #include "agent/base/map.h"
 #include "agent/base/mem.h"
+#include "agent/base/text.h"
 
 #define SERIES_MAX  500
 #define LABEL_MAX   128
@@ -142,7 +143,9 @@ static size_t make_key(const char *const labels[METRIC_LABELS_MAX], char key[MET
 {
     size_t at = 0;
     for (size_t i = 0; i < METRIC_LABELS_MAX; i++) {
-        size_t len = labels[i] ? strnlen(labels[i], LABEL_MAX - 1) : 0;
+        size_t len = labels[i] ? strnlen(labels[i], LABEL_MAX) : 0;
+        if (len == LABEL_MAX) /* not within a character: one bad label would spoil the whole page */
+            len = text_utf8_cut(labels[i], len, LABEL_MAX - 1);
         if (len > 0)
             memcpy(key + at, labels[i], len);
         key[at + len] = '\0';
@@ -167,8 +170,8 @@ static struct series *add_series(struct metrics *m, enum metric family,
         return NULL;
     memcpy(s->key, key, key_bytes);
     s->key_bytes = key_bytes;
-    for (size_t i = 0; i < METRIC_LABELS_MAX; i++)
-        (void)snprintf(s->labels[i], LABEL_MAX, "%s", labels[i] ? labels[i] : ""); /* cut as the key was */
+    for (size_t i = 0, at = 0; i < METRIC_LABELS_MAX; at += strlen(s->labels[i++]) + 1)
+        memcpy(s->labels[i], key + at, strlen(key + at) + 1); /* cut already */
     if (map_put(&m->series[family], s->key, s->key_bytes, s, NULL, NULL) < 0) {
         mem_free(s);
         return NULL;
