@@ -1,9 +1,12 @@
 #include "agent/agent.h"
 
-#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "agent/base/clock.h"
 #include "agent/base/json.h"
@@ -33,6 +36,27 @@ static int64_t store_clock(void *arg)
     return node_now_ms(arg);
 }
 
+/* Signals wait from the beginning until the loop takes them: by default they would end the process without a word, and the
+ * first one of a container would not hear them at all. */
+static void hold_signals(sigset_t *ret_set)
+{
+    (void)sigemptyset(ret_set); /* cannot fail, as the next */
+    (void)sigaddset(ret_set, SIGTERM);
+    (void)sigaddset(ret_set, SIGINT);
+    (void)sigaddset(ret_set, SIGHUP);
+    (void)pthread_sigmask(SIG_BLOCK, ret_set, NULL);
+}
+
+static bool told_to_end(int64_t wait_ms)
+{
+    struct timespec wait = {.tv_sec = wait_ms / 1000, .tv_nsec = wait_ms % 1000 * 1000000};
+    sigset_t ends;
+    (void)sigemptyset(&ends);
+    (void)sigaddset(&ends, SIGTERM);
+    (void)sigaddset(&ends, SIGINT);
+    return sigtimedwait(&ends, NULL, &wait) > 0;
+}
+
 /* A database that is not there yet is waited for: in a cluster everything starts at once. */
 static int open_store(struct node *n, struct err *e)
 {
@@ -52,12 +76,14 @@ static int open_store(struct node *n, struct err *e)
     while ((rc = ops->open(&args, &n->store_self, &n->meta, e)) == -ERR_UNAVAILABLE || rc == -ERR_RETRY ||
            rc == -ERR_UNKNOWN_OUTCOME) {
         log_warn(&log_here, "store cannot be opened yet, trying again", "error=%s", LOGQ(e->text));
-        (void)poll(NULL, 0, STORE_RETRY_MS); /* a signal ends the process here: nothing is open yet */
         err_clear(e);
+        if (told_to_end(STORE_RETRY_MS))
+            return err_set(e, ERR_CANCELLED, "told to end");
     }
     if (rc < 0)
         return err_wrap(e, "open the store");
     n->store = ops;
+    n->owned = mem_new_array(_Atomic uint64_t, n->meta.slots / 64 + 1);
     return 0;
 }
 
@@ -95,9 +121,11 @@ static int open_node(struct node *n, struct err *e)
         rc = open_consul(n, e);
     if (rc == 0)
         rc = open_store(n, e);
+    if (rc < 0)
+        return rc;
     n->started_ms = node_now_ms(n);
     config_digest(n->config, n->config_digest);
-    return rc;
+    return 0;
 }
 
 /* --- a member's lives ---------------------------------------------------------------------------------------------- */
@@ -111,8 +139,10 @@ static void fail(struct node *n, const struct err *e)
 
 static void on_clock(void *arg, bool sure)
 {
-    (void)arg;
-    (void)sure; /* the engine looks each turn; the guard has logged it */
+    struct node *n = arg;
+    (void)sure; /* the guard has logged it */
+    if (n->engine)
+        engine_clock_changed(n->engine);
 }
 
 static void on_joined(void *arg)
@@ -128,19 +158,39 @@ static void on_joined(void *arg)
 static void on_rejoin(void *arg)
 {
     struct node *n = arg;
+    n->retired = n->engine;
     loop_defer(n->loop, &n->rebirth);
+}
+
+/* Lives that have ended make room for one more. */
+static int reserve_life(struct node *n, struct err *e)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < n->lives_count; i++)
+        if (engine_ended(n->lives[i]))
+            engine_free(n->lives[i]);
+        else
+            n->lives[kept++] = n->lives[i];
+    n->lives_count = kept;
+    struct engine **lives = mem_try_realloc(n->lives, kept + 1, sizeof(struct engine *), e);
+    if (!lives)
+        return -ERR_NOMEM;
+    n->lives = lives;
+    return 0;
 }
 
 static int new_life(struct node *n, struct err *e)
 {
     uint64_t id, seed;
-    char member[RECORD_MEMBER_MAX];
+    char *member = n->names[n->names_next++ % NODE_NAMES_MAX];
     int rc = rng_seed_os(&id, e);
     if (rc == 0)
         rc = rng_seed_os(&seed, e);
+    if (rc == 0)
+        rc = reserve_life(n, e);
     if (rc < 0)
         return rc;
-    (void)snprintf(member, sizeof(member), "%s.%012llx", n->config->agent.name,
+    (void)snprintf(member, RECORD_MEMBER_MAX, "%s.%012llx", n->config->agent.name,
                    (unsigned long long)(id >> 16));
     struct engine_options options = {.loop = n->loop,
                                      .config = n->config,
@@ -160,18 +210,15 @@ static int new_life(struct node *n, struct err *e)
                                      .config_digest = n->config_digest,
                                      .started_ms = n->started_ms,
                                      .seed = seed,
+                                     .owned = n->owned,
                                      .joined = on_joined,
                                      .rejoin = on_rejoin,
                                      .arg = n};
-    struct engine **lives = mem_try_realloc(n->lives, n->lives_count + 1, sizeof(struct engine *), e);
-    if (!lives)
-        return -ERR_NOMEM;
-    n->lives = lives;
     rc = engine_new(&options, &n->engine, e);
     if (rc < 0)
         return err_wrap(e, "start as member '%s'", member);
     n->lives[n->lives_count++] = n->engine;
-    atomic_store(&n->shown, n->engine);
+    atomic_store(&n->shown_member, member);
     return 0;
 }
 
@@ -181,21 +228,19 @@ static void on_retired(void *arg)
 {
     struct node *n = arg;
     struct err e = {0};
-    n->retired = NULL;
-    if (n->ending) { /* told to end between two lives */
-        n->engine = NULL;
+    n->engine = n->retired = NULL;
+    if (n->ending) /* told to end between two lives */
         begin_end(n);
-    } else if (new_life(n, &e) < 0) {
+    else if (new_life(n, &e) < 0)
         fail(n, &e);
-    }
 }
 
 /* Declared dead: the next life begins when nothing of this one is under way in the store any more. */
 static void rebirth(struct loop_msg *msg)
 {
     struct node *n = container_of(msg, struct node, rebirth);
-    n->retired = n->engine;
-    engine_retire(n->engine, on_retired, n);
+    node_end_queries(n);
+    engine_retire(n->retired, on_retired, n);
 }
 
 static void on_vacuumed(void *arg, const struct err *e)
@@ -336,6 +381,37 @@ static void log_difference(void *arg, const char *key, bool applied)
         log_warn(&log_here, "option changed, but needs a restart", "key=%s", LOGQ(key));
 }
 
+/* Other threads are reading what was in force so far, so it stays as it is. */
+static void put_in_force(struct node *n, struct config *next)
+{
+    struct node_reload *r = mem_new(struct node_reload);
+    r->read = next;
+    r->merged = config_merge(n->start->config, next);
+    list_push_back(&n->reloads, &r->list);
+    n->config = r->merged;
+    atomic_store(&n->shown_config, r->merged);
+}
+
+static void free_reloads(struct node *n)
+{
+    while (!list_empty(&n->reloads)) {
+        struct node_reload *r = container_of(n->reloads.next, struct node_reload, list);
+        list_remove(&r->list);
+        mem_free(r->merged);
+        config_free(r->read);
+        mem_free(r);
+    }
+}
+
+static void reload_failed(struct node *n, const struct option_errors *errors, const struct err *e)
+{
+    for (size_t i = 0; i < errors->lines.count; i++)
+        log_error(&log_here, "configuration not reloaded", "error=%s", LOGQ(errors->lines.items[i]));
+    if (errors->lines.count == 0)
+        log_error(&log_here, "configuration not reloaded", "error=%s", LOGQ(e->text));
+    metrics_set(n->metrics, METRIC_CONFIG_RELOAD_OK, NULL, NULL, NULL, 0);
+}
+
 static void reload(struct node *n)
 {
     AUTO(option_errors_fini) struct option_errors errors = {0};
@@ -343,17 +419,14 @@ static void reload(struct node *n)
     struct err e = {0};
     if (config_load(n->start->config_file, n->start->sets, n->start->sets_count, (const char *const *)environ,
                     &next, &errors, &e) < 0) {
-        for (size_t i = 0; i < errors.lines.count; i++)
-            log_error(&log_here, "configuration not reloaded", "error=%s", LOGQ(errors.lines.items[i]));
-        metrics_set(n->metrics, METRIC_CONFIG_RELOAD_OK, NULL, NULL, NULL, 0);
+        reload_failed(n, &errors, &e);
         return;
     }
     config_diff(n->config, next, log_difference, NULL);
-    config_apply(n->config, next);
+    put_in_force(n, next);
     log_set((enum log_level)n->config->log.level, (enum log_format)n->config->log.format);
     if (n->engine)
-        engine_reload(n->engine);
-    config_free(next);
+        engine_reload(n->engine, n->config);
     metrics_set(n->metrics, METRIC_CONFIG_RELOAD_OK, NULL, NULL, NULL, 1);
     log_info(&log_here, "configuration reloaded", "");
 }
@@ -417,8 +490,7 @@ static void on_terminate(void *arg, int signum)
         begin_end(n);
 }
 
-/* Whether every life has ended. Told twice to end, or unable to go on, the process does not take itself apart while the store and
- * the lanes are at work: the kernel does, and the others take over as after a crash. */
+/* Whether every life has ended. */
 static bool all_ended(const struct node *n)
 {
     for (size_t i = 0; i < n->lives_count; i++)
@@ -429,8 +501,7 @@ static bool all_ended(const struct node *n)
 
 static void close_node(struct node *n)
 {
-    if (!all_ended(n))
-        return;
+    node_end_queries(n);
     if (n->api)
         api_stop(n->api);
     app_service_free(n->app);
@@ -454,6 +525,8 @@ static void close_node(struct node *n)
         mem_free_secret(n->secret, n->secret_bytes);
     node_fini_views(n);
     mem_free(n->member_addresses);
+    mem_free((void *)n->owned);
+    free_reloads(n);
     metrics_free(n->metrics);
 }
 
@@ -476,13 +549,20 @@ static void observe_turn(void *arg, uint64_t turn_us)
 
 static int run_node(struct node *n, struct err *e)
 {
+    sigset_t held;
+    hold_signals(&held);
     int rc = open_node(n, e);
+    if (rc == -ERR_CANCELLED) { /* told to end before it began */
+        err_clear(e);
+        return 0;
+    }
     if (rc < 0)
         return rc;
     n->address_timer = loop_timer_new(n->loop, ask_address, n);
     n->vacuum_timer = loop_timer_new(n->loop, vacuum, n);
     loop_set_turn_observer(n->loop, observe_turn, n);
     rc = watch_signals(n, e);
+    (void)pthread_sigmask(SIG_UNBLOCK, &held, NULL); /* what came meanwhile is the loop's first news */
     if (rc == 0)
         rc = start_node(n, e);
     if (rc < 0)
@@ -495,10 +575,25 @@ static int run_node(struct node *n, struct err *e)
     return 0;
 }
 
+/* Told twice to end, or unable to go on, the process does not take itself apart while the store and the lanes are at work, nor
+ * runs what libraries left for exit(): the kernel does it, and the others take over as after a crash. */
+static void drop_everything(int rc, const struct err *e)
+{
+    if (rc < 0)
+        log_error(&log_here, "cannot go on", "error=%s", LOGQ(e->text));
+    log_info(&log_here, "ended with work in flight", "");
+    log_stop(LAST_WORDS_MS);
+    _exit(rc < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
+}
+
 int agent_run(const struct agent_start *start, struct err *e)
 {
     struct node n = {.start = start, .config = start->config, .rebirth = {.run = rebirth}};
     struct err own = {0};
+    atomic_init(&n.shown_config, start->config);
+    atomic_init(&n.shown_member, "");
+    list_init(&n.reloads);
+    list_init(&n.service_queries);
     log_set((enum log_level)start->config->log.level, (enum log_format)start->config->log.format);
     int rc = log_start(2, e);
     if (rc < 0) {
@@ -509,6 +604,8 @@ int agent_run(const struct agent_start *start, struct err *e)
     n.metrics = metrics_new();
     metrics_set(n.metrics, METRIC_CONFIG_RELOAD_OK, NULL, NULL, NULL, 1);
     rc = run_node(&n, e ? e : &own);
+    if (!all_ended(&n))
+        drop_everything(rc, e ? e : &own);
     close_node(&n);
     log_info(&log_here, "ended", "");
     log_stop(LAST_WORDS_MS);

@@ -239,3 +239,11 @@ void config_apply(struct config *now, struct config *next)
     next->services = services;
     now->callback.allow_loopback = next->callback.allow_loopback;
 }
+
+struct config *config_merge(const struct config *start, const struct config *next)
+{
+    struct config *merged = mem_new(struct config), theirs = *next;
+    *merged = *start;
+    config_apply(merged, &theirs);
+    return merged;
+}

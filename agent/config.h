@@ -188,5 +188,8 @@ void config_diff(const struct config *now, const struct config *next, config_dif
 /* Exchange the values that a reload takes over between the two: NOW gets NEXT's. Texts that were borrowed from NOW's
  * reloadable options live until NEXT is freed. */
 void config_apply(struct config *now, struct config *next);
+/* What is in force once NEXT was read: START with the values of NEXT that a reload takes over, in a struct of its own, so that
+ * threads may go on reading what was in force before. It borrows from both. For mem_free(). */
+struct config *config_merge(const struct config *start, const struct config *next);
 
 #endif

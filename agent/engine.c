@@ -24,16 +24,18 @@
 #define IDLE_TURN_MS       1000
 #define SESSION_END_MS     2000
 #define RING_VERSION       1
+#define CLOCK_BACK_MS      1000
 
 static const struct log_ctx log_here = {.module = "engine"};
 
 /* --- small things -------------------------------------------------------------------------------------------------- */
 
-/* The planner's clock: corrected wall time that never goes back, so a confirmed backward step only makes it stand still. */
+/* The planner's clock: corrected wall time. A slewed clock's small steps back make it stand still; a real one is followed: an
+ * agent that started with a clock that was ahead would fire all that is due until then. */
 int64_t engine_now_ms(struct engine *g)
 {
     int64_t now = clock_guard_now_ms(g->o.clock);
-    if (now > g->planner_now_ms)
+    if (now > g->planner_now_ms || now < g->planner_now_ms - CLOCK_BACK_MS)
         g->planner_now_ms = now;
     return g->planner_now_ms;
 }
@@ -41,6 +43,12 @@ int64_t engine_now_ms(struct engine *g)
 bool engine_dead(const struct engine *g)
 {
     return g->state == ENGINE_RETIRING || g->state == ENGINE_GONE;
+}
+
+/* Nothing new may be begun: what is under way ends, nothing follows. */
+bool engine_over(const struct engine *g)
+{
+    return g->state >= ENGINE_ENDING;
 }
 
 const struct store_member *engine_find_member(const struct engine *g, const char *id)
@@ -65,9 +73,9 @@ const char *engine_address(const struct engine *g, const char *member)
 
 void engine_update_may_start(struct engine *g)
 {
-    bool may =
-        !engine_dead(g) && clock_guard_sure(g->o.clock) && (int64_t)clock_boot_ms() < g->lease_until_ms;
-    atomic_store(&g->gate.closed, !clock_guard_sure(g->o.clock) || engine_dead(g));
+    bool open = clock_guard_sure(g->o.clock) && !engine_over(g);
+    bool may = open && (int64_t)clock_boot_ms() < g->lease_until_ms;
+    atomic_store(&g->gate.closed, !open);
     atomic_store(&g->gate.wall_offset_us, clock_guard_offset_us(g->o.clock));
     if (may == g->may_start)
         return;
@@ -81,13 +89,13 @@ void engine_update_may_start(struct engine *g)
 static int64_t next_wake_ms(struct engine *g)
 {
     int64_t wait = IDLE_TURN_MS, boot = (int64_t)clock_boot_ms();
-    int64_t plan = planner_next_ms(g->planner),
-            own = g->ownership ? ownership_next_ms(g->ownership) : INT64_MAX;
+    int64_t plan = planner_next_ms(g->planner);
+    int64_t own = g->ownership && !engine_over(g) ? ownership_next_ms(g->ownership) : INT64_MAX;
     if (plan != INT64_MAX && plan - engine_now_ms(g) < wait)
         wait = plan - engine_now_ms(g);
     if (own != INT64_MAX && own - boot < wait)
         wait = own - boot;
-    if (!g->batch && planner_has_dirty(g->planner) && g->commit_not_before_ms - loop_now_ms(g->o.loop) < wait)
+    if (engine_may_flush(g) && g->commit_not_before_ms - loop_now_ms(g->o.loop) < wait)
         wait = g->commit_not_before_ms - loop_now_ms(g->o.loop);
     return wait < 0 ? 0 : wait;
 }
@@ -174,6 +182,11 @@ static void on_joined(void *arg, const struct err *e)
     g->joining = NULL;
     if (g->state != ENGINE_JOINING) {
         engine_ask_turn(g);
+        return;
+    }
+    if (e->code ==
+        ERR_FENCED) { /* an earlier try did it, and the row was silent for so long that others have buried it */
+        engine_rejoin(g);
         return;
     }
     struct ownership_options options = {.member = g->member,
@@ -270,7 +283,6 @@ int engine_new(const struct engine_options *options, struct engine **ret, struct
     atomic_init(&g->gate.lease_until_ms, 0);
     atomic_init(&g->gate.closed, false);
     atomic_init(&g->gate.wall_offset_us, clock_guard_offset_us(options->clock));
-    g->owned = mem_new_array(_Atomic uint64_t, options->slots / 64 + 1);
     struct peers_options peers = {.http = options->http,
                                   .clock = options->clock,
                                   .seed = options->seed,
@@ -297,12 +309,27 @@ int engine_new(const struct engine_options *options, struct engine **ret, struct
     return 0;
 }
 
-/* All but what other threads may look at: who we were, and that we own nothing. */
+/* Writes that nobody will answer any more are not ours. */
+static void refuse_writes(struct engine *g)
+{
+    uint16_t *slots = mem_new_array(uint16_t, g->o.slots);
+    struct planner_event event = {.kind = PLANNER_SLOTS_LOST, .slots = slots, .slots_count = g->o.slots};
+    for (uint32_t i = 0; i < g->o.slots; i++)
+        slots[i] = (uint16_t)i;
+    engine_plan(g, &event);
+    engine_send_replies(g);
+    mem_free(slots);
+}
+
+/* All but its name. What the parts still tell while they go is heard, but begins nothing: the state says so. */
 static void hollow(struct engine *g)
 {
+    assert(g->state == ENGINE_GONE && !g->turn_asked);
     engine_drop_links(g);
+    refuse_writes(g);
     dispatch_close(g->dispatch);
     g->dispatch = NULL;
+    engine_drop_news(g);
     engine_drop_watches(g);
     endpoints_free(g->endpoints);
     g->endpoints = NULL;
@@ -336,7 +363,6 @@ void engine_free(struct engine *g)
         return;
     assert(g->state == ENGINE_GONE && g->store_calls == 0 && !g->batch);
     hollow(g);
-    mem_free((void *)g->owned);
     mem_free(g);
 }
 
@@ -363,10 +389,13 @@ static void row_ended(void *arg, const struct err *e, bool yes)
     part_ended(g);
 }
 
-/* The session first: peers hear of it within milliseconds. */
+/* The session first: peers hear of it within milliseconds. Nothing starts while the row is being marked. */
 static void end_membership(struct engine *g)
 {
     g->state = ENGINE_ENDING;
+    engine_set_lease(g, 0);
+    engine_disown(g);
+    engine_answer_questions(g);
     engine_drop_links(g);
     if (g->membership) {
         g->ending++;
@@ -380,7 +409,7 @@ static void end_membership(struct engine *g)
 static bool idle(const struct engine *g)
 {
     const struct planner_stats *s = planner_stats(g->planner);
-    return s->in_flight == 0 && !planner_has_dirty(g->planner) && !g->batch && !g->replies;
+    return !g->joining && s->in_flight == 0 && !planner_has_dirty(g->planner) && !g->batch && !g->replies;
 }
 
 static void gone(struct engine *g)
@@ -399,13 +428,14 @@ static void check_retired(struct engine *g)
     g->retired = NULL;
     if (retired)
         retired(g->retired_arg);
-    if (g->store_calls > 0 || planner_stats(g->planner)->in_flight > 0)
+    if (g->store_calls > 0 || g->turn_asked || planner_stats(g->planner)->in_flight > 0)
         return;
     g->state = ENGINE_GONE;
     hollow(g);
 }
 
-/* Looks after each turn whether the next step towards the end can be taken. */
+/* Looks after each turn whether the next step towards the end can be taken. The last is taken only when no further turn was asked
+ * for: its message would outlive us. */
 void engine_check_end(struct engine *g)
 {
     bool late = loop_now_ms(g->o.loop) >= g->grace_until_ms;
@@ -416,7 +446,8 @@ void engine_check_end(struct engine *g)
     } else if (g->state == ENGINE_DRAINING && idle(g)) {
         g->clean = true;
         end_membership(g);
-    } else if (g->state == ENGINE_ENDING && g->ending == 0 && g->store_calls == 0 && !g->batch) {
+    } else if (g->state == ENGINE_ENDING && g->ending == 0 && g->store_calls == 0 && !g->batch &&
+               !g->turn_asked) {
         gone(g);
     } else if (g->state == ENGINE_RETIRING && g->retiring) {
         check_retired(g);
@@ -447,6 +478,7 @@ void engine_retire(struct engine *g, void (*done)(void *arg), void *arg)
     g->retired = done;
     g->retired_arg = arg;
     engine_drop_links(g);
+    engine_answer_questions(g);
     membership_free(g->membership); /* its session ends by itself, or with the process */
     g->membership = NULL;
     engine_ask_turn(g);
@@ -466,7 +498,7 @@ const char *engine_member(const struct engine *g)
 
 bool engine_owns(const struct engine *g, uint16_t slot)
 {
-    return atomic_load(&g->owned[slot / 64]) >> (slot % 64) & 1;
+    return atomic_load(&g->o.owned[slot / 64]) >> (slot % 64) & 1;
 }
 
 const struct planner_stats *engine_planner_stats(const struct engine *g)
@@ -526,8 +558,19 @@ struct endpoints *engine_endpoints(const struct engine *g)
     return g->endpoints;
 }
 
-void engine_reload(struct engine *g)
+void engine_reload(struct engine *g, const struct config *config)
 {
-    engine_set_services(g);
-    dispatch_reload(g->dispatch, (uint32_t)g->o.config->callback.max_in_flight);
+    const struct config *before = g->o.config;
+    g->o.config = config;
+    if (!g->dispatch)
+        return;
+    engine_set_services(g, before);
+    dispatch_reload(g->dispatch, (uint32_t)config->callback.max_in_flight);
+}
+
+void engine_clock_changed(struct engine *g)
+{
+    if (!clock_guard_sure(g->o.clock))
+        atomic_store(&g->gate.closed, true);
+    engine_ask_turn(g);
 }

@@ -44,14 +44,16 @@ struct engine_options {
     const char *config_digest;
     int64_t started_ms;
     uint64_t seed;
+    /* A bit a slot, SLOTS of them: which are held. Read by any thread, and by all lives in turn: one that ends leaves it empty. */
+    _Atomic uint64_t *owned;
     /* Each runs on the loop, never before the call that causes it has returned. */
     void (*joined)(void *arg); /* the first beat was answered: may serve and fire */
     void (*rejoin)(
-        void *
-            arg); /* declared dead: nothing is ours any more; make a new engine, then engine_retire() this one */
+        void *arg); /* declared dead: nothing is ours any more; engine_retire() it, then make a new one */
     void *arg;
 };
 
+/* Errors are those of its parts, none of which the store has seen then. */
 int engine_new(const struct engine_options *options, struct engine **ret, struct err *e);
 /* Nothing of it may be under way: after engine_leave() or engine_retire() said so. */
 void engine_free(struct engine *g);
@@ -63,13 +65,13 @@ void engine_leave(struct engine *g, int64_t grace_ms, void (*done)(void *arg, bo
  * gives up all it holds when its last attempt has ended. */
 void engine_retire(struct engine *g, void (*done)(void *arg), void *arg);
 
-/* DONE of either was told: engine_free() may be called. Any thread. */
+/* Nothing of it is under way any more: engine_free() may be called. After engine_leave() when DONE runs; after engine_retire()
+ * once its last attempt has ended. */
 bool engine_ended(const struct engine *g);
 
 /* --- for the node -------------------------------------------------------------------------------------------------- */
 
 const char *engine_member(const struct engine *g);
-/* Any thread. */
 bool engine_owns(const struct engine *g, uint16_t slot);
 const struct planner_stats *engine_planner_stats(const struct engine *g);
 const struct ownership_view *engine_ownership_view(const struct engine *g);
@@ -92,7 +94,9 @@ void engine_submit(struct engine *g, struct planner_api *api,
 /* See node_peer_message(). */
 void engine_peer_message(struct engine *g, const char *path, const char *body, size_t bytes,
                          void (*done)(void *arg, int status, const char *body), void *arg);
-/* The configuration's limits of services changed. */
-void engine_reload(struct engine *g);
+/* CONFIG takes the place of the options' one, which must stay as well. */
+void engine_reload(struct engine *g, const struct config *config);
+/* The clock guard has opened or closed: known to the lanes when this returns. */
+void engine_clock_changed(struct engine *g);
 
 #endif

@@ -16,7 +16,6 @@
 #define PEER_TIMEOUT_MS  1000
 #define PROBE_TIMEOUT_MS 1000
 #define LINK_RETRY_MS    1000
-#define SLOTS_MAX        65536
 
 static const struct log_ctx log_here = {.module = "ownership"};
 
@@ -74,11 +73,11 @@ static void judge_strangers(struct engine *g)
     g->strangers_before = 0;
 }
 
-/* A row that shows our own listen address is of a process that is gone: we hold its port. */
+/* A row that shows our own listen address is of a process that is gone: we hold its port. Without one there is no such proof. */
 static void judge_namesakes(struct engine *g)
 {
     const struct store_member *me = engine_find_member(g, g->member);
-    for (size_t i = 0; me && i < g->members_count; i++) {
+    for (size_t i = 0; me && g->o.peer_port > 0 && i < g->members_count; i++) {
         const struct store_member *m = &g->members[i];
         struct ownership_event event = {.kind = OWNERSHIP_PEER_REFUSED, .member = m->id, .ok = true};
         if (!m->dead && m != me && strcmp(m->address, me->address) == 0)
@@ -205,11 +204,15 @@ static void on_probed(void *arg, enum link_event ev)
     mem_free(a);
 }
 
+static struct engine_news *add_news(struct engine *g, enum ownership_event_kind kind, const char *member);
+
 static void probe(struct engine *g, const char *member)
 {
     const char *address = engine_address(g, member);
-    if (!address)
+    if (!address) { /* its row is gone: nowhere to look is no word against it */
+        (void)add_news(g, OWNERSHIP_PROBED, member);
         return;
+    }
     g->store_calls++;
     link_probe(g->o.loop, address, PROBE_TIMEOUT_MS, on_probed, asked_new(g, member, 0));
 }
@@ -217,6 +220,10 @@ static void probe(struct engine *g, const char *member)
 static void on_looked(void *arg, const struct err *e, const json_t *doc)
 {
     struct asked *a = arg;
+    if (e->code == ERR_CANCELLED) {
+        mem_free(a);
+        return;
+    }
     struct ownership_event event = {.kind = OWNERSHIP_LOOKED,
                                     .member = a->member,
                                     .question = a->question,
@@ -244,8 +251,10 @@ static struct ownership_slot *slots_of(const uint16_t *slots, const uint64_t *ep
 static void on_agreed(void *arg, const struct err *e, const json_t *doc)
 {
     struct asked *a = arg;
-    uint16_t *slots = mem_new_array(uint16_t, SLOTS_MAX);
-    long count = e->code == ERR_OK ? peers_slots_read(json_object_get(doc, "slots"), slots, SLOTS_MAX) : -1;
+    uint16_t *slots = mem_new_array(uint16_t, a->engine->o.slots);
+    long count = -1;
+    if (e->code == ERR_OK)
+        count = peers_slots_read(json_object_get(doc, "slots"), a->engine->o.slots, slots);
     if (count >= 0) {
         struct ownership_slot *list = slots_of(slots, NULL, (size_t)count);
         struct ownership_event event = {.kind = OWNERSHIP_AGREED,
@@ -370,37 +379,47 @@ static const char *text_of(const json_t *doc, const char *key)
     return text && text[0] && strlen(text) < RECORD_MEMBER_MAX ? text : NULL;
 }
 
+static bool read_epochs(const json_t *epochs, struct ownership_slot *slots, size_t count)
+{
+    if (json_array_size(epochs) != count)
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        const json_t *epoch = json_array_get(epochs, i);
+        if (!json_is_integer(epoch) || json_integer_value(epoch) <= 0)
+            return false;
+        slots[i].epoch = (uint64_t)json_integer_value(epoch);
+    }
+    return true;
+}
+
 /* OFFERED and GIVEN: slots with their epochs, from whom, to which life of ours. */
 static bool feed_slots(struct engine *g, enum ownership_event_kind kind, const json_t *doc, uint64_t question)
 {
-    uint16_t *slots = mem_new_array(uint16_t, SLOTS_MAX);
-    const json_t *epochs = json_object_get(doc, "epochs");
-    long count = peers_slots_read(json_object_get(doc, "slots"), slots, SLOTS_MAX);
+    uint16_t *slots = mem_new_array(uint16_t, g->o.slots);
+    long count = peers_slots_read(json_object_get(doc, "slots"), g->o.slots, slots);
+    struct ownership_slot *list = count >= 0 ? slots_of(slots, NULL, (size_t)count) : NULL;
     struct ownership_event event = {.kind = kind,
                                     .member = text_of(doc, "from"),
                                     .to = text_of(doc, "to"),
                                     .ok = true,
                                     .leaving = json_is_true(json_object_get(doc, "leaving")),
-                                    .question = question};
-    bool ok = count >= 0 && event.member && event.to &&
-              (kind == OWNERSHIP_OFFERED || (long)json_array_size(epochs) == count);
-    if (ok) {
-        struct ownership_slot *list = slots_of(slots, NULL, (size_t)count);
-        for (size_t i = 0; kind == OWNERSHIP_GIVEN && i < (size_t)count; i++)
-            list[i].epoch = (uint64_t)json_integer_value(json_array_get(epochs, i));
-        event.slots = list;
-        event.slots_count = (size_t)count;
+                                    .question = question,
+                                    .slots = list,
+                                    .slots_count = count > 0 ? (size_t)count : 0};
+    bool ok =
+        list && event.member && event.to &&
+        (kind == OWNERSHIP_OFFERED || read_epochs(json_object_get(doc, "epochs"), list, event.slots_count));
+    if (ok)
         engine_own(g, &event);
-        mem_free(list);
-    }
+    mem_free(list);
     mem_free(slots);
     return ok;
 }
 
 static bool feed_wake(struct engine *g, const json_t *doc)
 {
-    uint16_t *slots = mem_new_array(uint16_t, SLOTS_MAX);
-    long count = peers_slots_read(json_object_get(doc, "slots"), slots, SLOTS_MAX);
+    uint16_t *slots = mem_new_array(uint16_t, g->o.slots);
+    long count = peers_slots_read(json_object_get(doc, "slots"), g->o.slots, slots);
     struct planner_event event = {
         .kind = PLANNER_WAKE, .slots = slots, .slots_count = count > 0 ? (size_t)count : 0};
     if (count > 0)
@@ -435,9 +454,12 @@ void engine_peer_message(struct engine *g, const char *path, const char *body, s
     }
     uint64_t question = asks ? keep_question(g, done, arg) : 0;
     bool ok = false;
-    if (asks && question == 0)
-        ok = false;
-    else if (strcmp(path, "look") == 0)
+    if (asks && question == 0) {
+        json_decref(doc);
+        done(arg, 503, "{}");
+        return;
+    }
+    if (strcmp(path, "look") == 0)
         ok = feed_member(g, OWNERSHIP_LOOK, doc, question);
     else if (strcmp(path, "offer") == 0)
         ok = feed_slots(g, OWNERSHIP_OFFERED, doc, question);
@@ -448,7 +470,7 @@ void engine_peer_message(struct engine *g, const char *path, const char *body, s
     else if (strcmp(path, "wake") == 0)
         ok = feed_wake(g, doc);
     json_decref(doc);
-    if (asks && question > 0 && !ok)
+    if (asks && !ok)
         mem_free(map_u64_remove(&g->questions, question));
     if (!asks || !ok)
         done(arg, ok ? 200 : 400, "{}");
@@ -522,10 +544,17 @@ static void mark_slots(struct engine *g, const uint16_t *slots, size_t count, bo
     for (size_t i = 0; i < count; i++) {
         uint64_t bit = (uint64_t)1 << (slots[i] % 64);
         if (mine)
-            atomic_fetch_or(&g->owned[slots[i] / 64], bit);
+            atomic_fetch_or(&g->o.owned[slots[i] / 64], bit);
         else
-            atomic_fetch_and(&g->owned[slots[i] / 64], ~bit);
+            atomic_fetch_and(&g->o.owned[slots[i] / 64], ~bit);
     }
+}
+
+/* What is still ours by the store is not to be used any more: the process goes. */
+void engine_disown(struct engine *g)
+{
+    for (size_t i = 0; i <= g->o.slots / 64; i++)
+        atomic_store(&g->o.owned[i], 0);
 }
 
 static void pass_slots(struct engine *g, const struct ownership_action *a)
@@ -535,7 +564,9 @@ static void pass_slots(struct engine *g, const struct ownership_action *a)
     event.kind = a->kind == OWNERSHIP_DO_GAINED ? PLANNER_SLOTS_GAINED
                  : a->kind == OWNERSHIP_DO_LOST ? PLANNER_SLOTS_LOST
                                                 : PLANNER_MOVE;
-    mark_slots(g, a->slots, a->slots_count, a->kind == OWNERSHIP_DO_GAINED);
+    mark_slots(g, a->slots, a->slots_count, a->kind == OWNERSHIP_DO_GAINED && !engine_over(g));
+    if (event.kind == PLANNER_MOVE && g->handing_since_ms == 0)
+        g->handing_since_ms = (int64_t)clock_boot_ms();
     log_info(&log_here,
              event.kind == PLANNER_SLOTS_GAINED ? "slots gained"
              : event.kind == PLANNER_MOVE       ? "slots move"
@@ -551,69 +582,92 @@ static void pass_dead(struct engine *g, const char *member)
     engine_plan(g, &event);
 }
 
-static void set_lease(struct engine *g, int64_t until_ms)
+void engine_set_lease(struct engine *g, int64_t until_ms)
 {
     g->lease_until_ms = until_ms;
     atomic_store(&g->gate.lease_until_ms, until_ms);
     engine_update_may_start(g);
 }
 
-static void add_news(struct engine *g, struct engine_news *news)
+static struct engine_news *add_news(struct engine *g, enum ownership_event_kind kind, const char *member)
 {
-    struct engine_news **end = &g->news;
+    struct engine_news *news = mem_new(struct engine_news), **end = &g->news;
+    news->kind = kind;
+    (void)snprintf(news->member, sizeof(news->member), "%s", member); /* ids are shorter */
     while (*end)
         end = &(*end)->next;
     *end = news;
     engine_ask_turn(g);
+    return news;
+}
+
+static void observe_handover(struct engine *g)
+{
+    if (g->handing_since_ms > 0)
+        metrics_observe(g->o.metrics, METRIC_HANDOVER_DURATION, NULL, NULL,
+                        (double)((int64_t)clock_boot_ms() - g->handing_since_ms) / 1000);
+    g->handing_since_ms = 0;
 }
 
 /* Comes up inside a step of the planner, perhaps inside one of the ownership machine: told at the end of the turn. */
 void engine_tell_moved(struct engine *g, const struct planner_action *action)
 {
-    struct engine_news *news = mem_new(struct engine_news);
-    news->moved = true;
+    struct engine_news *news = add_news(g, OWNERSHIP_MOVED, action->member);
     news->ok = action->ok;
-    if (action->member)
-        (void)snprintf(news->member, sizeof(news->member), "%s", action->member); /* ids are shorter */
     news->slots = slots_of(action->slots, action->epochs, action->slots_count);
     news->slots_count = action->slots_count;
-    add_news(g, news);
+    observe_handover(g);
 }
 
 void engine_tell_fenced(struct engine *g)
 {
-    add_news(g, mem_new(struct engine_news));
+    (void)add_news(g, OWNERSHIP_TOLD_DEAD, g->member);
+}
+
+static void news_free(struct engine_news *news)
+{
+    mem_free(news->slots);
+    mem_free(news);
 }
 
 void engine_take_news(struct engine *g)
 {
     while (g->news) {
         struct engine_news *news = g->news;
-        struct ownership_event event = {.kind = news->moved ? OWNERSHIP_MOVED : OWNERSHIP_TOLD_DEAD,
-                                        .member = news->moved ? news->member : g->member,
+        struct ownership_event event = {.kind = news->kind,
+                                        .member = news->member,
                                         .ok = news->ok,
                                         .slots = news->slots,
                                         .slots_count = news->slots_count};
         g->news = news->next;
         engine_own(g, &event);
-        mem_free(news->slots);
-        mem_free(news);
+        news_free(news);
+    }
+}
+
+void engine_drop_news(struct engine *g)
+{
+    while (g->news) {
+        struct engine_news *news = g->news;
+        g->news = news->next;
+        news_free(news);
     }
 }
 
 /* --- steps --------------------------------------------------------------------------------------------------------- */
 
-static void rejoin(struct engine *g)
+void engine_rejoin(struct engine *g)
 {
     if (g->left) { /* on the way out: our own marking of the row, or one that came before it */
         if (g->state != ENGINE_ENDING)
             g->state = ENGINE_DRAINING;
-        set_lease(g, 0);
+        engine_set_lease(g, 0);
         return;
     }
     log_error(&log_here, "declared dead, joining again as a new member", "member=%s", g->member);
     g->state = ENGINE_RETIRING;
-    set_lease(g, 0);
+    engine_set_lease(g, 0);
+    engine_disown(g);
     g->o.rejoin(g->o.arg);
 }
 
@@ -678,7 +732,7 @@ static void carry_out(struct engine *g, const struct ownership_action *a)
         pass_slots(g, a);
         break;
     case OWNERSHIP_DO_LEASE:
-        set_lease(g, a->until_ms);
+        engine_set_lease(g, a->until_ms);
         break;
     case OWNERSHIP_DO_MEMBER_DEAD:
         pass_dead(g, a->member);
@@ -687,7 +741,7 @@ static void carry_out(struct engine *g, const struct ownership_action *a)
         keep_links(g, a);
         break;
     case OWNERSHIP_DO_REJOIN:
-        rejoin(g);
+        engine_rejoin(g);
         break;
     case OWNERSHIP_DO_LEFT:
         drain(g);
@@ -702,7 +756,7 @@ static void carry_out(struct engine *g, const struct ownership_action *a)
 
 void engine_own(struct engine *g, struct ownership_event *event)
 {
-    if (!g->ownership)
+    if (!g->ownership || engine_over(g))
         return;
     assert(!g->in_ownership);
     event->now_ms = (int64_t)clock_boot_ms();
@@ -717,8 +771,7 @@ void engine_own(struct engine *g, struct ownership_event *event)
 
 void engine_tick_owner(struct engine *g)
 {
-    if (g->ownership && g->state != ENGINE_ENDING &&
-        ownership_next_ms(g->ownership) <= (int64_t)clock_boot_ms()) {
+    if (g->ownership && !engine_over(g) && ownership_next_ms(g->ownership) <= (int64_t)clock_boot_ms()) {
         struct ownership_event event = {.kind = OWNERSHIP_TICK};
         engine_own(g, &event);
     }

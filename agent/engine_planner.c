@@ -10,6 +10,7 @@
 #include "agent/metrics.h"
 
 #define COMMIT_RETRY_MS 100
+#define EMPTY_RETRY_MS  20
 #define TICKS_A_TURN    4 /* each tick is bounded work itself */
 
 static const struct log_ctx log_here = {.module = "planner"};
@@ -42,7 +43,8 @@ static void planner_jobs_free(struct planner_job *jobs, size_t count)
     mem_free(jobs);
 }
 
-/* A definition this agent cannot read (a zone it lacks, a newer form) is told loudly and left alone. */
+/* A definition this agent cannot read (a zone it lacks, a newer form) is told loudly and left alone. The planner gets its row
+ * without it all the same: the next page begins behind it. */
 static void report_unreadable(const struct store_job *job)
 {
     log_error(&log_here, "job cannot be read here and is not fired", "job=%s ns=%s problem=%s",
@@ -59,12 +61,10 @@ static void on_jobs(void *arg, const struct err *e, struct store_job *jobs, size
     g->store_calls--;
     event.ok = list != NULL;
     for (size_t i = 0; list && i < count; i++) {
-        if (!jobs[i].spec) {
+        if (!jobs[i].spec)
             report_unreadable(&jobs[i]);
-            continue;
-        }
         list[event.jobs_count].row = jobs[i].row;
-        list[event.jobs_count++].spec = job_spec_ref(jobs[i].spec);
+        list[event.jobs_count++].spec = jobs[i].spec ? job_spec_ref(jobs[i].spec) : NULL;
     }
     event.jobs = list;
     mem_free(r);
@@ -94,6 +94,8 @@ static void on_fires(void *arg, const struct err *e, struct fire_row *rows, size
 
 static void load(struct engine *g, const struct planner_action *a)
 {
+    if (engine_over(g))
+        return; /* the planner goes before it misses the answer */
     struct page_read *r =
         (struct page_read *)(void *)mem_new_array(char, sizeof(*r) + a->slots_count * sizeof(uint16_t));
     r->engine = g;
@@ -116,14 +118,33 @@ static void load(struct engine *g, const struct planner_action *a)
         g->o.store->load_fires(g->o.store_self, &r->load_args, on_fires, r);
 }
 
+static void on_got(void *arg, const struct err *e, struct store_job *jobs, size_t count, bool more);
+
+static void ask_gets(struct engine *g, struct engine_gets *gets)
+{
+    g->gets_out++;
+    g->store_calls++;
+    g->o.store->get_jobs(g->o.store_self, gets->keys, gets->count, on_got, gets);
+}
+
+/* The store looked up only the first ANSWERED keys, for their definitions are large. */
+static void ask_rest(struct engine *g, struct engine_gets *gets, size_t answered)
+{
+    gets->count -= answered;
+    memmove(gets->keys, gets->keys + answered, gets->count * sizeof(gets->keys[0]));
+    memmove(gets->loads, gets->loads + answered, gets->count * sizeof(gets->loads[0]));
+    ask_gets(g, gets);
+}
+
 static void on_got(void *arg, const struct err *e, struct store_job *jobs, size_t count, bool more)
 {
     struct engine_gets *gets = arg;
     struct engine *g = gets->engine;
-    (void)more; /* keys are answered one by one */
+    bool rest = e->code == ERR_OK && more && count > 0 && count < gets->count && !engine_over(g);
+    size_t answered = rest ? count : gets->count;
     g->store_calls--;
     g->gets_out--;
-    for (size_t i = 0; i < gets->count; i++) {
+    for (size_t i = 0; i < answered; i++) {
         bool ok = e->code == ERR_OK && i < count && (jobs[i].spec || jobs[i].problem[0] == '\0');
         struct planner_job job = {0};
         if (ok && jobs[i].spec)
@@ -135,27 +156,29 @@ static void on_got(void *arg, const struct err *e, struct store_job *jobs, size_
         engine_plan(g, &event);
         job_spec_unref(job.spec);
     }
-    mem_free(gets);
+    if (rest)
+        ask_rest(g, gets, answered);
+    else
+        mem_free(gets);
     engine_ask_turn(g);
 }
 
 void engine_send_gets(struct engine *g)
 {
     struct engine_gets *gets = g->gets;
-    if (!gets || g->gets_out >= 2)
+    if (!gets || g->gets_out >= 2 || engine_over(g))
         return;
     g->gets = NULL;
-    g->gets_out++;
-    g->store_calls++;
-    g->o.store->get_jobs(g->o.store_self, gets->keys, gets->count, on_got, gets);
+    ask_gets(g, gets);
 }
 
 static void get_job(struct engine *g, const struct planner_action *a)
 {
-    if (g->gets && g->gets->count == ENGINE_GETS_MAX) {
-        g->gets_out++; /* over the usual two: the planner bounds how many it asks for */
-        g->store_calls++;
-        g->o.store->get_jobs(g->o.store_self, g->gets->keys, g->gets->count, on_got, g->gets);
+    if (engine_over(g))
+        return;
+    if (g->gets &&
+        g->gets->count == ENGINE_GETS_MAX) { /* over the usual two: the planner bounds how many it asks for */
+        ask_gets(g, g->gets);
         g->gets = NULL;
     }
     if (!g->gets) {
@@ -186,6 +209,8 @@ static void on_change(void *arg, const struct err *e, const struct revision *fou
 
 static void find_change(struct engine *g, const struct planner_action *a)
 {
+    if (engine_over(g))
+        return;
     struct change_read *r = mem_new(struct change_read);
     *r = (struct change_read){.engine = g, .load = a->load};
     g->store_calls++;
@@ -227,16 +252,22 @@ static void on_committed(void *arg, const struct err *e)
     engine_ask_turn(g);
 }
 
+bool engine_may_flush(const struct engine *g)
+{
+    return g->planner && !g->batch && !engine_dead(g) && planner_has_dirty(g->planner);
+}
+
 /* Whatever waits goes into one transaction: a lone write at once, many while the one before is under way. */
 void engine_flush(struct engine *g)
 {
     int64_t now_ms = loop_now_ms(g->o.loop);
-    if (!g->planner || g->batch || engine_dead(g) || now_ms < g->commit_not_before_ms ||
-        !planner_has_dirty(g->planner))
+    if (!engine_may_flush(g) || now_ms < g->commit_not_before_ms)
         return;
     g->batch = planner_take_batch(g->planner, (size_t)g->o.config->store.batch_rows);
-    if (!g->batch)
+    if (!g->batch) { /* no memory to make it, or nothing to be written after all: not in a tight loop */
+        g->commit_not_before_ms = now_ms + EMPTY_RETRY_MS;
         return;
+    }
     g->store_batch = (struct store_batch){.member = g->member,
                                           .jobs = g->batch->jobs,
                                           .jobs_count = g->batch->jobs_count,
@@ -281,7 +312,7 @@ void engine_submit(struct engine *g, struct planner_api *api,
     struct planner_event event = {.kind = PLANNER_API, .api = api};
     *s = (struct submission){.done = done, .arg = arg};
     api->driver = s;
-    if (!g->planner || engine_dead(g)) {
+    if (!g->planner || engine_over(g)) {
         api->answer = PLANNER_NOT_OWNER;
         queue_reply(g, api);
         return;

@@ -54,7 +54,8 @@ struct engine_gets {
 /* Events for the ownership machine that come up while it, or the planner, is taking a step. */
 struct engine_news {
     struct engine_news *next;
-    bool moved, ok; /* moved: OWNERSHIP_MOVED; else TOLD_DEAD of the own id */
+    enum ownership_event_kind kind;
+    bool ok;
     char member[RECORD_MEMBER_MAX];
     struct ownership_slot *slots;
     size_t slots_count;
@@ -79,7 +80,7 @@ struct engine {
     bool turn_asked;
     struct ownership_actions own;
     bool in_ownership, in_planner; /* steps are not entered again from inside */
-    int64_t planner_now_ms;        /* never goes back */
+    int64_t planner_now_ms;        /* as it was told last */
 
     /* ownership's world */
     struct store_member *members;
@@ -93,8 +94,8 @@ struct engine {
     bool may_start;
     bool first_beat;
     struct engine_news *news;
-    _Atomic uint64_t *owned; /* a bit a slot, read by any thread */
-    unsigned store_calls;    /* under way, their callbacks point at us */
+    unsigned store_calls;     /* under way, their callbacks point at us */
+    int64_t handing_since_ms; /* a planned move is under way since then; 0: none */
 
     /* Holders of fires that no beat has shown alive: dead if the next beat does not either. */
     char strangers[ENGINE_STRANGERS_MAX][RECORD_MEMBER_MAX];
@@ -129,10 +130,11 @@ void engine_update_may_start(struct engine *g);
 void engine_check_end(struct engine *g);
 const char *engine_address(const struct engine *g, const char *member);
 bool engine_dead(const struct engine *g);
+bool engine_over(const struct engine *g);
 
 /* engine_services.c */
 void engine_new_endpoints(struct engine *g);
-void engine_set_services(struct engine *g);
+void engine_set_services(struct engine *g, const struct config *before);
 void engine_drop_watches(struct engine *g);
 void engine_service_options(void *arg, const char *service, struct balance_options *ret);
 size_t engine_service_tags(void *arg, const char *service, const char **ret);
@@ -141,6 +143,7 @@ void engine_observe_attempt(void *arg, const struct dispatch_timing *t);
 /* engine_planner.c */
 void engine_plan(struct engine *g, struct planner_event *event);
 void engine_tick_planner(struct engine *g);
+bool engine_may_flush(const struct engine *g);
 void engine_flush(struct engine *g);
 void engine_send_gets(struct engine *g);
 void engine_send_replies(struct engine *g);
@@ -153,6 +156,10 @@ void engine_take_news(struct engine *g);
 void engine_consul_changed(void *arg, const struct membership_view *view);
 void engine_tell_moved(struct engine *g, const struct planner_action *action);
 void engine_tell_fenced(struct engine *g);
+void engine_drop_news(struct engine *g);
+void engine_set_lease(struct engine *g, int64_t until_ms);
+void engine_disown(struct engine *g);
+void engine_rejoin(struct engine *g);
 void engine_drop_links(struct engine *g);
 void engine_answer_questions(struct engine *g);
 void engine_note_holder(struct engine *g, const char *holder);

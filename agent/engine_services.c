@@ -97,7 +97,7 @@ static void set_static(struct engine *g, const struct config_service *s)
         size_t at, len;
         uint16_t port = 0;
         if (text_host_port(address, strlen(address), false, &at, &len, &port, NULL) < 0)
-            continue; /* the configuration was checked */
+            continue; /* the configuration was checked; one without a host is left out */
         hosts[i] = mem_new_array(char, len + 1);
         memcpy(hosts[i], address + at, len);
         list[i] =
@@ -112,9 +112,18 @@ static void set_static(struct engine *g, const struct config_service *s)
     mem_free(list);
 }
 
-void engine_set_services(struct engine *g)
+/* BEFORE: what was set, NULL: nothing. */
+void engine_set_services(struct engine *g, const struct config *before)
 {
-    for (size_t i = 0; !g->o.consul && i < g->o.config->services.count; i++)
+    if (g->o.consul)
+        return;
+    for (size_t i = 0; before && i < before->services.count; i++) {
+        const struct config_service *old = before->services.items[i];
+        struct config_service none = {.name = old->name};
+        if (!config_service(g->o.config, old->name))
+            set_static(g, &none);
+    }
+    for (size_t i = 0; i < g->o.config->services.count; i++)
         set_static(g, g->o.config->services.items[i]);
 }
 
@@ -127,7 +136,7 @@ void engine_new_endpoints(struct engine *g)
         options.unwant = unwant;
     }
     g->endpoints = endpoints_new(&options);
-    engine_set_services(g);
+    engine_set_services(g, NULL);
 }
 
 void engine_service_options(void *arg, const char *service, struct balance_options *ret)

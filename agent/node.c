@@ -22,7 +22,7 @@
 
 const struct config *node_config(const struct node *n)
 {
-    return n->config;
+    return atomic_load(&n->shown_config);
 }
 
 struct loop *node_loop(const struct node *n)
@@ -47,19 +47,17 @@ uint32_t node_slots(const struct node *n)
 
 bool node_slot_is_mine(const struct node *n, uint16_t slot)
 {
-    struct engine *g = atomic_load(&n->shown);
-    return g && engine_owns(g, slot);
+    return n->owned && slot < n->meta.slots && (atomic_load(&n->owned[slot / 64]) >> (slot % 64) & 1);
 }
 
 bool node_is_client(const struct node *n)
 {
-    return n->config->agent.role == CONFIG_ROLE_CLIENT;
+    return node_config(n)->agent.role == CONFIG_ROLE_CLIENT;
 }
 
 const char *node_member(const struct node *n)
 {
-    struct engine *g = atomic_load(&n->shown);
-    return g ? engine_member(g) : "";
+    return atomic_load(&n->shown_member);
 }
 
 const char *node_cluster_secret(const struct node *n, size_t *ret_bytes)
@@ -276,6 +274,7 @@ size_t node_checks(struct node *n, struct node_check ret[NODE_CHECKS_MAX])
 /* --- services ------------------------------------------------------------------------------------------------------ */
 
 struct service_query {
+    struct list list;
     struct node *node;
     struct engine *engine;
     struct endpoints_service *service;
@@ -308,23 +307,34 @@ static void answer_service(struct service_query *q)
     mem_free(list);
 }
 
-static void look_service(void *arg)
+static void end_query(struct service_query *q)
 {
-    struct service_query *q = arg;
-    if (!endpoints_heard(q->service) && loop_now_ms(q->node->loop) < q->until_ms) {
-        loop_timer_arm(q->timer, SERVICE_LOOK_MS);
-        return;
-    }
+    list_remove(&q->list);
     answer_service(q);
     endpoints_release(q->service);
     loop_timer_free(q->timer);
     mem_free(q);
 }
 
+static void look_service(void *arg)
+{
+    struct service_query *q = arg;
+    if (!endpoints_heard(q->service) && loop_now_ms(q->node->loop) < q->until_ms)
+        loop_timer_arm(q->timer, SERVICE_LOOK_MS);
+    else
+        end_query(q);
+}
+
+void node_end_queries(struct node *n)
+{
+    while (!list_empty(&n->service_queries))
+        end_query(container_of(n->service_queries.next, struct service_query, list));
+}
+
 void node_service(struct node *n, const char *name, node_service_done *done, void *arg)
 {
-    struct endpoints_service *service =
-        n->engine && strlen(name) < 160 ? endpoints_use(engine_endpoints(n->engine), name, "") : NULL;
+    bool able = n->engine && !n->retired && strlen(name) < sizeof(((struct service_query *)0)->name);
+    struct endpoints_service *service = able ? endpoints_use(engine_endpoints(n->engine), name, "") : NULL;
     if (!service) {
         done(arg, false, "", NULL, 0);
         return;
@@ -332,6 +342,7 @@ void node_service(struct node *n, const char *name, node_service_done *done, voi
     struct service_query *q = mem_new(struct service_query);
     *q = (struct service_query){.node = n, .engine = n->engine, .service = service, .done = done, .arg = arg};
     memcpy(q->name, name, strlen(name) + 1);
+    list_push_back(&n->service_queries, &q->list);
     q->until_ms = loop_now_ms(n->loop) + SERVICE_WAIT_MS;
     q->timer = loop_timer_new(n->loop, look_service, q);
     loop_timer_arm(q->timer, 0);

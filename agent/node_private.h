@@ -2,9 +2,12 @@
 #ifndef CARILLON_AGENT_NODE_PRIVATE_H
 #define CARILLON_AGENT_NODE_PRIVATE_H
 
+#include <stdatomic.h>
+
 #include "agent/agent.h"
 #include "agent/api/api.h"
 #include "agent/app_service.h"
+#include "agent/base/list.h"
 #include "agent/clock_guard.h"
 #include "agent/engine.h"
 #include "agent/io/loop.h"
@@ -16,9 +19,19 @@
 
 enum node_state { NODE_STARTING, NODE_RUNNING, NODE_LEAVING, NODE_STOPPED };
 
+#define NODE_NAMES_MAX 64
+
+/* A configuration that was read again, and what was in force from then on. */
+struct node_reload {
+    struct list list;
+    struct config *read, *merged;
+};
+
 struct node {
     const struct agent_start *start;
-    struct config *config;
+    const struct config *config;                 /* in force */
+    _Atomic(const struct config *) shown_config; /* the same, for other threads */
+    struct list reloads; /* struct node_reload: other threads may still read any of them */
     enum node_state state;
     struct loop *loop;
     struct metrics *metrics;
@@ -38,13 +51,18 @@ struct node {
     const struct store_ops *store;
     void *store_self;
     struct store_meta meta;
-    struct engine *engine;          /* the present life */
-    struct engine *retired;         /* the one before, until it has ended */
-    _Atomic(struct engine *) shown; /* for other threads; engines are freed only with the node */
-    struct engine **lives;          /* all that were: freed at the end */
+    struct engine *engine;  /* the present life; NULL between two */
+    struct engine *retired; /* declared dead, until the next may begin */
+    struct engine **lives;  /* all that have not ended, and the present one */
     size_t lives_count;
     struct loop_msg rebirth; /* deferred: make a new engine */
     _Atomic bool ready;
+    /* For other threads: a bit a slot, and the present life's name. Names are used again only many lives later, when nobody can
+     * still be reading them. */
+    _Atomic uint64_t *owned;
+    _Atomic(const char *) shown_member;
+    char names[NODE_NAMES_MAX][RECORD_MEMBER_MAX];
+    size_t names_next;
 
     /* a client */
     struct consul_service_watch *member_watch;
@@ -57,6 +75,7 @@ struct node {
     bool vacuuming;
     bool ending;
 
+    struct list service_queries; /* waiting to hear of a service */
     struct node_member_view *view_members;
     int exit_code;
     struct err failure;
@@ -64,5 +83,7 @@ struct node {
 
 /* node.c */
 void node_fini_views(struct node *n);
+/* Whoever waits for a service's endpoints gets what is known now: the engine that they are asked of goes. */
+void node_end_queries(struct node *n);
 
 #endif

@@ -45,11 +45,15 @@ struct peers *peers_new(const struct peers_options *options)
 
 void peers_free(struct peers *p)
 {
+    struct err closed = {0};
     if (!p)
         return;
+    (void)err_set(&closed, ERR_CANCELLED, "peers are not asked any more"); /* the answers carry it */
     while (!list_empty(&p->calls)) {
         struct call *c = container_of(p->calls.next, struct call, link);
         list_remove(&c->link);
+        if (c->done)
+            c->done(c->arg, &closed, NULL);
         if (c->http) {
             http_cancel(c->http);
             mem_free(c);
@@ -142,16 +146,19 @@ json_t *peers_slots_document(const uint16_t *slots, size_t count)
     return list;
 }
 
-long peers_slots_read(const json_t *list, uint16_t *ret, size_t max)
+long peers_slots_read(const json_t *list, uint32_t slots_total, uint16_t *ret)
 {
     size_t count = json_array_size(list);
-    if (!json_is_array(list) || count > max)
+    json_int_t least = 0;
+    if (!json_is_array(list) || count > slots_total)
         return -1;
     for (size_t i = 0; i < count; i++) {
         const json_t *item = json_array_get(list, i);
-        if (!json_is_integer(item) || json_integer_value(item) < 0 || json_integer_value(item) > UINT16_MAX)
+        json_int_t slot = json_integer_value(item);
+        if (!json_is_integer(item) || slot < least || slot >= slots_total)
             return -1;
-        ret[i] = (uint16_t)json_integer_value(item);
+        ret[i] = (uint16_t)slot;
+        least = slot + 1;
     }
     return (long)count;
 }

@@ -25,7 +25,7 @@ struct peers_options {
 };
 
 struct peers *peers_new(const struct peers_options *options);
-/* Answers that are still out do not come any more. */
+/* Answers that are still out come as ERR_CANCELLED before it returns; they may not send. */
 void peers_free(struct peers *p);
 
 /* DOC is the answer's object, NULL when E says why there is none. Never before return. */
@@ -35,8 +35,9 @@ typedef void peers_done(void *arg, const struct err *e, const json_t *doc);
 void peers_send(struct peers *p, const char *address, const char *path, json_t *body, int64_t timeout_ms,
                 peers_done *done, void *arg);
 
-/* Numbers up to 65535 as a JSON array, and back: the count, or -1 when it is not such an array or longer than MAX. */
+/* Slots as a JSON array, and back into RET, which has room for SLOTS_TOTAL: the count, or -1 when LIST is not an array of numbers
+ * under SLOTS_TOTAL in ascending order, which is how they are sent. */
 json_t *peers_slots_document(const uint16_t *slots, size_t count);
-long peers_slots_read(const json_t *list, uint16_t *ret, size_t max);
+long peers_slots_read(const json_t *list, uint32_t slots_total, uint16_t *ret);
 
 #endif
