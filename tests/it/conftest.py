@@ -11,6 +11,7 @@ from lib.callee import Callee
 from lib.carillon import Cluster
 from lib.consul import Consul
 from lib.mariadb import MariaDB
+from lib.procs import wait_until
 from lib.proxy import Proxy
 
 
@@ -105,6 +106,31 @@ def clusters(folder):
 def cluster(clusters, shared_consul, shared_mariadb):
     """A cluster on the shared servers, no agent started: cluster.start(3)."""
     return clusters(shared_consul, shared_mariadb)
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(shared_consul, shared_mariadb):
+    """Three agents that all tests use which only ask and write: whoever ends or stops one uses `cluster`."""
+    made = Cluster(shared_consul, shared_mariadb, name="shared", folder=procs.make_folder("carillon-it-shared-"))
+    made.start(3)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def three(shared_cluster):
+    """Its agents, all well."""
+    wait_until(shared_cluster.settled, 20, "shared cluster settled")
+    return shared_cluster.agents
+
+
+@pytest.fixture
+def service(shared_consul, callee):
+    """The callee's name in Consul; it goes with the test."""
+    name = f"svc-{callee.port}"
+    instance = shared_consul.register(name, callee.port)
+    yield name
+    shared_consul.deregister(instance)
 
 
 # ---- logs of everything that runs, when a test fails; counts for `make test`; nothing is skipped
