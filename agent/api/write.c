@@ -136,8 +136,9 @@ static enum api_code code_of(enum job_refusal refusal)
     return API_INVALID_JOB;
 }
 
-static int parse_job(struct api_write *w, const json_t *doc, int64_t created_ms, const char *id,
-                     struct api_problem *problem, int *ret_paused, struct job_spec **ret)
+static int parse_job(struct api_write *w, const json_t *doc, const struct job_spec *present,
+                     int64_t created_ms, const char *id, struct api_problem *problem, int *ret_paused,
+                     struct job_spec **ret)
 {
     enum job_refusal refusal = JOB_REFUSED_INVALID;
     struct err e = {0};
@@ -145,6 +146,7 @@ static int parse_job(struct api_write *w, const json_t *doc, int64_t created_ms,
                               .id = id,
                               .now_ms = w->ctx.accepted_ms,
                               .created_ms = created_ms,
+                              .present = present,
                               .defaults = &w->ctx.defaults};
     json_decref(w->warnings);
     w->warnings = json_array();
@@ -204,7 +206,7 @@ int api_write_merge(struct api_write *w, const struct job_spec *present, const s
         return -ERR_INVALID;
     if (merged)
         doc = merged;
-    if (parse_job(w, doc, row->created_ms, w->papi.id, &w->problem, &paused, ret) < 0)
+    if (parse_job(w, doc, present, row->created_ms, w->papi.id, &w->problem, &paused, ret) < 0)
         return -ERR_INVALID;
     w->papi.paused = paused;
     return 0;
@@ -266,7 +268,7 @@ static int build_job(struct api_write *w, const struct api_write_parts *parts, s
     }
     if (w->keyed)
         digest_body(w, parts->doc);
-    if (parse_job(w, parts->doc, RECORD_NONE, w->papi.id, problem, &w->papi.paused, &w->papi.spec) < 0)
+    if (parse_job(w, parts->doc, NULL, RECORD_NONE, w->papi.id, problem, &w->papi.paused, &w->papi.spec) < 0)
         return -ERR_INVALID;
     if (parts->op == PLANNER_PUT && w->papi.spec->has_every && w->papi.spec->starts_ms == RECORD_NONE) {
         w->doc = json_incref(parts->doc); /* its phase is that of the job it replaces */

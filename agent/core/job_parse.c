@@ -355,7 +355,9 @@ static void check_mixed_past(struct job_reader *r)
 static void read_dues(struct job_reader *r, const struct tz *zone, json_t *warnings)
 {
     struct schedule_issues issues = {0};
-    int rc = job_schedule_parse(r->spec, zone, r->ctx, &issues, r->e);
+    const struct job_spec *present = r->ctx->present;
+    bool stays = present && job_schedule_equal(r->spec, present) && r->spec->jitter_ms == present->jitter_ms;
+    int rc = job_schedule_parse(r->spec, zone, stays ? NULL : r->ctx, &issues, r->e);
     for (size_t i = 0; i < issues.count; i++)
         report_issue(r, &issues.items[i], warnings);
     if (rc < 0) {
@@ -364,7 +366,8 @@ static void read_dues(struct job_reader *r, const struct tz *zone, json_t *warni
     }
     for (size_t i = 0; i < r->spec->schedules_count; i++)
         r->spec->schedules[i] = schedule_expr_text(r->spec->schedule, i);
-    check_mixed_past(r);
+    if (!stays)
+        check_mixed_past(r);
 }
 
 static void read_zone(struct job_reader *r, const json_t *doc,

@@ -285,6 +285,28 @@ Test(job, a_past_instant_is_refused_or_due_at_once)
     done(&r);
 }
 
+Test(job, a_schedule_that_stays_as_it_is_is_not_judged_anew)
+{
+    static const char text[] =
+        "{\"schedule\":\"@at 2026-11-23T10:00:00Z\"," CALLBACK ",\"description\":\"d\"}";
+    static const char other[] = "{\"schedule\":\"@at 2026-11-23T11:00:00Z\"," CALLBACK "}";
+    struct result present = parse_ok(text);
+    struct job_context ctx = {.ns = "default",
+                              .id = "j1",
+                              .now_ms = NOW + 30 * INT64_C(86400000),
+                              .created_ms = NOW,
+                              .defaults = &defaults,
+                              .present = present.spec};
+    struct result again = parse_with(text, &ctx);
+    cr_assert(zero(int, again.rc), "its instant passed a month ago");
+    cr_assert(job_spec_equal(again.spec, present.spec));
+    struct result changed = parse_with(other, &ctx);
+    cr_assert(eq(int, (int)changed.refusal, JOB_REFUSED_DUE_IN_PAST));
+    done(&changed);
+    done(&again);
+    done(&present);
+}
+
 Test(job, phase_of_every_is_the_creation_or_starts_at)
 {
     struct result r = parse_ok("{\"schedule\":\"@every 10s\"," CALLBACK "}");
