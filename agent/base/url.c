@@ -5,26 +5,46 @@
 #include <string.h>
 #include <strings.h>
 
+static bool is_loopback_4(uint32_t address)
+{
+    return address >> 24 == 127 || address == 0;
+}
+
+static bool is_loopback_6(const struct in6_addr *six)
+{
+    uint32_t mapped;
+    memcpy(&mapped, six->s6_addr + 12, sizeof(mapped));
+    return IN6_IS_ADDR_LOOPBACK(six) || IN6_IS_ADDR_UNSPECIFIED(six) ||
+           (IN6_IS_ADDR_V4MAPPED(six) && is_loopback_4(ntohl(mapped)));
+}
+
+/* "localhost", "x.localhost" (RFC 6761), either with the dot of the root. */
+static bool is_localhost(const char *host, size_t len)
+{
+    static const char name[] = "localhost";
+    size_t name_len = sizeof(name) - 1;
+    len -= len > 0 && host[len - 1] == '.';
+    return len >= name_len && strncasecmp(host + len - name_len, name, name_len) == 0 &&
+           (len == name_len || host[len - name_len - 1] == '.');
+}
+
 bool url_host_is_loopback(const char *host)
 {
     struct in6_addr six;
     struct in_addr four;
-    char bare[64];
+    char bare[INET6_ADDRSTRLEN + 2];
     size_t len = strlen(host);
-    if (strcasecmp(host, "localhost") == 0 || (len > 10 && strcasecmp(host + len - 10, ".localhost") == 0))
+    if (is_localhost(host, len))
         return true;
-    if (inet_pton(AF_INET, host, &four) == 1)
-        return (ntohl(four.s_addr) >> 24) == 127 || four.s_addr == 0;
-    bool bracketed = host[0] == '[' && len > 2;
+    if (inet_aton(host, &four)) /* as resolvers do: also 127.1 and 0x7f000001 */
+        return is_loopback_4(ntohl(four.s_addr));
+    bool bracketed = len > 2 && host[0] == '[' && host[len - 1] == ']';
     if (len >= sizeof(bare))
         return false;
     memcpy(bare, host + bracketed, len + 1 - bracketed);
     if (bracketed)
         bare[len - 2] = '\0';
-    if (inet_pton(AF_INET6, bare, &six) != 1)
-        return false;
-    return IN6_IS_ADDR_LOOPBACK(&six) || IN6_IS_ADDR_UNSPECIFIED(&six) ||
-           (IN6_IS_ADDR_V4MAPPED(&six) && six.s6_addr[12] == 127);
+    return inet_pton(AF_INET6, bare, &six) == 1 && is_loopback_6(&six);
 }
 
 const char *url_check(const char *url, char ret_host[URL_HOST_SIZE])

@@ -10,7 +10,7 @@
  * writes the host (IPv6 in brackets), or a phrase that tells what is wrong ("must not have a #fragment"). */
 const char *url_check(const char *url, char ret_host[URL_HOST_SIZE]);
 
-/* Whether HOST (a name, IPv4, or IPv6 with or without brackets) means the machine itself: localhost, 127/8, ::1, the unspecified
+/* Whether HOST (a name, IPv4 in any notation, IPv6 with or without brackets) means the machine itself: localhost, 127/8, ::1, the unspecified
  * addresses. Names are not resolved. */
 bool url_host_is_loopback(const char *host);
 
