@@ -288,7 +288,7 @@ Test(job, a_past_instant_is_refused_or_due_at_once)
 Test(job, a_schedule_that_stays_as_it_is_is_not_judged_anew)
 {
     static const char text[] =
-        "{\"schedule\":\"@at 2026-11-23T10:00:00Z\"," CALLBACK ",\"description\":\"d\"}";
+        "{\"schedule\":\"@at 2026-11-23T10:00:00.000Z\"," CALLBACK ",\"description\":\"d\"}";
     static const char other[] = "{\"schedule\":\"@at 2026-11-23T11:00:00Z\"," CALLBACK "}";
     struct result present = parse_ok(text);
     struct job_context ctx = {.ns = "default",
