@@ -1,4 +1,5 @@
 /* The member `callback` of a job: read, checked, written back. */
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -6,11 +7,12 @@
 #include "agent/base/url.h"
 #include "agent/core/job_private.h"
 
-#define PATH_MAX_BYTES   2048
-#define URL_MAX_BYTES    2048
-#define HEADER_VALUE_MAX 4096
-#define TIMEOUT_MAX_MS   ((uint64_t)3600 * 1000)
-#define ASYNC_MAX_MS     ((uint64_t)30 * 24 * 3600 * 1000)
+#define PATH_MAX_BYTES    2048
+#define URL_MAX_BYTES     2048
+#define ADDRESS_MAX_BYTES 255
+#define HEADER_VALUE_MAX  4096
+#define TIMEOUT_MAX_MS    ((uint64_t)3600 * 1000)
+#define ASYNC_MAX_MS      ((uint64_t)30 * 24 * 3600 * 1000)
 
 static const char *const http_methods[] = {"POST", "GET", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", NULL};
 static const char *const grpc_codes[] = {"OK",
@@ -182,6 +184,15 @@ static bool request_text(const char *s)
     return true;
 }
 
+static void check_loopback(struct job_reader *r, const char *host, const struct json_at *at, const char *key)
+{
+    if (!r->ctx->defaults->allow_loopback && url_host_is_loopback(host))
+        job_refuse(
+            r, JOB_REFUSED_LOOPBACK, at, key,
+            "names the loopback address, which would be the job owner's own host; use a service, or set "
+            "callback.allow_loopback");
+}
+
 static void read_url(struct job_reader *r, const json_t *http, const struct json_at *at)
 {
     const char *url;
@@ -196,11 +207,8 @@ static void read_url(struct job_reader *r, const json_t *http, const struct json
     const char *wrong = url_check(url, host);
     if (wrong)
         json_problem(r->problems, at, "url", "%s", wrong);
-    else if (!r->ctx->defaults->allow_loopback && url_host_is_loopback(host))
-        job_refuse(
-            r, JOB_REFUSED_LOOPBACK, at, "url",
-            "names the loopback address, which would be the job owner's own host; use a service, or set "
-            "callback.allow_loopback");
+    else
+        check_loopback(r, host, at, "url");
 }
 
 static bool name_ok(const char *s)
@@ -301,21 +309,30 @@ static void read_http(struct job_reader *r, const json_t *http, const struct jso
     read_headers(r, http, "headers", at);
 }
 
+static void read_address(struct job_reader *r, const char *address, const struct json_at *at)
+{
+    size_t host_at, host_len;
+    uint16_t port;
+    char host[ADDRESS_MAX_BYTES + 1];
+    struct err e = {0};
+    r->spec->callback.address = job_reader_strdup(r, address);
+    if (text_host_port(address, strlen(address), false, &host_at, &host_len, &port, &e) < 0) {
+        json_problem(r->problems, at, "address", "%s", e.text);
+        return;
+    }
+    (void)snprintf(host, sizeof(host), "%.*s", (int)host_len, address + host_at); /* fits: checked */
+    check_loopback(r, host, at, "address");
+}
+
 static void read_grpc_target(struct job_reader *r, const json_t *grpc, const struct json_at *at)
 {
     struct job_callback *cb = &r->spec->callback;
     const char *address;
-    size_t host_at, host_len;
-    uint16_t port;
-    struct err e = {0};
     cb->service = read_name(r, grpc, "service", at);
     cb->datacenter = read_name(r, grpc, "datacenter", at);
     read_tags(r, grpc, at);
-    if (json_field_string(grpc, "address", 1, 255, &address, NULL, at, r->problems)) {
-        if (text_host_port(address, strlen(address), false, &host_at, &host_len, &port, &e) < 0)
-            json_problem(r->problems, at, "address", "%s", e.text);
-        cb->address = job_reader_strdup(r, address);
-    }
+    if (json_field_string(grpc, "address", 1, ADDRESS_MAX_BYTES, &address, NULL, at, r->problems))
+        read_address(r, address, at);
     if (cb->address && (cb->service || cb->datacenter || cb->tags_count > 0))
         json_problem(r->problems, at, "address", "does not go with service, tag or datacenter");
     if (!cb->address && !cb->service && !r->ctx->defaults->app_service)

@@ -180,6 +180,10 @@ Test(job, loopback_is_refused_unless_allowed)
         snprintf(text, sizeof(text), CALLING("{\"http\":{\"url\":\"http://%s/x\"}}"), hosts[i]);
         refused_at(text, (const char *const[]){"#/callback/http/url", NULL}, JOB_REFUSED_LOOPBACK);
     }
+    refused_at(CALLING("{\"grpc\":{\"address\":\"[::1]:50051\"}}"),
+               (const char *const[]){"#/callback/grpc/address", NULL}, JOB_REFUSED_LOOPBACK);
+    refused_at(CALLING("{\"grpc\":{\"address\":\"127.1:50051\"}}"),
+               (const char *const[]){"#/callback/grpc/address", NULL}, JOB_REFUSED_LOOPBACK);
     struct job_context ctx = {
         .ns = "default", .id = "j1", .now_ms = NOW, .created_ms = RECORD_NONE, .defaults = &defaults};
     job_defaults_init(&defaults);
