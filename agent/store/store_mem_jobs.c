@@ -270,8 +270,8 @@ static int commit_work(struct mem_op *op, struct err *e)
     mem_slots_apply(w, b->slots, b->slots_count);
     struct job_change **sorted = mem_new_array(struct job_change *, b->jobs_count + 1);
     if (b->jobs_count > 0)
-        memcpy(sorted, b->jobs, b->jobs_count * sizeof(*sorted));
-    qsort(sorted, b->jobs_count, sizeof(*sorted), compare_changes);
+        memcpy(sorted, b->jobs, b->jobs_count * sizeof(struct job_change *));
+    qsort(sorted, b->jobs_count, sizeof(struct job_change *), compare_changes);
     for (int inserts = 0; inserts < 2; inserts++)
         for (size_t i = 0; i < b->jobs_count; i++)
             if ((sorted[i]->op == CHANGE_INSERT) == (inserts == 1))
@@ -382,7 +382,7 @@ void mem_load_jobs(void *self, const struct store_load *load, store_jobs_done *d
 static int give_fires(struct mem_op *op, const struct fire_row **rows, size_t count, size_t limit,
                       int (*order)(const void *, const void *), struct err *e)
 {
-    qsort(rows, count, sizeof(*rows), order);
+    qsort(rows, count, sizeof(const struct fire_row *), order);
     op->more = count > limit;
     size_t n = op->more ? limit : count;
     op->fires = mem_new_array(struct fire_row, n + 1);
