@@ -154,13 +154,13 @@ void clock_guard_compare(struct clock_guard *g, int64_t store_ms, int64_t sent_m
     int64_t unsure = (done_ms - sent_ms) / 2; /* the answer may have been made at either end */
     int64_t distance = difference < 0 ? -difference : difference;
     g->difference_ms = difference;
-    if (distance <= CLOCK_GUARD_OFF_MS + unsure) {
+    if (distance <= CLOCK_GUARD_OFF_MS && unsure <= CLOCK_GUARD_OFF_MS) {
         g->off = false;
         g->stepped = false;
         atomic_store(&g->offset_us, offset);
     } else if (distance - unsure > CLOCK_GUARD_OFF_MS) {
         g->off = true;
-    }
+    } /* else the answer took too long to tell */
     settle(g);
 }
 
