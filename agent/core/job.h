@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "agent/base/mem.h"
 #include "agent/core/record.h"
 #include "agent/core/retry.h"
 
@@ -116,6 +117,9 @@ struct job_defaults {
     const char *app_service; /* "the application" in consul mode; NULL: none (no_target) */
     const char *app_url;     /* http://address:port in standalone mode; NULL: none */
     bool allow_loopback;     /* false: a loopback url or address is refused (loopback_target) */
+    /* Whether jobs of NS may name this secret in a header (a plain lookup); false: refused (unknown_secret). NULL: not judged. */
+    bool (*secret_known)(void *arg, const char *ns, const char *name, size_t name_len);
+    void *secret_arg;
 };
 
 /* All defaults of the contract, no application. */
@@ -137,6 +141,7 @@ enum job_refusal {
     JOB_REFUSED_INVALID,
     JOB_REFUSED_NO_TARGET,
     JOB_REFUSED_LOOPBACK,
+    JOB_REFUSED_UNKNOWN_SECRET,
     JOB_REFUSED_DUE_IN_PAST,
     JOB_REFUSED_TOO_LARGE
 };
@@ -158,6 +163,7 @@ int job_spec_bind(struct job_spec *spec, const struct tz *zone, struct err *e);
 
 struct job_spec *job_spec_ref(struct job_spec *spec);
 void job_spec_unref(struct job_spec *spec); /* NULL does nothing */
+DEFINE_AUTO(job_spec_unref, struct job_spec *);
 
 /* The canonical definition (compact JSON, sorted keys, effective values, no payload). Two specs say the same exactly when
  * these bytes, the payload's and the content types are equal: job_spec_equal(). */
