@@ -43,6 +43,13 @@ struct engine_question {
     void *arg;
 };
 
+/* What a call to the store or to a peer was about. */
+struct engine_asked {
+    struct engine *engine;
+    uint64_t question;
+    char member[RECORD_MEMBER_MAX];
+};
+
 /* Single jobs that the planner wants: what waits goes out in one call. */
 struct engine_gets {
     struct engine *engine;
@@ -161,8 +168,20 @@ void engine_set_lease(struct engine *g, int64_t until_ms);
 void engine_disown(struct engine *g);
 void engine_rejoin(struct engine *g);
 void engine_drop_links(struct engine *g);
-void engine_answer_questions(struct engine *g);
 void engine_note_holder(struct engine *g, const char *holder);
+struct engine_news *engine_add_news(struct engine *g, enum ownership_event_kind kind, const char *member);
+
+/* engine_peers.c */
+struct engine_asked *engine_asked_new(struct engine *g, const char *member, uint64_t question);
+struct ownership_slot *engine_slots_of(const uint16_t *slots, const uint64_t *epochs, size_t count);
+void engine_probe(struct engine *g, const char *member);
+void engine_ask_witness(struct engine *g, const struct ownership_action *action);
+void engine_offer(struct engine *g, const struct ownership_action *action);
+void engine_tell_given(struct engine *g, const struct ownership_action *a);
+void engine_tell_dead(struct engine *g, const struct ownership_action *a);
+void engine_answer_looked(struct engine *g, const struct ownership_action *a);
+void engine_answer_agree(struct engine *g, const struct ownership_action *a);
+void engine_answer_questions(struct engine *g);
 void engine_send_wake(struct engine *g, const uint16_t *slots, size_t count);
 
 #endif
