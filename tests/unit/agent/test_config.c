@@ -459,3 +459,23 @@ Test(config, every_failure_is_clean)
         cr_assert(c == NULL, "k=%u", k);
     }
 }
+
+Test(config, merging_leaves_what_is_being_read_as_it_was)
+{
+    struct load start = load_good(
+        "api: {wait: 1s}\nlog: {level: info}\nservices: {a: {endpoints: [{address: 'h:1'}]}}\n", NULL, NULL);
+    struct load next = load_good("api: {listen: ['127.0.0.1:9']}\nlog: {level: debug}\n"
+                                 "services: {b: {endpoints: [{address: 'h:2'}]}}\n",
+                                 NULL, NULL);
+    struct config *merged = config_merge(start.c, next.c);
+    cr_assert(eq(uint, merged->log.level, next.c->log.level));
+    cr_assert(eq(str, merged->api.listen.items[0], start.c->api.listen.items[0]));
+    cr_assert(ne(ptr, (void *)config_service(merged, "b"), NULL));
+    cr_assert(eq(ptr, (void *)config_service(merged, "a"), NULL));
+    cr_assert(ne(ptr, (void *)config_service(start.c, "a"), NULL));
+    cr_assert(ne(ptr, (void *)config_service(next.c, "b"), NULL));
+    cr_assert(ne(uint, start.c->log.level, next.c->log.level));
+    mem_free(merged);
+    done(&start);
+    done(&next);
+}
