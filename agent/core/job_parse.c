@@ -376,13 +376,13 @@ static void read_zone(struct job_reader *r, const json_t *doc,
     const char *name = "UTC";
     if (json_field_string(doc, "timezone", 1, 64, &name, NULL, NULL, r->problems))
         r->spec->timezone = job_reader_strdup(r, name);
-    else if (json_object_get(doc, "timezone") && !json_is_null(json_object_get(doc, "timezone")))
-        return;
     const struct tz *zone = zone_of(arg, name);
-    if (!zone)
+    if (!zone) {
         json_problem(r->problems, NULL, "timezone",
                      "'%s' is not a zone of the IANA database such as Europe/Berlin or UTC", name);
-    else if (!r->failed && r->spec->schedules_count > 0)
+        zone = zone_of(arg, "UTC"); /* what else is wrong with the schedule is told at once */
+    }
+    if (zone && !r->failed && r->spec->schedules_count > 0)
         read_dues(r, zone, warnings);
 }
 

@@ -109,8 +109,8 @@ Test(job, every_problem_of_a_body_is_reported_at_once)
     REFUSED(
         "{\"id\":\"other\",\"schedule\":\"61 * * * *\",\"timezone\":\"Mars/Base\",\"callback\":{\"http\":{\"path\":\"x\"},"
         "\"timeout\":\"never\"},\"max_fires\":0,\"shedule\":1,\"retry\":{\"factor\":0.5}}",
-        "#/id", "#/timezone", "#/callback/http/path", "#/callback/timeout", "#/max_fires", "#/shedule",
-        "#/retry/factor");
+        "#/id", "#/timezone", "#/schedule", "#/callback/http/path", "#/callback/timeout", "#/max_fires",
+        "#/shedule", "#/retry/factor");
 }
 
 Test(job, missing_fields_are_named)
