@@ -126,6 +126,8 @@ static enum api_code code_of(enum job_refusal refusal)
         return API_NO_TARGET;
     case JOB_REFUSED_LOOPBACK:
         return API_LOOPBACK_TARGET;
+    case JOB_REFUSED_UNKNOWN_SECRET:
+        return API_UNKNOWN_SECRET;
     case JOB_REFUSED_DUE_IN_PAST:
         return API_DUE_IN_PAST;
     case JOB_REFUSED_TOO_LARGE:

@@ -5,6 +5,7 @@
 
 #include "agent/base/text.h"
 #include "agent/base/url.h"
+#include "agent/core/header_value.h"
 #include "agent/core/job_private.h"
 
 #define PATH_MAX_BYTES    2048
@@ -69,6 +70,29 @@ static bool reserved_header(const char *name)
            strncasecmp(name, "grpc-", 5) == 0;
 }
 
+/* A secret's name says nothing about its value, so it may be shown; the value is read at each attempt. */
+static bool check_secrets(struct job_reader *r, const struct json_at *at, const char *name, const char *value)
+{
+    const struct job_defaults *d = r->ctx->defaults;
+    for (struct header_piece p; (p = header_value_next(&value)).kind != HEADER_PIECE_END;) {
+        if (p.kind == HEADER_PIECE_BROKEN) {
+            json_problem(r->problems, at, name,
+                         "${ must begin a secret, as ${secret:NAME} with 1 to %d of [A-Za-z0-9._-]; write "
+                         "$${ for a plain ${",
+                         HEADER_SECRET_NAME_MAX);
+            return false;
+        }
+        if (p.kind == HEADER_PIECE_SECRET && d->secret_known &&
+            !d->secret_known(d->secret_arg, r->ctx->ns, p.text, p.len)) {
+            job_refuse(r, JOB_REFUSED_UNKNOWN_SECRET, at, name,
+                       "namespace %s has no secret '%s'; it must be in callback.secrets_dir first",
+                       r->ctx->ns, TEXTQ(p.text, p.len));
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool check_header(struct job_reader *r, const struct json_at *at, const char *name, const char *value)
 {
     struct err e = {0};
@@ -82,7 +106,7 @@ static bool check_header(struct job_reader *r, const struct json_at *at, const c
                      strcasecmp(name, "content-type") == 0 ? " or use payload_base64 with content_type" : "");
         return false;
     }
-    return true;
+    return check_secrets(r, at, name, value);
 }
 
 static void read_headers(struct job_reader *r, const json_t *obj, const char *key, const struct json_at *at)
