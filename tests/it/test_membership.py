@@ -1,0 +1,105 @@
+"""Who may join and who only forwards; how quickly callees that come and go are noticed."""
+import statistics
+import time
+
+import requests
+from lib.carillon import Agent, merge
+from lib.load import rfc3339
+from lib.oracle import Verdict
+from lib.procs import NotReady, wait_until
+
+
+def client_of(shared_cluster, name="client"):
+    agent = Agent(name, shared_cluster.folder)
+    agent.config = merge(agent.config, {
+        "agent": {"role": "client"},
+        "cluster": {"mode": "consul", "name": shared_cluster.name, "secret_file": shared_cluster.secret_file},
+        "consul": {"address": shared_cluster.consul.address}})
+    return agent
+
+
+def test_client_forwards_and_owns_nothing(three, shared_cluster, service, callee):
+    client = client_of(shared_cluster).start()
+    try:
+        job = {"schedule": "@after 200ms", "callback": {"http": {"service": service, "path": "/c"}}, "payload": "ü"}
+        made = client.put("by-client", job)
+        assert three[0].get("by-client")["status"]["uid"] == made["status"]["uid"]
+        posted = client.create({**job, "schedule": "@after 1d"})
+        assert three[1].get(posted["id"]) and client.get(posted["id"])
+        results = client.bulk([{"op": "create", "id": f"by-client-{n}", "job": {**job, "schedule": "@after 1d"}}
+                               for n in range(50)])
+        assert [r["status"] for r in results] == [201] * 50
+        assert len(client.list(prefix="by-client")) == 51
+        [record] = callee.wait_for(1, 10)
+        assert record["headers"]["ce-subject"] == "by-client"
+        bad = client.call("PUT", "/v1/jobs/by-client", json={"schedule": "nonsense"})
+        assert bad.status_code == 400 and len(bad.json()["errors"]) == 2, bad.text
+        assert client.ask("DELETE", "/v1/jobs?prefix=by-client", 200) == {"deleted": 51}
+        client.delete(posted["id"])
+        assert not [m for m in three[0].cluster()["members"] if m["name"] == "client"]
+        assert "client" not in " ".join(shared_cluster.consul.members(shared_cluster.name))
+    finally:
+        client.term()
+
+
+def test_agent_without_the_clusters_secret_gets_nowhere(three, shared_cluster, folder):
+    for n, secret in enumerate((None, "another secret of thirty-two bytes..")):
+        client = client_of(shared_cluster, f"stranger{n}")
+        client.config["cluster"].pop("secret_file")
+        if secret:
+            path = folder / "wrong.secret"
+            path.write_text(secret)
+            path.chmod(0o600)
+            client.config["cluster"]["secret_file"] = str(path)
+        try:
+            client.start()
+            for method, path, kwargs in (("PUT", "/v1/jobs/stranger", {"json": {
+                    "schedule": "@after 1d", "callback": {"http": {"service": "x", "path": "/x"}}}}),
+                                         ("GET", "/v1/jobs", {}), ("DELETE", "/v1/jobs?all=true", {})):
+                answer = client.call(method, path, **kwargs)
+                assert answer.status_code in (401, 403, 503), f"{method} {path}: {answer.status_code} {answer.text}"
+        except NotReady:
+            assert client.process.code not in (None, 0)  # it may also say at once that it will not do
+            print(client.process.log_text().splitlines()[-1])
+        finally:
+            client.end()
+    assert three[0].get("stranger") is None
+
+
+def test_peers_listener_takes_nothing_unsigned(three):
+    for agent in three:
+        url = f"http://127.0.0.1:{agent.cluster_port}"
+        for method, path, body in (("POST", "/peer/v1/dead", b'{"member":"x"}'), ("GET", "/v1/jobs", None),
+                                   ("PUT", "/v1/jobs/x", b"{}"), ("DELETE", "/v1/jobs?all=true", None)):
+            for headers in ({}, {"Carillon-Signature": "x", "Carillon-Auth": "x", "Carillon-Context": "{}"}):
+                answer = requests.request(method, url + path, data=body, timeout=5, headers={
+                    "Content-Type": "application/json", "Carillon-Client": "it", **headers})
+                assert answer.status_code in (400, 401, 403, 404, 421), f"{method} {path}: {answer.status_code} {answer.text}"
+    assert all(a.ready() for a in three)
+
+
+def test_callee_that_comes_is_used_and_one_that_goes_is_not(three, shared_consul, callees):
+    callee = callees(ports=2)
+    service, (stays, comes) = f"moving-{callee.port}", callee.ports
+    shared_consul.register(service, stays)
+    begin = time.time() + 0.5
+    three[0].bulk({"op": "create", "id": f"{service}-{n}", "job": {
+        "schedule": "@every 1s", "starts_at": rfc3339(begin + n / 200),
+        "callback": {"http": {"service": service, "path": "/m"}}}} for n in range(200))
+    callee.wait_for(200, 10)
+    used, stopped = [], []
+    for _ in range(4):
+        instance = shared_consul.register(service, comes)
+        at = time.monotonic()
+        used.append(wait_until(lambda: next((r["at"] - at for r in callee.records() if r["port"] == comes and r["at"] > at),
+                                            None), 10, "new endpoint used"))
+        time.sleep(0.7)
+        shared_consul.deregister(instance)
+        at = time.monotonic()
+        time.sleep(1.5)
+        stopped.append(max([r["at"] - at for r in callee.records() if r["port"] == comes and r["at"] > at], default=0.0))
+    print(f"registered to first use: {[round(1000 * s) for s in used]} ms; deregistered to last use: "
+          f"{[round(1000 * s) for s in stopped]} ms (the callbacks come every 5 ms)")
+    three[0].ask("DELETE", f"/v1/jobs?prefix={service}-", 200)
+    Verdict(callee.records()).check(repeats_allowed=False)
+    assert statistics.median(used) < 1.0 and max(stopped) < 1.0
