@@ -119,7 +119,7 @@ Test(engine, a_member_that_was_declared_dead_lives_on_as_a_new_one)
     struct bed_agent *a = start_alone();
     engine_bed_hold(&bed, true);
     create_jobs(5, "@every 1s");
-    cr_assert(engine_bed_until(&bed, engine_bed_held(&bed) == 5));
+    cr_assert(engine_bed_until(&bed, engine_bed_held(&bed) >= 5));
     declare_dead(a);
     cr_assert(engine_bed_until(&bed, a->lives_count == 2 && a->joined));
     cr_assert(not(engine_ended(a->lives[0])), "its callbacks are still in flight");
@@ -300,15 +300,17 @@ Test(engine, leaving_waits_for_what_is_in_flight)
     struct bed_agent *a = start_alone();
     engine_bed_hold(&bed, true);
     create_jobs(5, "@every 1s");
-    cr_assert(engine_bed_until(&bed, engine_bed_held(&bed) == 5));
+    cr_assert(engine_bed_until(&bed, engine_bed_held(&bed) >= 5));
     engine_bed_leave(a, 10000);
     engine_bed_run_ms(&bed, 100);
     cr_assert(not(a->left));
+    size_t fires = engine_bed_fires(&bed, NULL);
     check_quiet();
+    engine_bed_run_ms(&bed, 800);
+    cr_assert(eq(sz, engine_bed_fires(&bed, NULL), fires), "nothing new starts");
     engine_bed_let_go(&bed);
     cr_assert(engine_bed_until(&bed, a->left));
     cr_assert(a->clean);
-    cr_assert(eq(sz, engine_bed_fires(&bed, NULL), 5), "nothing new starts");
     engine_bed_close(&bed);
 }
 
@@ -317,7 +319,7 @@ Test(engine, when_the_grace_is_over_it_ends_with_callbacks_in_flight)
     struct bed_agent *a = start_alone();
     engine_bed_hold(&bed, true);
     create_jobs(5, "@every 1s");
-    cr_assert(engine_bed_until(&bed, engine_bed_held(&bed) == 5));
+    cr_assert(engine_bed_until(&bed, engine_bed_held(&bed) >= 5));
     engine_bed_leave(a, 200);
     cr_assert(engine_bed_until(&bed, a->left));
     cr_assert(not(a->clean));
