@@ -104,6 +104,27 @@ static int read_secret(struct node *n, struct err *e)
     return rc < 0 ? err_wrap(e, "cluster.secret_file") : 0;
 }
 
+static struct guard_options guard_options(const struct config *c)
+{
+    const struct config_callback *cb = &c->callback;
+    return (struct guard_options){.allow = (const char *const *)cb->allow.items,
+                                  .allow_count = cb->allow.count,
+                                  .deny = (const char *const *)cb->deny.items,
+                                  .deny_count = cb->deny.count,
+                                  .allow_loopback = cb->allow_loopback};
+}
+
+static int open_safety(struct node *n, struct err *e)
+{
+    if (node_is_client(n))
+        return 0;
+    struct safety_options options = {.loop = n->loop,
+                                     .signing_keys_file = n->config->callback.signing_keys_file,
+                                     .secrets_dir = n->config->callback.secrets_dir,
+                                     .guard = guard_options(n->config)};
+    return safety_new(&options, &n->safety, e);
+}
+
 static void on_clock(void *arg, bool sure);
 
 static int open_node(struct node *n, struct err *e)
@@ -117,6 +138,8 @@ static int open_node(struct node *n, struct err *e)
         rc = http_client_new(n->loop, HTTP_CONNECTIONS, &n->http, e);
     if (rc == 0)
         rc = read_secret(n, e);
+    if (rc == 0)
+        rc = open_safety(n, e);
     if (rc == 0)
         rc = open_consul(n, e);
     if (rc == 0)
@@ -201,6 +224,7 @@ static int new_life(struct node *n, struct err *e)
                                      .http = n->http,
                                      .clock = n->clock,
                                      .metrics = n->metrics,
+                                     .safety = n->safety,
                                      .tzdata = tzload_version(n->zones),
                                      .member = member,
                                      .peer_host = n->peer_host,
@@ -315,6 +339,8 @@ static int start_serving(struct node *n, const char *peer_listen, struct err *e)
         rc = set_peer_host(n, peer_listen, e);
     if (rc < 0)
         return rc;
+    if (n->safety)
+        safety_listeners_changed(n->safety); /* before the first job could call them */
     if (node_is_client(n))
         start_client(n);
     else
@@ -425,6 +451,9 @@ static void reload(struct node *n)
     config_diff(n->config, next, log_difference, NULL);
     put_in_force(n, next);
     log_set((enum log_level)n->config->log.level, (enum log_format)n->config->log.format);
+    struct guard_options guard = guard_options(n->config);
+    if (n->safety && safety_set_guard(n->safety, &guard, &e) < 0)
+        log_error(&log_here, "callback.allow and callback.deny stay as they were", "error=%s", LOGQ(e.text));
     if (n->engine)
         engine_reload(n->engine, n->config);
     metrics_set(n->metrics, METRIC_CONFIG_RELOAD_OK, NULL, NULL, NULL, 1);
@@ -509,6 +538,7 @@ static void close_node(struct node *n)
     for (size_t i = 0; i < n->lives_count; i++)
         engine_free(n->lives[i]);
     mem_free(n->lives);
+    safety_free(n->safety);
     if (n->store)
         n->store->close(n->store_self);
     consul_client_free(n->consul);

@@ -93,6 +93,8 @@ struct config_callback {
     int64_t threads, max_in_flight, max_in_flight_per_service, max_in_flight_per_endpoint;
     unsigned allow_loopback_choice; /* auto, false, true */
     bool allow_loopback;            /* effective: auto is true in standalone mode */
+    struct option_list allow, deny; /* networks that guard_check_network() knows */
+    char *signing_keys_file, *secrets_dir;
     uint64_t timeout_ms;
     int64_t retry_max_attempts; /* 0: no limit */
     double retry_factor, retry_jitter;

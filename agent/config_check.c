@@ -10,6 +10,8 @@
 #include "agent/config_private.h"
 #include "agent/io/file.h"
 #include "agent/store/store.h"
+#include "callback/secrets.h"
+#include "callback/sign.h"
 
 /* --- effective defaults -------------------------------------------------------------------------------------------- */
 
@@ -244,6 +246,28 @@ static void check_store(struct check *k)
     check_pair(k, "store.mysql.tls_cert", m->tls_cert, "store.mysql.tls_key", m->tls_key);
 }
 
+/* The result of reading what KEY names. */
+static void check_loaded(struct check *k, const char *key, int rc, const struct err *why)
+{
+    if (rc == -ERR_NOMEM)
+        k->r = err_set(k->e, ERR_NOMEM, "%s", why->text);
+    else if (rc < 0)
+        problem(k, key, "%s", why->text);
+}
+
+static void check_signing(struct check *k)
+{
+    AUTO(sign_keys_unref) struct sign_keys *keys = NULL;
+    AUTO(secrets_unref) struct secrets *secrets = NULL;
+    const struct config_callback *cb = &k->c->callback;
+    struct err why = {0};
+    if (cb->signing_keys_file)
+        check_loaded(k, "callback.signing_keys_file", sign_keys_load(cb->signing_keys_file, &keys, &why),
+                     &why);
+    if (cb->secrets_dir)
+        check_loaded(k, "callback.secrets_dir", secrets_load(cb->secrets_dir, &secrets, &why), &why);
+}
+
 static void check_callback(struct check *k)
 {
     const struct config_callback *cb = &k->c->callback;
@@ -284,6 +308,7 @@ int config_check(const struct config *c, const struct yaml_tree *file, struct op
     if (c->agent.role == CONFIG_ROLE_MEMBER)
         check_store(&k);
     check_callback(&k);
+    check_signing(&k);
     check_services(&k);
     return k.r;
 }

@@ -7,6 +7,7 @@
 #include "agent/base/text.h"
 #include "agent/config_private.h"
 #include "agent/store/store.h"
+#include "callback/guard.h"
 
 #define ROW(key_, type_, field_, ...)                                                                 \
     {                                                                                                 \
@@ -255,6 +256,25 @@ static const struct option_row rows_after[] = {
         .help =
             "Whether jobs may name a loopback url or address, which is the localhost of whichever agent owns the job. "
             "auto: in standalone mode."),
+    ROW("callback.allow", STRING_LIST, callback.allow, LIMIT, .min = 0, .max = GUARD_NETWORKS_MAX,
+        .check = guard_check_network,
+        .help =
+            "If given, a job's url or address may lead only into these networks. Link-local, metadata, multicast and "
+            "unspecified addresses are denied unless a network here that is no wider than they are holds them."),
+    ROW("callback.deny", STRING_LIST, callback.deny, LIMIT, .min = 0, .max = GUARD_NETWORKS_MAX,
+        .check = guard_check_network,
+        .help =
+            "No callback goes into these networks, whatever allow says; endpoints of services included. A job's url "
+            "never reaches this agent's own ports."),
+    ROW("callback.signing_keys_file", PATH, callback.signing_keys_file, .flags = CONFIG_PLACE,
+        .help =
+            "Keys that sign callbacks (Standard Webhooks). A line a key: a scope (namespace, namespace/service or *), a "
+            "key id, whsec_ with the key in base64. The most specific scope signs, with all its keys. Read again when it "
+            "changes."),
+    ROW("callback.secrets_dir", PATH, callback.secrets_dir, .flags = CONFIG_PLACE,
+        .help =
+            "Folder of secrets that headers name as ${secret:NAME}: a folder a namespace, a file a secret. Read again "
+            "when it changes."),
     ROW("callback.timeout", DURATION, callback.timeout_ms, LIMIT, .def = "30s", .min = 1, .max = HOUR_MS,
         .help = "Default of a job's callback.timeout."),
     ROW("callback.retry.max_attempts", INT, callback.retry_max_attempts, LIMIT, .def = "0", .min = 0,

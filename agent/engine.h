@@ -24,6 +24,7 @@ struct loop;
 struct membership_view;
 struct metrics;
 struct ownership_view;
+struct safety;
 
 struct engine_options {
     struct loop *loop;
@@ -35,6 +36,7 @@ struct engine_options {
     struct http_client *http;
     struct clock_guard *clock;
     struct metrics *metrics;
+    struct safety *safety; /* lives longer than the engine */
     const char *tzdata;
     const char *member;    /* "<name>.<random>" */
     const char *peer_host; /* where peers reach us; "" in standalone mode */

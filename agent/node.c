@@ -25,6 +25,15 @@ const struct config *node_config(const struct node *n)
     return atomic_load(&n->shown_config);
 }
 
+void node_job_defaults(const struct node *n, struct job_defaults *ret)
+{
+    config_job_defaults(node_config(n), ret);
+    if (n->safety) {
+        ret->secret_known = safety_secret_known;
+        ret->secret_arg = n->safety;
+    }
+}
+
 struct loop *node_loop(const struct node *n)
 {
     return n->loop;

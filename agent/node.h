@@ -21,6 +21,8 @@ struct buf;
 
 /* The configuration in force. Never freed before the process ends, so handlers may keep reading it over a reload. */
 const struct config *node_config(const struct node *n);
+/* What jobs get that do not say otherwise, and which secrets they may name. Texts as node_config(). */
+void node_job_defaults(const struct node *n, struct job_defaults *ret);
 struct loop *node_loop(const struct node *n);
 struct tzload *node_zones(const struct node *n);
 /* Corrected wall clock. */

@@ -14,6 +14,7 @@
 #include "agent/io/tzload.h"
 #include "agent/metrics.h"
 #include "agent/node.h"
+#include "callback/safety.h"
 #include "consul/consul_client.h"
 #include "consul/consul_service.h"
 
@@ -51,6 +52,7 @@ struct node {
     const struct store_ops *store;
     void *store_self;
     struct store_meta meta;
+    struct safety *safety;
     struct engine *engine;  /* the present life; NULL between two */
     struct engine *retired; /* declared dead, until the next may begin */
     struct engine **lives;  /* all that have not ended, and the present one */

@@ -12,6 +12,7 @@
 #include "agent/io/loop.h"
 
 struct err;
+struct safety;
 
 #define CALLBACK_ENDPOINT_MAX      300
 #define CALLBACK_REPLY_HEADERS_MAX (64 * 1024)
@@ -51,6 +52,7 @@ struct callback_options {
     unsigned threads;
     unsigned connections_max; /* kept over all lanes */
     const char *user_agent;   /* "carillon/0.1.0" */
+    struct safety *safety;    /* NULL: no keys, no secrets, every address; lives longer than the transport */
 };
 
 struct callback_ops {

@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "agent/base/clock.h"
 #include "agent/base/mem.h"
@@ -17,6 +18,7 @@
 #include "agent/core/retry.h"
 #include "callback/callback.h"
 #include "callback/headers.h"
+#include "callback/safety.h"
 
 #define CONNECT_TIMEOUT_MS 5000
 #define POLL_MS            1000
@@ -38,6 +40,7 @@ struct transfer {
     struct lane *lane;
     struct callback_attempt *attempt;
     struct headers headers;
+    struct safety_use use; /* as it was when the attempt began */
     struct buf url;
     struct curl_slist connect_to;
     char connect_to_text[CALLBACK_ENDPOINT_MAX + 8];
@@ -49,8 +52,9 @@ struct transfer {
     uint64_t started_us;
     unsigned sent; /* how often the request went out on a connection */
     bool too_many_headers;
-    bool head_ended; /* the empty line after the last head came */
-    bool enough;     /* of the body */
+    bool head_ended;             /* the empty line after the last head came */
+    bool enough;                 /* of the body */
+    char denied[GUARD_WHY_SIZE]; /* "" unless an address was not permitted */
     char error[CURL_ERROR_SIZE];
 };
 
@@ -154,16 +158,33 @@ static void finish_unstarted(struct lane *lane, struct callback_attempt *a, cons
 
 /* --- one transfer -------------------------------------------------------------------------------------------------- */
 
+static bool is_direct(const struct transfer *t)
+{
+    return t->attempt->delivery->spec->callback.url != NULL;
+}
+
+/* In the place of libcurl's own: the address is the one that it is about to connect to, whatever a name server said before. */
+static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
+{
+    struct transfer *t = arg;
+    (void)purpose; /* there is one only */
+    if (t->use.guard && !guard_permits(t->use.guard, &address->addr, is_direct(t), t->denied))
+        return CURL_SOCKET_BAD;
+    return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+}
+
 /* The last look before the first byte; also called when libcurl found a kept connection dead and sends again on a fresh one. The
- * callee may have seen the first, so that is another attempt, not this one. */
+ * callee may have seen the first, so that is another attempt, not this one. A kept connection may lead where the guard of now
+ * permits none. */
 static int before_request(void *arg, char *primary_ip, char *local_ip, int primary_port, int local_port)
 {
     struct transfer *t = arg;
-    (void)primary_ip;
     (void)local_ip;
-    (void)primary_port;
     (void)local_port;
     if (t->sent++ > 0)
+        return CURL_PREREQFUNC_ABORT;
+    if (t->use.guard &&
+        !guard_permits_ip(t->use.guard, primary_ip, (unsigned)primary_port, is_direct(t), t->denied))
         return CURL_PREREQFUNC_ABORT;
     if (!callback_may_start(t->attempt, t->lane->lanes->options.gate))
         return CURL_PREREQFUNC_ABORT;
@@ -208,6 +229,8 @@ static void set_always(CURL *easy, struct transfer *t)
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_TIMEOUT_MS);
     curl_easy_setopt(easy, CURLOPT_TCP_NODELAY, 1L);
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, t);
     curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, before_request);
     curl_easy_setopt(easy, CURLOPT_PREREQDATA, t);
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
@@ -258,6 +281,8 @@ static struct transfer *transfer_get(struct lane *lane)
 static void transfer_put(struct lane *lane, struct transfer *t)
 {
     t->attempt = NULL;
+    headers_forget(&t->headers);
+    safety_unuse(&t->use);
     if (lane->idle_count >= EASY_KEPT_MAX) {
         transfer_free(t);
         return;
@@ -302,38 +327,55 @@ static bool set_target(struct transfer *t, const struct callback_attempt *a)
     return !buf_failed(&t->url);
 }
 
-static bool transfer_prepare(struct transfer *t, struct callback_attempt *a)
+static int transfer_prepare(struct transfer *t, struct callback_attempt *a, struct err *e)
 {
     const struct http_lanes *lanes = t->lane->lanes;
-    struct curl_slist *headers =
-        headers_build(&t->headers, a, callback_now_ms(lanes->options.gate), lanes->user_agent);
+    struct curl_slist *headers;
     t->attempt = a;
     t->excerpt_bytes = t->body_bytes = t->header_bytes = 0;
     t->sent = 0;
     t->taken_us = clock_boot_us();
     t->started_us = 0;
     t->too_many_headers = t->enough = t->head_ended = false;
-    t->error[0] = '\0';
-    if (!headers || !set_target(t, a))
-        return false;
+    t->error[0] = t->denied[0] = '\0';
+    safety_use(lanes->options.safety, &t->use);
+    int rc = headers_build(&t->headers, a, callback_now_ms(lanes->options.gate), lanes->user_agent, &t->use,
+                           &headers, e);
+    if (rc < 0)
+        return rc;
+    if (!set_target(t, a))
+        return err_set(e, ERR_TOO_BIG, "the request could not be built");
     curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, headers);
     curl_easy_setopt(t->easy, CURLOPT_TIMEOUT_MS, (long)a->delivery->spec->callback.timeout_ms);
     set_method(t->easy, a->delivery);
-    return true;
+    return 0;
+}
+
+/* Whether A was attempted, in the sense of callback_revoke(): one that failed before its request could go out is, unless it was
+ * taken back meanwhile. */
+static bool claim_failure(struct callback_attempt *a)
+{
+    int expected = CALLBACK_QUEUED;
+    return atomic_compare_exchange_strong(&a->state, &expected, CALLBACK_STARTED) ||
+           expected == CALLBACK_STARTED;
 }
 
 static void start_transfer(struct lane *lane, struct callback_attempt *a)
 {
+    struct err e = {0};
     a->result = (struct attempt){.status = -1, .retry_after_ms = -1};
     struct transfer *t = transfer_get(lane);
     if (!t) {
         finish_unstarted(lane, a, "not started: out of memory");
         return;
     }
-    /* The same request fails the same way next time, so that is an attempt, and an end to the retries. */
-    if (!transfer_prepare(t, a)) {
+    /* It may fail the same way next time, so that is an attempt, and an end to the retries. */
+    if (transfer_prepare(t, a, &e) < 0) {
         transfer_put(lane, t);
-        finish_unsent(lane, a, ATTEMPT_RETRY, "the request could not be built");
+        if (claim_failure(a))
+            finish_unsent(lane, a, ATTEMPT_RETRY, e.text);
+        else
+            finish_unstarted(lane, a, "not started: revoked");
         return;
     }
     if (curl_multi_add_handle(lane->multi, t->easy) != CURLM_OK) {
@@ -375,6 +417,8 @@ static int64_t retry_after_ms(CURL *easy)
 
 static const char *explain(const struct transfer *t, CURLcode code)
 {
+    if (t->denied[0] && (code == CURLE_COULDNT_CONNECT || code == CURLE_ABORTED_BY_CALLBACK))
+        return t->denied;
     if (t->too_many_headers)
         return "reply headers over 64 KiB";
     if (code == CURLE_OK)
@@ -391,6 +435,7 @@ static void read_result(struct transfer *t, CURLcode code, struct attempt *r)
     r->duration_ms = (uint32_t)((now_us - (t->started_us ? t->started_us : t->taken_us)) / 1000);
     t->attempt->latency_us = now_us - t->taken_us;
     copy_cut(r->endpoint, sizeof(r->endpoint), t->attempt->endpoint);
+    headers_hide_secrets(&t->headers, t->excerpt, t->excerpt_bytes);
     copy_excerpt(r, t);
     /* A connection that ends within the headers is fine to libcurl, as long as there was a status line. */
     bool whole = (code == CURLE_OK && t->head_ended) || (code == CURLE_WRITE_ERROR && t->enough);
@@ -405,21 +450,12 @@ static void read_result(struct transfer *t, CURLcode code, struct attempt *r)
     r->retry_after_ms = retry_after_ms(t->easy);
 }
 
-/* Whether A was attempted, in the sense of callback_revoke(): one that failed before its request could go out is, unless it was
- * taken back meanwhile. */
-static bool claim_failure(struct callback_attempt *a)
-{
-    int expected = CALLBACK_QUEUED;
-    return atomic_compare_exchange_strong(&a->state, &expected, CALLBACK_STARTED) ||
-           expected == CALLBACK_STARTED;
-}
-
 static void end_transfer(struct lane *lane, struct transfer *t, CURLcode code)
 {
     struct callback_attempt *a = t->attempt;
     list_remove(&t->link);
     curl_multi_remove_handle(lane->multi, t->easy);
-    bool refused = code == CURLE_ABORTED_BY_CALLBACK && t->started_us == 0;
+    bool refused = code == CURLE_ABORTED_BY_CALLBACK && t->started_us == 0 && !t->denied[0];
     if (refused || !claim_failure(a)) {
         transfer_put(lane, t);
         finish_unstarted(lane, a, "not started: revoked, or the lease was no longer sure");

@@ -1,21 +1,34 @@
+#define _GNU_SOURCE
 #include "callback/headers.h"
 
 #include <assert.h>
+#include <openssl/crypto.h>
 #include <string.h>
 
 #include "agent/base/text.h"
+#include "agent/core/header_value.h"
 
-/* 64 headers of at most 4 KiB and our own. */
-#define HEADERS_BYTES_MAX (JOB_HEADERS_MAX * 4400 + 8192)
+/* 64 headers of at most 4 KiB, the secrets in them, and our own. */
+#define HEADERS_BYTES_MAX (JOB_HEADERS_MAX * 4400 + HEADERS_SECRETS_MAX * SECRETS_VALUE_MAX + 8192)
+/* What is shorter is found everywhere. */
+#define HIDE_BYTES_MIN 4
 
 void headers_init(struct headers *h)
 {
     buf_init(&h->text, HEADERS_BYTES_MAX);
-    h->count = 0;
+    h->count = h->secrets_count = 0;
+}
+
+void headers_forget(struct headers *h)
+{
+    if (h->secrets_count > 0)
+        OPENSSL_cleanse(h->text.data, h->text.len);
+    h->secrets_count = 0;
 }
 
 void headers_fini(struct headers *h)
 {
+    headers_forget(h);
     buf_fini(&h->text);
 }
 
@@ -53,22 +66,58 @@ static bool is_ce_type(const char *name)
     return curl_strequal(name, "ce-type");
 }
 
-static void add_users(struct headers *h, const struct job_callback *cb)
+static int add_secret(struct headers *h, const struct secrets *secrets, const char *ns,
+                      const struct header_piece *piece, struct err *e)
 {
+    const char *value;
+    if (!secrets)
+        return err_set(e, ERR_NOT_FOUND, "secret '%s': callback.secrets_dir is not set",
+                       TEXTQ(piece->text, piece->len));
+    if (h->secrets_count == HEADERS_SECRETS_MAX)
+        return err_set(e, ERR_TOO_BIG, "more than %d secrets in the headers", HEADERS_SECRETS_MAX);
+    int rc = secrets_find(secrets, ns, piece->text, piece->len, &value, e);
+    if (rc < 0)
+        return rc;
+    h->secrets[h->secrets_count].start = h->text.len;
+    h->secrets[h->secrets_count++].len = strlen(value);
+    buf_add_str(&h->text, value);
+    return 0;
+}
+
+static int add_value(struct headers *h, const struct secrets *secrets, const char *ns, const char *value,
+                     struct err *e)
+{
+    int rc = 0;
+    for (struct header_piece p; rc == 0 && (p = header_value_next(&value)).kind != HEADER_PIECE_END;) {
+        if (p.kind == HEADER_PIECE_SECRET)
+            rc = add_secret(h, secrets, ns, &p, e);
+        else if (p.kind == HEADER_PIECE_TEXT)
+            buf_add(&h->text, p.text, p.len);
+        else
+            rc = err_set(e, ERR_INVALID, "a header has ${ that begins no secret");
+    }
+    return rc;
+}
+
+static int add_users(struct headers *h, const struct job_spec *spec, const struct secrets *secrets,
+                     struct err *e)
+{
+    const struct job_callback *cb = &spec->callback;
     bool ce_type = false;
     for (size_t i = 0; i < cb->headers_count; i++) {
+        bool empty = cb->headers[i].value[0] == '\0';
         ce_type |= is_ce_type(cb->headers[i].name);
-        if (cb->headers[i].value[0] != '\0') {
-            add(h, cb->headers[i].name, cb->headers[i].value);
-            continue;
-        }
         begin(h); /* libcurl sends a header without a value only when it ends in a semicolon */
         buf_add_str(&h->text, cb->headers[i].name);
-        buf_add_char(&h->text, ';');
+        buf_add_str(&h->text, empty ? ";" : ": ");
+        int rc = add_value(h, secrets, spec->ns, cb->headers[i].value, e);
+        if (rc < 0)
+            return rc;
         end(h);
     }
     if (!ce_type)
         add(h, "ce-type", "carillon.fire");
+    return 0;
 }
 
 static void add_event(struct headers *h, const struct callback_attempt *a, const char *fire)
@@ -114,25 +163,87 @@ bool headers_has_body(const char *method)
     return strcmp(method, "HEAD") != 0 && strcmp(method, "GET") != 0 && strcmp(method, "DELETE") != 0;
 }
 
-struct curl_slist *headers_build(struct headers *h, const struct callback_attempt *a, int64_t now_ms,
-                                 const char *user_agent)
+/* Standard Webhooks: who has the key can tell that this body comes from us, and when it was sent. */
+static int add_signature(struct headers *h, const struct callback_attempt *a, const char *fire,
+                         int64_t now_ms, const struct sign_keys *keys, struct err *e)
+{
+    const struct delivery *d = a->delivery;
+    bool body = d->payload && headers_has_body(d->spec->callback.method);
+    struct sign_message message = {.ns = d->spec->ns,
+                                   .service = d->spec->callback.service,
+                                   .id = fire,
+                                   .timestamp_s = now_ms / 1000,
+                                   .body = body ? d->payload : NULL,
+                                   .body_bytes = body ? d->payload_bytes : 0};
+    size_t before = h->text.len;
+    begin(h);
+    buf_add_str(&h->text, "webhook-signature: ");
+    size_t empty = h->text.len;
+    int rc = keys ? sign_message(keys, &message, &h->text, e) : 0;
+    if (rc < 0)
+        return rc;
+    if (h->text.len == empty) { /* no key covers the target */
+        buf_truncate(&h->text, before);
+        h->count--;
+        return 0;
+    }
+    end(h);
+    add(h, "webhook-id", fire);
+    add_number(h, "webhook-timestamp", (uint64_t)message.timestamp_s);
+    return 0;
+}
+
+static void link_nodes(struct headers *h)
+{
+    for (size_t i = 0; i < h->count; i++) {
+        h->nodes[i].data = h->text.data + h->starts[i];
+        h->nodes[i].next = i + 1 < h->count ? &h->nodes[i + 1] : NULL;
+    }
+}
+
+int headers_build(struct headers *h, const struct callback_attempt *a, int64_t now_ms, const char *user_agent,
+                  const struct safety_use *use, struct curl_slist **ret, struct err *e)
 {
     char fire[56];
     fire_id_print(&a->delivery->uid, a->delivery->seq, fire);
+    headers_forget(h);
     buf_reset(&h->text);
     h->count = 0;
     add_event(h, a, fire);
     add_attempt(h, a, fire, now_ms);
     add(h, "User-Agent", user_agent);
     add_content(h, a->delivery);
-    add_users(h, &a->delivery->spec->callback);
-    /* All were checked when the job was read; what a line break would do here is worth a second look. */
-    if (buf_failed(&h->text) || memchr(h->text.data, '\n', h->text.len) ||
-        memchr(h->text.data, '\r', h->text.len))
-        return NULL;
-    for (size_t i = 0; i < h->count; i++) {
-        h->nodes[i].data = h->text.data + h->starts[i];
-        h->nodes[i].next = i + 1 < h->count ? &h->nodes[i + 1] : NULL;
-    }
-    return h->nodes;
+    int rc = add_signature(h, a, fire, now_ms, use->keys, e);
+    if (rc == 0)
+        rc = add_users(h, a->delivery->spec, use->secrets, e);
+    if (rc == 0)
+        rc = buf_check(&h->text, e);
+    if (rc < 0)
+        return rc;
+    /* All were checked when they were read; what a line break would do here is worth a second look. */
+    if (memchr(h->text.data, '\n', h->text.len) || memchr(h->text.data, '\r', h->text.len))
+        return err_set(e, ERR_INVALID, "a header has a line break");
+    link_nodes(h);
+    *ret = h->nodes;
+    return 0;
+}
+
+/* Also a secret of which only the beginning is in TEXT, at its end. */
+static void hide(char *text, size_t len, const char *secret, size_t bytes)
+{
+    char *end = text + len;
+    for (char *at = text; (at = memmem(at, (size_t)(end - at), secret, bytes));)
+        memset(at, '*', bytes);
+    for (size_t n = bytes - 1 < len ? bytes - 1 : len; n >= HIDE_BYTES_MIN; n--)
+        if (memcmp(end - n, secret, n) == 0) {
+            memset(end - n, '*', n);
+            return;
+        }
+}
+
+void headers_hide_secrets(const struct headers *h, char *text, size_t len)
+{
+    for (size_t i = 0; i < h->secrets_count; i++)
+        if (h->secrets[i].len >= HIDE_BYTES_MIN)
+            hide(text, len, h->text.data + h->secrets[i].start, h->secrets[i].len);
 }

@@ -7,14 +7,20 @@
 
 #include "agent/base/buf.h"
 #include "callback/callback.h"
+#include "callback/safety.h"
 
-#define HEADERS_NODES_MAX (JOB_HEADERS_MAX + 24)
+#define HEADERS_NODES_MAX   (JOB_HEADERS_MAX + 24)
+#define HEADERS_SECRETS_MAX 64
 
 struct headers {
     struct buf text;
     size_t starts[HEADERS_NODES_MAX];
     struct curl_slist nodes[HEADERS_NODES_MAX];
     size_t count;
+    struct {
+        size_t start, len;
+    } secrets[HEADERS_SECRETS_MAX]; /* where they stand in the text */
+    size_t secrets_count;
 };
 
 void headers_init(struct headers *h);
@@ -23,9 +29,14 @@ void headers_fini(struct headers *h);
 /* Whether requests of this METHOD carry the payload. */
 bool headers_has_body(const char *method);
 
-/* Build the list for A, whose request goes out about NOW_MS (corrected wall clock). NULL: no memory, or a text with CR or LF.
- * Valid until the next build. */
-struct curl_slist *headers_build(struct headers *h, const struct callback_attempt *a, int64_t now_ms,
-                                 const char *user_agent);
+/* Build the list for A, whose request goes out about NOW_MS (corrected wall clock), with secrets and signatures from USE. *RET is
+ * valid until the next build. Errors, whose texts people may see: ERR_NOT_FOUND or ERR_INVALID (a secret), ERR_TOO_BIG, ERR_NOMEM. */
+int headers_build(struct headers *h, const struct callback_attempt *a, int64_t now_ms, const char *user_agent,
+                  const struct safety_use *use, struct curl_slist **ret, struct err *e);
+
+/* Overwrite what of TEXT is a secret of the last build: a callee may send back what it got. */
+void headers_hide_secrets(const struct headers *h, char *text, size_t len);
+/* The secrets are needed no longer. */
+void headers_forget(struct headers *h);
 
 #endif

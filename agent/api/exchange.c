@@ -254,7 +254,7 @@ void api_make_context(struct api *api, struct rng *rng, struct api_context *ctx)
 {
     struct job_defaults defaults;
     struct api_ids ids = api_ids_of(api, rng);
-    config_job_defaults(node_config(api->node), &defaults);
+    node_job_defaults(api->node, &defaults);
     api_context_make(&ids, node_now_ms(api->node), &defaults, ctx);
 }
 
