@@ -166,6 +166,9 @@ static void on_link(void *arg, enum link_event ev)
     struct ownership_event event = {.member = l->member, .ok = true};
     if (ev == LINK_LOST)
         return; /* says nothing about the process; its lease will tell */
+    if (ev == LINK_REFUSED && !l->was_up)
+        return; /* nothing closed: its address is perhaps wrong, or cut off; killed for it, it would only come again */
+    l->was_up = true;
     event.kind = ev == LINK_REFUSED ? OWNERSHIP_PEER_REFUSED : OWNERSHIP_PEER_UP;
     engine_own(l->engine, &event);
 }

@@ -33,6 +33,7 @@ struct engine_link {
     struct list list;
     struct engine *engine;
     struct link *link;
+    bool was_up; /* only then does a refusal mean that the process is gone */
     char member[RECORD_MEMBER_MAX];
 };
 

@@ -41,4 +41,7 @@ def test_one_agent_cut_off(cut_off, cluster, callee, what, how):
     show("  lateness while cut off", lateness_between(verdict, begin, healed))
     show("  lateness afterwards", lateness_between(verdict, healed, time.time()))
     writer.check(agents[-1])
+    lives = cluster.sql("SELECT COUNT(*) AS n FROM members WHERE name = 'c'")[0]["n"]
+    print(f"  lives of the one that was cut off: {lives}")
+    assert lives <= 2, "who cannot be reached must not be killed again and again"
     assert verdict.lateness()[-1] < 15000
