@@ -10,6 +10,7 @@
 #include "agent/base/text.h"
 #include "agent/io/loop.h"
 #include "callback/callback.h"
+#include "callback/safety.h"
 #include "tests/lib/callback_bed.h"
 #include "tests/lib/raw_server.h"
 
@@ -46,6 +47,7 @@ static struct bed {
     struct loop *loop;
     struct loop_timer *watchdog;
     struct callback_gate gate;
+    struct safety *safety; /* NULL: nothing is guarded */
     struct raw_server *server;
     void *lanes;
     struct job_spec spec;
@@ -69,7 +71,7 @@ static void too_long(void *arg)
     cr_fatal("the test waited in vain: %zu of %zu ended", bed.ended, bed.sent);
 }
 
-static void bed_open_on(bool v6)
+static void bed_open_with(bool v6, const struct guard_options *guard)
 {
     struct err e = {0};
     memset(&bed, 0, sizeof(bed));
@@ -78,12 +80,19 @@ static void bed_open_on(bool v6)
     cr_assert(zero(int, loop_new(&bed.loop, &e)), "%s", e.text);
     bed.watchdog = loop_timer_new(bed.loop, too_long, NULL);
     loop_timer_arm(bed.watchdog, 20000);
+    /* Before the server listens: its port is to be a stranger's. */
+    struct safety_options safety = {.loop = bed.loop, .look_ms = 3600 * 1000};
+    if (guard) {
+        safety.guard = *guard;
+        cr_assert(zero(int, safety_new(&safety, &bed.safety, &e)), "%s", e.text);
+    }
     bed.server = raw_server_start(v6, say, NULL);
     struct callback_options options = {.loop = bed.loop,
                                        .gate = &bed.gate,
                                        .threads = 1,
                                        .connections_max = 16,
-                                       .user_agent = "carillon/test"};
+                                       .user_agent = "carillon/test",
+                                       .safety = bed.safety};
     cr_assert(zero(int, callback_http.open(&options, on_done, NULL, &bed.lanes, &e)), "%s", e.text);
     snprintf(bed.endpoint, sizeof(bed.endpoint), v6 ? "[::1]:%u" : "127.0.0.1:%u",
              raw_server_port(bed.server));
@@ -93,15 +102,21 @@ static void bed_open_on(bool v6)
     bed.delivery = bed_delivery(&bed.spec);
 }
 
+static void bed_open_on(bool v6)
+{
+    bed_open_with(v6, NULL);
+}
+
 static void bed_open(void)
 {
-    bed_open_on(false);
+    bed_open_with(false, NULL);
 }
 
 static void bed_close(void)
 {
     if (bed.lanes)
         callback_http.close(bed.lanes);
+    safety_free(bed.safety);
     raw_server_stop(bed.server);
     loop_timer_free(bed.watchdog);
     loop_free(bed.loop);
@@ -282,6 +297,78 @@ Test(callback_http, the_path_goes_out_as_the_job_says_it)
     bed.spec.callback.path = "/a/../b/%2e/./c?x=/../";
     attempt_with(OK_REPLY);
     cr_assert(zero(int, strncmp(script.seen, "POST /a/../b/%2e/./c?x=/../ HTTP/1.1", 35)), "%s", script.seen);
+    bed_close();
+}
+
+/* --- where it goes ------------------------------------------------------------------------------------------------- */
+
+#define DENY(...)                               \
+    .deny = (const char *const[]){__VA_ARGS__}, \
+    .deny_count = sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *)
+
+static void assert_denied(const struct attempt *r, const char *error)
+{
+    cr_assert(eq(int, r->result, ATTEMPT_RETRY));
+    cr_assert(eq(int, r->status, -1));
+    cr_assert(eq(str, (char *)r->error, (char *)error));
+}
+
+Test(callback_http, a_direct_url_to_a_denied_address_is_a_failed_attempt)
+{
+    bed_open_with(false, &(struct guard_options){0});
+    bed.spec = bed_spec(NULL, bed.url);
+    assert_denied(attempt_with(OK_REPLY), "address 127.0.0.1 is loopback, see callback.allow_loopback");
+    bed.spec = bed_spec(NULL, "http://169.254.169.254/latest");
+    assert_denied(attempt(), "address 169.254.169.254 is denied by callback.deny (link-local, by default)");
+    cr_assert(zero(uint, raw_server_connections(bed.server)));
+    bed.spec = bed_spec("billing", NULL);
+    cr_assert(eq(int, attempt()->result, ATTEMPT_OK), "an endpoint may be anywhere");
+    bed_close();
+}
+
+Test(callback_http, a_denied_network_holds_for_services)
+{
+    bed_open_with(false, &(struct guard_options){DENY("127.0.0.0/8"), .allow_loopback = true});
+    assert_denied(attempt_with(OK_REPLY), "address 127.0.0.1 is denied by callback.deny");
+    cr_assert(zero(uint, raw_server_connections(bed.server)));
+    bed_close();
+}
+
+Test(callback_http, of_a_names_addresses_the_permitted_ones_are_called)
+{
+    char url[64];
+    bed_open_with(false, &(struct guard_options){DENY("::1"), .allow_loopback = true});
+    snprintf(url, sizeof(url), "http://localhost:%u/", raw_server_port(bed.server));
+    bed.spec = bed_spec(NULL, url);
+    const struct attempt *r = attempt_with(OK_REPLY);
+    cr_assert(eq(int, r->result, ATTEMPT_OK), "%s", r->error);
+    bed_close();
+}
+
+Test(callback_http, a_kept_connection_does_not_outlive_its_permission)
+{
+    struct guard_options open = {.allow_loopback = true}, shut = {DENY("127.0.0.1"), .allow_loopback = true};
+    bed_open_with(false, &open);
+    for (unsigned i = 1; i <= 2; i++) {
+        cr_assert(zero(int, safety_set_guard(bed.safety, &open, NULL)));
+        cr_assert(eq(int, attempt_with(OK_REPLY)->result, ATTEMPT_OK));
+        cr_assert(eq(int, attempt()->result, ATTEMPT_OK));
+        cr_assert(eq(uint, raw_server_connections(bed.server), i));
+        cr_assert(zero(int, safety_set_guard(bed.safety, &shut, NULL)));
+        assert_denied(attempt(), "address 127.0.0.1 is denied by callback.deny");
+        cr_assert(eq(uint, raw_server_requests(bed.server), 2 * i));
+    }
+    bed_close();
+}
+
+Test(callback_http, a_direct_url_to_our_own_port_is_a_failed_attempt)
+{
+    bed_open_with(false, &(struct guard_options){.allow_loopback = true});
+    bed.spec = bed_spec(NULL, bed.url);
+    cr_assert(eq(int, attempt_with(OK_REPLY)->result, ATTEMPT_OK));
+    safety_listeners_changed(bed.safety); /* the server is one of ours, after all */
+    assert_denied(attempt(), "address 127.0.0.1 is denied: that port is this agent's own");
+    cr_assert(eq(uint, raw_server_requests(bed.server), 1));
     bed_close();
 }
 
