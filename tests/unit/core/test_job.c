@@ -148,6 +148,42 @@ Test(job, header_values_cannot_inject_lines)
     REFUSED(CALLING("{\"http\":{\"url\":\"http://h.example/a b\"}}"), "#/callback/http/url");
 }
 
+static bool only_token(void *arg, const char *ns, const char *name, size_t name_len)
+{
+    unsigned *asked = arg;
+    (*asked)++;
+    return strcmp(ns, "default") == 0 && name_len == 5 && memcmp(name, "token", 5) == 0;
+}
+
+Test(job, secrets_in_headers_must_be_known_and_well_formed)
+{
+#define SECRET(text) CALLING("{\"http\":{\"service\":\"a\",\"headers\":{\"X\":\"" text "\"}}}")
+    unsigned asked = 0;
+    struct job_context ctx = {
+        .ns = "default", .id = "j1", .now_ms = NOW, .created_ms = RECORD_NONE, .defaults = &defaults};
+    REFUSED(SECRET("a ${HOME}"), "#/callback/http/headers/X");
+    REFUSED(SECRET("${secret:../b/token}"), "#/callback/http/headers/X");
+    struct result r = parse_ok(SECRET("Bearer ${secret:any}")); /* nobody here can judge */
+    cr_assert(eq(str, (char *)r.spec->callback.headers[0].value, "Bearer ${secret:any}"));
+    done(&r);
+    job_defaults_init(&defaults);
+    defaults.secret_known = only_token;
+    defaults.secret_arg = &asked;
+    r = parse_with(SECRET("Bearer ${secret:token}, $${secret:other}"), &ctx);
+    cr_assert(zero(int, r.rc));
+    cr_assert(eq(uint, asked, 1));
+    done(&r);
+    r = parse_with(SECRET("${secret:token}${secret:other}"), &ctx);
+    cr_assert(eq(int, r.rc, -ERR_INVALID));
+    cr_assert(eq(int, (int)r.refusal, JOB_REFUSED_UNKNOWN_SECRET));
+    cr_assert(eq(str, r.problems.items[0].pointer, "#/callback/http/headers/X"));
+    done(&r);
+    ctx.ns = "team-b";
+    r = parse_with(SECRET("${secret:token}"), &ctx);
+    cr_assert(eq(int, (int)r.refusal, JOB_REFUSED_UNKNOWN_SECRET));
+    done(&r);
+}
+
 Test(job, targets_exclude_each_other)
 {
     REFUSED(CALLING("{\"http\":{\"url\":\"http://h.example/\",\"service\":\"a\"}}"), "#/callback/http/url");
