@@ -233,6 +233,27 @@ Test(config, files_that_are_named_must_be_readable)
              "configuration: store.mysql.password_file: 'empty' holds no secret"));
 }
 
+Test(config, signing_keys_secrets_and_networks_are_checked_before_the_start)
+{
+    write_file("secret", "* main whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n* main2 whsec_short\n");
+    expect_lines(
+        NULL, LIST("callback.signing_keys_file=secret", "callback.secrets_dir=missing"),
+        LIST("configuration: callback.signing_keys_file: 'secret': line 2: the key must be whsec_ and the "
+             "base64 of 24 to 64 bytes",
+             "configuration: callback.secrets_dir: read folder 'missing': No such file or directory"));
+    expect_lines(
+        NULL, LIST("callback.allow=10.0.0.0/8,10.0.0.1/8", "callback.deny=example.com"),
+        LIST("--set: callback.allow: '10.0.0.1/8' has bits set beyond its prefix",
+             "--set: callback.deny: 'example.com' is no network; write 10.0.0.0/8, fd00::/8 or an address"));
+    write_file("secret", "* main whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n");
+    struct load l = load_good(NULL, NULL,
+                              LIST("callback.signing_keys_file=secret", "callback.secrets_dir=.",
+                                   "callback.allow=10.0.0.0/8,fd00::/8", "callback.deny=10.1.2.3"));
+    cr_assert(eq(sz, l.c->callback.allow.count, 2));
+    cr_assert(eq(str, l.c->callback.deny.items[0], "10.1.2.3"));
+    done(&l);
+}
+
 Test(config, values_outside_their_meaning_are_refused)
 {
     static const struct {
@@ -377,19 +398,22 @@ Test(config, a_reload_takes_what_it_may_and_names_the_rest)
     struct load now = load_good("services: {a: {endpoints: ['a:1']}, b: {}}\n", NULL, NULL);
     struct load next =
         load_good("services: {a: {endpoints: ['a:2']}, c: {near: true}}\nlog: {level: debug}\n"
-                  "api: {wait: 9s, listen: '127.0.0.1:9'}\ncallback: {timeout: 1s, allow_loopback: false}\n"
+                  "api: {wait: 9s, listen: '127.0.0.1:9'}\ncallback: {timeout: 1s, allow_loopback: false, "
+                  "deny: [10.0.0.0/8], secrets_dir: '.'}\n"
                   "schedule: {min_interval: 5s}\nhistory: {keep: 1}\n",
                   NULL, NULL);
     AUTO(buf_fini) struct buf out = BUF_INIT(1000);
     config_diff(now.c, next.c, note, &out);
-    cr_assert(eq(str, (char *)buf_str(&out),
-                 "log.level;api.listen(restart);api.wait(restart);callback.allow_loopback;callback.timeout;"
-                 "schedule.min_interval;history.keep(restart);services.b;services.c;services.a.endpoints;"));
+    cr_assert(eq(
+        str, (char *)buf_str(&out),
+        "log.level;api.listen(restart);api.wait(restart);callback.allow_loopback;callback.deny;"
+        "callback.secrets_dir(restart);callback.timeout;schedule.min_interval;history.keep(restart);services.b;services.c;services.a.endpoints;"));
     config_apply(now.c, next.c);
     cr_assert(eq(uint, now.c->log.level, 3));
     cr_assert(eq(u64, now.c->api.wait_ms, 5000));
     cr_assert(eq(u64, now.c->callback.timeout_ms, 1000));
     cr_assert(not(now.c->callback.allow_loopback));
+    cr_assert(eq(str, now.c->callback.deny.items[0], "10.0.0.0/8"));
     cr_assert(eq(u64, now.c->schedule.min_interval_ms, 5000));
     cr_assert(config_service(now.c, "b") == NULL);
     cr_assert(config_service(now.c, "c")->near);
