@@ -44,7 +44,7 @@ Test(map, failed_growth_changes_nothing)
 {
     struct map m;
     map_init(&m, 1);
-    char keys[100][4];
+    char keys[100][12];
     for (int i = 0; i < 100; i++) {
         (void)snprintf(keys[i], sizeof(keys[i]), "%d", i);
         struct err e;
