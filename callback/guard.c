@@ -366,7 +366,7 @@ bool guard_permits_ip(const struct guard *g, const char *ip, unsigned port, bool
 
 static uint16_t listening_port(int fd)
 {
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = {0};
     socklen_t size = sizeof(address), flag_size = sizeof(int);
     int listening = 0;
     if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &flag_size) < 0 || !listening ||
