@@ -359,7 +359,14 @@ void node_service(struct node *n, const char *name, node_service_done *done, voi
 
 bool node_service_unknown(struct node *n, const char *name)
 {
-    return n->engine && endpoints_state(engine_endpoints(n->engine), name, "") == ENDPOINTS_NONE;
+    if (!n->engine)
+        return false;
+    struct endpoints *table = engine_endpoints(n->engine);
+    enum endpoints_state state = endpoints_state(table, name, "");
+    struct endpoints_service *s = state == ENDPOINTS_UNHEARD ? endpoints_use(table, name, "") : NULL;
+    if (s) /* it is watched from now on: Consul answers before the write is durable */
+        endpoints_release(s);
+    return state == ENDPOINTS_NONE;
 }
 
 void node_peer_message(struct node *n, const char *path, const char *body, size_t bytes, node_peer_done *done,

@@ -102,7 +102,8 @@ struct node_endpoint {
 typedef void node_service_done(void *arg, bool found, const char *policy, const struct node_endpoint *list,
                                size_t count);
 void node_service(struct node *n, const char *name, node_service_done *done, void *arg);
-/* Whether Consul is known to have no instance of the service (a warning at the write). */
+/* Whether Consul is known to have no instance of the service (a warning at the write). A name that nobody asked for yet is watched
+ * from then on: asking before the write is sent, and again when it is answered, tells also of the first one. */
 bool node_service_unknown(struct node *n, const char *name);
 
 /* A peer's message for the ownership protocol: PATH is what follows "/peer/v1/", BODY its JSON. DONE gets the answer. */

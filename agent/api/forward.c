@@ -300,6 +300,9 @@ static void send_to_owner(struct exchange *x)
     if (owner.known && owner.self) {
         api_uid_set_slot(&x->write.papi.uid, slot);
         x->write.papi.repeated |= x->maybe_done;
+        if (x->write.papi.spec && x->write.papi.spec->callback.service)
+            (void)node_service_unknown(x->api->node,
+                                       x->write.papi.spec->callback.service); /* for the warning later */
         node_submit(x->api->node, &x->write.papi, on_planned, x);
     } else if (x->ctx.hop == API_HOP_FINAL) {
         api_refuse_not_owner(x, slot);

@@ -138,6 +138,21 @@ static enum api_code code_of(enum job_refusal refusal)
     return API_INVALID_JOB;
 }
 
+/* Fields of the contract that nothing acts upon in this version are refused, not taken and ignored. */
+static void refuse_unbuilt(const struct job_spec *spec, struct problems *p)
+{
+    const struct job_callback *cb = &spec->callback;
+    if (cb->transport == JOB_GRPC)
+        problems_add(p, "#/callback/grpc", "this version calls over HTTP only; use callback.http");
+    if (cb->async)
+        problems_add(p, "#/callback/async",
+                     "this version has no asynchronous completion; a 2xx ends the fire");
+    if (cb->to != JOB_TO_ONE)
+        problems_add(p, "#/callback/to", "this version sends each fire to one endpoint; use \"one\"");
+    if (cb->allow_control)
+        problems_add(p, "#/callback/allow_control", "this version does not act on Carillon-Job replies");
+}
+
 static int parse_job(struct api_write *w, const json_t *doc, const struct job_spec *present,
                      int64_t created_ms, const char *id, struct api_problem *problem, int *ret_paused,
                      struct job_spec **ret)
@@ -154,8 +169,13 @@ static int parse_job(struct api_write *w, const json_t *doc, const struct job_sp
     w->warnings = json_array();
     int rc = job_spec_parse(doc, &ctx, zone_of, w->zones, &problem->errors, &refusal, w->warnings, ret_paused,
                             ret, &e);
-    if (rc == 0)
-        return 0;
+    if (rc == 0) {
+        refuse_unbuilt(*ret, &problem->errors);
+        if (!problems_any(&problem->errors))
+            return 0;
+        job_spec_unref(*ret);
+        *ret = NULL;
+    }
     if (problems_any(&problem->errors))
         return api_problem_errors(problem, code_of(refusal));
     return api_problem_set(problem, rc == -ERR_INVALID ? API_INVALID_JOB : API_OVERLOADED, "%s", e.text);

@@ -167,6 +167,17 @@ Test(write, everything_wrong_with_a_job_is_pointed_at)
     expect_code(PATCH, "7", API_INVALID_JOB, "#");
 }
 
+Test(write, what_this_version_does_not_do_is_refused)
+{
+    expect_code(POST, "{\"schedule\":\"@every 9s\",\"callback\":{\"grpc\":{\"service\":\"a\"}}}",
+                API_INVALID_JOB, "#/callback/grpc");
+    expect_code(POST, "{\"schedule\":\"@every 9s\",\"callback\":{\"http\":{\"service\":\"a\"},\"async\":{}}}",
+                API_INVALID_JOB, "#/callback/async");
+    expect_code(POST,
+                "{\"schedule\":\"@every 9s\",\"callback\":{\"http\":{\"service\":\"a\"},\"to\":\"all\"}}",
+                API_INVALID_JOB, "#/callback/to");
+}
+
 Test(write, small_bodies_know_their_fields)
 {
     struct api_head run = HEAD("POST", "/v1/jobs/x/run", "", WITH_JSON);
