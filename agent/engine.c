@@ -429,7 +429,7 @@ static void check_retired(struct engine *g)
     g->retired = NULL;
     if (retired)
         retired(g->retired_arg);
-    if (g->store_calls > 0 || g->turn_asked || planner_stats(g->planner)->in_flight > 0)
+    if (g->store_calls > 0 || g->ending > 0 || g->turn_asked || planner_stats(g->planner)->in_flight > 0)
         return;
     g->state = ENGINE_GONE;
     hollow(g);
@@ -472,6 +472,14 @@ void engine_leave(struct engine *g, int64_t grace_ms, void (*done)(void *arg, bo
     engine_own(g, &event);
 }
 
+static void membership_over(void *arg)
+{
+    struct engine *g = arg;
+    membership_free(g->membership);
+    g->membership = NULL;
+    part_ended(g);
+}
+
 void engine_retire(struct engine *g, void (*done)(void *arg), void *arg)
 {
     g->state = ENGINE_RETIRING;
@@ -480,8 +488,10 @@ void engine_retire(struct engine *g, void (*done)(void *arg), void *arg)
     g->retired_arg = arg;
     engine_drop_links(g);
     engine_answer_questions(g);
-    membership_free(g->membership); /* its session ends by itself, or with the process */
-    g->membership = NULL;
+    if (g->membership) { /* what Consul holds of this life would stand there as a failed service */
+        g->ending++;
+        membership_stop(g->membership, SESSION_END_MS, membership_over, g);
+    }
     engine_ask_turn(g);
 }
 
