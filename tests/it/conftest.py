@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import signal
 import time
 
 import pytest
@@ -13,6 +14,11 @@ from lib.consul import Consul
 from lib.mariadb import MariaDB
 from lib.procs import wait_until
 from lib.proxy import Proxy
+
+
+def pytest_configure():
+    """SIGTERM ends a run as Ctrl-C does. mariadbd changes its user, and the kernel then forgets that it should die with us."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture
