@@ -286,21 +286,25 @@ static void vacuum(void *arg)
 
 /* --- a client's members -------------------------------------------------------------------------------------------- */
 
+/* Other clusters may be registered under the same name of a service. */
 static void on_members(void *arg, const struct consul_instances *list)
 {
     struct node *n = arg;
+    size_t used = 0;
     mem_free(n->member_addresses);
     n->member_addresses =
         (char(*)[160])(void *)mem_new_array(char, (list->count + 1) * sizeof(*n->member_addresses));
-    n->member_addresses_count = list->count;
-    for (size_t i = 0; i < list->count; i++)
-        (void)snprintf(n->member_addresses[i], sizeof(n->member_addresses[i]),
-                       strchr(list->items[i].address, ':') ? "[%s]:%u" : "%s:%u", list->items[i].address,
-                       list->items[i].port);
-    if (n->state == NODE_STARTING && list->count > 0) {
+    for (size_t i = 0; i < list->count; i++) {
+        const struct consul_instance *m = &list->items[i];
+        if (strcmp(m->cluster, n->config->cluster.name) == 0)
+            (void)snprintf(n->member_addresses[used++], sizeof(n->member_addresses[0]),
+                           strchr(m->address, ':') ? "[%s]:%u" : "%s:%u", m->address, m->port);
+    }
+    n->member_addresses_count = used;
+    if (n->state == NODE_STARTING && used > 0) {
         n->state = NODE_RUNNING;
         atomic_store(&n->ready, true);
-        log_info(&log_here, "ready, requests go to the members", "members=%zu", list->count);
+        log_info(&log_here, "ready, requests go to the members", "members=%zu", used);
     }
 }
 

@@ -144,6 +144,7 @@ static int read_instance(const json_t *entry, struct consul_instance *ret, struc
     copy_member(ret->zone, sizeof(ret->zone), json_object_get(service, "Meta"), "zone");
     if (ret->zone[0] == '\0')
         copy_member(ret->zone, sizeof(ret->zone), json_object_get(node, "Meta"), "zone");
+    copy_member(ret->cluster, sizeof(ret->cluster), json_object_get(service, "Meta"), "cluster");
     ret->port = (uint16_t)port;
     json_int_t w = json_is_integer(weight) ? json_integer_value(weight) : 1;
     ret->weight = w < 1 ? 1 : w > 65535 ? 65535 : (uint32_t)w;

@@ -39,9 +39,10 @@ struct consul_instance {
     char address[256];        /* Service.Address, else the node's */
     uint16_t port;
     char node[CONSUL_NAME_MAX];
-    char zone[64];   /* Service.Meta.zone, else Node.Meta.zone, else "" */
-    uint32_t weight; /* Service.Weights.Passing, 1 when absent */
-    char **tags;     /* NULL-terminated; owned by the list */
+    char zone[64];    /* Service.Meta.zone, else Node.Meta.zone, else "" */
+    char cluster[64]; /* Service.Meta.cluster, which members carry; "" else */
+    uint32_t weight;  /* Service.Weights.Passing, 1 when absent */
+    char **tags;      /* NULL-terminated; owned by the list */
 };
 
 struct consul_instances {

@@ -42,6 +42,21 @@ def test_client_forwards_and_owns_nothing(three, shared_cluster, service, callee
         client.term()
 
 
+def test_client_keeps_to_its_own_cluster(three, shared_cluster, cluster):
+    """Two clusters are registered under one service name in one Consul."""
+    cluster.start(2)
+    client = client_of(shared_cluster, "client-of-one").start()
+    try:
+        job = {"schedule": "@after 1d", "callback": {"http": {"service": "nobody"}}}
+        for n in range(12):
+            client.put(f"own-cluster-{n}", job)
+        assert len(three[0].list(prefix="own-cluster-")) == 12
+        assert cluster.agents[0].list() == []
+        assert client.ask("DELETE", "/v1/jobs?prefix=own-cluster-", 200) == {"deleted": 12}
+    finally:
+        client.term()
+
+
 def test_agent_without_the_clusters_secret_gets_nowhere(three, shared_cluster, folder):
     for n, secret in enumerate((None, "another secret of thirty-two bytes..")):
         client = client_of(shared_cluster, f"stranger{n}")
