@@ -292,6 +292,7 @@ static int build_job(struct api_write *w, const struct api_write_parts *parts, s
         digest_body(w, parts->doc);
     if (parse_job(w, parts->doc, NULL, RECORD_NONE, w->papi.id, problem, &w->papi.paused, &w->papi.spec) < 0)
         return -ERR_INVALID;
+    assert(w->papi.spec);
     if (parts->op == PLANNER_PUT && w->papi.spec->has_every && w->papi.spec->starts_ms == RECORD_NONE) {
         w->doc = json_incref(parts->doc); /* its phase is that of the job it replaces */
         w->papi.merge = merge_hook;
