@@ -201,7 +201,7 @@ check-asan: ## check under AddressSanitizer and UBSan; any report fails
 	@ASAN_OPTIONS=abort_on_error=1:detect_leaks=1:detect_stack_use_after_return=1:log_path=$(abspath $(O))/san/x \
 	 UBSAN_OPTIONS=print_stacktrace=1:log_path=$(abspath $(O))/san/x \
 	 LSAN_OPTIONS=suppressions=tests/tools/lsan.supp:print_suppressions=0 \
-	 $(MAKE) O=$(O)/asan SANITIZE=address,undefined CFLAGS='-O1 -g' check; code=$$?; \
+	 $(MAKE) O=$(O)/asan SANITIZE=address,undefined CFLAGS='-O2 -g' check; code=$$?; \
 	 if ls $(O)/san/x.* >/dev/null 2>&1; then head -n 60 $$(ls $(O)/san/x.* | head -n 3); exit 1; fi; exit $$code
 
 check-tsan: ## the programs of tests/tsan under ThreadSanitizer
