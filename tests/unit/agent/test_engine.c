@@ -447,7 +447,7 @@ Test(engine, a_clock_that_was_ahead_at_the_start_makes_nothing_early)
     cr_assert(not(engine_may_start(a->engine)));
     engine_bed_shift_wall(&bed, 0);
     cr_assert(engine_bed_until(&bed, engine_may_start(a->engine)));
-    create_jobs(5, "@every 30s");
+    create_jobs(5, "@after 30m");
     engine_bed_run_ms(&bed, 300);
     cr_assert(zero(sz, engine_bed_fires(&bed, NULL)));
     create_jobs(5, "@every 1s");
