@@ -47,22 +47,16 @@ static void hold_signals(sigset_t *ret_set)
     (void)pthread_sigmask(SIG_BLOCK, ret_set, NULL);
 }
 
-static bool told_to_end(int64_t wait_ms)
+static bool passes(int rc)
 {
-    struct timespec wait = {.tv_sec = wait_ms / 1000, .tv_nsec = wait_ms % 1000 * 1000000};
-    sigset_t ends;
-    (void)sigemptyset(&ends);
-    (void)sigaddset(&ends, SIGTERM);
-    (void)sigaddset(&ends, SIGINT);
-    return sigtimedwait(&ends, NULL, &wait) > 0;
+    return rc == -ERR_UNAVAILABLE || rc == -ERR_RETRY || rc == -ERR_UNKNOWN_OUTCOME || rc == -ERR_TIMEOUT;
 }
 
-/* A database that is not there yet is waited for: in a cluster everything starts at once. */
-static int open_store(struct node *n, struct err *e)
+/* A database that is not there yet is waited for: in a cluster everything starts at once, and an agent that ended because of it
+ * could not say what it lacks. 0 with n->store NULL: not yet. Blocks for as long as connecting takes. */
+static int try_store(struct node *n, struct err *e)
 {
     const void *options;
-    if (node_is_client(n))
-        return 0;
     const struct store_ops *ops = config_store_driver(n->config, &options);
     struct store_open_args args = {.loop = n->loop,
                                    .options = options,
@@ -72,18 +66,17 @@ static int open_store(struct node *n, struct err *e)
                                    .zones = n->zones,
                                    .now_ms = store_clock,
                                    .arg = n};
-    int rc;
-    while ((rc = ops->open(&args, &n->store_self, &n->meta, e)) == -ERR_UNAVAILABLE || rc == -ERR_RETRY ||
-           rc == -ERR_UNKNOWN_OUTCOME) {
-        log_warn(&log_here, "store cannot be opened yet, trying again", "error=%s", LOGQ(e->text));
-        err_clear(e);
-        if (told_to_end(STORE_RETRY_MS))
-            return err_set(e, ERR_CANCELLED, "told to end");
+    int rc = ops->open(&args, &n->store_self, &n->meta, &n->store_trouble);
+    if (passes(rc)) {
+        log_warn(&log_here, "store cannot be opened yet, trying again", "error=%s",
+                 LOGQ(n->store_trouble.text));
+        return 0;
     }
     if (rc < 0)
-        return err_wrap(e, "open the store");
+        return err_set(e, n->store_trouble.code, "open the store: %s", n->store_trouble.text);
     n->store = ops;
     n->owned = mem_new_array(_Atomic uint64_t, n->meta.slots / 64 + 1);
+    atomic_store(&n->store_open, true); /* what other threads ask first: slots and owned stand from here on */
     return 0;
 }
 
@@ -142,8 +135,8 @@ static int open_node(struct node *n, struct err *e)
         rc = open_safety(n, e);
     if (rc == 0)
         rc = open_consul(n, e);
-    if (rc == 0)
-        rc = open_store(n, e);
+    if (rc == 0 && !node_is_client(n))
+        rc = try_store(n, e);
     if (rc < 0)
         return rc;
     n->started_ms = node_now_ms(n);
@@ -332,6 +325,23 @@ static int set_peer_host(struct node *n, const char *listen, struct err *e)
     return 0;
 }
 
+static int begin_firing(struct node *n, struct err *e)
+{
+    loop_timer_arm(n->vacuum_timer, VACUUM_MS);
+    return new_life(n, e);
+}
+
+static void retry_store(void *arg)
+{
+    struct node *n = arg;
+    struct err e = {0};
+    int rc = try_store(n, &e);
+    if (rc == 0 && !n->store)
+        loop_timer_arm(n->store_timer, STORE_RETRY_MS);
+    else if (rc < 0 || begin_firing(n, &e) < 0)
+        fail(n, &e);
+}
+
 static int start_serving(struct node *n, const char *peer_listen, struct err *e)
 {
     int rc = 0;
@@ -345,14 +355,14 @@ static int start_serving(struct node *n, const char *peer_listen, struct err *e)
         return rc;
     if (n->safety)
         safety_listeners_changed(n->safety); /* before the first job could call them */
+    if (n->config->app.register_service)
+        n->app = app_service_new(n->consul, n->config, n->peer_host);
     if (node_is_client(n))
         start_client(n);
+    else if (n->store)
+        rc = begin_firing(n, e);
     else
-        rc = new_life(n, e);
-    if (rc == 0 && n->config->app.register_service)
-        n->app = app_service_new(n->consul, n->config, n->peer_host);
-    if (rc == 0 && n->store)
-        loop_timer_arm(n->vacuum_timer, VACUUM_MS);
+        loop_timer_arm(n->store_timer, STORE_RETRY_MS);
     return rc;
 }
 
@@ -514,6 +524,7 @@ static void on_terminate(void *arg, int signum)
     n->state = NODE_LEAVING;
     atomic_store(&n->ready, false);
     loop_timer_stop(n->vacuum_timer);
+    loop_timer_stop(n->store_timer);
     loop_timer_stop(n->address_timer);
     if (n->retired)
         return; /* between two lives: the end goes on when the old one is over */
@@ -553,6 +564,7 @@ static void close_node(struct node *n)
     if (n->loop) {
         loop_timer_free(n->address_timer);
         loop_timer_free(n->vacuum_timer);
+        loop_timer_free(n->store_timer);
         loop_free(n->loop);
     }
     if (n->secret)
@@ -594,6 +606,7 @@ static int run_node(struct node *n, struct err *e)
         return rc;
     n->address_timer = loop_timer_new(n->loop, ask_address, n);
     n->vacuum_timer = loop_timer_new(n->loop, vacuum, n);
+    n->store_timer = loop_timer_new(n->loop, retry_store, n);
     loop_set_turn_observer(n->loop, observe_turn, n);
     rc = watch_signals(n, e);
     (void)pthread_sigmask(SIG_UNBLOCK, &held, NULL); /* what came meanwhile is the loop's first news */

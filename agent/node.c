@@ -49,14 +49,20 @@ int64_t node_now_ms(const struct node *n)
     return clock_guard_now_ms(n->clock);
 }
 
+bool node_store_open(const struct node *n)
+{
+    return node_is_client(n) || atomic_load(&n->store_open);
+}
+
 uint32_t node_slots(const struct node *n)
 {
-    return n->meta.slots;
+    return node_store_open(n) ? n->meta.slots : 0;
 }
 
 bool node_slot_is_mine(const struct node *n, uint16_t slot)
 {
-    return n->owned && slot < n->meta.slots && (atomic_load(&n->owned[slot / 64]) >> (slot % 64) & 1);
+    return node_store_open(n) && slot < n->meta.slots &&
+           (atomic_load(&n->owned[slot / 64]) >> (slot % 64) & 1);
 }
 
 bool node_is_client(const struct node *n)
@@ -256,6 +262,10 @@ size_t node_checks(struct node *n, struct node_check ret[NODE_CHECKS_MAX])
         const struct store_stats *s = n->store->stats(n->store_self);
         c = add_check(ret, &count, "store", s->ok, s->since_ms);
         (void)snprintf(c->detail, sizeof(c->detail), "%s", s->ok ? "" : s->detail);
+    }
+    if (!n->store && !node_is_client(n)) {
+        c = add_check(ret, &count, "store", false, n->started_ms);
+        (void)snprintf(c->detail, sizeof(c->detail), "%s", n->store_trouble.text);
     }
     if (n->consul) {
         const struct consul_health *h = consul_client_health(n->consul);

@@ -35,6 +35,9 @@ bool node_is_client(const struct node *n);
 const char *node_member(const struct node *n);
 /* The shared secret between agents, NULL: none configured. */
 const char *node_cluster_secret(const struct node *n, size_t *ret_bytes);
+/* Whether the store has been opened since the start; true for a client. Before that only health, metrics and the cluster's view
+ * can be asked. */
+bool node_store_open(const struct node *n);
 /* From the first join until SIGTERM. */
 bool node_ready(const struct node *n);
 /* CLOCK_BOOTTIME ms of the loop's last turn, for /livez. */

@@ -74,6 +74,9 @@ struct node {
     struct app_service *app;
     struct loop_timer *address_timer; /* asks Consul again where we are */
     struct loop_timer *vacuum_timer;
+    struct loop_timer *store_timer; /* while the store is not there yet */
+    struct err store_trouble;       /* why */
+    _Atomic bool store_open;        /* read by any thread before meta and owned */
     bool vacuuming;
     bool ending;
 

@@ -279,6 +279,15 @@ static int check_body(struct exchange *x)
     return rc < 0 ? api_problem_set(&x->problem, API_FORBIDDEN, "%s", e.text) : 0;
 }
 
+/* Until the store is open there is nothing to read and nobody to write for; what tells about the agent itself is answered. */
+static bool needs_store(enum api_action action)
+{
+    static const bool needs_none[] = {
+        [API_HEALTH] = true,  [API_LIVEZ] = true,   [API_READYZ] = true, [API_METRICS] = true,
+        [API_OPENAPI] = true, [API_CLUSTER] = true, [API_PEER] = true};
+    return (size_t)action >= sizeof(needs_none) / sizeof(*needs_none) || !needs_none[action];
+}
+
 void api_on_handle(struct httpd_request *rq, void *arg)
 {
     (void)arg;
@@ -289,6 +298,11 @@ void api_on_handle(struct httpd_request *rq, void *arg)
         memcpy(id, x->ctx.request_id, sizeof(id));
         api_make_context(x->api, &x->face->rng, &x->ctx);
         memcpy(x->ctx.request_id, id, sizeof(id));
+    }
+    if (needs_store(action) && !node_store_open(x->api->node)) {
+        exchange_refuse_with(x, API_STORE_UNAVAILABLE,
+                             "the store has not been reached since the agent was started");
+        return;
     }
     if (check_body(x) < 0 || (actions[action].write && read_write(x) < 0)) {
         exchange_refuse(x);

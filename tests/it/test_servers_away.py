@@ -117,3 +117,30 @@ def judge(cluster, load, writer, begin, back):
     show("  lateness afterwards", lateness_between(verdict, back, time.time()))
     writer.check(agents[-1])
     assert verdict.lateness()[-1] < 1000 * (back - begin) + 15000
+
+
+def test_agent_that_starts_before_its_database_says_so_and_then_goes_on(clusters, shared_consul, mariadb):
+    cluster = clusters(shared_consul, mariadb)
+    mariadb.kill9()
+    agent = cluster.agent()
+    agent.start(wait=False)
+    wait_until(lambda: agent.call("GET", "/livez").status_code == 200, 10, "alive without a database")
+    assert agent.call("GET", "/readyz").status_code == 503
+    refused = agent.call("PUT", "/v1/jobs/early", json={"schedule": "@after 1d", "callback": {"http": {"service": "x"}}})
+    assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable") and refused.headers["Retry-After"]
+    assert agent.call("POST", "/v1/bulk", data=b"{}\n", headers={"Content-Type": "application/x-ndjson"}).status_code == 503
+    [store] = [c for c in agent.health()["checks"] if c["name"] == "store"]
+    assert store["ok"] is False and store["detail"]
+    mariadb.restart()
+    agent.wait_ready(20)
+    agent.put("early", {"schedule": "@after 1d", "callback": {"http": {"service": "x"}}})
+    agent.term()
+
+
+def test_agent_that_waits_for_its_database_ends_at_once(clusters, shared_consul, mariadb):
+    cluster = clusters(shared_consul, mariadb)
+    mariadb.kill9()
+    agent = cluster.agent()
+    agent.start(wait=False)
+    wait_until(lambda: agent.call("GET", "/livez").status_code == 200, 10, "alive without a database")
+    agent.term(grace=5)
