@@ -74,7 +74,10 @@ const char *engine_address(const struct engine *g, const char *member)
 void engine_update_may_start(struct engine *g)
 {
     bool open = clock_guard_sure(g->o.clock) && !engine_over(g);
-    bool may = open && (int64_t)clock_boot_ms() < g->lease_until_ms;
+    bool held = (int64_t)clock_boot_ms() < g->lease_until_ms, may = open && held;
+    if (held != g->lease_held)
+        g->lease_since_ms = (int64_t)clock_boot_ms();
+    g->lease_held = held;
     atomic_store(&g->gate.closed, !open);
     atomic_store(&g->gate.wall_offset_us, clock_guard_offset_us(g->o.clock));
     if (may == g->may_start)
@@ -215,8 +218,9 @@ static void join(struct engine *g)
     bool six = strchr(g->o.peer_host, ':') != NULL;
     memcpy(me->id, g->member, sizeof(me->id));
     (void)snprintf(me->name, sizeof(me->name), "%s", g->o.config->agent.name);
-    (void)snprintf(me->address, sizeof(me->address), six ? "[%s]:%u" : "%s:%u", g->o.peer_host,
-                   g->o.peer_port);
+    if (g->o.peer_port > 0) /* standalone: nobody reaches us, and nobody has to */
+        (void)snprintf(me->address, sizeof(me->address), six ? "[%s]:%u" : "%s:%u", g->o.peer_host,
+                       g->o.peer_port);
     (void)snprintf(me->zone, sizeof(me->zone), "%s", g->o.config->agent.zone ? g->o.config->agent.zone : "");
     me->weight = (uint32_t)g->o.config->agent.weight;
     g->joining = me;
@@ -557,6 +561,12 @@ bool engine_may_start(const struct engine *g)
 int64_t engine_lease_until_ms(const struct engine *g)
 {
     return g->lease_until_ms;
+}
+
+bool engine_lease_held(const struct engine *g, int64_t *ret_since_ms)
+{
+    *ret_since_ms = g->lease_since_ms;
+    return g->lease_held;
 }
 
 struct dispatch *engine_dispatch(const struct engine *g)

@@ -87,6 +87,8 @@ const struct store_member *engine_members(const struct engine *g, size_t *ret_co
 const struct store_member *engine_find_member(const struct engine *g, const char *id);
 bool engine_may_start(const struct engine *g);
 int64_t engine_lease_until_ms(const struct engine *g);
+/* Whether the own lease is sure, and since when (boot ms) it is or is not. */
+bool engine_lease_held(const struct engine *g, int64_t *ret_since_ms);
 struct dispatch *engine_dispatch(const struct engine *g);
 struct endpoints *engine_endpoints(const struct engine *g);
 

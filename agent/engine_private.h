@@ -99,6 +99,8 @@ struct engine {
     struct map_u64 questions;
     uint64_t last_question;
     int64_t lease_until_ms;
+    bool lease_held;        /* as of the last turn */
+    int64_t lease_since_ms; /* boot: since when it is, or is not */
     bool may_start;
     bool first_beat;
     struct engine_news *news;

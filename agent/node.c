@@ -222,7 +222,7 @@ void node_cluster(struct node *n, struct node_cluster_view *ret)
                                       .mode = n->consul ? "consul" : "standalone",
                                       .store_driver = n->store ? n->store->name : "",
                                       .store_ok = n->store && n->store->stats(n->store_self)->ok,
-                                      .consul_ok = n->consul && consul_client_health(n->consul)->ok,
+                                      .consul_ok = !n->consul || consul_client_health(n->consul)->ok,
                                       .slots_total = n->meta.slots};
     if (!n->engine)
         return;
@@ -279,10 +279,9 @@ size_t node_checks(struct node *n, struct node_check ret[NODE_CHECKS_MAX])
                        "differs by %lld ms from the store's clock, nothing is fired",
                        (long long)clock_guard_difference_ms(n->clock));
     if (n->engine) {
-        int64_t until = engine_lease_until_ms(n->engine);
-        bool held = (int64_t)clock_boot_ms() < until;
-        c = add_check(ret, &count, "lease", held,
-                      wall_of_boot(n, held ? n->started_ms - clock_guard_offset_us(n->clock) / 1000 : until));
+        int64_t since_ms;
+        bool held = engine_lease_held(n->engine, &since_ms);
+        c = add_check(ret, &count, "lease", held, since_ms ? wall_of_boot(n, since_ms) : n->started_ms);
         if (!held)
             (void)snprintf(c->detail, sizeof(c->detail),
                            "no beat reached the store in time, nothing is fired");
