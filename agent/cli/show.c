@@ -133,7 +133,9 @@ const char *show_string(const json_t *obj, const char *key)
 
 void show_json(FILE *out, const json_t *v)
 {
-    (void)json_dumpf(v, out, JSON_INDENT(2) | JSON_ENCODE_ANY); /* cli_run() looks for errors at the end */
+    (void)json_dumpf(v, out,
+                     JSON_INDENT(2) | JSON_ENCODE_ANY |
+                         JSON_REAL_PRECISION(15)); /* cli_run() looks for errors at the end */
     (void)fputc('\n', out);
 }
 
