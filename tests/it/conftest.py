@@ -178,3 +178,18 @@ def pytest_sessionfinish(exitstatus):
             _counts["failed"] = 1  # collection failed, or no test was found
         pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
         pathlib.Path(path).write_text(json.dumps(_counts), encoding="utf-8")
+
+
+# Tests whose output is no figure of the program.
+NO_FIGURES = ("test_harness", "test_gates", "test_cli", "test_store_mysql")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What tests measured is shown also when they passed."""
+    terminalreporter.section("figures")
+    for report in terminalreporter.stats.get("passed", []):
+        name = report.nodeid.split("::")[0]
+        if report.when == "call" and report.capstdout.strip() and not any(n in name for n in NO_FIGURES):
+            terminalreporter.write_line(report.nodeid)
+            for line in report.capstdout.strip().splitlines():
+                terminalreporter.write_line(f"    {line}")
