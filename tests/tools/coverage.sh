@@ -11,7 +11,9 @@ find "$objects/t" -name '*.gcno' | while read -r notes; do
     [ -f "${source%.gcno}.c" ] || rm -f "$notes"
 done
 
-gcovr -r . "$objects/t" -e tests/ --json "$objects/report.json"
+# Counters are not atomic (that made some tests ten times slower), so threads may lose counts and gcov may print a branch as taken
+# fewer than no times, which gcovr takes for an unknown line. Lines, which are what is judged, stay right within a few counts.
+gcovr -r . "$objects/t" -e tests/ --gcov-ignore-parse-errors --json "$objects/report.json"
 gcovr -r . -a "$objects/report.json" --html-details "$objects/report.html" >/dev/null
 failed=0
 for folder in "$@"; do
