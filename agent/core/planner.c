@@ -262,7 +262,6 @@ static void dispatch(struct planner *p, const struct planner_event *event)
 {
     switch (event->kind) {
     case PLANNER_TICK:
-    case PLANNER_STARTED:
         break;
     case PLANNER_SLOTS_GAINED:
         planner_on_slots_gained(p, event->slots, event->epochs, event->slots_count);

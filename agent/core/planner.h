@@ -143,7 +143,6 @@ enum planner_event_kind {
     PLANNER_LEASE,   /* may_start: false stops all starts (lease unsure, clock unsure), true resumes */
     PLANNER_JOBS,    /* answer to LOAD_JOBS / GET_JOB (ok false: it failed; the planner asks again later) */
     PLANNER_FIRES,   /* answer to LOAD_FIRES */
-    PLANNER_STARTED, /* delivery: its request goes out now (metrics, lateness); optional */
     PLANNER_ATTEMPT, /* delivery + attempt */
     PLANNER_BATCH_DONE,   /* batch + code */
     PLANNER_API,          /* api */
