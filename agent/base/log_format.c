@@ -210,17 +210,27 @@ static bool put_bare(struct writer *w, const char *key, size_t key_len, const ch
     return put_pair(w, key, key_len, quoted, n);
 }
 
+/* Length of the escape at S as put_escape makes it, 0 when it is none of those. */
+static size_t escape_span(const char *s, size_t len)
+{
+    static const char hex[] = "0123456789abcdef";
+    if (len >= 2 && s[1] != '\0' && strchr("\"\\nrt", s[1]))
+        return 2;
+    return len >= 6 && memcmp(s + 1, "u00", 3) == 0 && memchr(hex, s[4], 16) && memchr(hex, s[5], 16) ? 6 : 0;
+}
+
 /* A quoted value comes from log_quote and is taken as it is, unless somebody else made it. */
 static bool is_clean(const struct pair *p)
 {
-    for (size_t i = 0; i < p->value_len; i++)
-        if ((unsigned char)p->value[i] < 0x20)
-            return false;
     if (!text_utf8_valid(p->value, p->value_len))
         return false;
-    for (size_t i = 1; i + 1 < p->value_len; i++)
-        if (p->value[i] == '\\' && !strchr("\"\\nrtu", p->value[++i]))
+    for (size_t i = 1, end = p->value_len - 1; i < end;) {
+        size_t n =
+            p->value[i] == '\\' ? escape_span(p->value + i, end - i) : (unsigned char)p->value[i] >= 0x20;
+        if (n == 0)
             return false;
+        i += n;
+    }
     return true;
 }
 

@@ -87,6 +87,13 @@ Test(log_format, a_bare_value_with_spaces_stays_one_value)
               "%s", line);
 }
 
+Test(log_format, quotes_made_by_somebody_else_are_quoted_again)
+{
+    cr_assert(strstr(format(LOG_FORMAT_JSON, NULL, " a=%s n=%d", "\"\\ua%b \"", 1),
+                     "\"a\":\"\\\"\\\\ua%b \\\"\",\"n\":1}\n") != NULL,
+              "%s", line);
+}
+
 /* Whatever the values are: one line, JSON that parses, never longer than the limit. */
 Test(log_format, any_value_gives_one_line)
 {
@@ -110,7 +117,7 @@ Test(log_format, any_value_gives_one_line)
             cr_assert(text_utf8_valid(out, len));
             if (how == LOG_FORMAT_JSON) {
                 json_error_t why;
-                json_t *v = json_loads(out, 0, &why);
+                json_t *v = json_loads(out, JSON_ALLOW_NUL, &why);
                 cr_assert(v != NULL, "%s: %s", why.text, out);
                 json_decref(v);
             }
