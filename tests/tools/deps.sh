@@ -77,16 +77,22 @@ want_packages() {
     retry apt_install "${missing[@]}"
 }
 
+# Both readers of a pipe here read to its end: one that leaves early kills the writer now and then, and pipefail us.
+debian_mirror() {
+    apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' |
+        awk '$1 == "bookworm" && !found++ { print $2 }'
+}
+
 # Debian 12 has no Consul; Debian 11 has the last release under the MPL. It is read with an apt configuration of its
 # own, from the mirror that the machine uses anyway, and unpacked into the cache: the system never learns of it.
 want_consul() {
     local dir=$cache/consul-1.8 apt mirror
     [ -x "$dir/usr/bin/consul" ] && return 0
     say "fetching consul into $dir"
-    mirror=$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' | awk '$1 == "bookworm" { print $2; exit }')
+    mirror=$(debian_mirror)
     if [ -z "$mirror" ]; then
         retry apt_update
-        mirror=$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' | awk '$1 == "bookworm" { print $2; exit }')
+        mirror=$(debian_mirror)
     fi
     [ -n "$mirror" ] || { say "no Debian 12 mirror in apt's configuration" >&2; return 1; }
     apt=$(mktemp -d)
@@ -104,10 +110,11 @@ want_consul() {
         retry apt-get "${options[@]}" download -q consul
         dpkg -x consul_*.deb unpacked
     )
-    mkdir -p "$dir"
-    cp -r "$apt/unpacked/." "$dir/"
+    rm -rf "$dir" "$dir.new"
+    cp -r "$apt/unpacked" "$dir.new" # two steps: what an interrupted copy leaves is not taken for Consul
+    mv "$dir.new" "$dir"
     rm -rf "$apt"
-    "$dir/usr/bin/consul" version | head -1
+    "$dir/usr/bin/consul" version | sed -n 1p
 }
 
 want_venv() {
