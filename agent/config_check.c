@@ -275,25 +275,33 @@ static void check_callback(struct check *k)
         problem(k, "callback.retry.max_backoff", "must not be shorter than callback.retry.min_backoff");
 }
 
+/* "services.<name>.<key>"; names have up to 63 bytes. */
+#define SERVICE_KEY_SIZE 100
+static const char *service_key(char key[SERVICE_KEY_SIZE], const struct config_service *s, const char *option)
+{
+    (void)snprintf(key, SERVICE_KEY_SIZE, "services.%s.%s", s->name, option); /* fits, see above */
+    return key;
+}
+
+static void check_service(struct check *k, const struct config_service *s)
+{
+    char key[SERVICE_KEY_SIZE], other[SERVICE_KEY_SIZE];
+    bool consul = k->c->cluster.mode == CONFIG_MODE_CONSUL;
+    if (s->outlier_max_ms < s->outlier_base_ms)
+        problem(k, service_key(key, s, "outlier.max"), "must not be shorter than outlier.base");
+    if (s->endpoints_count > 0 && consul)
+        problem(k, service_key(key, s, "endpoints"),
+                "endpoints come from Consul when cluster.mode is consul");
+    if (s->tag.count > 0 && !consul)
+        problem(k, service_key(key, s, "tag"), "endpoints have tags only when cluster.mode is consul");
+    check_readable(k, service_key(key, s, "tls_ca"), s->tls_ca);
+    check_pair(k, service_key(key, s, "tls_cert"), s->tls_cert, service_key(other, s, "tls_key"), s->tls_key);
+}
+
 static void check_services(struct check *k)
 {
-    char key[100];
-    for (size_t i = 0; i < k->c->services.count; i++) {
-        const struct config_service *s = k->c->services.items[i];
-        if (s->outlier_max_ms < s->outlier_base_ms) {
-            (void)snprintf(key, sizeof(key), "services.%s.outlier.max",
-                           s->name); /* names have up to 63 bytes */
-            problem(k, key, "must not be shorter than outlier.base");
-        }
-        if (s->endpoints_count > 0 && k->c->cluster.mode == CONFIG_MODE_CONSUL) {
-            (void)snprintf(key, sizeof(key), "services.%s.endpoints", s->name); /* the same */
-            problem(k, key, "endpoints come from Consul when cluster.mode is consul");
-        }
-        if (s->tag.count > 0 && k->c->cluster.mode == CONFIG_MODE_STANDALONE) {
-            (void)snprintf(key, sizeof(key), "services.%s.tag", s->name); /* the same */
-            problem(k, key, "endpoints have tags only when cluster.mode is consul");
-        }
-    }
+    for (size_t i = 0; i < k->c->services.count; i++)
+        check_service(k, k->c->services.items[i]);
 }
 
 int config_check(const struct config *c, const struct yaml_tree *file, struct option_errors *errors,

@@ -336,6 +336,17 @@ static const struct option_row service_rows[] = {
        .help = "The longest rest."),
     IN("slow_start", DURATION, slow_start_ms, LIMIT, .def = "10s", .min = 0, .max = HOUR_MS,
        .help = "New endpoints reach their full share in this time."),
+    IN("tls_ca", PATH, tls_ca, .flags = OPTION_RELOAD | CONFIG_PLACE,
+       .help =
+           "Certificate authorities (PEM) of the endpoints' certificates (callbacks with scheme https, gRPC over TLS), "
+           "instead of the system's. Read again with each connection."),
+    IN("tls_cert", PATH, tls_cert, .flags = OPTION_RELOAD | CONFIG_PLACE,
+       .help = "Certificate (PEM) shown to endpoints that ask for one."),
+    IN("tls_key", PATH, tls_key, .flags = OPTION_RELOAD | CONFIG_PLACE, .help = "Its key (PEM)."),
+    IN("tls_server_name", STRING, tls_server_name, LIMIT, .max = 255, .check = check_host,
+       .help =
+           "Name that the endpoints' certificates have, if it is not the service's; sent as SNI as well. The Host header "
+           "stays the service's name."),
     {0},
 };
 

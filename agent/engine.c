@@ -268,6 +268,7 @@ static int new_dispatch(struct engine *g, struct err *e)
                                        .in_flight_max = (uint32_t)c->callback.max_in_flight,
                                        .options_of = engine_service_options,
                                        .tags_of = engine_service_tags,
+                                       .service_of = engine_service_rest,
                                        .seed = g->o.seed,
                                        .done = engine_attempt_done,
                                        .observe = engine_observe_attempt,

@@ -147,6 +147,7 @@ void engine_new_endpoints(struct engine *g);
 void engine_set_services(struct engine *g, const struct config *before);
 void engine_drop_watches(struct engine *g);
 void engine_service_options(void *arg, const char *service, struct balance_options *ret);
+void engine_service_rest(void *arg, const char *service, struct dispatch_service *ret);
 size_t engine_service_tags(void *arg, const char *service, const char **ret);
 void engine_observe_attempt(void *arg, const struct dispatch_timing *t);
 

@@ -145,6 +145,18 @@ void engine_service_options(void *arg, const char *service, struct balance_optio
     config_balance_options(g->o.config, service ? service : "", ret);
 }
 
+void engine_service_rest(void *arg, const char *service, struct dispatch_service *ret)
+{
+    struct engine *g = arg;
+    const struct config_service *s = config_service(g->o.config, service);
+    if (!s)
+        return;
+    *ret = (struct dispatch_service){.tls_ca = s->tls_ca,
+                                     .tls_cert = s->tls_cert,
+                                     .tls_key = s->tls_key,
+                                     .tls_server_name = s->tls_server_name};
+}
+
 size_t engine_service_tags(void *arg, const char *service, const char **ret)
 {
     struct engine *g = arg;

@@ -1,6 +1,44 @@
 #include "callback/callback.h"
 
+#include <assert.h>
+
 #include "agent/base/clock.h"
+#include "agent/base/mem.h"
+
+struct callback_tls *callback_tls_new(const char *ca, const char *cert, const char *key,
+                                      const char *server_name)
+{
+    if (!ca && !cert && !key && !server_name)
+        return NULL;
+    struct callback_tls *tls = mem_new(struct callback_tls);
+    tls->ca = mem_strdup(ca);
+    tls->cert = mem_strdup(cert);
+    tls->key = mem_strdup(key);
+    tls->server_name = mem_strdup(server_name);
+    tls->users = 1;
+    return tls;
+}
+
+struct callback_tls *callback_tls_ref(struct callback_tls *tls)
+{
+    if (tls)
+        tls->users++;
+    return tls;
+}
+
+void callback_tls_unref(struct callback_tls *tls)
+{
+    if (!tls)
+        return;
+    assert(tls->users > 0);
+    if (--tls->users > 0)
+        return;
+    mem_free(tls->ca);
+    mem_free(tls->cert);
+    mem_free(tls->key);
+    mem_free(tls->server_name);
+    mem_free(tls);
+}
 
 int64_t callback_now_ms(const struct callback_gate *gate)
 {

@@ -31,15 +31,31 @@ enum callback_state {
     CALLBACK_REVOKED, /* will not start */
 };
 
+/* How the endpoints of one service are spoken to over TLS; what is NULL is as with a direct target. Files are PEM and are read at
+ * each new connection, so a certificate that was renewed is used without a reload. Constant but for `users`. */
+struct callback_tls {
+    char *ca; /* the callee's certificate must be of one of these authorities; NULL: of the system's */
+    char *cert, *key;  /* for callees that ask for a certificate; NULL: none, go together */
+    char *server_name; /* that the certificate must have, and SNI; NULL: the service's name */
+    unsigned users;    /* loop thread */
+};
+/* Texts are copied. All NULL: NULL, which means the same. */
+struct callback_tls *callback_tls_new(const char *ca, const char *cert, const char *key,
+                                      const char *server_name);
+/* NULL does nothing. Loop thread. */
+struct callback_tls *callback_tls_ref(struct callback_tls *tls);
+void callback_tls_unref(struct callback_tls *tls);
+
 /* Owned by the dispatcher; lent to one lane from callback_ops.deliver until done. While lent the lane alone writes `result`. */
 struct callback_attempt {
     struct list link;                     /* the dispatcher's, then the lane's */
     struct delivery *delivery;            /* its constant fields may be read by the lane */
     char endpoint[CALLBACK_ENDPOINT_MAX]; /* "host:port" chosen among a service's; "" for a direct target */
-    const char *source;  /* "/carillon/<cluster>" for ce-source; lives as long as the transport */
-    _Atomic int state;   /* enum callback_state */
-    uint64_t connect_us; /* from the lane's taking it to the first byte of the request */
-    uint64_t latency_us; /* from the lane's taking it to its end */
+    const char *source;             /* "/carillon/<cluster>" for ce-source; lives as long as the transport */
+    const struct callback_tls *tls; /* of the service; NULL: as with a direct target */
+    _Atomic int state;              /* enum callback_state */
+    uint64_t connect_us;            /* from the lane's taking it to the first byte of the request */
+    uint64_t latency_us;            /* from the lane's taking it to its end */
     struct attempt result;
 };
 

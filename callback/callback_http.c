@@ -27,6 +27,8 @@
 /* Kept connections are thrown away after this idle time. Many servers close idle ones after 5 s (Node, uvicorn); a request that
  * crosses their close on the wire fails, and counts as an attempt, for the callee may have seen it. */
 #define KEPT_IDLE_S 4L
+/* Authorities read from a file are used this long before it is read again: reading the system's takes 20 ms. */
+#define CA_CACHE_S 30L
 /* Longest URL: a path or URL of 2 KiB and a service's name or an application's address. */
 #define REQUEST_URL_MAX 8192
 
@@ -240,6 +242,8 @@ static void set_always(CURL *easy, struct transfer *t)
     curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, t->error);
     curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
     curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, KEPT_IDLE_S);
+    curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+    curl_easy_setopt(easy, CURLOPT_CA_CACHE_TIMEOUT, CA_CACHE_S);
     /* A transfer that times out while a name is being looked up would otherwise wait, with the whole lane, for the resolver's
      * thread (Curl_resolver_kill in 7.88). */
     curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
@@ -309,7 +313,22 @@ static void set_method(CURL *easy, const struct delivery *d)
     curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, head ? NULL : method);
 }
 
-/* The URL keeps the service's name: it is Host, SNI and the certificate's name. CONNECT_TO chooses where it goes. */
+/* Strings that are set to NULL are not what libcurl began with, so its own places of the system's authorities are asked for. A
+ * service with authorities of its own trusts no others. */
+static void set_tls(struct transfer *t, const struct callback_tls *tls)
+{
+    const char *ca = NULL, *folder = NULL;
+    curl_easy_getinfo(t->easy, CURLINFO_CAINFO, &ca);
+    curl_easy_getinfo(t->easy, CURLINFO_CAPATH, &folder);
+    bool own = tls && tls->ca;
+    curl_easy_setopt(t->easy, CURLOPT_CAINFO, own ? tls->ca : ca);
+    curl_easy_setopt(t->easy, CURLOPT_CAPATH, own ? NULL : folder);
+    curl_easy_setopt(t->easy, CURLOPT_SSLCERT, tls ? tls->cert : NULL);
+    curl_easy_setopt(t->easy, CURLOPT_SSLKEY, tls ? tls->key : NULL);
+}
+
+/* The URL keeps the service's name: it is Host, SNI and the certificate's name, unless that is said to be another. CONNECT_TO
+ * chooses where it goes. */
 static bool set_target(struct transfer *t, const struct callback_attempt *a)
 {
     const struct job_callback *cb = &a->delivery->spec->callback;
@@ -317,7 +336,8 @@ static bool set_target(struct transfer *t, const struct callback_attempt *a)
     if (cb->url) {
         buf_add_str(&t->url, cb->url);
     } else {
-        buf_addf(&t->url, "%s://%s%s", cb->scheme, cb->service, cb->path);
+        const char *name = a->tls && a->tls->server_name ? a->tls->server_name : cb->service;
+        buf_addf(&t->url, "%s://%s%s", cb->scheme, name, cb->path);
         (void)snprintf(t->connect_to_text, sizeof(t->connect_to_text), "::%s",
                        a->endpoint); /* sized for both */
         t->connect_to = (struct curl_slist){.data = t->connect_to_text};
@@ -345,6 +365,7 @@ static int transfer_prepare(struct transfer *t, struct callback_attempt *a, stru
         return rc;
     if (!set_target(t, a))
         return err_set(e, ERR_TOO_BIG, "the request could not be built");
+    set_tls(t, a->tls);
     curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, headers);
     curl_easy_setopt(t->easy, CURLOPT_TIMEOUT_MS, (long)a->delivery->spec->callback.timeout_ms);
     set_method(t->easy, a->delivery);

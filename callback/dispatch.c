@@ -50,6 +50,7 @@ static void tell_done(struct dispatch *d, struct ticket *k)
 {
     struct delivery *delivery = k->attempt.delivery;
     delivery->driver = NULL;
+    callback_tls_unref(k->tls);
     d->options.done(d->options.arg, delivery, &k->attempt.result);
     mem_free(k);
 }
@@ -222,6 +223,7 @@ static void send_off(struct ticket *k)
     leave_line(k);
     k->place = TICKET_SENT;
     k->sent_us = clock_boot_us();
+    k->attempt.tls = k->tls = callback_tls_ref(g->tls);
     k->target->paced++;
     g->in_flight++;
     d->in_flight++;

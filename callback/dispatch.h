@@ -42,6 +42,11 @@ struct dispatch_timing {
     uint64_t reply_us;   /* from there to the end */
 };
 
+/* What a service has beside its balancer's options and its tags. Zero: nothing. */
+struct dispatch_service {
+    const char *tls_ca, *tls_cert, *tls_key, *tls_server_name; /* as struct callback_tls; copied */
+};
+
 struct dispatch_options {
     struct loop *loop;
     struct endpoints *endpoints; /* borrowed; its listener is this object's until the close */
@@ -56,13 +61,15 @@ struct dispatch_options {
     /* Tags that jobs get which name SERVICE and none: at most JOB_TAGS_MAX into RET, which are copied; returns how many. Asked
      * when options_of is. NULL: none. */
     size_t (*tags_of)(void *arg, const char *service, const char **ret);
+    /* The rest about SERVICE; asked when options_of is. NULL: nothing. */
+    void (*service_of)(void *arg, const char *service, struct dispatch_service *ret);
     int64_t no_endpoint_wait_ms; /* 0: DISPATCH_NO_ENDPOINT_MS */
     uint32_t release_per_s;      /* of a target, once an endpoint appeared; 0: DISPATCH_RELEASE_PER_S */
     uint64_t seed;
     dispatch_done *done;
     void (*observe)(void *arg,
                     const struct dispatch_timing *timing); /* for each attempt that was made; NULL: none */
-    void *arg;                                             /* of the four */
+    void *arg;                                             /* of the five */
 };
 
 /* Opens the transports. Errors are theirs. */
@@ -77,7 +84,7 @@ void dispatch_deliver(struct dispatch *d, struct delivery *delivery);
  * is not here. */
 void dispatch_revoke(struct dispatch *d, struct delivery *delivery);
 
-/* Ask options_of and tags_of again for every service, and take IN_FLIGHT_MAX over. What waits already keeps its tags. */
+/* Ask options_of, tags_of and service_of again for every service, and take IN_FLIGHT_MAX over. What waits already keeps its tags. */
 void dispatch_reload(struct dispatch *d, uint32_t in_flight_max);
 
 /* --- looking ------------------------------------------------------------------------------------------------------- */

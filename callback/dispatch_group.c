@@ -203,6 +203,16 @@ static void ask_tags(struct group *g)
     copy_tags(&g->default_tags, tags, count);
 }
 
+static void ask_service(struct group *g)
+{
+    const struct dispatch_options *o = &g->d->options;
+    struct dispatch_service s = {0};
+    if (g->service && o->service_of)
+        o->service_of(o->arg, endpoints_name(g->service), &s);
+    callback_tls_unref(g->tls);
+    g->tls = callback_tls_new(s.tls_ca, s.tls_cert, s.tls_key, s.tls_server_name);
+}
+
 static void ask_options(struct group *g)
 {
     const struct dispatch_options *o = &g->d->options;
@@ -214,6 +224,7 @@ static void ask_options(struct group *g)
     size_t one = g->options.endpoint_in_flight_max ? g->options.endpoint_in_flight_max : SIZE_MAX;
     g->in_flight_max = !g->service && one < all ? one : all;
     ask_tags(g);
+    ask_service(g);
 }
 
 void dispatch_group_free(struct group *g)
@@ -228,6 +239,7 @@ void dispatch_group_free(struct group *g)
     if (g->service)
         endpoints_release(g->service);
     mem_free(g->default_tags.text);
+    callback_tls_unref(g->tls);
     mem_free(g->key);
     mem_free(g);
 }

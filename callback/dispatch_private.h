@@ -53,6 +53,7 @@ struct group {
     struct endpoints_service *service; /* NULL: direct */
     struct balance_options options;
     struct tags default_tags; /* of jobs that name none */
+    struct callback_tls *tls; /* NULL: none of its own */
     size_t in_flight_max;
     size_t in_flight;
     size_t waiting;
@@ -70,6 +71,7 @@ struct ticket {
     struct list link; /* target.line or dispatch.ended */
     enum ticket_place place;
     struct target *target;
+    struct callback_tls *tls; /* lent to the attempt; NULL: none */
     uint64_t endpoint_key;
     uint32_t counted; /* bit i: the balancer of group.targets[i] counts it */
     int64_t queued_ms;

@@ -214,6 +214,8 @@ int headers_build(struct headers *h, const struct callback_attempt *a, int64_t n
     add_attempt(h, a, fire, now_ms);
     add(h, "User-Agent", user_agent);
     add_content(h, a->delivery);
+    if (a->tls && a->tls->server_name && a->delivery->spec->callback.service)
+        add(h, "Host", a->delivery->spec->callback.service); /* the URL has the certificate's name */
     int rc = add_signature(h, a, fire, now_ms, use->keys, e);
     if (rc == 0)
         rc = add_users(h, a->delivery->spec, use->secrets, e);

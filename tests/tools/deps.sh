@@ -19,7 +19,7 @@ test_packages=(
     libcriterion-dev clang-14 libclang-rt-14-dev clang-tidy-14 clang-format-14 llvm-14 cppcheck gcovr python3
 )
 # mariadb-server-core holds the program without a system service: installing it starts nothing.
-it_packages=(mariadb-server-core mariadb-client-core python3 python3-venv procps)
+it_packages=(mariadb-server-core mariadb-client-core openssl python3 python3-venv procps)
 
 say() { printf 'deps: %s\n' "$*"; }
 

@@ -66,8 +66,9 @@ class Callee:
         """Listen again on a port that was down."""
         self._ask(op="listen", port=port)
 
-    def add_port(self):
-        self.ports.append(self._ask(op="listen")["port"])
+    def add_port(self, tls=None):
+        """TLS: {"cert", "key"} and perhaps "client_ca", paths of PEM files; its records have `sni` and `peer`."""
+        self.ports.append(self._ask(op="listen", tls=tls)["port"])
         return self.ports[-1]
 
     def count(self):

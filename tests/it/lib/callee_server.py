@@ -10,6 +10,7 @@ import gc
 import json
 import random
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -28,14 +29,14 @@ class Server:
         self.listeners = {}    # port -> asyncio server, None while down
         self.connections = {}  # port -> set of Connection
 
-    async def listen(self, port=0):
+    async def listen(self, port=0, tls=None):
         s = socket.socket()
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         s.bind(("127.0.0.1", port))
         port = s.getsockname()[1]
         connections = self.connections.setdefault(port, set())
         self.listeners[port] = await asyncio.get_running_loop().create_server(
-            lambda: Connection(self, port, connections), sock=s, backlog=1024)
+            lambda: Connection(self, port, connections), sock=s, backlog=1024, ssl=tls and context(**tls))
         return port
 
     async def down(self, port):
@@ -55,6 +56,17 @@ class Server:
                 rule["times"] -= 1
             return rule
         return {}
+
+
+def context(cert, key, client_ca=None):
+    """TLS with this certificate; with CLIENT_CA only for clients that show a certificate of it."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(cert, key)
+    tls.sni_callback = lambda connection, name, _: setattr(connection, "sni", name)
+    if client_ca:
+        tls.load_verify_locations(client_ca)
+        tls.verify_mode = ssl.CERT_REQUIRED
+    return tls
 
 
 class Connection(asyncio.Protocol):
@@ -109,6 +121,10 @@ class Connection(asyncio.Protocol):
             headers[name.lower()] = value.strip()
         self.record = {"n": len(self.server.records), "at": mono, "wall": wall, "port": self.port, "method": method,
                        "path": path, "headers": headers, "body": b"", "status": None, "done": None, "aborted": None}
+        tls = self.transport.get_extra_info("ssl_object")
+        if tls:
+            self.record["sni"] = getattr(tls, "sni", None)
+            self.record["peer"] = (tls.getpeercert() or {}).get("subject")
         self.server.records.append(self.record)
         # Chosen at arrival: rules with a count are used up in the order in which requests arrive.
         self.rule = self.server.rule_for(self.port, path)
@@ -191,7 +207,7 @@ def as_json(record):
 async def obey(server, question):
     op = question["op"]
     if op == "listen":
-        return {"port": await server.listen(question.get("port", 0))}
+        return {"port": await server.listen(question.get("port", 0), question.get("tls"))}
     if op == "down":
         return await server.down(question["port"]) or {}
     if op == "rules":

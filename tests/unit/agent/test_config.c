@@ -200,6 +200,17 @@ Test(config, problems_between_options_name_the_line)
                  LIST("c.yaml:3: services.a.tag: endpoints have tags only when cluster.mode is consul"));
 }
 
+Test(config, tls_of_a_service_is_checked_before_the_start)
+{
+    write_file("cert", "x");
+    expect_lines(
+        "services:\n  a:\n    tls_ca: /nowhere/ca\n    tls_cert: cert\n  b:\n    tls_server_name: a b\n",
+        NULL, LIST("c.yaml:6: services.b.tls_server_name: 'a b' is no host name or address"));
+    expect_lines("services:\n  a:\n    tls_ca: /nowhere/ca\n    tls_cert: cert\n", NULL,
+                 LIST("c.yaml:3: services.a.tls_ca: open '/nowhere/ca': No such file or directory",
+                      "c.yaml:4: services.a.tls_cert: needs services.a.tls_key as well"));
+}
+
 Test(config, what_makes_an_open_listener_acceptable)
 {
     write_file("secret", "s3cret\n");

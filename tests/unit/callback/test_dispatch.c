@@ -333,6 +333,39 @@ Test(dispatch, close_ends_everything_and_what_is_delivered_meanwhile)
     bed_close();
 }
 
+static const char *tls_ca;
+
+static void service_of(void *arg, const char *service, struct dispatch_service *ret)
+{
+    (void)arg;
+    cr_assert(eq(str, (char *)service, "billing"));
+    ret->tls_ca = tls_ca;
+}
+
+Test(dispatch, an_attempt_keeps_the_tls_of_its_service_over_a_reload)
+{
+    bed_open();
+    bed.dispatch.service_of = service_of;
+    tls_ca = "/etc/one.pem";
+    bed_start();
+    struct job_spec spec = bed_spec("billing", NULL), direct = bed_spec(NULL, "http://h/");
+    open_service(&spec, "billing", 1);
+    deliver(&spec);
+    tls_ca = "/etc/two.pem";
+    dispatch_reload(bed.d, 1000);
+    deliver(&spec);
+    tls_ca = NULL;
+    dispatch_reload(bed.d, 1000);
+    deliver(&spec);
+    deliver(&direct);
+    struct callback_attempt **sent = &wire.sent[wire.first];
+    cr_assert(eq(str, sent[0]->tls->ca, "/etc/one.pem"));
+    cr_assert(eq(str, sent[1]->tls->ca, "/etc/two.pem"));
+    cr_assert(zero(ptr, (void *)sent[2]->tls));
+    cr_assert(zero(ptr, (void *)sent[3]->tls));
+    bed_close();
+}
+
 Test(dispatch, reload_takes_new_limits_over_at_once)
 {
     bed_open();

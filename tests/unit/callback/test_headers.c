@@ -80,6 +80,17 @@ static const char *header(const char *name)
     return NULL;
 }
 
+Test(headers, host_is_the_services_name_also_when_its_certificate_has_another)
+{
+    struct callback_tls *tls = callback_tls_new(NULL, NULL, NULL, "internal.example");
+    build_ok();
+    cr_assert(zero(ptr, (void *)header("Host: ")), "libcurl's own is right");
+    bed.attempt.tls = tls;
+    build_ok();
+    cr_assert(eq(str, (char *)header("Host: "), "billing"));
+    callback_tls_unref(tls);
+}
+
 static void refused(enum err_code code, const char *text)
 {
     struct err e = {0};
