@@ -64,7 +64,7 @@ void pfire_free(struct planner *p, struct pfire *f)
     if (f->job->first == f)
         f->job->first = NULL;
     p->stats.fires_loaded--;
-    p->stats.memory_bytes -= sizeof(*f) + f->row.log_bytes + f->row.payload_bytes;
+    p->stats.memory_bytes -= sizeof(*f) + fire_row_bytes(&f->row);
     planner_trash(p, trash_fire, f);
 }
 

@@ -473,13 +473,13 @@ static struct pfire *find_fire(const struct pjob *j, uint64_t seq)
 
 static void take_fire_row(struct planner *p, struct pfire *f, struct fire_row *row)
 {
-    p->stats.memory_bytes -= f->row.log_bytes + f->row.payload_bytes;
+    p->stats.memory_bytes -= fire_row_bytes(&f->row);
     fire_row_fini(&f->row);
     f->row = *row;
-    row->log = row->payload = NULL;
+    row->log = row->payload = row->parts = NULL;
     f->durable_rev = f->row.rev;
     f->booked = true;
-    p->stats.memory_bytes += f->row.log_bytes + f->row.payload_bytes;
+    p->stats.memory_bytes += fire_row_bytes(&f->row);
 }
 
 static struct pjob *stub_for(struct planner *p, const struct fire_row *row)

@@ -34,7 +34,7 @@ static void check_fire(const struct planner *p, const struct pfire *f, struct se
     seen->in_flight += f->in_flight;
     seen->in_windows += f->target != NULL;
     seen->foreign += list_linked(&f->foreign_link);
-    seen->bytes += sizeof(*f) + f->row.log_bytes + f->row.payload_bytes;
+    seen->bytes += sizeof(*f) + fire_row_bytes(&f->row);
     (void)p;
 }
 

@@ -108,23 +108,34 @@ void fire_row_fini(struct fire_row *row)
 {
     mem_free(row->log);
     mem_free(row->payload);
-    row->log = NULL;
-    row->payload = NULL;
-    row->log_bytes = 0;
-    row->payload_bytes = 0;
+    mem_free(row->parts);
+    row->log = row->payload = row->parts = NULL;
+    row->log_bytes = row->payload_bytes = row->parts_bytes = 0;
+}
+
+size_t fire_row_bytes(const struct fire_row *row)
+{
+    return row->log_bytes + row->payload_bytes + row->parts_bytes;
+}
+
+static int copy_text(const char *text, size_t bytes, char **ret, struct err *e)
+{
+    *ret = text ? mem_try_strndup(text, bytes, e) : NULL;
+    return text && !*ret ? -ERR_NOMEM : 0;
 }
 
 int fire_row_copy(const struct fire_row *row, struct fire_row *ret, struct err *e)
 {
-    char *log = NULL, *payload = NULL;
-    if (row->log && !(log = mem_try_strndup(row->log, row->log_bytes, e)))
-        return -ERR_NOMEM;
-    if (row->payload && !(payload = mem_try_strndup(row->payload, row->payload_bytes, e))) {
-        mem_free(log);
-        return -ERR_NOMEM;
-    }
-    *ret = *row;
-    ret->log = log;
-    ret->payload = payload;
-    return 0;
+    struct fire_row copy = *row;
+    copy.log = copy.payload = copy.parts = NULL;
+    int r = copy_text(row->log, row->log_bytes, &copy.log, e);
+    if (r == 0)
+        r = copy_text(row->payload, row->payload_bytes, &copy.payload, e);
+    if (r == 0)
+        r = copy_text(row->parts, row->parts_bytes, &copy.parts, e);
+    if (r < 0)
+        fire_row_fini(&copy);
+    else
+        *ret = copy;
+    return r;
 }

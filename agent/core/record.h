@@ -137,11 +137,17 @@ struct fire_row {
     size_t log_bytes;
     char *payload; /* of a run with its own payload, else NULL: the job's; owned by the row */
     size_t payload_bytes;
+    char *
+        parts; /* `callback.to` other than one: agent/core/fire_parts.h; owned by the row; NULL: none, or not frozen yet */
+    size_t parts_bytes;
     char last_error[160];
 };
 
 /* Free what ROW owns (not ROW itself) and clear the pointers. */
 void fire_row_fini(struct fire_row *row);
+
+/* What ROW owns, in bytes. */
+size_t fire_row_bytes(const struct fire_row *row);
 
 /* Deep copy; 0 or -ERR_NOMEM (RET untouched). */
 struct err;

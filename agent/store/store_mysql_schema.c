@@ -59,11 +59,12 @@ static const char *const version_1[] = {
     "outcome TINYINT UNSIGNED NOT NULL, reason TINYINT UNSIGNED NOT NULL, due_ms BIGINT NULL, due_last_ms BIGINT NULL, "
     "jitter_ms INT UNSIGNED NOT NULL, wake_ms BIGINT NULL, first_ms BIGINT NULL, started_ms BIGINT NULL, finished_ms BIGINT NULL, "
     "attempts INT UNSIGNED NOT NULL, coalesced INT UNSIGNED NOT NULL, holder VARCHAR(95) " KEY_CHARS
-    ", log MEDIUMBLOB NULL, "
+    ", log MEDIUMBLOB NULL, parts MEDIUMBLOB NULL, "
     "last_error VARBINARY(159) NOT NULL, "
     /* 4 is FIRE_STATE_ENDED */
     "ended TINYINT UNSIGNED GENERATED ALWAYS AS (state = 4) STORED, "
-    "bytes INT UNSIGNED GENERATED ALWAYS AS (COALESCE(LENGTH(log), 0) + COALESCE(LENGTH(payload), 0)) STORED, "
+    "bytes INT UNSIGNED GENERATED ALWAYS AS (COALESCE(LENGTH(log), 0) + COALESCE(LENGTH(payload), 0) + "
+    "COALESCE(LENGTH(parts), 0)) STORED, "
     "PRIMARY KEY (uid, seq), KEY wake (ended, slot, wake_ms, uid, seq), KEY forget (ended, wake_ms))" ENGINE,
 
     "CREATE TABLE IF NOT EXISTS revisions ("

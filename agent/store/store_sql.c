@@ -67,6 +67,7 @@ static const struct sql_column fire_columns[] = {
     {"coalesced", SQL_U32, false, FIRE(coalesced), 0, UINT32_MAX},
     {"holder", SQL_ASCII, false, FIRE(holder), 0, 0},
     {"log", SQL_BLOB, false, FIRE(log), offsetof(struct fire_row, log_bytes), 0},
+    {"parts", SQL_BLOB, false, FIRE(parts), offsetof(struct fire_row, parts_bytes), 0},
     {"last_error", SQL_TEXT, false, FIRE(last_error), 0, 0},
 };
 

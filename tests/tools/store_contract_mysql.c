@@ -317,6 +317,8 @@ static void random_fire(struct model *m, uint32_t n, struct fire_change *f)
     if (rng_below(&m->rng, 2)) {
         f->row.log = "[{}]";
         f->row.log_bytes = rng_below(&m->rng, 5);
+        f->row.parts = f->row.log;
+        f->row.parts_bytes = rng_below(&m->rng, 5);
     }
 }
 

@@ -81,23 +81,34 @@ Test(record, every_name_reads_back)
     cr_assert_eq(fire_reason_parse(""), -1);
 }
 
+static struct fire_row full_row(void)
+{
+    return (struct fire_row){.seq = 3,
+                             .log = mem_strdup("[1]"),
+                             .log_bytes = 3,
+                             .payload = mem_strdup("x"),
+                             .payload_bytes = 1,
+                             .parts = mem_strdup("[{}]"),
+                             .parts_bytes = 4};
+}
+
 Test(record, a_copied_fire_owns_its_texts)
 {
-    struct fire_row row = {
-        .seq = 3, .log = mem_strdup("[1]"), .log_bytes = 3, .payload = mem_strdup("x"), .payload_bytes = 1};
+    struct fire_row row = full_row();
     struct fire_row copy = {0};
+    cr_assert_eq(fire_row_bytes(&row), 8);
     cr_assert_eq(fire_row_copy(&row, &copy, NULL), 0);
     fire_row_fini(&row);
     cr_assert_null(row.log);
     cr_assert_str_eq(copy.log, "[1]");
     cr_assert_str_eq(copy.payload, "x");
+    cr_assert_str_eq(copy.parts, "[{}]");
     fire_row_fini(&copy);
 }
 
 Test(record, a_failed_copy_leaves_the_target_untouched)
 {
-    struct fire_row row = {
-        .seq = 3, .log = mem_strdup("[1]"), .log_bytes = 3, .payload = mem_strdup("x"), .payload_bytes = 1};
+    struct fire_row row = full_row();
     unsigned k = 0;
     for (;; k++) {
         struct fire_row copy = {.seq = 99};
@@ -112,6 +123,6 @@ Test(record, a_failed_copy_leaves_the_target_untouched)
         cr_assert_eq(r, -ERR_NOMEM);
         cr_assert_eq(copy.seq, 99);
     }
-    cr_assert_eq(k, 2);
+    cr_assert_eq(k, 3);
     fire_row_fini(&row);
 }

@@ -470,6 +470,9 @@ static inline void contract_same_fire(const struct fire_row *a, const struct fir
     CHECK(a->payload_bytes == b->payload_bytes && !a->payload == !b->payload &&
               (!a->payload || memcmp(a->payload, b->payload, a->payload_bytes) == 0),
           "payload of %" PRIu64, a->seq);
+    CHECK(a->parts_bytes == b->parts_bytes && !a->parts == !b->parts &&
+              (!a->parts || memcmp(a->parts, b->parts, a->parts_bytes) == 0),
+          "parts of %" PRIu64, a->seq);
 }
 
 #endif

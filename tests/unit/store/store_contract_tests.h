@@ -240,6 +240,8 @@ static void hostile_texts_are_data(struct contract *t)
         (void)snprintf(f.row.last_error, sizeof(f.row.last_error), "%s\xff", texts[i]);
         f.row.log = (char *)texts[i];
         f.row.log_bytes = strlen(texts[i]);
+        f.row.parts = (char *)texts[7 - i];
+        f.row.parts_bytes = strlen(texts[7 - i]);
         struct job_change c = contract_change(CHANGE_DELETE, &row);
         c.op = CHANGE_UPDATE;
         c.row.rev++;
