@@ -27,7 +27,9 @@ endif
 
 # ---- flags ----------------------------------------------------------------------------------------------------------
 
-PKGS := libuv libcurl libmicrohttpd gnutls jansson yaml-0.1 libxxhash libcrypto libssl glib-2.0 libmariadb
+PKGS := libuv libcurl libmicrohttpd gnutls jansson yaml-0.1 libxxhash libcrypto libssl glib-2.0 libmariadb libprotobuf-c
+# Not by pkg-config: grpc.pc names some eighty libraries of Abseil, which libgrpc.so finds by itself.
+GRPC_LIBS := -lgrpc -lgpr
 
 # Empty, so that a file's own `#define _GNU_SOURCE` is no redefinition.
 CPPFLAGS_ALL := -D_GNU_SOURCE= -DCARILLON_VERSION='"$(VERSION)"' -I. $(CPPFLAGS)
@@ -50,7 +52,8 @@ $(O)/flags.mk: tests/tools/deps.sh Makefile
 	@mkdir -p $(@D)
 	@tests/tools/deps.sh build
 	@{ echo "DEP_CFLAGS := $$(pkg-config --cflags $(PKGS) | sed 's/-I/-isystem /g')"; \
-	   echo "DEP_LIBS := $$(pkg-config --libs $(PKGS))"; } >$@.new && mv $@.new $@
+	   echo "DEP_LIBS := $$(pkg-config --libs $(PKGS)) $(GRPC_LIBS)"; \
+	   echo "PROTO_DIR := $$(pkg-config --variable=includedir protobuf)"; } >$@.new && mv $@.new $@
 
 # Objects depend on this file, so a change of compiler or flags rebuilds them.
 $(O)/cflags: FORCE
@@ -108,13 +111,14 @@ $(O)/members-%: FORCE
 $(O)/%.o: %.c $(O)/cflags
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
-	@$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -Wconversion $(CFLAGS_REL) $(COMMIT_FLAG) $(DEP_CFLAGS) -MMD -MP -c -o $@ $<
+	@$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -Wconversion $(CFLAGS_REL) $(COMMIT_FLAG) $(PROTO_FLAGS) $(DEP_CFLAGS) -MMD -MP \
+	    -c -o $@ $<
 
 $(O)/t/%.o: %.c $(O)/cflags
 	@mkdir -p $(@D)
 	@echo "  CC t  $<"
 	@$(CC) -DCARILLON_TEST $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(if $(filter tests/%,$<),,-Wconversion) $(COMMIT_FLAG) \
-	    $(DEP_CFLAGS) -MMD -MP -c -o $@ $<
+	    $(PROTO_FLAGS) $(DEP_CFLAGS) -MMD -MP -c -o $@ $<
 
 # Only a version.c knows the commit: the others need not be rebuilt after each one.
 VERSION_OBJS := $(patsubst %.c,$(O)/%.o,$(filter %/version.c,$(SRC_ALL))) \
@@ -123,6 +127,29 @@ $(VERSION_OBJS): COMMIT_FLAG = -DCARILLON_COMMIT='"$(COMMIT)"'
 $(VERSION_OBJS): $(O)/commit
 # Put into the program as it is (.incbin), which no dependency file tells.
 $(O)/agent/api/ops.o $(O)/t/agent/api/ops.o: agent/api/openapi.yaml
+
+# ---- protobuf: messages are compiled from callback/proto into $(O)/proto; their code is not ours to warn about ----------
+
+PROTO := carillon/v1/callback google/protobuf/timestamp
+PROTO_OBJS := $(PROTO:%=proto/%.pb-c.o)
+# The files that include what is generated; they alone look into $(O)/proto.
+PROTO_USERS := callback/fire_message.o tests/unit/callback/test_fire_message.o
+
+$(O)/proto/%.pb-c.c $(O)/proto/%.pb-c.h: callback/proto/carillon/v1/callback.proto $(O)/cflags
+	@mkdir -p $(O)/proto
+	@echo "  PROTO $*.proto"
+	@protoc-c --c_out=$(O)/proto -I callback/proto -I $(PROTO_DIR) $*.proto
+
+$(PROTO_OBJS:%=$(O)/%) $(PROTO_OBJS:%=$(O)/t/%): $(O)/%.o:
+	@mkdir -p $(@D)
+	@$(CC) -std=gnu11 $(CFLAGS) -w -fno-omit-frame-pointer $(SAN_CFLAGS) $(DEP_CFLAGS) -I$(O)/proto -c -o $@ $<
+$(foreach p,$(PROTO),$(eval $(O)/proto/$p.pb-c.o $(O)/t/proto/$p.pb-c.o: $(O)/proto/$p.pb-c.c $(PROTO:%=$(O)/proto/%.pb-c.h)))
+
+PROTO_OUT := $(foreach f,$(PROTO_USERS),$(O)/$f $(O)/t/$f $(O)/lint/$(f:.o=.tidy))
+$(PROTO_OUT): PROTO_FLAGS = -I$(O)/proto
+$(PROTO_OUT): $(PROTO:%=$(O)/proto/%.pb-c.h)
+$(O)/libcallback.a: $(PROTO_OBJS:%=$(O)/%)
+$(O)/t/libcallback.a: $(PROTO_OBJS:%=$(O)/t/%)
 
 PROGRAM := $(if $(wildcard agent/main.c),$(O)/carillon)
 
@@ -265,8 +292,8 @@ TIDY := $(SRC_ALL:%.c=$(O)/lint/%.tidy)
 $(TIDY): $(O)/lint/%.tidy: %.c .clang-tidy $(O)/cflags | $(O)/deps-test
 	@mkdir -p $(@D)
 	@echo "  TIDY  $<"
-	@tests/tools/tidy.sh $< -std=gnu11 $(CPPFLAGS_ALL) -DCARILLON_COMMIT='""' $(DEP_CFLAGS)
-	@$(CC) $(CPPFLAGS_ALL) $(DEP_CFLAGS) -MM -MP -MT $@ -MF $@.d $<
+	@tests/tools/tidy.sh $< -std=gnu11 $(CPPFLAGS_ALL) -DCARILLON_COMMIT='""' $(PROTO_FLAGS) $(DEP_CFLAGS)
+	@$(CC) $(CPPFLAGS_ALL) $(PROTO_FLAGS) $(DEP_CFLAGS) -MM -MP -MT $@ -MF $@.d $<
 	@touch $@
 
 .PHONY: tidy cppcheck

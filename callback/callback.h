@@ -17,6 +17,8 @@ struct safety;
 #define CALLBACK_ENDPOINT_MAX      300
 #define CALLBACK_REPLY_HEADERS_MAX (64 * 1024)
 #define CALLBACK_REPLY_BODY_MAX    (1024 * 1024)
+#define CALLBACK_EXCERPT_MAX       512
+#define CALLBACK_CONNECT_MS        5000
 
 /* What a lane looks at just before a request goes out, and for the time; written by the loop thread. */
 struct callback_gate {
@@ -83,6 +85,7 @@ struct callback_ops {
 };
 
 extern const struct callback_ops callback_http;
+extern const struct callback_ops callback_grpc;
 
 /* Try to take a queued attempt back. True: it will end as NOT_STARTED. False: its request has gone out. Any thread. */
 static inline bool callback_revoke(struct callback_attempt *a)
@@ -95,10 +98,25 @@ static inline bool callback_revoke(struct callback_attempt *a)
 /* A lane, just before the first byte: whether the request may go out now (lease, gate, not revoked). Sets STARTED. */
 bool callback_may_start(struct callback_attempt *a, const struct callback_gate *gate);
 
+/* Whether an attempt that failed before its request could go out was made, in the sense of callback_revoke(): unless it was taken
+ * back meanwhile. Sets STARTED. */
+bool callback_claim(struct callback_attempt *a);
+
 /* Corrected wall clock. Any thread. */
 int64_t callback_now_ms(const struct callback_gate *gate);
 
 /* OK, GIVE_UP or RETRY by the job's lists of codes. */
 enum attempt_result callback_judge(const struct job_callback *cb, int status);
+
+/* --- writing a result ---------------------------------------------------------------------------------------------- */
+
+/* TEXT into OUT, cut at its end when too long, for people and for JSON: ASCII without control characters. */
+void callback_copy_text(char *out, size_t size, const char *text);
+void callback_set_error(struct attempt *r, const char *text);
+/* What is kept of a reply is shown to people: valid UTF-8 without control characters. At most CALLBACK_EXCERPT_MAX BYTES. */
+void callback_set_excerpt(struct attempt *r, const char *data, size_t bytes);
+/* A's whole result: ended without a byte on the wire. */
+void callback_set_unsent(struct callback_attempt *a, const struct callback_gate *gate,
+                         enum attempt_result result, const char *why);
 
 #endif

@@ -17,13 +17,12 @@
 #include "agent/base/text.h"
 #include "agent/core/retry.h"
 #include "callback/callback.h"
+#include "callback/handback.h"
 #include "callback/headers.h"
 #include "callback/safety.h"
 
-#define CONNECT_TIMEOUT_MS 5000
-#define POLL_MS            1000
-#define EXCERPT_MAX        512
-#define EASY_KEPT_MAX      256
+#define POLL_MS       1000
+#define EASY_KEPT_MAX 256
 /* Kept connections are thrown away after this idle time. Many servers close idle ones after 5 s (Node, uvicorn); a request that
  * crosses their close on the wire fails, and counts as an attempt, for the callee may have seen it. */
 #define KEPT_IDLE_S 4L
@@ -46,7 +45,7 @@ struct transfer {
     struct buf url;
     struct curl_slist connect_to;
     char connect_to_text[CALLBACK_ENDPOINT_MAX + 8];
-    char excerpt[EXCERPT_MAX];
+    char excerpt[CALLBACK_EXCERPT_MAX];
     size_t excerpt_bytes;
     size_t body_bytes;
     size_t header_bytes;
@@ -60,22 +59,14 @@ struct transfer {
     char error[CURL_ERROR_SIZE];
 };
 
-/* Tells the loop that there are finished attempts. Of its own, because the loop may hold it longer than the lane lives. */
-struct report {
-    struct loop_msg msg;
-    struct lane *lane; /* NULL: the lane is gone, and this is the loop's to free */
-};
-
 struct lane {
     struct http_lanes *lanes;
     pthread_t thread;
     CURLM *multi;
     pthread_mutex_t lock;
     struct list incoming; /* under lock */
-    struct list finished; /* under lock */
-    bool posted;          /* under lock: `report` is on its way to the loop */
     bool stopping;        /* under lock */
-    struct report *report;
+    struct handback *handback;
     struct list running; /* lane thread: transfers under way */
     struct transfer *idle;
     unsigned idle_count;
@@ -92,65 +83,12 @@ struct http_lanes {
 
 /* --- results ------------------------------------------------------------------------------------------------------- */
 
-/* TEXT into OUT, cut at its end when too long, for people and for JSON: ASCII without control characters. */
-static void copy_cut(char *out, size_t size, const char *text)
-{
-    size_t len = strnlen(text, size - 1);
-    for (size_t i = 0; i < len; i++)
-        out[i] = (char)(text[i] < ' ' || text[i] > '~' ? '?' : text[i]);
-    out[len] = '\0';
-}
-
-static void set_error(struct attempt *r, const char *text)
-{
-    copy_cut(r->error, sizeof(r->error), text);
-}
-
-static void report_finished(struct lane *lane, struct callback_attempt *a)
-{
-    pthread_mutex_lock(&lane->lock);
-    list_push_back(&lane->finished, &a->link);
-    bool post = !lane->posted;
-    lane->posted = true;
-    pthread_mutex_unlock(&lane->lock);
-    if (post)
-        loop_post(lane->lanes->options.loop, &lane->report->msg);
-}
-
-/* Loop thread: hand what the lane has finished to the dispatcher. */
-static void deliver_finished(struct lane *lane, bool from_report)
-{
-    struct list batch, *link;
-    list_init(&batch);
-    pthread_mutex_lock(&lane->lock);
-    list_splice_back(&batch, &lane->finished);
-    if (from_report)
-        lane->posted = false;
-    pthread_mutex_unlock(&lane->lock);
-    while ((link = list_pop_front(&batch)))
-        lane->lanes->done(lane->lanes->arg, container_of(link, struct callback_attempt, link));
-}
-
-static void run_report(struct loop_msg *msg)
-{
-    struct report *report = container_of(msg, struct report, msg);
-    if (report->lane)
-        deliver_finished(report->lane, true);
-    else
-        mem_free(report);
-}
-
 /* Ended without a byte on the wire. */
 static void finish_unsent(struct lane *lane, struct callback_attempt *a, enum attempt_result result,
                           const char *why)
 {
-    a->result = (struct attempt){.result = result,
-                                 .status = -1,
-                                 .retry_after_ms = -1,
-                                 .started_ms = callback_now_ms(lane->lanes->options.gate)};
-    copy_cut(a->result.endpoint, sizeof(a->result.endpoint), a->endpoint);
-    set_error(&a->result, why);
-    report_finished(lane, a);
+    callback_set_unsent(a, lane->lanes->options.gate, result, why);
+    handback_add(lane->handback, a);
 }
 
 static void finish_unstarted(struct lane *lane, struct callback_attempt *a, const char *why)
@@ -211,7 +149,7 @@ static size_t on_header(char *data, size_t size, size_t count, void *arg)
 static size_t on_body(char *data, size_t size, size_t count, void *arg)
 {
     struct transfer *t = arg;
-    size_t bytes = size * count, room = EXCERPT_MAX - t->excerpt_bytes;
+    size_t bytes = size * count, room = CALLBACK_EXCERPT_MAX - t->excerpt_bytes;
     size_t keep = bytes < room ? bytes : room;
     memcpy(t->excerpt + t->excerpt_bytes, data, keep);
     t->excerpt_bytes += keep;
@@ -229,7 +167,7 @@ static void set_always(CURL *easy, struct transfer *t)
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
-    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_TIMEOUT_MS);
+    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)CALLBACK_CONNECT_MS);
     curl_easy_setopt(easy, CURLOPT_TCP_NODELAY, 1L);
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, t);
@@ -372,15 +310,6 @@ static int transfer_prepare(struct transfer *t, struct callback_attempt *a, stru
     return 0;
 }
 
-/* Whether A was attempted, in the sense of callback_revoke(): one that failed before its request could go out is, unless it was
- * taken back meanwhile. */
-static bool claim_failure(struct callback_attempt *a)
-{
-    int expected = CALLBACK_QUEUED;
-    return atomic_compare_exchange_strong(&a->state, &expected, CALLBACK_STARTED) ||
-           expected == CALLBACK_STARTED;
-}
-
 static void start_transfer(struct lane *lane, struct callback_attempt *a)
 {
     struct err e = {0};
@@ -393,7 +322,7 @@ static void start_transfer(struct lane *lane, struct callback_attempt *a)
     /* It may fail the same way next time, so that is an attempt, and an end to the retries. */
     if (transfer_prepare(t, a, &e) < 0) {
         transfer_put(lane, t);
-        if (claim_failure(a))
+        if (callback_claim(a))
             finish_unsent(lane, a, ATTEMPT_RETRY, e.text);
         else
             finish_unstarted(lane, a, "not started: revoked");
@@ -406,24 +335,6 @@ static void start_transfer(struct lane *lane, struct callback_attempt *a)
     }
     list_push_back(&lane->running, &t->link);
 }
-
-/* What is kept of a reply's body is shown to people: valid UTF-8 without control characters. */
-static void copy_excerpt(struct attempt *r, const struct transfer *t)
-{
-    size_t len = t->excerpt_bytes, whole = len;
-    for (size_t cut = 0; cut < 4 && cut <= len; cut++) /* the end may split a character */
-        if (text_utf8_valid(t->excerpt, len - cut)) {
-            whole = len - cut;
-            break;
-        }
-    bool text = text_utf8_valid(t->excerpt, whole);
-    for (size_t i = 0; i < whole; i++) {
-        unsigned char c = (unsigned char)t->excerpt[i];
-        r->excerpt[i] = (char)(c < 0x20 || c == 0x7f || (!text && c >= 0x80) ? ' ' : c);
-    }
-    r->excerpt[whole] = '\0';
-}
-_Static_assert(EXCERPT_MAX < sizeof(((struct attempt *)0)->excerpt), "an excerpt and its NUL fit");
 
 /* libcurl has read both forms, seconds and a date. */
 static int64_t retry_after_ms(CURL *easy)
@@ -455,14 +366,14 @@ static void read_result(struct transfer *t, CURLcode code, struct attempt *r)
     uint64_t now_us = clock_boot_us();
     r->duration_ms = (uint32_t)((now_us - (t->started_us ? t->started_us : t->taken_us)) / 1000);
     t->attempt->latency_us = now_us - t->taken_us;
-    copy_cut(r->endpoint, sizeof(r->endpoint), t->attempt->endpoint);
+    callback_copy_text(r->endpoint, sizeof(r->endpoint), t->attempt->endpoint);
     headers_hide_secrets(&t->headers, t->excerpt, t->excerpt_bytes);
-    copy_excerpt(r, t);
+    callback_set_excerpt(r, t->excerpt, t->excerpt_bytes);
     /* A connection that ends within the headers is fine to libcurl, as long as there was a status line. */
     bool whole = (code == CURLE_OK && t->head_ended) || (code == CURLE_WRITE_ERROR && t->enough);
     if (!whole) {
         r->result = ATTEMPT_RETRY;
-        set_error(r, explain(t, code));
+        callback_set_error(r, explain(t, code));
         return;
     }
     curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
@@ -477,7 +388,7 @@ static void end_transfer(struct lane *lane, struct transfer *t, CURLcode code)
     list_remove(&t->link);
     curl_multi_remove_handle(lane->multi, t->easy);
     bool refused = code == CURLE_ABORTED_BY_CALLBACK && t->started_us == 0 && !t->denied[0];
-    if (refused || !claim_failure(a)) {
+    if (refused || !callback_claim(a)) {
         transfer_put(lane, t);
         finish_unstarted(lane, a, "not started: revoked, or the lease was no longer sure");
         return;
@@ -486,7 +397,7 @@ static void end_transfer(struct lane *lane, struct transfer *t, CURLcode code)
         a->result.started_ms = callback_now_ms(lane->lanes->options.gate);
     read_result(t, code, &a->result);
     transfer_put(lane, t);
-    report_finished(lane, a);
+    handback_add(lane->handback, a);
 }
 
 /* --- the lane's thread --------------------------------------------------------------------------------------------- */
@@ -536,8 +447,8 @@ static void abort_running(struct lane *lane)
         curl_multi_remove_handle(lane->multi, t->easy);
         if (atomic_load(&a->state) == CALLBACK_STARTED) {
             read_result(t, CURLE_OPERATION_TIMEDOUT, &a->result);
-            set_error(&a->result, "no answer before the agent stopped");
-            report_finished(lane, a);
+            callback_set_error(&a->result, "no answer before the agent stopped");
+            handback_add(lane->handback, a);
         } else {
             finish_unstarted(lane, a, "not started: the agent is stopping");
         }
@@ -577,10 +488,7 @@ static void *run_lane(void *arg)
 static void lane_fini(struct lane *lane)
 {
     (void)take_incoming(lane); /* what came in after the thread's last look ends as not started */
-    deliver_finished(lane, false);
-    lane->report->lane = NULL;
-    if (!lane->posted)
-        mem_free(lane->report);
+    handback_free(lane->handback);
     free_transfers(lane);
     curl_multi_cleanup(lane->multi);
     pthread_mutex_destroy(&lane->lock);
@@ -603,7 +511,6 @@ static int lane_init(struct http_lanes *lanes, struct lane *lane, struct err *e)
 {
     lane->lanes = lanes;
     list_init(&lane->incoming);
-    list_init(&lane->finished);
     list_init(&lane->running);
     lane->multi = fault_hit() ? NULL : curl_multi_init();
     if (!lane->multi)
@@ -613,12 +520,11 @@ static int lane_init(struct http_lanes *lanes, struct lane *lane, struct err *e)
                       (long)(lanes->options.connections_max / lanes->options.threads + 1));
     curl_multi_setopt(lane->multi, CURLMOPT_PIPELINING, CURLPIPE_NOTHING);
     pthread_mutex_init(&lane->lock, NULL);
-    lane->report = mem_new(struct report);
-    *lane->report = (struct report){.msg.run = run_report, .lane = lane};
+    lane->handback = handback_new(lanes->options.loop, lanes->done, lanes->arg);
     int rc = fault_hit() ? EAGAIN : start_thread(lane);
     if (rc == 0)
         return 0;
-    mem_free(lane->report);
+    handback_free(lane->handback);
     curl_multi_cleanup(lane->multi);
     pthread_mutex_destroy(&lane->lock);
     return err_sys(e, rc, "start a delivery lane");

@@ -13,7 +13,7 @@ cache=${CARILLON_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/carillon}
 build_packages=(
     gcc make libc6-dev pkg-config git ca-certificates tzdata
     libuv1-dev libcurl4-openssl-dev libmicrohttpd-dev libgnutls28-dev libjansson-dev libyaml-dev libmariadb-dev libxxhash-dev
-    libssl-dev libglib2.0-dev
+    libssl-dev libglib2.0-dev libgrpc-dev libprotobuf-c-dev protobuf-c-compiler libprotobuf-dev
 )
 test_packages=(
     libcriterion-dev clang-14 libclang-rt-14-dev clang-tidy-14 clang-format-14 llvm-14 cppcheck gcovr python3
