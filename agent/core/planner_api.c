@@ -78,13 +78,25 @@ void papi_durable(struct planner *p, struct pjob *j, const struct job_change *ch
 
 /* --- what an operation changes --------------------------------------------------------------------------------------- */
 
+/* After the row was changed. */
 static void revise(struct pjob *j, const struct planner_api *api, const char *op)
 {
     memset(&j->revision, 0, sizeof(j->revision));
     j->revision.change_id = api->change_id;
     j->revision.at_ms = api->accepted_ms;
+    j->revision.uid = j->row.uid;
+    j->revision.version = j->row.version;
+    j->revision.seq = api->run_seq;
+    j->revision.state = j->row.state;
     memcpy(j->revision.actor, api->actor, sizeof(j->revision.actor));
     strncpy(j->revision.op, op, sizeof(j->revision.op) - 1);
+}
+
+/* The definition as it is goes into the revision that ends it. */
+static void keep_definition(struct pjob *j)
+{
+    job_spec_unref(j->replaced);
+    j->replaced = job_spec_ref(j->spec);
 }
 
 static void applied(struct pjob *j, enum planner_answer a)
@@ -196,6 +208,7 @@ static void replace(struct planner *p, struct pjob *j, const struct planner_api 
     pjob_book_due(p, j);
     int64_t fired_ms = j->row.due_ms != due_ms ? due_ms : j->row.last.due_ms;
     revoke_all(p, j);
+    keep_definition(j);
     pjob_set_spec(p, j, spec);
     LIST_FOR (l, &j->fires) {
         struct pfire *f = container_of(l, struct pfire, job_link);
@@ -251,6 +264,7 @@ static void delete (struct planner *p, struct pjob *j, struct planner_api *api)
     revoke_all(p, j);
     pjob_drop_fires(p, j);
     j->deleting = true;
+    keep_definition(j);
     revise(j, api, "delete");
     pjob_dirty(p, j, CHANGE_DELETE);
     applied(j, PLANNER_OK);
@@ -388,10 +402,11 @@ static void apply(struct planner *p, struct pjob *j)
     }
 }
 
-void papi_found(struct planner *p, struct pjob *j, bool found)
+void papi_found(struct planner *p, struct pjob *j, const struct revision *found)
 {
     assert(j->api && j->api_state == PAPI_FINDING);
     if (found) {
+        j->api->run_seq = found->seq;
         papi_reply(p, j, success(j->api, j));
         return;
     }

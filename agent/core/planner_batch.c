@@ -94,6 +94,7 @@ static int fill_change(struct pchange *c, struct pjob *j, struct err *e)
     change->tag = j;
     if (j->op == CHANGE_INSERT || j->op == CHANGE_REPLACE)
         change->spec = job_spec_ref(j->spec);
+    change->replaced = TAKE(j->replaced);
     mark_out(j, c);
     return 0;
 }
@@ -185,6 +186,7 @@ static void forget_job(struct planner *p, struct pjob *j)
     p->stats.unwritten -= j->unwritten;
     j->unwritten = 0;
     j->op = CHANGE_NONE;
+    job_spec_unref(TAKE(j->replaced));
     j->fires_dirty = j->plan_dirty = j->deleting = j->write_dirty = false;
 }
 
@@ -295,7 +297,8 @@ static void change_free(struct pchange *c)
 {
     fires_free(c);
     job_spec_unref(c->change.spec);
-    c->change.spec = NULL;
+    job_spec_unref(c->change.replaced);
+    c->change.spec = c->change.replaced = NULL;
 }
 
 static void change_done(struct planner *p, struct pchange *c)

@@ -186,6 +186,7 @@ static void job_free(void *ptr)
 {
     struct pjob *j = ptr;
     job_spec_unref(j->spec);
+    job_spec_unref(j->replaced);
     mem_free(j);
 }
 

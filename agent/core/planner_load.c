@@ -175,7 +175,7 @@ void planner_on_change_found(struct planner *p, const struct planner_event *even
     if (!event->ok)
         papi_reply(p, j, PLANNER_UNAVAILABLE);
     else
-        papi_found(p, j, event->revision != NULL);
+        papi_found(p, j, event->revision);
     papi_run(p, j);
     pjob_settle(p, j);
 }

@@ -272,7 +272,12 @@ static void expire(struct planner *p, struct pjob *j)
         return;
     }
     j->deleting = true;
-    j->revision = (struct revision){.change_id = rng_u64(&p->rng), .at_ms = p->now_ms, .op = "expire"};
+    j->revision = (struct revision){.change_id = rng_u64(&p->rng),
+                                    .at_ms = p->now_ms,
+                                    .uid = j->row.uid,
+                                    .version = j->row.version,
+                                    .state = j->row.state,
+                                    .op = "expire"};
     snprintf(j->revision.actor, sizeof(j->revision.actor), "%.63s", p->member);
     pjob_dirty(p, j, CHANGE_DELETE);
 }

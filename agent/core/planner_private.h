@@ -97,6 +97,8 @@ struct pjob {
     uint64_t durable_rev;
     enum change_op op;        /* what the next batch does to the row; NONE: nothing, or only fires */
     struct revision revision; /* of that op */
+    struct job_spec
+        *replaced; /* what was the definition until that op; a reference; NULL: it stays, or is not kept */
     bool fires_dirty;
     bool in_batch;
     bool plan_dirty;    /* due, seq or definition changed and not yet in a batch ... */
@@ -345,7 +347,7 @@ void pend_tell(struct planner *p, const struct pjob *j, const struct fire_row *r
 /* --- planner_api.c --- */
 void planner_on_api(struct planner *p, struct planner_api *api);
 void papi_run(struct planner *p, struct pjob *j);
-void papi_found(struct planner *p, struct pjob *j, bool found);
+void papi_found(struct planner *p, struct pjob *j, const struct revision *found);
 void papi_durable(struct planner *p, struct pjob *j, const struct job_change *change);
 void papi_refuse_all(struct planner *p, struct pjob *j, enum planner_answer answer);
 void papi_refuse(struct planner *p, struct planner_api *api, enum planner_answer answer);

@@ -168,8 +168,12 @@ struct fire_change {
 struct revision {
     uint64_t change_id;
     int64_t at_ms;
-    char actor[64]; /* token name, "local" or a member */
-    char op[16];    /* create, replace, patch, delete, pause, resume, run, reply */
+    struct uid uid;       /* of the job: a name may have been several jobs in turn */
+    uint64_t version;     /* of its definition, after the change */
+    uint64_t seq;         /* run: its fire, so that a repeated request is answered the same; else 0 */
+    enum job_state state; /* after the change */
+    char actor[64];       /* token name, "local" or a member */
+    char op[16];          /* create, replace, patch, delete, pause, resume, run, reply, expire */
 };
 
 enum change_result {
@@ -195,7 +199,10 @@ struct job_change {
     struct job_row row;
     struct job_spec
         *spec; /* INSERT, REPLACE: what the row is planned from; a reference of the change's own */
-    struct revision revision;  /* op[0] == 0: none (only UPDATE, and DELETE of a job whose ttl is over) */
+    struct revision revision; /* op[0] == 0: none (only UPDATE, and DELETE of a job whose ttl is over) */
+    struct job_spec *
+        replaced; /* REPLACE, DELETE: the definition until now, kept with the revision, so that what was in force
+                                  then can be told; a reference of the change's own. NULL: not kept */
     struct fire_change *fires; /* owned by the change */
     size_t fires_count;
     enum change_result result; /* written by the store */

@@ -119,6 +119,28 @@ struct store_page {
     char next_id[RECORD_ID_MAX];
 };
 
+/* A revision as read. The callback may take `was` and leave NULL (free with mem_free). */
+struct store_revision {
+    struct revision row;
+    char *
+        was; /* the canonical definition until then, with a NUL; NULL: this change kept none, or it was not asked for */
+    size_t was_bytes;
+};
+
+/* Revisions of one name, newest first: by (at_ms, change_id). */
+struct store_revisions {
+    const char *ns;
+    const char *id;
+    struct {
+        bool set;
+        int64_t at_ms;
+        uint64_t change_id;
+    } before;         /* keyset cursor */
+    bool changes;     /* leave out runs, which change nothing */
+    bool definitions; /* with `was` */
+    size_t limit;
+};
+
 struct store_meta {
     uint32_t slots; /* fixed when the store was made */
     int64_t created_ms;
@@ -146,6 +168,8 @@ typedef void store_fires_done(void *arg, const struct err *e, struct fire_row *r
 typedef void store_page_done(void *arg, const struct err *e, struct store_page *page);
 typedef void store_revision_done(void *arg, const struct err *e,
                                  const struct revision *found); /* NULL: none */
+typedef void store_revisions_done(void *arg, const struct err *e, struct store_revision *rows, size_t count,
+                                  bool more);
 
 struct store_stats { /* since open; read on the loop thread */
     uint64_t commits, commit_rows, commit_us, beats, beat_us, reads, read_us;
@@ -199,6 +223,9 @@ struct store_ops {
     /* The revision of (ns, id) with CHANGE_ID: asked when a repeated request's first outcome is not known. */
     void (*find_change)(void *self, const char *ns, const char *id, uint64_t change_id,
                         store_revision_done *done, void *arg);
+    /* A page of them, also of a name whose job was deleted. MORE as with get_jobs: definitions are large. */
+    void (*list_revisions)(void *self, const struct store_revisions *which, store_revisions_done *done,
+                           void *arg);
     /* Remove ended fires whose keep time is over, old revisions, rows of long dead members: a bounded bite, off the hot path. */
     void (*vacuum)(void *self, int64_t now_ms, store_done *done, void *arg);
 

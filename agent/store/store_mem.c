@@ -38,6 +38,9 @@ static void op_free(struct mem_op *op)
         fire_row_fini(&op->fires[i]);
     mem_free(op->fires);
     mem_free(op->jobs); /* their specs are the world's */
+    for (size_t i = 0; op->revisions && i < op->found; i++)
+        mem_free(op->revisions[i].was);
+    mem_free(op->revisions);
     mem_free(op->members);
     mem_free(op->slots_found);
     mem_free(op);
@@ -398,6 +401,7 @@ const struct store_ops store_mem = {
     .get_fires = mem_get_fires,
     .list_jobs = mem_list_jobs,
     .find_change = mem_find_change,
+    .list_revisions = mem_list_revisions,
     .vacuum = mem_vacuum,
     .stats = mem_stats,
 };

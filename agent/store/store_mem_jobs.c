@@ -65,6 +65,12 @@ static void fire_free(struct mem_fire *fire)
     mem_free(fire);
 }
 
+static void revision_free(struct mem_revision *revision)
+{
+    job_spec_unref(revision->was);
+    mem_free(revision);
+}
+
 void mem_jobs_fini(struct store_mem_world *w)
 {
     for (struct map_iter it = {0}; map_next(&w->jobs, &it);)
@@ -72,7 +78,7 @@ void mem_jobs_fini(struct store_mem_world *w)
     for (struct map_iter it = {0}; map_next(&w->fires, &it);)
         fire_free(it.value);
     for (struct map_iter it = {0}; map_next(&w->revisions, &it);)
-        mem_free(it.value);
+        revision_free(it.value);
     map_fini(&w->jobs);
     map_fini(&w->names);
     map_fini(&w->fires);
@@ -231,6 +237,7 @@ static void do_revision(struct store_mem_world *w, const struct job_change *c)
 {
     struct mem_revision *revision = mem_new(struct mem_revision);
     revision->row = c->revision;
+    revision->was = c->replaced ? job_spec_ref(c->replaced) : NULL;
     revision->key.change_id = c->revision.change_id;
     make_name(revision->key.name, c->row.ns, c->row.id);
     put(&w->revisions, &revision->key, sizeof(revision->key), revision);
@@ -564,6 +571,70 @@ void mem_find_change(void *self, const char *ns, const char *id, uint64_t change
     mem_op_send(op);
 }
 
+static int newest_revision_first(const void *a, const void *b)
+{
+    const struct revision *x = &((const struct store_revision *)a)->row,
+                          *y = &((const struct store_revision *)b)->row;
+    int order = (x->at_ms < y->at_ms) - (x->at_ms > y->at_ms);
+    return order ? order : (x->change_id < y->change_id) - (x->change_id > y->change_id);
+}
+
+static bool revision_wanted(const struct store_revisions *which, const char *name,
+                            const struct mem_revision *revision)
+{
+    const struct revision *row = &revision->row;
+    if (strcmp(revision->key.name, name) != 0 || (which->changes && strcmp(row->op, "run") == 0))
+        return false;
+    return !which->before.set || row->at_ms < which->before.at_ms ||
+           (row->at_ms == which->before.at_ms && row->change_id < which->before.change_id);
+}
+
+static void give_definition(struct store_revision *r, const struct job_spec *was)
+{
+    const char *definition = job_spec_definition(was, &r->was_bytes);
+    r->was = mem_try_strndup(definition, r->was_bytes, NULL);
+    assert(r->was);
+}
+
+static int list_revisions_work(struct mem_op *op, struct err *e)
+{
+    struct store_mem_world *w = op->store->world;
+    const struct store_revisions *which = op->which;
+    char name[RECORD_NS_MAX + RECORD_ID_MAX];
+    (void)e; /* cannot fail */
+    make_name(name, which->ns, which->id);
+    op->revisions = mem_new_array(struct store_revision, map_count(&w->revisions) + 1);
+    for (struct map_iter it = {0}; map_next(&w->revisions, &it);) {
+        const struct mem_revision *revision = it.value;
+        if (revision_wanted(which, name, revision))
+            op->revisions[op->found++] = (struct store_revision){.row = revision->row};
+    }
+    qsort(op->revisions, op->found, sizeof(*op->revisions), newest_revision_first);
+    cut(op, which->limit);
+    for (size_t i = 0; which->definitions && i < op->found; i++) {
+        const struct mem_revision *revision =
+            find_revision(w, which->ns, which->id, op->revisions[i].row.change_id);
+        if (revision->was)
+            give_definition(&op->revisions[i], revision->was);
+    }
+    return 0;
+}
+
+static void answer_revisions(struct mem_op *op, const struct err *e)
+{
+    bool ok = e->code == ERR_OK;
+    op->revisions_done(op->arg, e, ok ? op->revisions : NULL, ok ? op->found : 0, ok && op->more);
+}
+
+void mem_list_revisions(void *self, const struct store_revisions *which, store_revisions_done *done,
+                        void *arg)
+{
+    struct mem_op *op = mem_op_new(self, "list_revisions", false, list_revisions_work, answer_revisions, arg);
+    op->which = which;
+    op->revisions_done = done;
+    mem_op_send(op);
+}
+
 static bool owns_slots(const struct store_mem_world *w, const char *member)
 {
     for (size_t i = 0; i < w->slots_count; i++)
@@ -598,7 +669,7 @@ static int vacuum_work(struct mem_op *op, struct err *e)
         if (revision->row.at_ms >= op->now_ms - REVISIONS_KEPT_MS)
             continue;
         map_remove(&w->revisions, &revision->key, sizeof(revision->key));
-        mem_free(revision);
+        revision_free(revision);
     }
     return 0;
 }

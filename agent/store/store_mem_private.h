@@ -33,6 +33,7 @@ struct mem_revision {
         char name[RECORD_NS_MAX + RECORD_ID_MAX];
     } key;
     struct revision row;
+    struct job_spec *was;
 };
 
 struct store_mem_world {
@@ -77,6 +78,7 @@ struct mem_op {
         store_fires_done *fires_done;
         store_page_done *page_done;
         store_revision_done *revision_done;
+        store_revisions_done *revisions_done;
     };
     char member[RECORD_MEMBER_MAX];
     const struct store_member *me;
@@ -102,6 +104,8 @@ struct mem_op {
     size_t found;
     struct store_page page;
     const struct revision *revision;
+    const struct store_revisions *which;
+    struct store_revision *revisions;
 };
 
 struct mem_op *mem_op_new(void *self, const char *name, bool writes,
@@ -125,6 +129,8 @@ void mem_get_fires(void *self, const struct uid *uid, uint64_t before_seq, size_
 void mem_list_jobs(void *self, const struct store_filter *filter, store_page_done *done, void *arg);
 void mem_find_change(void *self, const char *ns, const char *id, uint64_t change_id,
                      store_revision_done *done, void *arg);
+void mem_list_revisions(void *self, const struct store_revisions *which, store_revisions_done *done,
+                        void *arg);
 void mem_vacuum(void *self, int64_t now_ms, store_done *done, void *arg);
 
 #endif

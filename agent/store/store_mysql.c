@@ -384,6 +384,7 @@ const struct store_ops store_mysql = {
     .get_fires = my_get_fires,
     .list_jobs = my_list_jobs,
     .find_change = my_find_change,
+    .list_revisions = my_list_revisions,
     .vacuum = my_vacuum,
     .stats = my_stats,
 };

@@ -200,10 +200,34 @@ static int insert_labels(struct commit_group *g, struct my_script *s, struct err
     return r == 0 ? my_rows_end(&rows, e) : r;
 }
 
+static void add_revision(struct buf *b, const struct job_change *change)
+{
+    const struct revision *r = &change->revision;
+    sql_add_ascii(b, change->row.ns);
+    buf_add_char(b, ',');
+    sql_add_ascii(b, change->row.id);
+    buf_addf(b, ",%llu,%lld,", (unsigned long long)r->change_id, (long long)r->at_ms);
+    sql_add_hex(b, r->actor, strlen(r->actor));
+    buf_add_char(b, ',');
+    sql_add_hex(b, r->op, strlen(r->op));
+    buf_add_char(b, ',');
+    sql_add_hex(b, r->uid.bytes, sizeof(r->uid));
+    buf_addf(b, ",%llu,%llu,%u,", (unsigned long long)r->version, (unsigned long long)r->seq,
+             (unsigned)r->state);
+    size_t bytes;
+    const char *was = change->replaced ? job_spec_definition(change->replaced, &bytes) : NULL;
+    if (was)
+        sql_add_utf8(b, was, bytes);
+    else
+        buf_add_str(b, "NULL");
+}
+
 static int insert_revisions(struct commit_group *g, struct my_script *s, struct err *e)
 {
     struct my_rows rows = {.script = s,
-                           .head = "INSERT INTO revisions (ns, id, change_id, at_ms, actor, op) VALUES (",
+                           .head =
+                               "INSERT INTO revisions (ns, id, change_id, at_ms, actor, op, uid, version, "
+                               "seq, state, was) VALUES (",
                            .sep = "), (",
                            .tail = ")",
                            .expect = MY_ANY};
@@ -213,14 +237,7 @@ static int insert_revisions(struct commit_group *g, struct my_script *s, struct 
         if (g->op->items[i].decided || !commit_has_revision(change))
             continue;
         my_rows_begin_row(&rows);
-        sql_add_ascii(&s->text, change->row.ns);
-        buf_add_char(&s->text, ',');
-        sql_add_ascii(&s->text, change->row.id);
-        buf_addf(&s->text, ",%llu,%lld,", (unsigned long long)change->revision.change_id,
-                 (long long)change->revision.at_ms);
-        sql_add_hex(&s->text, change->revision.actor, strlen(change->revision.actor));
-        buf_add_char(&s->text, ',');
-        sql_add_hex(&s->text, change->revision.op, strlen(change->revision.op));
+        add_revision(&s->text, change);
         r = my_rows_end_row(&rows, e);
     }
     return r == 0 ? my_rows_end(&rows, e) : r;

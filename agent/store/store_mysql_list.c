@@ -1,4 +1,4 @@
-/* Lists for people: jobs by name, prefix, label and state, a page at constant cost; revisions; forgetting what is old. */
+/* Lists for people: jobs by name, prefix, label and state, a page at constant cost; forgetting what is old. */
 #include <string.h>
 
 #include "agent/base/mem.h"
@@ -250,68 +250,6 @@ void my_list_jobs(void *self, const struct store_filter *filter, store_page_done
     o->done = done;
     o->arg = arg;
     my_op_submit(self, &o->op, MY_POOL_READ, list_run, list_finish);
-}
-
-/* --- revisions ----------------------------------------------------------------------------------------------------- */
-
-struct change_op_read {
-    struct my_op op;
-    char ns[RECORD_NS_MAX];
-    char id[RECORD_ID_MAX];
-    struct revision revision;
-    bool found;
-    store_revision_done *done;
-    void *arg;
-};
-
-static int read_revision(void *arg, MYSQL_ROW row, const unsigned long *lengths, struct err *e)
-{
-    struct change_op_read *o = arg;
-    if (!sql_get_ms(row[0], lengths[0], &o->revision.at_ms) ||
-        !sql_get_text(row[1], lengths[1], o->revision.actor, sizeof(o->revision.actor)) ||
-        !sql_get_text(row[2], lengths[2], o->revision.op, sizeof(o->revision.op)))
-        return err_set(e, ERR_PERMANENT, "table revisions holds what this agent cannot read");
-    o->found = true;
-    return 0;
-}
-
-static int find_change_run(struct my_op *op, struct my_conn *c, struct err *e)
-{
-    struct change_op_read *o = container_of(op, struct change_op_read, op);
-    struct my_script s;
-    o->found = false;
-    if (!my_is_name(o->ns) || !my_is_name(o->id))
-        return 0;
-    my_script_init(&s, c);
-    buf_add_str(&s.text, "SELECT at_ms, actor, op FROM revisions WHERE ns = ");
-    sql_add_ascii(&s.text, o->ns);
-    buf_add_str(&s.text, " AND id = ");
-    sql_add_ascii(&s.text, o->id);
-    buf_addf(&s.text, " AND change_id = %llu", (unsigned long long)o->revision.change_id);
-    int r = my_script_end_rows(&s, read_revision, o, e);
-    if (r == 0)
-        r = my_script_run(&s, e);
-    my_script_fini(&s);
-    return r;
-}
-
-static void find_change_finish(struct my_op *op)
-{
-    struct change_op_read *o = container_of(op, struct change_op_read, op);
-    o->done(o->arg, &op->err, op->err.code == ERR_OK && o->found ? &o->revision : NULL);
-    mem_free(o);
-}
-
-void my_find_change(void *self, const char *ns, const char *id, uint64_t change_id, store_revision_done *done,
-                    void *arg)
-{
-    struct change_op_read *o = mem_new(struct change_op_read);
-    memcpy(o->ns, ns, strnlen(ns, sizeof(o->ns) - 1));
-    memcpy(o->id, id, strnlen(id, sizeof(o->id) - 1));
-    o->revision.change_id = change_id;
-    o->done = done;
-    o->arg = arg;
-    my_op_submit(self, &o->op, MY_POOL_READ, find_change_run, find_change_finish);
 }
 
 /* --- forgetting ---------------------------------------------------------------------------------------------------- */

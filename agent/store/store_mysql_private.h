@@ -1,7 +1,7 @@
 /* What the parts of the MySQL driver share: the driver's own struct, and operations. An operation is one call of the store
  * interface on its way: made on the loop, run on a worker thread with that thread's connection (again after failures that
  * allow it), finished on the loop. Files: store_mysql.c (open, close, operations), _conn (connection, scripts, error
- * classes), _schema, _member (beats, slots), _commit and _resolve (transactions of results), _load and _list (reads). */
+ * classes), _schema, _member (beats, slots), _commit and _resolve (transactions of results), _load, _list and _revision (reads). */
 #ifndef CARILLON_STORE_STORE_MYSQL_PRIVATE_H
 #define CARILLON_STORE_STORE_MYSQL_PRIVATE_H
 
@@ -63,6 +63,8 @@ void my_get_fires(void *self, const struct uid *uid, uint64_t before_seq, size_t
 void my_list_jobs(void *self, const struct store_filter *filter, store_page_done *done, void *arg);
 void my_find_change(void *self, const char *ns, const char *id, uint64_t change_id, store_revision_done *done,
                     void *arg);
+void my_list_revisions(void *self, const struct store_revisions *which, store_revisions_done *done,
+                       void *arg);
 void my_vacuum(void *self, int64_t now_ms, store_done *done, void *arg);
 
 /* Parts of a transaction: the fence (ERR_FENCED, at once or when the script runs), and the slots as far as they are as

@@ -70,7 +70,8 @@ static const char *const version_1[] = {
     "CREATE TABLE IF NOT EXISTS revisions ("
     "ns VARCHAR(63) " KEY_CHARS ", id VARCHAR(200) " KEY_CHARS ", change_id " UNSIGNED
     ", at_ms BIGINT NOT NULL, "
-    "actor VARBINARY(63) NOT NULL, op VARBINARY(15) NOT NULL, "
+    "actor VARBINARY(63) NOT NULL, op VARBINARY(15) NOT NULL, uid BINARY(16) NOT NULL, version " UNSIGNED
+    ", seq " UNSIGNED ", state TINYINT UNSIGNED NOT NULL, was MEDIUMTEXT NULL, "
     "PRIMARY KEY (ns, id, change_id), KEY at (at_ms))" ENGINE,
 
     NULL};

@@ -29,6 +29,7 @@ struct srow {
 
 struct change_seen {
     uint64_t change_id;
+    uint64_t seq;
     char id[RECORD_ID_MAX];
 };
 

@@ -162,6 +162,8 @@ struct contract_answer {
     char next_id[RECORD_ID_MAX];
     bool found;
     struct revision revision;
+    struct store_revision revisions[64]; /* with `was` of ours */
+    size_t revisions_count;
 };
 
 static inline void contract_wait(struct contract_answer *a)
@@ -192,6 +194,8 @@ static inline void contract_free(struct contract_answer *a)
         job_spec_unref(a->jobs[i].spec);
     for (size_t i = 0; i < a->fires_count; i++)
         fire_row_fini(&a->fires[i]);
+    for (size_t i = 0; i < a->revisions_count; i++)
+        mem_free(a->revisions[i].was);
     mem_free(a->fires);
     mem_free(a);
 }
@@ -285,6 +289,20 @@ static inline void contract_on_revision(void *arg, const struct err *e, const st
     a->found = found != NULL;
     if (found)
         a->revision = *found;
+    contract_answered(a, e);
+}
+
+static inline void contract_on_revisions(void *arg, const struct err *e, struct store_revision *rows,
+                                         size_t count, bool more)
+{
+    struct contract_answer *a = arg;
+    CHECK(count <= 64, "%zu revisions", count);
+    a->revisions_count = count;
+    a->more = more;
+    for (size_t i = 0; i < count; i++) {
+        a->revisions[i] = rows[i];
+        rows[i].was = NULL;
+    }
     contract_answered(a, e);
 }
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "tests/unit/store/store_contract.h"
+#include "tests/unit/store/store_contract_revisions.h"
 
 #define CONTRACT_TESTS(X)                                  \
     X(the_first_to_join_owns_all_slots)                    \
@@ -31,6 +32,8 @@
     X(lists_page_by_name_prefix_and_label)                 \
     X(lists_filter_by_state_and_outcome)                   \
     X(history_is_newest_first)                             \
+    X(revisions_tell_what_was_when)                        \
+    X(revisions_page_without_gaps)                         \
     X(vacuum_forgets_what_is_over)                         \
     X(closing_cancels_what_waits)
 
