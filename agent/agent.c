@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "agent/base/clock.h"
-#include "agent/base/json.h"
 #include "agent/base/list.h"
 #include "agent/base/log.h"
 #include "agent/base/rng.h"
@@ -18,6 +17,7 @@
 #include "agent/io/http.h"
 #include "agent/node_private.h"
 #include "agent/version.h"
+#include "consul/consul_self.h"
 
 #define HTTP_CONNECTIONS 256
 #define STORE_RETRY_MS   1000
@@ -372,13 +372,13 @@ static void on_self(void *arg, const struct err *e, const struct consul_reply *r
     struct node *n = arg;
     struct err own = {0};
     char listen[200];
-    json_t *doc = NULL;
-    const char *address = NULL;
+    struct consul_self self = {0};
     if (e->code == ERR_CANCELLED || n->ending)
         return;
-    if (e->code == ERR_OK && json_read(reply->body, reply->body_bytes, reply->body_bytes, &doc, &own) == 0)
-        address = json_string_value(json_object_get(json_object_get(doc, "Member"), "Addr"));
-    if (!address || strlen(address) > 100) {
+    if (e->code == ERR_OK)
+        (void)consul_self_parse(reply->body, reply->body_bytes, &self, &own); /* no address then */
+    const char *address = self.address;
+    if (!address[0]) {
         log_warn(&log_here,
                  "Consul does not tell its address yet (set cluster.listen to do without), trying again",
                  "error=%s", LOGQ(e->text));
@@ -389,13 +389,12 @@ static void on_self(void *arg, const struct err *e, const struct consul_reply *r
         if (start_serving(n, listen, &own) < 0)
             fail(n, &own);
     }
-    json_decref(doc);
 }
 
 static void ask_address(void *arg)
 {
     struct node *n = arg;
-    struct consul_request request = {.method = "GET", .path = "/v1/agent/self"};
+    struct consul_request request = {.method = "GET", .path = CONSUL_SELF_PATH};
     (void)consul_send(n->consul, &request, on_self, n); /* ends with the client */
 }
 

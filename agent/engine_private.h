@@ -79,6 +79,8 @@ struct engine {
     struct dispatch *dispatch;
     struct list watches; /* struct engine_watch */
     size_t watches_count;
+    struct consul_call *self_call; /* asking for the own node's name, or NULL */
+    struct loop_timer *self_timer; /* ... again */
     struct membership *membership;
     struct peers *peers;
     struct callback_gate gate;

@@ -7,10 +7,13 @@
 #include "agent/base/text.h"
 #include "agent/engine_private.h"
 #include "agent/metrics.h"
+#include "consul/consul_self.h"
 #include "consul/consul_service.h"
 
 /* Each blocking query holds a connection, of which Consul grants a client 200; later services are polled. */
 #define BLOCKING_MAX 128
+/* Without the own node's name endpoints are only less near; nothing waits for it. */
+#define SELF_RETRY_MS 1000
 
 static const struct log_ctx log_here = {.module = "services"};
 
@@ -81,8 +84,36 @@ static void unwant(void *arg, const char *service, const char *datacenter)
     }
 }
 
+static void on_self(void *arg, const struct err *e, const struct consul_reply *reply)
+{
+    struct engine *g = arg;
+    struct consul_self self;
+    struct err own = {0};
+    g->self_call = NULL;
+    if (e->code == ERR_CANCELLED)
+        return;
+    if (e->code == ERR_OK && consul_self_parse(reply->body, reply->body_bytes, &self, &own) == 0) {
+        endpoints_set_node(g->endpoints, self.node);
+        return;
+    }
+    log_warn(&log_here, "Consul does not tell its node, no endpoint counts as on the same, trying again",
+             "error=%s", LOGQ(e->code == ERR_OK ? own.text : e->text));
+    loop_timer_arm(g->self_timer, SELF_RETRY_MS);
+}
+
+static void ask_self(void *arg)
+{
+    struct engine *g = arg;
+    struct consul_request request = {.method = "GET", .path = CONSUL_SELF_PATH};
+    g->self_call = consul_send(g->o.consul, &request, on_self, g);
+}
+
 void engine_drop_watches(struct engine *g)
 {
+    consul_cancel(g->self_call);
+    g->self_call = NULL;
+    loop_timer_free(g->self_timer);
+    g->self_timer = NULL;
     while (!list_empty(&g->watches))
         drop_watch(container_of(g->watches.next, struct engine_watch, list));
 }
@@ -137,6 +168,10 @@ void engine_new_endpoints(struct engine *g)
     }
     g->endpoints = endpoints_new(&options);
     engine_set_services(g, NULL);
+    if (!g->o.consul)
+        return;
+    g->self_timer = loop_timer_new(g->o.loop, ask_self, g);
+    ask_self(g);
 }
 
 void engine_service_options(void *arg, const char *service, struct balance_options *ret)

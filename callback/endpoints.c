@@ -23,7 +23,9 @@ struct instance {
     size_t address_at; /* in the list's text, like the tags */
     size_t tags_at;    /* "a\0b\0" */
     uint32_t tags_count;
+    size_t node_at; /* "": not known */
     uint32_t weight;
+    bool same_zone;
     uint8_t rank;
 };
 
@@ -189,11 +191,11 @@ static bool is_own(const char *own, const char *other)
     return own && other && own[0] && strcmp(own, other) == 0;
 }
 
-static uint8_t rank_of(const struct endpoints *t, const struct endpoints_instance *in)
+static uint8_t rank_of(const struct endpoints *t, const struct instances *l, const struct instance *item)
 {
-    if (is_own(t->node, in->node))
+    if (is_own(t->node, l->text.data + item->node_at))
         return 0;
-    return is_own(t->zone, in->zone) ? 1 : RANK_FARTHEST;
+    return item->same_zone ? 1 : RANK_FARTHEST;
 }
 
 /* What names an instance comes from outside: it must be an address before it is put into a request. */
@@ -216,7 +218,10 @@ static void add_instance(const struct endpoints *t, struct instances *l, const s
     if (!print_address(in, address, sizeof(address)))
         return;
     item->weight = in->weight;
-    item->rank = rank_of(t, in);
+    item->same_zone = is_own(t->zone, in->zone);
+    item->node_at = l->text.len;
+    buf_add_str(&l->text, in->node ? in->node : "");
+    buf_add_char(&l->text, '\0');
     item->address_at = l->text.len;
     buf_add(&l->text, address, strlen(address) + 1);
     item->tags_at = l->text.len;
@@ -241,6 +246,8 @@ static int read_list(const struct endpoints *t, const struct endpoints_instance 
         instances_fini(&l);
         return rc;
     }
+    for (size_t i = 0; i < l.count; i++)
+        l.items[i].rank = rank_of(t, &l, &l.items[i]);
     *ret = l;
     return 0;
 }
@@ -282,6 +289,19 @@ int endpoints_set_static(struct endpoints *t, const char *service, const struct 
     if (rc == 0)
         s->is_static = count > 0;
     return rc;
+}
+
+void endpoints_set_node(struct endpoints *t, const char *node)
+{
+    mem_free(t->node);
+    t->node = mem_strdup(node);
+    for (struct map_iter it = {0}; map_next(&t->services, &it);) {
+        struct endpoints_service *s = it.value;
+        for (size_t i = 0; i < s->list.count; i++)
+            s->list.items[i].rank = rank_of(t, &s->list, &s->list.items[i]);
+        if (t->changed && s->list.count > 0)
+            t->changed(t->changed_arg, s);
+    }
 }
 
 enum endpoints_state endpoints_state(const struct endpoints *t, const char *service, const char *datacenter)

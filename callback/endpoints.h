@@ -22,7 +22,7 @@ struct endpoints_service;
 
 struct endpoints_options {
     struct loop *loop;
-    const char *node, *zone; /* where this agent is, for ranks; copied; NULL: not known */
+    const char *node, *zone; /* where this agent is, for ranks; copied; NULL: not known (yet) */
     int64_t idle_ms;         /* 0: ENDPOINTS_IDLE_MS */
     uint64_t seed;           /* random per process: names come from outside */
     /* Somebody needs SERVICE in DATACENTER ("" for the agent's own): watch it and call endpoints_update() for each good answer,
@@ -54,6 +54,9 @@ int endpoints_update(struct endpoints *t, const char *service, const char *datac
  * and ERR_BUSY: too many services. */
 int endpoints_set_static(struct endpoints *t, const char *service, const struct endpoints_instance *list,
                          size_t count, struct err *e);
+
+/* This agent's node is NODE: the ranks of all that is listed are told anew. */
+void endpoints_set_node(struct endpoints *t, const char *node);
 
 enum endpoints_state {
     ENDPOINTS_UNHEARD, /* not watched, or nothing was heard yet */

@@ -127,6 +127,19 @@ class Consul:
         assert answer.status_code == 200, answer.text
         return instance
 
+    def register_elsewhere(self, node, service, port, meta=None, node_meta=None, weight=None):
+        """An instance on another NODE, passing; unregister_node() takes it away."""
+        entry = {"Service": service, "ID": f"{service}-{port}", "Address": "127.0.0.1", "Port": port, "Meta": meta or {}}
+        if weight is not None:
+            entry["Weights"] = {"Passing": weight, "Warning": 1}
+        body = {"Node": node, "Address": "127.0.0.1", "NodeMeta": node_meta or {}, "Service": entry,
+                "Check": {"Node": node, "CheckID": f"service:{service}-{port}", "ServiceID": f"{service}-{port}",
+                          "Name": "up", "Status": "passing"}}
+        assert self._call("PUT", "/v1/catalog/register", json=body).json() is True
+
+    def unregister_node(self, node):
+        assert self._call("PUT", "/v1/catalog/deregister", json={"Node": node}).json() is True
+
     def deregister(self, instance):
         assert self._call("PUT", f"/v1/agent/service/deregister/{instance}").status_code == 200
 

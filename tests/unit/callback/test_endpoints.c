@@ -176,6 +176,33 @@ Test(endpoints, ranks_by_own_node_then_own_zone)
     close_table();
 }
 
+Test(endpoints, a_node_that_is_learned_late_changes_ranks_at_once)
+{
+    struct endpoints_instance list[] = {{.host = "a", .port = 1, .node = "node-a"},
+                                        {.host = "b", .port = 1, .node = "node-b", .zone = "zone-1"}};
+    struct endpoints_view view;
+    open_table(true, 0);
+    struct endpoints_service *s = endpoints_use(bed.table, "billing", NULL);
+    struct endpoints_service *unheard = endpoints_use(bed.table, "other", NULL);
+    update("billing", list, 2);
+    cr_assert(eq(sz, bed.changes, 1));
+    endpoints_set_node(bed.table, "node-b");
+    cr_assert(eq(sz, bed.changes, 2), "of the one that has instances");
+    static const uint8_t ranks[] = {2, 0};
+    size_t at = 0;
+    for (size_t i = 0; i < 2; i++) {
+        cr_assert(endpoints_next(s, NULL, 0, &at, &view));
+        cr_assert(eq(u8, view.rank, ranks[i]), "%zu", i);
+    }
+    update("billing", list, 1);
+    at = 0;
+    cr_assert(endpoints_next(s, NULL, 0, &at, &view));
+    cr_assert(eq(u8, view.rank, 2));
+    endpoints_release(s);
+    endpoints_release(unheard);
+    close_table();
+}
+
 Test(endpoints, matches_by_all_tags)
 {
     const char *const v1[] = {"v1", NULL}, *const v1_blue[] = {"blue", "v1", NULL};

@@ -1,0 +1,55 @@
+"""The balancer against real callees: who gets which share, who is left out and for how long, limits that hold."""
+import collections
+import time
+
+from lib.load import rfc3339
+
+
+def burst(agent, service, count, spread, path="/", prefix=None, **job):
+    """COUNT one-shot jobs that are due one after the other within SPREAD seconds; returns their prefix."""
+    prefix = prefix or f"{service}-"
+    begin = time.time() + 1.0
+    agent.bulk({"op": "create", "id": f"{prefix}{n}", "job": {
+        "schedule": f"@at {rfc3339(begin + n * spread / count)}",
+        "callback": {"http": {"service": service, "path": path}, "timeout": "5s"}, **job}} for n in range(count))
+    return prefix
+
+
+def shares(records):
+    """{port: requests}."""
+    return collections.Counter(r["port"] for r in records)
+
+
+def test_near_endpoints_come_first_and_the_rest_takes_what_they_cannot(cluster, callees, shared_consul):
+    """The agent's own node, its zone, the rest: all near by, and with a limit of one each, farther away what is too much."""
+    callee = callees(ports=3)
+    same, zone, far = callee.ports
+    services, nodes = (f"near-{same}", f"spill-{same}"), (f"node-z-{same}", f"node-f-{same}")
+    for service in services:
+        shared_consul.register(service, same)
+        shared_consul.register_elsewhere(nodes[0], service, zone, meta={"zone": "here"})
+        shared_consul.register_elsewhere(nodes[1], service, far, meta={"zone": "there"})
+    try:
+        [agent] = cluster.start(1, config={"agent": {"zone": "here"}, "services": {
+            services[0]: {"near": True}, services[1]: {"near": True, "max_in_flight_per_endpoint": 1}}})
+        burst(agent, services[0], 40, 0.5)
+        near = shares(callee.wait_for(40, 20))
+        callee.clear()
+        callee.behave({"delay": 1.0})
+        burst(agent, services[1], 3, 0.001)
+        spilled = shares(callee.wait_for(3, 20))
+        callee.clear()
+        callee.behave()
+        shared_consul.deregister(f"{services[0]}-{same}")
+        time.sleep(0.5)
+        burst(agent, services[0], 40, 0.5, prefix="after-")
+        after = shares(callee.wait_for(40, 20))
+        print(f"own node {near[same]} of 40; three at once, one an endpoint: {sorted(spilled.values())}; "
+              f"without an instance on the own node: own zone {after[zone]} of 40")
+        assert near == {same: 40}
+        assert spilled == {same: 1, zone: 1, far: 1}
+        assert after == {zone: 40}
+    finally:
+        shared_consul.deregister(f"{services[1]}-{same}")
+        for node in nodes:
+            shared_consul.unregister_node(node)
