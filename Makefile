@@ -27,7 +27,7 @@ endif
 
 # ---- flags ----------------------------------------------------------------------------------------------------------
 
-PKGS := libuv libcurl libmicrohttpd gnutls jansson yaml-0.1 libxxhash libcrypto libssl glib-2.0 libmariadb libprotobuf-c
+PKGS := libuv libcurl libmicrohttpd gnutls jansson yaml-0.1 libxxhash libcrypto libssl glib-2.0 libmariadb libprotobuf-c raft liblz4
 # Not by pkg-config: grpc.pc names some eighty libraries of Abseil, which libgrpc.so finds by itself.
 GRPC_LIBS := -lgrpc -lgpr
 

@@ -13,7 +13,7 @@ cache=${CARILLON_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/carillon}
 build_packages=(
     gcc make libc6-dev pkg-config git ca-certificates tzdata
     libuv1-dev libcurl4-openssl-dev libmicrohttpd-dev libgnutls28-dev libjansson-dev libyaml-dev libmariadb-dev libxxhash-dev
-    libssl-dev libglib2.0-dev libgrpc-dev libprotobuf-c-dev protobuf-c-compiler libprotobuf-dev
+    libssl-dev libglib2.0-dev libgrpc-dev libprotobuf-c-dev protobuf-c-compiler libprotobuf-dev liblz4-dev
 )
 test_packages=(
     libcriterion-dev clang-14 libclang-rt-14-dev clang-tidy-14 clang-format-14 llvm-14 cppcheck gcovr python3
@@ -83,31 +83,55 @@ debian_mirror() {
         awk '$1 == "bookworm" && !found++ { print $2 }'
 }
 
-# Debian 12 has no Consul; Debian 11 has the last release under the MPL. It is read with an apt configuration of its
-# own, from the mirror that the machine uses anyway, and unpacked into the cache: the system never learns of it.
-want_consul() {
-    local dir=$cache/consul-1.8 apt mirror
-    [ -x "$dir/usr/bin/consul" ] && return 0
-    say "fetching consul into $dir"
+# What other releases of Debian hold is read with an apt configuration of its own in $1, from the mirror that the machine uses
+# anyway: the system's lists and preferences never learn of it. $2: the release. Sets private_options.
+private_apt() {
+    local apt=$1 mirror
     mirror=$(debian_mirror)
     if [ -z "$mirror" ]; then
         retry apt_update
         mirror=$(debian_mirror)
     fi
     [ -n "$mirror" ] || { say "no Debian 12 mirror in apt's configuration" >&2; return 1; }
-    apt=$(mktemp -d)
     chmod 755 "$apt" # apt's own user reads it
     mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/sources.d" "$apt/preferences.d" "$apt/unpacked"
-    printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s bullseye main\n' "$mirror" >"$apt/sources.list"
-    local options=(
+    printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' "$mirror" "$2" >"$apt/sources.list"
+    private_options=(
         -o "Dir::Etc::SourceList=$apt/sources.list" -o "Dir::Etc::SourceParts=$apt/sources.d"
         -o "Dir::Etc::PreferencesParts=$apt/preferences.d" -o "Dir::State::Lists=$apt/lists" -o "Dir::Cache=$apt/cache"
         -o Acquire::Languages=none -o Acquire::Retries=3 -o APT::Sandbox::User=
     )
+}
+
+# Debian 12 itself has libraft 0.15, whose structures and disk format are others; its backports have the one we want. What it
+# needs of Debian 12 is among the packages installed before.
+raft_version=0.22
+want_raft() {
+    local apt installed
+    installed=$(dpkg-query -W -f '${db:Status-Abbrev}${Version}' libraft-dev 2>/dev/null) || installed=
+    case $installed in
+    ii*) dpkg --compare-versions "${installed#ii }" ge "$raft_version" && return 0 ;;
+    esac
+    say "installing libraft $raft_version from the backports"
+    apt=$(mktemp -d)
+    private_apt "$apt" bookworm-backports
+    retry as_root apt-get "${private_options[@]}" update -q
+    retry as_root env DEBIAN_FRONTEND=noninteractive apt-get "${private_options[@]}" install -y -q --no-install-recommends \
+        -o DPkg::Lock::Timeout=600 libraft-dev libraft0
+    as_root rm -rf "$apt"
+}
+
+# Debian 12 has no Consul; Debian 11 has the last release under the MPL. It is unpacked into the cache.
+want_consul() {
+    local dir=$cache/consul-1.8 apt
+    [ -x "$dir/usr/bin/consul" ] && return 0
+    say "fetching consul into $dir"
+    apt=$(mktemp -d)
+    private_apt "$apt" bullseye
     (
         cd "$apt"
-        retry apt-get "${options[@]}" update -q
-        retry apt-get "${options[@]}" download -q consul
+        retry apt-get "${private_options[@]}" update -q
+        retry apt-get "${private_options[@]}" download -q consul
         dpkg -x consul_*.deb unpacked
     )
     rm -rf "$dir" "$dir.new"
@@ -130,7 +154,10 @@ want_venv() {
 
 install_group() {
     case $1 in
-    build) want_packages "${build_packages[@]}" ;;
+    build)
+        want_packages "${build_packages[@]}"
+        want_raft
+        ;;
     test) want_packages "${test_packages[@]}" ;;
     it)
         want_packages "${it_packages[@]}"
