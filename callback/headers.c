@@ -7,6 +7,7 @@
 
 #include "agent/base/text.h"
 #include "agent/core/header_value.h"
+#include "agent/core/trace.h"
 
 /* 64 headers of at most 4 KiB, the secrets in them, and our own. */
 #define HEADERS_BYTES_MAX (JOB_HEADERS_MAX * 4400 + HEADERS_SECRETS_MAX * SECRETS_VALUE_MAX + 8192)
@@ -150,6 +151,17 @@ static void add_attempt(struct headers *h, const struct callback_attempt *a, con
         add_number(h, "Carillon-Coalesced", d->coalesced);
 }
 
+static void add_trace(struct headers *h, const struct delivery *d)
+{
+    struct trace trace;
+    if (!d->spec->traceparent)
+        return;
+    trace_of_attempt(d->spec->traceparent, d->spec->tracestate, &d->uid, d->seq, d->attempt, d->epoch,
+                     &trace);
+    add(h, "traceparent", trace.parent);
+    add(h, "tracestate", trace.state);
+}
+
 /* libcurl adds a form's type to a POST without one; a header without a value removes it. */
 static void add_content(struct headers *h, const struct delivery *d)
 {
@@ -212,6 +224,7 @@ int headers_build(struct headers *h, const struct callback_attempt *a, int64_t n
     h->count = 0;
     add_event(h, a, fire);
     add_attempt(h, a, fire, now_ms);
+    add_trace(h, a->delivery);
     add(h, "User-Agent", user_agent);
     add_content(h, a->delivery);
     if (a->tls && a->tls->server_name && a->delivery->spec->callback.service)

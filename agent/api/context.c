@@ -77,6 +77,10 @@ int api_context_print(const struct api_context *c, struct buf *out, struct err *
     rc |= json_set(doc, "change", hex_u64(c->change_id), e);
     rc |= json_set(doc, "accepted", json_integer(c->accepted_ms), e);
     rc |= json_set(doc, "actor", json_string(c->actor), e);
+    if (c->trace.parent[0])
+        rc |= json_set(doc, "traceparent", json_string(c->trace.parent), e);
+    if (c->trace.state[0])
+        rc |= json_set(doc, "tracestate", json_string(c->trace.state), e);
     rc |= set_defaults(doc, &c->defaults, e);
     char *text = rc == 0 ? json_dumps(doc, JSON_COMPACT | JSON_ENSURE_ASCII) : NULL;
     if (!text)
@@ -158,6 +162,8 @@ int api_context_parse(const char *text, struct api_context *ret, struct err *e)
     ret->fresh_id = fresh;
     ret->repeated = repeated;
     ret->accepted_ms = accepted;
+    trace_read(json_string_value(json_object_get(doc, "traceparent")),
+               json_string_value(json_object_get(doc, "tracestate")), &ret->trace);
     if (read_names(doc, ret, e) < 0 || read_defaults(defaults, ret, e) < 0)
         return err_wrap(e, "request context");
     return 0;

@@ -6,6 +6,7 @@
 #include "agent/base/buf.h"
 #include "agent/core/job.h"
 #include "agent/core/record.h"
+#include "agent/core/trace.h"
 
 #define API_REQUEST_ID_SIZE 17
 #define API_CONTEXT_MAX     4096
@@ -25,6 +26,7 @@ struct api_context {
     uint64_t change_id;
     int64_t accepted_ms;
     char actor[64];
+    struct trace trace;           /* of the client's request */
     struct job_defaults defaults; /* its texts point into the two below */
     char app_service[API_TEXT_MAX];
     char app_url[API_TEXT_MAX];

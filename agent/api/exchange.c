@@ -140,6 +140,19 @@ static int check_peer(struct exchange *x)
     return 0;
 }
 
+/* A header that may be there several times means the same as one with commas. */
+static void read_trace(const struct exchange *x, struct trace *ret)
+{
+    AUTO(buf_fini) struct buf state = BUF_INIT(1 << 16);
+    const char *value;
+    for (size_t cursor = 0; (value = httpd_header_next(x->rq, "tracestate", &cursor));) {
+        if (state.len > 0)
+            buf_add_char(&state, ',');
+        buf_add_str(&state, value);
+    }
+    trace_read(httpd_header(x->rq, "traceparent"), buf_failed(&state) ? NULL : buf_str(&state), ret);
+}
+
 static int64_t body_limit(const struct exchange *x)
 {
     const struct config_api *c = &x->api->config->api;
@@ -297,6 +310,7 @@ void api_on_handle(struct httpd_request *rq, void *arg)
         char id[API_REQUEST_ID_SIZE];
         memcpy(id, x->ctx.request_id, sizeof(id));
         api_make_context(x->api, &x->face->rng, &x->ctx);
+        read_trace(x, &x->ctx.trace);
         memcpy(x->ctx.request_id, id, sizeof(id));
     }
     if (needs_store(action) && !node_store_open(x->api->node)) {

@@ -164,6 +164,7 @@ static int parse_job(struct api_write *w, const json_t *doc, const struct job_sp
                               .now_ms = w->ctx.accepted_ms,
                               .created_ms = created_ms,
                               .present = present,
+                              .trace = &w->ctx.trace,
                               .defaults = &w->ctx.defaults};
     json_decref(w->warnings);
     w->warnings = json_array();

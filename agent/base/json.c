@@ -147,7 +147,7 @@ int json_merge_patch(const json_t *target, const json_t *patch, json_t **ret_jso
 
 /* --- printing: ours, since jansson writes 0.1 as 0.10000000000000001 -------------------------------------------------- */
 
-static void print_real(struct buf *out, double v)
+void json_print_real(struct buf *out, double v)
 {
     char text[40];
     for (int digits = 15; digits <= 17; digits++) {
@@ -283,7 +283,7 @@ static int print_value(const json_t *v, struct buf *out, bool sorted, unsigned d
         buf_add_i64(out, json_integer_value(v));
         return 0;
     case JSON_REAL:
-        print_real(out, json_real_value(v));
+        json_print_real(out, json_real_value(v));
         return 0;
     case JSON_TRUE:
         buf_add_str(out, "true");

@@ -133,6 +133,8 @@ int json_print(const json_t *v, struct buf *out, struct err *e);
 int json_print_ordered(const json_t *v, struct buf *out, struct err *e);
 /* S as a JSON string with its quotes, escaped; invalid UTF-8 becomes U+FFFD. Fails only as appends do. */
 void json_print_string(struct buf *out, const char *s, size_t len);
+/* The shortest number that reads back as V (finite), always a real. */
+void json_print_real(struct buf *out, double v);
 
 /* New object member helpers that report failure: set OBJ[KEY] to V, stealing V also on failure; a NULL V (its own
  * allocation failed) is ERR_NOMEM too. */

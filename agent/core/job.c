@@ -108,8 +108,7 @@ size_t job_spec_memory_bytes(const struct job_spec *spec)
 bool job_spec_equal(const struct job_spec *a, const struct job_spec *b)
 {
     const struct job_spec_private *x = a->private, *y = b->private;
-    return x->definition_bytes == y->definition_bytes &&
-           memcmp(x->definition, y->definition, x->definition_bytes) == 0 &&
+    return x->same_bytes == y->same_bytes && memcmp(x->definition, y->definition, x->same_bytes) == 0 &&
            a->payload_bytes == b->payload_bytes && (!a->payload) == (!b->payload) &&
            (!a->payload || memcmp(a->payload, b->payload, a->payload_bytes) == 0);
 }

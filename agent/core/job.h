@@ -16,6 +16,7 @@
 struct buf;
 struct problems;
 struct schedule;
+struct trace;
 struct tz;
 
 #define JOB_PAYLOAD_MAX   (256u * 1024u)
@@ -32,7 +33,7 @@ enum job_dst_repeat { JOB_REPEAT_FIRST, JOB_REPEAT_SECOND, JOB_REPEAT_BOTH };
 enum job_misfire { JOB_MISFIRE_ALL, JOB_MISFIRE_LAST };
 enum job_concurrency { JOB_ALLOW, JOB_FORBID, JOB_QUEUE, JOB_REPLACE };
 
-struct job_pair { /* header, metadata or label; sorted by name where order carries no meaning */
+struct job_pair { /* header, metadata or label; sorted by name, whose order carries no meaning */
     const char *name;
     const char *value;
 };
@@ -55,7 +56,7 @@ struct job_callback {
     const char *address;            /* host:port, gRPC direct */
     const char *method;             /* HTTP method, or "/pkg.Service/Method" */
     bool tls;                       /* gRPC */
-    const struct job_pair *headers; /* or metadata, in the user's order */
+    const struct job_pair *headers; /* or metadata */
     size_t headers_count;
     int64_t timeout_ms;
     enum job_to to;
@@ -99,9 +100,11 @@ struct job_spec {
     uint32_t max_pending;
     bool at_most_once;
     int64_t ttl_after_done_ms;
-    const struct job_pair *labels; /* sorted by name */
+    const struct job_pair *labels;
     size_t labels_count;
     const char *description; /* NULL: none */
+    const char *traceparent; /* of the write that gave this definition; NULL: none */
+    const char *tracestate;  /* NULL: none */
     /* private: canonical definition, arena, references */
     struct job_spec_private *private;
 };
@@ -131,6 +134,7 @@ struct job_context {
     int64_t now_ms;     /* acceptance: @after counts from here */
     int64_t created_ms; /* of the job that is replaced: the phase of its @every; RECORD_NONE: a new job */
     const struct job_defaults *defaults;
+    const struct trace *trace; /* that the write belongs to; NULL: none */
     const struct job_spec
         *present; /* the job that is changed: a schedule that stays as it is, is not judged anew (an
                                        @at may have passed meanwhile); NULL: none */
@@ -165,8 +169,8 @@ struct job_spec *job_spec_ref(struct job_spec *spec);
 void job_spec_unref(struct job_spec *spec); /* NULL does nothing */
 DEFINE_AUTO(job_spec_unref, struct job_spec *);
 
-/* The canonical definition (compact JSON, sorted keys, effective values, no payload). Two specs say the same exactly when
- * these bytes, the payload's and the content types are equal: job_spec_equal(). */
+/* The canonical definition (compact JSON, effective values, no payload). Two specs say the same exactly when its bytes but those of
+ * the trace, and the payload's, are equal: job_spec_equal(). A write in another trace changes nothing. */
 const char *job_spec_definition(const struct job_spec *spec, size_t *ret_bytes);
 bool job_spec_equal(const struct job_spec *a, const struct job_spec *b);
 bool job_schedule_equal(const struct job_spec *a,

@@ -112,7 +112,7 @@ static bool check_header(struct job_reader *r, const struct json_at *at, const c
 static void read_headers(struct job_reader *r, const json_t *obj, const char *key, const struct json_at *at)
 {
     static const struct job_pairs_limits limits = {
-        .count_max = JOB_HEADERS_MAX, .value_max = HEADER_VALUE_MAX, .check = check_header};
+        .count_max = JOB_HEADERS_MAX, .value_max = HEADER_VALUE_MAX, .check = check_header, .sort = true};
     struct json_at here = json_at_key(at, key);
     const json_t *headers = json_field_object(obj, key, at, r->problems);
     if (headers)
@@ -469,106 +469,76 @@ void job_read_callback(struct job_reader *r, const json_t *doc)
 
 /* --- back to JSON -------------------------------------------------------------------------------------------------- */
 
-static int set_text(json_t *obj, const char *key, const char *text, struct err *e)
+static void print_code(struct buf *out, const struct job_callback *cb, const struct job_code_range *code)
 {
-    return text ? json_set(obj, key, json_string(text), e) : 0;
+    if (cb->transport == JOB_GRPC)
+        buf_addf(out, "\"%s\"", grpc_codes[code->low]);
+    else if (code->low == code->high)
+        buf_add_u64(out, code->low);
+    else if (code->low % 100 == 0 && code->high == code->low + 99)
+        buf_addf(out, "\"%dxx\"", code->low / 100);
+    else
+        buf_addf(out, "\"%d-%d\"", code->low, code->high);
 }
 
-static json_t *codes_document(const struct job_callback *cb, const struct job_code_range *codes, size_t count)
+static void print_codes(struct buf *out, const char *key, const struct job_callback *cb,
+                        const struct job_code_range *codes, size_t count)
 {
-    json_t *list = json_array();
-    for (size_t i = 0; list && i < count; i++) {
-        json_t *item;
-        if (cb->transport == JOB_GRPC)
-            item = json_string(grpc_codes[codes[i].low]);
-        else if (codes[i].low == codes[i].high)
-            item = json_integer(codes[i].low);
-        else if (codes[i].low % 100 == 0 && codes[i].high == codes[i].low + 99)
-            item = json_sprintf("%dxx", codes[i].low / 100);
-        else
-            item = json_sprintf("%d-%d", codes[i].low, codes[i].high);
-        if (json_array_append_new(list, item) < 0) {
-            json_decref(list);
-            return NULL;
-        }
+    job_print_key(out, key);
+    buf_add_char(out, '[');
+    for (size_t i = 0; i < count; i++) {
+        if (i > 0)
+            buf_add_char(out, ',');
+        print_code(out, cb, &codes[i]);
     }
-    return list;
+    buf_add_char(out, ']');
 }
 
-static json_t *texts_document(const char *const *texts, size_t count)
+static void print_flag(struct buf *out, const char *key, bool v)
 {
-    json_t *list = json_array();
-    for (size_t i = 0; list && i < count; i++)
-        if (json_array_append_new(list, json_string(texts[i])) < 0) {
-            json_decref(list);
-            return NULL;
-        }
-    return list;
+    job_print_key(out, key);
+    buf_add_str(out, v ? "true" : "false");
 }
 
-static int set_pairs(json_t *obj, const char *key, const struct job_pair *pairs, size_t count, struct err *e)
+static void print_transport(struct buf *out, const struct job_callback *cb)
 {
-    if (count == 0)
-        return 0;
-    json_t *map = json_object();
-    for (size_t i = 0; map && i < count; i++)
-        if (json_set(map, pairs[i].name, json_string(pairs[i].value), e) < 0) {
-            json_decref(map);
-            return -ERR_NOMEM;
-        }
-    return json_set(obj, key, map, e);
-}
-
-static json_t *transport_document(const struct job_callback *cb)
-{
-    struct err e = {0};
     bool http = cb->transport == JOB_HTTP;
-    json_t *doc = json_object();
-    int rc = doc ? 0 : -1;
-    rc |= set_text(doc, "service", cb->service, &e);
-    if (cb->tags_count > 0)
-        rc |= json_set(
-            doc, "tag",
-            cb->tags_count == 1 ? json_string(cb->tags[0]) : texts_document(cb->tags, cb->tags_count), &e);
-    rc |= set_text(doc, "datacenter", cb->datacenter, &e);
+    job_print_key(out, http ? "http" : "grpc");
+    buf_add_char(out, '{');
+    job_print_text(out, "service", cb->service);
+    if (cb->tags_count == 1)
+        job_print_text(out, "tag", cb->tags[0]);
+    else if (cb->tags_count > 1)
+        job_print_texts(out, "tag", cb->tags, cb->tags_count);
+    job_print_text(out, "datacenter", cb->datacenter);
     if (http && cb->service && strcmp(cb->scheme, "http") != 0)
-        rc |= set_text(doc, "scheme", cb->scheme, &e);
-    rc |= set_text(doc, "path", cb->path, &e);
-    rc |= set_text(doc, "url", cb->url, &e);
-    rc |= set_text(doc, "address", cb->address, &e);
-    rc |= set_text(doc, "method", cb->method, &e);
+        job_print_text(out, "scheme", cb->scheme);
+    job_print_text(out, "path", cb->path);
+    job_print_text(out, "url", cb->url);
+    job_print_text(out, "address", cb->address);
+    job_print_text(out, "method", cb->method);
     if (!http && cb->tls)
-        rc |= json_set(doc, "tls", json_true(), &e);
-    rc |= set_pairs(doc, http ? "headers" : "metadata", cb->headers, cb->headers_count, &e);
-    if (rc < 0) {
-        json_decref(doc);
-        return NULL;
-    }
-    return doc;
+        print_flag(out, "tls", true);
+    job_print_pairs(out, http ? "headers" : "metadata", cb->headers, cb->headers_count);
+    buf_add_char(out, '}');
 }
 
-json_t *job_callback_document(const struct job_callback *cb)
+void job_print_callback(struct buf *out, const struct job_callback *cb)
 {
-    struct err e = {0};
-    json_t *doc = json_object();
-    int rc = doc ? 0 : -1;
-    rc |= json_set(doc, cb->transport == JOB_HTTP ? "http" : "grpc", transport_document(cb), &e);
-    rc |= json_set_duration(doc, "timeout", (uint64_t)cb->timeout_ms, &e);
-    rc |= set_text(doc, "to", to_names[cb->to], &e);
+    buf_add_char(out, '{');
+    print_transport(out, cb);
+    job_print_duration(out, "timeout", (uint64_t)cb->timeout_ms);
+    job_print_text(out, "to", to_names[cb->to]);
     if (cb->transport == JOB_HTTP)
-        rc |= json_set(doc, "success", codes_document(cb, cb->success, cb->success_count), &e);
-    rc |= json_set(doc, "give_up_on", codes_document(cb, cb->give_up, cb->give_up_count), &e);
+        print_codes(out, "success", cb, cb->success, cb->success_count);
+    print_codes(out, "give_up_on", cb, cb->give_up, cb->give_up_count);
     if (cb->async) {
-        json_t *async = json_object();
-        int sub = async ? 0 : -1;
-        sub |= json_set_duration(async, "timeout", (uint64_t)cb->async_timeout_ms, &e);
-        sub |= json_set_duration(async, "max", (uint64_t)cb->async_max_ms, &e);
-        rc |= sub | json_set(doc, "async", async, &e);
+        job_print_key(out, "async");
+        buf_add_char(out, '{');
+        job_print_duration(out, "timeout", (uint64_t)cb->async_timeout_ms);
+        job_print_duration(out, "max", (uint64_t)cb->async_max_ms);
+        buf_add_char(out, '}');
     }
-    rc |= json_set(doc, "allow_control", json_boolean(cb->allow_control), &e);
-    if (rc < 0) {
-        json_decref(doc);
-        return NULL;
-    }
-    return doc;
+    print_flag(out, "allow_control", cb->allow_control);
+    buf_add_char(out, '}');
 }

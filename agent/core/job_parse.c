@@ -6,6 +6,7 @@
 #include "agent/base/text.h"
 #include "agent/core/job_private.h"
 #include "agent/core/schedule.h"
+#include "agent/core/trace.h"
 
 #define DAY_MS           ((int64_t)24 * 3600 * 1000)
 #define YEAR_MS          (366 * DAY_MS)
@@ -404,6 +405,14 @@ static void settle_phase(struct job_reader *r)
                                                           : r->ctx->now_ms;
 }
 
+static void keep_trace(struct job_reader *r, const struct trace *trace)
+{
+    if (trace->parent[0])
+        r->spec->traceparent = job_reader_strdup(r, trace->parent);
+    if (trace->state[0])
+        r->spec->tracestate = job_reader_strdup(r, trace->state);
+}
+
 static void read_body(struct job_reader *r, const json_t *doc, int *ret_paused)
 {
     json_unknown_fields(doc, known_fields, NULL, r->problems);
@@ -435,6 +444,8 @@ int job_spec_parse(const json_t *doc, const struct job_context *ctx,
         return rc;
     set_defaults(r.spec, ctx);
     read_body(&r, doc, &paused);
+    if (ctx->trace)
+        keep_trace(&r, ctx->trace);
     read_zone(&r, doc, zone_of, arg, warnings);
     if (r.failed)
         rc = -ERR_NOMEM;
@@ -452,6 +463,15 @@ int job_spec_parse(const json_t *doc, const struct job_context *ctx,
     return 0;
 }
 
+/* Checked again: it is not worth a job that does not load. */
+static void take_trace(struct job_reader *r, const json_t *list)
+{
+    struct trace trace;
+    trace_read(json_string_value(json_array_get(list, 0)), json_string_value(json_array_get(list, 1)),
+               &trace);
+    keep_trace(r, &trace);
+}
+
 /* Keys of a definition that no user writes, taken out before the common reader sees it. */
 static int take_private_keys(struct job_reader *r, json_t *doc)
 {
@@ -464,8 +484,10 @@ static int take_private_keys(struct job_reader *r, json_t *doc)
     r->spec->payload_is_json = type == NULL;
     r->spec->phase_ms = phase_ms == RECORD_NONE ? 0 : phase_ms;
     r->spec->has_every = phase != NULL;
+    take_trace(r, json_object_get(doc, "trace"));
     (void)json_object_del(doc, "content_type"); /* absent is fine */
     (void)json_object_del(doc, "phase");
+    (void)json_object_del(doc, "trace");
     return r->failed ? -ERR_NOMEM : 0;
 }
 
@@ -518,11 +540,8 @@ int job_spec_decode(const char *definition, size_t definition_bytes, const void 
     }
     if (rc == 0)
         rc = decode_payload_bytes(r.spec, payload, payload_bytes, r.e);
-    if (rc == 0) {
-        r.spec->private->definition = mem_try_strndup(definition, definition_bytes, r.e);
-        r.spec->private->definition_bytes = definition_bytes;
-        rc = r.spec->private->definition ? 0 : -ERR_NOMEM;
-    }
+    if (rc == 0)
+        rc = job_seal(r.spec, r.e);
     json_decref(doc);
     problems_fini(&problems);
     if (rc < 0) {

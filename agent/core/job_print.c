@@ -1,134 +1,9 @@
-/* A job_spec as JSON: the stored definition, the user's document, the answer with its status. */
+/* A job_spec as JSON beyond its definition: the user's document, the answer with its status. */
 #include <assert.h>
 #include <string.h>
 
 #include "agent/base/text.h"
 #include "agent/core/job_private.h"
-
-static const char *const misfires[] = {"all", "last"};
-static const char *const overlaps[] = {"allow", "forbid", "queue", "replace"};
-static const char *const repeats[] = {"first", "second", "both"};
-
-static json_t *schedules_document(const struct job_spec *s)
-{
-    if (!s->schedule_is_list)
-        return json_string(s->schedules[0]);
-    json_t *list = json_array();
-    for (size_t i = 0; list && i < s->schedules_count; i++)
-        if (json_array_append_new(list, json_string(s->schedules[i])) < 0) {
-            json_decref(list);
-            return NULL;
-        }
-    return list;
-}
-
-static int set_when(json_t *doc, const struct job_spec *s, struct err *e)
-{
-    int rc = json_set(doc, "schedule", schedules_document(s), e);
-    rc |= json_set(doc, "timezone", json_string(s->timezone), e);
-    if (s->dst_gap != JOB_GAP_SHIFT || s->dst_repeat != JOB_REPEAT_FIRST)
-        rc |= json_set(doc, "dst",
-                       json_pack("{s:s,s:s}", "gap", s->dst_gap == JOB_GAP_SKIP ? "skip" : "shift", "repeat",
-                                 repeats[s->dst_repeat]),
-                       e);
-    if (s->short_month_last)
-        rc |= json_set(doc, "short_month", json_string("last"), e);
-    if (s->starts_ms != RECORD_NONE)
-        rc |= json_set_instant(doc, "starts_at", s->starts_ms, e);
-    if (s->ends_ms != RECORD_NONE)
-        rc |= json_set_instant(doc, "ends_at", s->ends_ms, e);
-    if (s->max_fires > 0)
-        rc |= json_set(doc, "max_fires", json_integer((json_int_t)s->max_fires), e);
-    if (s->jitter_ms > 0)
-        rc |= json_set_duration(doc, "jitter", s->jitter_ms, e);
-    return rc;
-}
-
-static json_t *retry_document(const struct retry_rule *rule)
-{
-    struct err e = {0};
-    json_t *doc = json_object();
-    int rc = 0;
-    if (rule->max_attempts > 0)
-        rc |= json_set(doc, "max_attempts", json_integer(rule->max_attempts), &e);
-    rc |= json_set_duration(doc, "min_backoff", rule->min_backoff_ms, &e);
-    rc |= json_set(doc, "factor", json_real(rule->factor), &e);
-    rc |= json_set_duration(doc, "max_backoff", rule->max_backoff_ms, &e);
-    rc |= json_set(doc, "jitter", json_real(rule->jitter), &e);
-    rc |= json_set_duration(doc, "max_age", rule->max_age_ms, &e);
-    if (rc < 0) {
-        json_decref(doc);
-        return NULL;
-    }
-    return doc;
-}
-
-static int set_rules(json_t *doc, const struct job_spec *s, struct err *e)
-{
-    int rc = 0;
-    json_t *misfire = json_object();
-    if (s->at_most_once)
-        rc |= json_set(doc, "delivery", json_string("at_most_once"), e);
-    else
-        rc |= json_set(doc, "retry", retry_document(&s->retry), e);
-    rc |= json_set(misfire, "policy", json_string(misfires[s->misfire]), e);
-    rc |= json_set_duration(misfire, "window", (uint64_t)s->misfire_window_ms, e);
-    rc |= json_set(doc, "misfire", misfire, e);
-    rc |= json_set(doc, "concurrency", json_string(overlaps[s->concurrency]), e);
-    rc |= json_set(doc, "max_pending", json_integer(s->max_pending), e);
-    rc |= json_set_duration(doc, "ttl_after_done", (uint64_t)s->ttl_after_done_ms, e);
-    return rc;
-}
-
-static int set_labels(json_t *doc, const struct job_spec *s, struct err *e)
-{
-    int rc = 0;
-    if (s->labels_count > 0) {
-        json_t *labels = json_object();
-        for (size_t i = 0; i < s->labels_count; i++)
-            rc |= json_set(labels, s->labels[i].name, json_string(s->labels[i].value), e);
-        rc |= json_set(doc, "labels", labels, e);
-    }
-    if (s->description)
-        rc |= json_set(doc, "description", json_string(s->description), e);
-    return rc;
-}
-
-json_t *job_definition_document(const struct job_spec *s)
-{
-    struct err e = {0};
-    json_t *doc = json_object();
-    int rc = json_set(doc, "id", json_string(s->id), &e);
-    rc |= json_set(doc, "namespace", json_string(s->ns), &e);
-    rc |= set_when(doc, s, &e);
-    rc |= json_set(doc, "callback", job_callback_document(&s->callback), &e);
-    rc |= set_rules(doc, s, &e);
-    rc |= set_labels(doc, s, &e);
-    if (rc < 0) {
-        json_decref(doc);
-        return NULL;
-    }
-    return doc;
-}
-
-/* What only the stored form holds: the phase, and how the payload was given. */
-int job_seal(struct job_spec *spec, struct err *e)
-{
-    struct buf out = BUF_INIT(MEM_TRY_MAX_BYTES / 2);
-    json_t *doc = job_definition_document(spec);
-    int rc = doc ? 0 : err_set(e, ERR_NOMEM, "out of memory for a job's definition");
-    if (rc == 0 && spec->has_every)
-        rc = json_set_instant(doc, "phase", spec->phase_ms, e);
-    if (rc == 0 && spec->payload && !spec->payload_is_json)
-        rc = json_set(doc, "content_type", json_string(spec->content_type), e);
-    if (rc == 0)
-        rc = json_print(doc, &out, e);
-    json_decref(doc);
-    if (rc == 0)
-        spec->private->definition = buf_steal(&out, &spec->private->definition_bytes, e);
-    buf_fini(&out);
-    return rc < 0 ? rc : spec->private->definition ? 0 : -ERR_NOMEM;
-}
 
 static json_t *decode_payload(const struct job_spec *spec, const char **ret_key)
 {
@@ -148,10 +23,21 @@ static json_t *decode_payload(const struct job_spec *spec, const char **ret_key)
     return value;
 }
 
+/* The definition as far as a user gave it, as a value. */
+static int given_document(const struct job_spec *spec, json_t **ret, struct err *e)
+{
+    const struct job_spec_private *p = spec->private;
+    AUTO(buf_fini) struct buf text = BUF_INIT(p->given_bytes + 2);
+    buf_add(&text, p->definition, p->given_bytes);
+    buf_add_char(&text, '}');
+    int rc = buf_check(&text, e);
+    return rc < 0 ? rc : json_read(buf_str(&text), text.len, text.len, ret, e);
+}
+
 int job_document(const struct job_spec *spec, const struct job_row *row, json_t **ret, struct err *e)
 {
-    json_t *doc = job_definition_document(spec);
-    int rc = doc ? 0 : err_set(e, ERR_NOMEM, "out of memory for a job's document");
+    json_t *doc = NULL;
+    int rc = given_document(spec, &doc, e);
     if (rc == 0 && spec->payload) {
         const char *key;
         json_t *payload = decode_payload(spec, &key);
@@ -252,14 +138,7 @@ static void add_payload(struct buf *out, const struct job_spec *spec)
 int job_print(const struct job_spec *spec, const struct job_row *row, const char *owner, struct buf *out,
               struct err *e)
 {
-    json_t *doc = job_definition_document(spec);
-    if (!doc)
-        return err_set(e, ERR_NOMEM, "out of memory for a job's answer");
-    int rc = json_print_ordered(doc, out, e);
-    json_decref(doc);
-    if (rc < 0)
-        return rc;
-    buf_truncate(out, out->len - 1); /* the closing brace: payload and status come before it */
+    buf_add(out, spec->private->definition, spec->private->given_bytes);
     add_payload(out, spec);
     if (row && row->state == JOB_STATE_PAUSED)
         buf_add_str(out, ",\"paused\":true");

@@ -20,6 +20,8 @@ struct job_spec_private {
     size_t memory_bytes;
     char *definition;
     size_t definition_bytes;
+    size_t given_bytes; /* of the definition: what a user gave, without the closing brace */
+    size_t same_bytes;  /* ... and what two specs that say the same have in common: all but the trace */
     struct schedule *schedule;
 };
 
@@ -55,14 +57,22 @@ void job_read_pairs(struct job_reader *r, const json_t *obj, const struct json_a
 
 /* The member `callback` of a body, into r->spec->callback. */
 void job_read_callback(struct job_reader *r, const json_t *doc);
-/* The callback as a definition holds it. NULL: out of memory. */
-json_t *job_callback_document(const struct job_callback *cb);
-/* Everything but payload, phase and id: shared by definition and answer. */
-json_t *job_definition_document(const struct job_spec *spec);
+/* Members of an object that is being printed into OUT; a comma goes before all but its first. */
+void job_print_key(struct buf *out, const char *key);
+void job_print_text(struct buf *out, const char *key, const char *text); /* NULL: left out */
+void job_print_texts(struct buf *out, const char *key, const char *const *texts,
+                     size_t count); /* not empty */
+void job_print_pairs(struct buf *out, const char *key, const struct job_pair *pairs,
+                     size_t count); /* empty: left out */
+void job_print_number(struct buf *out, const char *key, uint64_t v);
+void job_print_duration(struct buf *out, const char *key, uint64_t ms);
+void job_print_instant(struct buf *out, const char *key, int64_t ms); /* RECORD_NONE: left out */
+/* The callback as a definition holds it, an object. */
+void job_print_callback(struct buf *out, const struct job_callback *cb);
 /* Compile spec->schedules. ARMING: as a write that is accepted now, with its checks; NULL: as read back from the store. */
 int job_schedule_parse(struct job_spec *spec, const struct tz *zone, const struct job_context *arming,
                        struct schedule_issues *issues, struct err *e);
-/* Make spec->private->definition. */
+/* Make spec->private->definition, when all else is there. */
 int job_seal(struct job_spec *spec, struct err *e);
 
 #endif

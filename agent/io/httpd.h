@@ -62,6 +62,8 @@ unsigned httpd_connections(const struct httpd *h);
 const char *httpd_method(const struct httpd_request *rq);
 const char *httpd_path(const struct httpd_request *rq);
 const char *httpd_header(const struct httpd_request *rq, const char *name);
+/* The next header NAME, for those that may be there several times. *cursor starts at 0. */
+const char *httpd_header_next(const struct httpd_request *rq, const char *name, size_t *cursor);
 /* Decoded value of the first / the next query parameter NAME, NULL: absent. *cursor starts at 0. A value
  * without '=' is ""; a name or value with a broken escape or %00 stays undecoded. */
 const char *httpd_query(const struct httpd_request *rq, const char *name);

@@ -388,16 +388,21 @@ const char *httpd_query_string(const struct httpd_request *rq)
     return rq->head.data + rq->query_at;
 }
 
-const char *httpd_header(const struct httpd_request *rq, const char *name)
+const char *httpd_header_next(const struct httpd_request *rq, const char *name, size_t *cursor)
 {
-    const char *at = rq->head.data + rq->headers_at, *end_at = rq->head.data + rq->head.len;
-    while (at < end_at) {
-        const char *value = at + strlen(at) + 1;
+    while (rq->headers_at + *cursor < rq->head.len) {
+        const char *at = rq->head.data + rq->headers_at + *cursor, *value = at + strlen(at) + 1;
+        *cursor += (size_t)(value + strlen(value) + 1 - at);
         if (strcasecmp(at, name) == 0)
             return value;
-        at = value + strlen(value) + 1;
     }
     return NULL;
+}
+
+const char *httpd_header(const struct httpd_request *rq, const char *name)
+{
+    size_t cursor = 0;
+    return httpd_header_next(rq, name, &cursor);
 }
 
 const char *httpd_query_next(const struct httpd_request *rq, const char *name, size_t *cursor)

@@ -1,6 +1,7 @@
 """What an application does with jobs, on three agents: every request goes to an agent picked without regard to who owns
 the job."""
 import base64
+import http.client
 import itertools
 import json
 import re
@@ -242,3 +243,71 @@ def test_deleted_and_changed_jobs_do_not_fire_under_the_old_rules(three, job, na
     late = [r for r in callee.records() if r["at"] > changed and r["path"] == "/hook"]
     assert not late, late[:3]
     assert {r["path"] for r in callee.records() if r["at"] > changed} == {"/new"}
+
+
+PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def trace_of(record):
+    """(trace id, span id, flags, tracestate) of a callback."""
+    found = re.fullmatch("00-([0-9a-f]{32})-([0-9a-f]{16})-(0[01])", record["headers"]["traceparent"])
+    assert found, record["headers"]
+    return *found.groups(), record["headers"]["tracestate"]
+
+
+def put_in_trace(agent, job_id, definition, *headers):
+    """With http.client, since a header may be there twice."""
+    connection = http.client.HTTPConnection(agent.address, timeout=15)
+    body = json.dumps(definition).encode()
+    connection.putrequest("PUT", f"/v1/jobs/{job_id}")
+    for key, value in [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *headers]:
+        connection.putheader(key, value)
+    connection.endheaders(body)
+    answer = connection.getresponse()
+    made = json.loads(answer.read())
+    connection.close()
+    assert answer.status in (200, 201), made
+    return made
+
+
+def test_callbacks_of_a_job_made_in_a_trace_are_traces_of_their_own(three, job, name, callee):
+    a, b, c = three
+    callee.behave({"path": "/twice", "times": 1, "status": 503})
+    definition = job("@every 1s", path="/twice", retry={"min_backoff": "50ms", "jitter": 0})
+    for agent in three:  # two of them send it on
+        put_in_trace(agent, f"{name}-{agent.name}", definition, ("traceparent", PARENT), ("tracestate", "a=1 ,b=2"),
+                     ("TraceState", "c=3"))
+    bulk = a.call("POST", "/v1/bulk", headers={"Content-Type": "application/x-ndjson", "traceparent": PARENT[:-1] + "0"},
+                  data="".join(json.dumps({"op": "put", "id": f"{name}-bulk{n}", "job": job("@after 100ms")}) + "\n"
+                               for n in range(9)))
+    assert '"done":true,"ok":9' in bulk.text
+    put_in_trace(b, f"{name}-wrong", job("@after 100ms"), ("traceparent", PARENT.replace("-01", "-0x")), ("tracestate", "a=1"))
+    c.put(f"{name}-none", job("@after 100ms"))
+
+    records = wait_until(lambda: (r := callee.records()) and len(r) >= 20 and r, 20, "20 callbacks")
+    by_fire = {}
+    for record in records:
+        job_id = record["headers"]["ce-subject"]
+        if job_id in (f"{name}-wrong", f"{name}-none"):
+            assert "traceparent" not in record["headers"] and "tracestate" not in record["headers"]
+            continue
+        trace, span, flags, state = trace_of(record)
+        if "-bulk" in job_id:
+            assert (flags, state) == ("00", f"carillon={PARENT[:-1]}0")
+        else:
+            assert (flags, state) == ("01", f"carillon={PARENT},a=1,b=2,c=3")
+        by_fire.setdefault(record["headers"]["ce-id"], []).append((trace, span))
+    assert all(len({t for t, _ in attempts}) == 1 and len({s for _, s in attempts}) == len(attempts)
+               for attempts in by_fire.values()), by_fire
+    assert any(len(attempts) > 1 for attempts in by_fire.values())
+    traces = {attempts[0][0] for attempts in by_fire.values()}
+    assert len(traces) == len(by_fire) and PARENT[3:35] not in traces
+
+
+def test_a_write_in_another_trace_changes_nothing_and_shows_nowhere(three, job, name):
+    a, b, _ = three
+    made = put_in_trace(a, name, job(), ("traceparent", PARENT))
+    again = put_in_trace(b, name, {**job(), "schedule": made["schedule"]}, ("traceparent", PARENT.replace("4b", "5b")))
+    assert again["status"]["version"] == made["status"]["version"] == 1
+    for text in (json.dumps(made), a.call("GET", f"/v1/jobs/{name}").text, a.call("GET", "/v1/export").text):
+        assert name in text and "4bf92f" not in text and "5bf92f" not in text

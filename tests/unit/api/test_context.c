@@ -28,6 +28,7 @@ static void make(struct api_context *c, bool with_app)
     c->change_id = 0xfedcba9876543210u;
     c->accepted_ms = 1790000000123;
     memcpy(c->actor, "local", 6);
+    trace_read("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "a=\"1\\,b=2", &c->trace);
     api_context_set_defaults(c, &d);
 }
 
@@ -39,6 +40,8 @@ static void expect_equal(const struct api_context *a, const struct api_context *
     cr_assert(a->fresh_id == b->fresh_id && a->repeated == b->repeated);
     cr_assert(zero(int, memcmp(&a->uid, &b->uid, sizeof(a->uid))));
     cr_assert(eq(u64, a->change_id, b->change_id));
+    cr_assert(eq(str, (char *)a->trace.parent, (char *)b->trace.parent));
+    cr_assert(eq(str, (char *)a->trace.state, (char *)b->trace.state));
     cr_assert(eq(i64, a->accepted_ms, b->accepted_ms));
     cr_assert(eq(str, (char *)a->actor, (char *)b->actor));
     const struct job_defaults *x = &a->defaults, *y = &b->defaults;

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "agent/base/err.h"
+#include "agent/core/trace.h"
 #include "agent/io/file.h"
 #include "callback/headers.h"
 #include "tests/lib/callback_bed.h"
@@ -111,6 +112,20 @@ Test(headers, secrets_are_filled_in_where_they_are_named)
     cr_assert(eq(str, (char *)header("X-Two: "), "hunter2-hunter2"));
     cr_assert(eq(str, (char *)header("X-Plain: "), "${secret:token}"));
     cr_assert(eq(str, (char *)header("X-Empty"), ";"));
+}
+
+Test(headers, a_job_that_was_made_in_a_trace_calls_in_one)
+{
+    struct trace expected;
+    build_ok();
+    cr_assert(zero(ptr, (void *)header("traceparent: ")));
+    bed.spec.traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    bed.spec.tracestate = "a=1";
+    build_ok();
+    trace_of_attempt(bed.spec.traceparent, "a=1", &bed.delivery.uid, bed.delivery.seq, bed.delivery.attempt,
+                     bed.delivery.epoch, &expected);
+    cr_assert(eq(str, (char *)header("traceparent: "), expected.parent));
+    cr_assert(eq(str, (char *)header("tracestate: "), expected.state));
 }
 
 Test(headers, a_secret_that_is_not_there_says_so)

@@ -4,6 +4,7 @@
 
 #include "agent/base/json.h"
 #include "agent/core/job.h"
+#include "agent/core/trace.h"
 #include "agent/core/tz.h"
 
 #define NOW INT64_C(1795424400000) /* 2026-11-23T09:00:00Z */
@@ -122,8 +123,8 @@ Test(job, missing_fields_are_named)
 Test(job, headers_that_carillon_sets_are_refused)
 {
     static const char *const names[] = {
-        "Host",        "ce-id",      "CE-Time",      "Idempotency-Key", "Carillon-Attempt", "webhook-id",
-        "traceparent", "User-Agent", "content-type", "Content-Length",  "Transfer-Encoding"};
+        "Host",        "ce-id",      "CE-Time",      "Idempotency-Key", "Carillon-Attempt",  "webhook-id",
+        "traceparent", "User-Agent", "content-type", "Content-Length",  "Transfer-Encoding", "TraceState"};
     for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
         char text[256], pointer[64];
         snprintf(text, sizeof(text), CALLING("{\"http\":{\"service\":\"a\",\"headers\":{\"%s\":\"v\"}}}"),
@@ -134,7 +135,7 @@ Test(job, headers_that_carillon_sets_are_refused)
     struct result r = parse_ok(
         CALLING("{\"http\":{\"service\":\"a\",\"headers\":{\"ce-type\":\"my.type\",\"X-Team\":\"pay\"}}}"));
     cr_assert(eq(sz, r.spec->callback.headers_count, 2));
-    cr_assert(eq(str, (char *)r.spec->callback.headers[1].value, "pay"));
+    cr_assert(eq(str, (char *)r.spec->callback.headers[0].value, "pay"));
     done(&r);
 }
 
@@ -439,6 +440,79 @@ Test(job, what_get_answers_can_be_put_back)
     buf_fini(&out);
     done(&again);
     done(&r);
+}
+
+#define TRACE_A "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+static struct job_spec *parse_in_trace(const char *parent, const char *state)
+{
+    struct trace trace;
+    json_t *doc;
+    struct err e = {0};
+    struct result r = {0};
+    trace_read(parent, state, &trace);
+    cr_assert(zero(int, json_read(everything, strlen(everything), 1 << 20, &doc, &e)));
+    job_defaults_init(&defaults);
+    struct job_context ctx = {.ns = "default",
+                              .id = "j1",
+                              .now_ms = NOW,
+                              .created_ms = RECORD_NONE,
+                              .defaults = &defaults,
+                              .trace = &trace};
+    problems_init(&r.problems);
+    cr_assert(zero(int, job_spec_parse(doc, &ctx, only_utc, NULL, &r.problems, &r.refusal, NULL, &r.paused,
+                                       &r.spec, &e)),
+              "%s", e.text);
+    problems_fini(&r.problems);
+    json_decref(doc);
+    return r.spec;
+}
+
+Test(job, the_trace_of_its_write_is_kept_but_is_no_part_of_what_it_says)
+{
+    struct job_spec *a = parse_in_trace(TRACE_A, "x=1"), *none = parse_in_trace(NULL, NULL);
+    struct buf printed = BUF_INIT(1 << 20);
+    struct err e = {0};
+    cr_assert(eq(str, (char *)a->traceparent, TRACE_A));
+    cr_assert(none->traceparent == NULL);
+    cr_assert(job_spec_equal(a, none));
+    cr_assert(zero(int, job_print(a, NULL, "", &printed, &e)));
+    cr_assert(zero(ptr, strstr(buf_str(&printed), "trace")), "%s", buf_str(&printed));
+    buf_fini(&printed);
+    json_t *doc;
+    cr_assert(zero(int, job_document(a, NULL, &doc, &e)));
+    cr_assert(zero(ptr, json_object_get(doc, "trace")));
+    json_decref(doc);
+
+    struct job_spec *back = decode(a);
+    cr_assert(eq(str, (char *)back->traceparent, TRACE_A));
+    cr_assert(eq(str, (char *)back->tracestate, "x=1"));
+    cr_assert(job_spec_equal(back, none));
+    struct job_spec *back_none = decode(none);
+    cr_assert(back_none->traceparent == NULL);
+    job_spec_unref(a);
+    job_spec_unref(none);
+    job_spec_unref(back);
+    job_spec_unref(back_none);
+}
+
+Test(job, definitions_of_the_first_version_are_read_too)
+{
+    static const char sorted[] =
+        "{\"callback\":{\"allow_control\":false,\"give_up_on\":[400],\"http\":{\"headers\":{\"X-A\":\"2\",\"X-B\":"
+        "\"1\"},\"method\":\"POST\",\"path\":\"/p\",\"service\":\"billing\"},\"success\":[\"2xx\"],\"timeout\":\"1s\","
+        "\"to\":\"one\"},\"concurrency\":\"allow\",\"id\":\"j1\",\"max_pending\":16,\"misfire\":{\"policy\":\"all\","
+        "\"window\":\"1h\"},\"namespace\":\"default\",\"phase\":\"2026-01-01T00:00:00.000Z\",\"retry\":{\"factor\":2.0,"
+        "\"jitter\":0.2,\"max_age\":\"1d\",\"max_backoff\":\"5m\",\"min_backoff\":\"1s\"},\"schedule\":\"@every 90s\","
+        "\"timezone\":\"UTC\",\"ttl_after_done\":\"1d\"}";
+    struct job_spec *spec;
+    struct err e = {0};
+    cr_assert(zero(int, job_spec_decode(sorted, strlen(sorted), NULL, 0, &spec, &e)), "%s", e.text);
+    struct job_spec *again = decode(spec);
+    cr_assert(job_spec_equal(spec, again));
+    cr_assert(eq(str, (char *)again->callback.service, "billing"));
+    job_spec_unref(spec);
+    job_spec_unref(again);
 }
 
 Test(job, grpc_callbacks_have_their_own_fields)
