@@ -78,8 +78,8 @@ void papi_durable(struct planner *p, struct pjob *j, const struct job_change *ch
 
 /* --- what an operation changes --------------------------------------------------------------------------------------- */
 
-/* After the row was changed. */
-static void revise(struct pjob *j, const struct planner_api *api, const char *op)
+/* After the row was changed. DUE_MS: what was due next without it. */
+static void revise(struct pjob *j, const struct planner_api *api, const char *op, int64_t due_ms)
 {
     memset(&j->revision, 0, sizeof(j->revision));
     j->revision.change_id = api->change_id;
@@ -88,6 +88,7 @@ static void revise(struct pjob *j, const struct planner_api *api, const char *op
     j->revision.version = j->row.version;
     j->revision.seq = api->run_seq;
     j->revision.state = j->row.state;
+    j->revision.due_ms = due_ms;
     memcpy(j->revision.actor, api->actor, sizeof(j->revision.actor));
     strncpy(j->revision.op, op, sizeof(j->revision.op) - 1);
 }
@@ -145,7 +146,7 @@ static void create(struct planner *p, struct pjob *j, const struct planner_api *
     pjob_set_spec(p, j, job_spec_ref(api->spec));
     new_version(p, j, api);
     pjob_plan_new(p, j, api->accepted_ms);
-    revise(j, api, "create");
+    revise(j, api, "create", RECORD_NONE);
     pjob_dirty(p, j, CHANGE_INSERT);
     applied(j, PLANNER_CREATED);
 }
@@ -207,6 +208,7 @@ static void replace(struct planner *p, struct pjob *j, const struct planner_api 
     pfire_book_first(p, j); /* its end is recorded, whatever the new definition says */
     pjob_book_due(p, j);
     int64_t fired_ms = j->row.due_ms != due_ms ? due_ms : j->row.last.due_ms;
+    due_ms = j->row.due_ms;
     revoke_all(p, j);
     keep_definition(j);
     pjob_set_spec(p, j, spec);
@@ -226,7 +228,7 @@ static void replace(struct planner *p, struct pjob *j, const struct planner_api 
         unpause(p, j, PLANNER_CATCH_UP_NONE);
     if (was_paused && j->row.state != JOB_STATE_PAUSED)
         load_left(p, j);
-    revise(j, api, api->op == PLANNER_PATCH ? "patch" : "replace");
+    revise(j, api, api->op == PLANNER_PATCH ? "patch" : "replace", due_ms);
     pjob_dirty(p, j, CHANGE_REPLACE);
     applied(j, PLANNER_OK);
 }
@@ -265,7 +267,7 @@ static void delete (struct planner *p, struct pjob *j, struct planner_api *api)
     pjob_drop_fires(p, j);
     j->deleting = true;
     keep_definition(j);
-    revise(j, api, "delete");
+    revise(j, api, "delete", j->row.due_ms);
     pjob_dirty(p, j, CHANGE_DELETE);
     applied(j, PLANNER_OK);
 }
@@ -281,7 +283,7 @@ static void pause_job(struct planner *p, struct pjob *j, const struct planner_ap
     revoke_all(p, j);
     pause_row(p, j);
     new_version(p, j, api);
-    revise(j, api, "pause");
+    revise(j, api, "pause", j->row.due_ms);
     pjob_dirty(p, j, CHANGE_UPDATE);
     applied(j, PLANNER_OK);
 }
@@ -292,10 +294,11 @@ static void resume(struct planner *p, struct pjob *j, const struct planner_api *
         papi_reply(p, j, PLANNER_OK);
         return;
     }
+    int64_t due_ms = j->row.due_ms;
     unpause(p, j, api->catch_up);
     load_left(p, j);
     new_version(p, j, api);
-    revise(j, api, "resume");
+    revise(j, api, "resume", due_ms);
     pjob_dirty(p, j, CHANGE_UPDATE);
     applied(j, PLANNER_OK);
 }
@@ -327,7 +330,7 @@ static void run(struct planner *p, struct pjob *j, struct planner_api *api)
     j->plan_dirty = true; /* the next seq is not this one's: nothing starts before that is durable */
     if (overlaps)
         pfire_end(p, f, FIRE_OUTCOME_SKIPPED, FIRE_REASON_OVERLAP, NULL);
-    revise(j, api, "run");
+    revise(j, api, "run", j->row.due_ms);
     pjob_dirty(p, j, CHANGE_UPDATE);
     applied(j, PLANNER_ACCEPTED);
 }

@@ -277,6 +277,7 @@ static void expire(struct planner *p, struct pjob *j)
                                     .uid = j->row.uid,
                                     .version = j->row.version,
                                     .state = j->row.state,
+                                    .due_ms = RECORD_NONE,
                                     .op = "expire"};
     snprintf(j->revision.actor, sizeof(j->revision.actor), "%.63s", p->member);
     pjob_dirty(p, j, CHANGE_DELETE);

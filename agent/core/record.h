@@ -172,8 +172,11 @@ struct revision {
     uint64_t version;     /* of its definition, after the change */
     uint64_t seq;         /* run: its fire, so that a repeated request is answered the same; else 0 */
     enum job_state state; /* after the change */
-    char actor[64];       /* token name, "local" or a member */
-    char op[16];          /* create, replace, patch, delete, pause, resume, run, reply, expire */
+    int64_t
+        due_ms; /* the first due that had no fire yet when it was changed: a new schedule drops those from it on that
+                       were due before the change; RECORD_NONE: there was none */
+    char actor[64]; /* token name, "local" or a member */
+    char op[16];    /* create, replace, patch, delete, pause, resume, run, reply, expire */
 };
 
 enum change_result {

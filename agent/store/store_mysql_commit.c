@@ -214,6 +214,8 @@ static void add_revision(struct buf *b, const struct job_change *change)
     sql_add_hex(b, r->uid.bytes, sizeof(r->uid));
     buf_addf(b, ",%llu,%llu,%u,", (unsigned long long)r->version, (unsigned long long)r->seq,
              (unsigned)r->state);
+    sql_add_ms(b, r->due_ms);
+    buf_add_char(b, ',');
     size_t bytes;
     const char *was = change->replaced ? job_spec_definition(change->replaced, &bytes) : NULL;
     if (was)
@@ -227,7 +229,7 @@ static int insert_revisions(struct commit_group *g, struct my_script *s, struct 
     struct my_rows rows = {.script = s,
                            .head =
                                "INSERT INTO revisions (ns, id, change_id, at_ms, actor, op, uid, version, "
-                               "seq, state, was) VALUES (",
+                               "seq, state, due_ms, was) VALUES (",
                            .sep = "), (",
                            .tail = ")",
                            .expect = MY_ANY};

@@ -7,8 +7,8 @@
 #include "agent/store/store_sql.h"
 
 #define LIMIT_MAX 1000
-#define COLUMNS   "change_id, at_ms, uid, version, seq, state, actor, op"
-enum { COLUMNS_COUNT = 8 };
+#define COLUMNS   "change_id, at_ms, uid, version, seq, state, actor, op, due_ms"
+enum { COLUMNS_COUNT = 9 };
 
 static int read_columns(struct revision *r, MYSQL_ROW row, const unsigned long *lengths, struct err *e)
 {
@@ -18,7 +18,8 @@ static int read_columns(struct revision *r, MYSQL_ROW row, const unsigned long *
         !row[2] || lengths[2] != sizeof(r->uid) || !sql_get_u64(row[3], lengths[3], &r->version) ||
         !sql_get_u64(row[4], lengths[4], &r->seq) || !sql_get_u64(row[5], lengths[5], &state) ||
         state >= JOB_STATE_COUNT_ || !sql_get_text(row[6], lengths[6], r->actor, sizeof(r->actor)) ||
-        !sql_get_text(row[7], lengths[7], r->op, sizeof(r->op)))
+        !sql_get_text(row[7], lengths[7], r->op, sizeof(r->op)) ||
+        !sql_get_ms(row[8], lengths[8], &r->due_ms))
         return err_set(e, ERR_PERMANENT, "table revisions holds what this agent cannot read");
     memcpy(r->uid.bytes, row[2], sizeof(r->uid));
     r->state = (enum job_state)state;

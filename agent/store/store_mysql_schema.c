@@ -71,7 +71,7 @@ static const char *const version_1[] = {
     "ns VARCHAR(63) " KEY_CHARS ", id VARCHAR(200) " KEY_CHARS ", change_id " UNSIGNED
     ", at_ms BIGINT NOT NULL, "
     "actor VARBINARY(63) NOT NULL, op VARBINARY(15) NOT NULL, uid BINARY(16) NOT NULL, version " UNSIGNED
-    ", seq " UNSIGNED ", state TINYINT UNSIGNED NOT NULL, was MEDIUMTEXT NULL, "
+    ", seq " UNSIGNED ", state TINYINT UNSIGNED NOT NULL, due_ms BIGINT NULL, was MEDIUMTEXT NULL, "
     "PRIMARY KEY (ns, id, change_id), KEY at (at_ms))" ENGINE,
 
     NULL};

@@ -19,6 +19,7 @@ static void revise(struct contract *t, struct job_row *row, enum change_op op, c
                                    .version = row->version,
                                    .seq = seq,
                                    .state = JOB_STATE_PAUSED,
+                                   .due_ms = op == CHANGE_DELETE ? RECORD_NONE : CONTRACT_NOW + 5,
                                    .actor = "ann"};
     (void)snprintf(c.revision.op, sizeof(c.revision.op), "%s", name);
     CHECK(contract_one(t, &c) == CHANGE_RESULT_OK, "%s: %d", name, (int)c.result);
@@ -60,11 +61,12 @@ static void revisions_tell_what_was_when(struct contract *t)
         CHECK(strcmp(a->revisions[i].row.op, ops[i]) == 0, "%zu: %s", i, a->revisions[i].row.op);
     same_definition(&a->revisions[0], second);
     same_definition(&a->revisions[2], first);
+    CHECK(a->revisions[0].row.due_ms == RECORD_NONE, "%lld", (long long)a->revisions[0].row.due_ms);
     CHECK(!a->revisions[1].was && !a->revisions[3].was, "%s", "what changed no definition keeps none");
     const struct revision *run = &a->revisions[1].row;
     CHECK(run->seq == 7 && run->version == row.version - 1 && run->at_ms == CONTRACT_NOW + 20 &&
-              run->state == JOB_STATE_PAUSED && strcmp(run->actor, "ann") == 0 &&
-              memcmp(&run->uid, &row.uid, sizeof(row.uid)) == 0,
+              run->state == JOB_STATE_PAUSED && run->due_ms == CONTRACT_NOW + 5 &&
+              strcmp(run->actor, "ann") == 0 && memcmp(&run->uid, &row.uid, sizeof(row.uid)) == 0,
           "seq %" PRIu64 " version %" PRIu64, run->seq, run->version);
     struct contract_answer *found = contract_ask(t);
     t->ops->find_change(t->self, "default", "a", run->change_id, contract_on_revision, found);
