@@ -207,8 +207,7 @@ static void count_everywhere(struct ticket *k)
     const struct group *g = k->target->group;
     struct balance_view view;
     for (unsigned i = 0; i < g->targets_count; i++)
-        if (g->targets[i] == k->target ||
-            balance_start(g->targets[i]->balance, k->endpoint_key) == BALANCE_CHOSEN)
+        if (g->targets[i] == k->target || balance_join(g->targets[i]->balance, k->endpoint_key))
             k->counted |= UINT32_C(1) << i;
     bool listed = balance_get(k->target->balance, k->endpoint_key, &view);
     assert(listed && strlen(view.address) < sizeof(k->attempt.endpoint));
@@ -225,6 +224,7 @@ static void send_off(struct ticket *k)
     k->sent_us = clock_boot_us();
     k->attempt.tls = k->tls = callback_tls_ref(g->tls);
     k->target->paced++;
+    list_push_back(&g->sent, &k->link);
     g->in_flight++;
     d->in_flight++;
     d->options.transports[transport]->deliver(d->transports[transport], &k->attempt,
@@ -320,6 +320,7 @@ static void on_attempt_done(void *arg, struct callback_attempt *attempt)
     struct dispatch *d = arg;
     struct ticket *k = container_of(attempt, struct ticket, attempt);
     struct group *g = k->target->group;
+    list_remove(&k->link);
     d->in_flight--;
     g->in_flight--;
     uncount(k);

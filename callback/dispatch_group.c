@@ -36,10 +36,23 @@ static int load_endpoints(struct target *t, struct err *e)
     return balance_set_endpoints(t->balance, list, used, now_ms(t->group->d), e);
 }
 
+/* What is under way at endpoints that T has only now got counts as T's too. */
+static void count_sent(struct target *t)
+{
+    uint32_t bit = UINT32_C(1) << t->index;
+    LIST_FOR (link, &t->group->sent) {
+        struct ticket *k = container_of(link, struct ticket, link);
+        if (!(k->counted & bit) && balance_join(t->balance, k->endpoint_key))
+            k->counted |= bit;
+    }
+}
+
 static void refresh_endpoints(struct target *t)
 {
     struct err e = {0};
-    if (load_endpoints(t, &e) < 0)
+    int rc = load_endpoints(t, &e);
+    count_sent(t);
+    if (rc < 0)
         log_warn(&log_here, "new endpoints not taken over, the old ones stay", "service=%s error=%s",
                  LOGQ(endpoints_name(t->group->service)), LOGQ(e.text));
 }
@@ -278,6 +291,7 @@ static struct group *group_add(struct dispatch *d, const struct job_callback *cb
     g->host = service ? NULL : g->key + 2;
     g->host_hash = XXH3_64bits(g->key, g->key_bytes);
     list_init(&g->blocked);
+    list_init(&g->sent);
     g->index = d->groups_count;
     d->groups[d->groups_count++] = g;
     if (map_put(&d->by_key, g->key, g->key_bytes, g, NULL, NULL) < 0) {

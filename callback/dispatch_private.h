@@ -57,6 +57,7 @@ struct group {
     size_t in_flight_max;
     size_t in_flight;
     size_t waiting;
+    struct list sent; /* of struct ticket */
     struct target *targets[DISPATCH_TARGETS_MAX];
     unsigned targets_count;
     struct list blocked;
@@ -68,7 +69,7 @@ enum ticket_place { TICKET_WAITING, TICKET_SENT, TICKET_ENDED };
 /* One delivery while it is here. */
 struct ticket {
     struct callback_attempt attempt;
-    struct list link; /* target.line or dispatch.ended */
+    struct list link; /* target.line, group.sent or dispatch.ended */
     enum ticket_place place;
     struct target *target;
     struct callback_tls *tls; /* lent to the attempt; NULL: none */

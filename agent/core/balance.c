@@ -370,6 +370,15 @@ enum balance_choice balance_start(struct balance *b, uint64_t key)
     return BALANCE_CHOSEN;
 }
 
+bool balance_join(struct balance *b, uint64_t key)
+{
+    struct endpoint *ep = find(b, key);
+    if (!ep || !ep->present)
+        return false;
+    count_in(b, ep);
+    return true;
+}
+
 void balance_done(struct balance *b, uint64_t key, enum balance_result result, uint64_t latency_us,
                   uint64_t now_ms)
 {

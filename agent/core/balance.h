@@ -117,6 +117,10 @@ enum balance_choice balance_choose(struct balance *b, const struct balance_reque
  * KEY is not listed now. */
 enum balance_choice balance_start(struct balance *b, uint64_t key);
 
+/* Count an attempt at KEY that is under way already, whatever the limits. False when KEY is not listed now: nothing is
+ * counted then, and no balance_done due. */
+bool balance_join(struct balance *b, uint64_t key);
+
 enum balance_result {
     BALANCE_OK,      /* the endpoint answered as one that works; a refusal of the job (4xx) is that too */
     BALANCE_FAILED,  /* refused, reset, timed out, 5xx */
@@ -124,7 +128,7 @@ enum balance_result {
     BALANCE_RESULT_COUNT_
 };
 
-/* The attempt at KEY (from balance_choose or balance_start) has ended after LATENCY_US. Exactly one a choice; it may
+/* The attempt at KEY (from balance_choose, balance_start or balance_join) has ended after LATENCY_US. Exactly one a choice; it may
  * come after the endpoint has left the list. A failure's latency counts only if it is worse than what was known: a
  * fast refusal must not look like a fast endpoint. */
 void balance_done(struct balance *b, uint64_t key, enum balance_result result, uint64_t latency_us,

@@ -50,6 +50,37 @@ Test(dispatch_tags, the_limit_of_an_endpoint_holds_over_all_tags_that_list_it)
     bed_close();
 }
 
+Test(dispatch_tags, what_is_under_way_counts_for_tags_that_come_later)
+{
+    bed_open();
+    bed.options.endpoint_in_flight_max = 1;
+    bed_start();
+    struct job_spec plain = bed_spec("billing", NULL), tagged = bed_spec("billing", NULL);
+    tagged.callback.tags[0] = "v2";
+    tagged.callback.tags_count = 1;
+    const char *const tags[] = {"v2", NULL};
+    struct endpoints_instance one = {.host = "10.0.0.1", .port = 80, .weight = 1};
+    deliver(&plain);
+    cr_assert(zero(int, endpoints_update(bed.endpoints, "billing", "", &one, 1, NULL)));
+    run_for(0);
+    cr_assert(eq(sz, on_wire(), 1));
+    deliver(&tagged); /* its set of tags is new, and the endpoint does not have it yet */
+    one.tags = tags;
+    cr_assert(zero(int, endpoints_update(bed.endpoints, "billing", "", &one, 1, NULL)));
+    run_for(0);
+    cr_assert(eq(sz, on_wire(), 1));
+    struct job_spec other = tagged;
+    other.callback.tags_count = 2;
+    other.callback.tags[1] = "v2"; /* a set of its own */
+    deliver(&other);
+    run_for(0);
+    cr_assert(eq(sz, on_wire(), 1));
+    while (on_wire() > 0)
+        answer(ATTEMPT_OK, 200, NULL);
+    run_until(3);
+    bed_close();
+}
+
 Test(dispatch_tags, an_instance_without_all_tags_of_the_job_gets_nothing)
 {
     bed_start();

@@ -308,6 +308,22 @@ Test(balance, start_refuses_what_is_not_listed)
     struct balance_options o = policy(BALANCE_P2C);
     struct fixture *f = open_with(&o, 1, NULL);
     cr_assert(eq(int, balance_start(f->b, f->keys[3]), BALANCE_NONE_EMPTY));
+    cr_assert(not(balance_join(f->b, f->keys[3])));
+    balance_free(f->b);
+}
+
+Test(balance, join_counts_beyond_every_limit)
+{
+    struct balance_options o = policy(BALANCE_P2C);
+    o.endpoint_in_flight_max = 1;
+    struct fixture *f = open_with(&o, 1, NULL);
+    cr_assert(balance_join(f->b, f->keys[0]));
+    cr_assert(balance_join(f->b, f->keys[0]));
+    cr_assert(eq(int, try_choose(f, 0), BALANCE_NONE_LIMIT));
+    done(f, 0, BALANCE_OK, 1000, 0);
+    cr_assert(eq(int, try_choose(f, 0), BALANCE_NONE_LIMIT));
+    done(f, 0, BALANCE_OK, 1000, 0);
+    cr_assert(eq(sz, choose(f, 0), 0));
     balance_free(f->b);
 }
 
