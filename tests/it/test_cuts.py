@@ -44,4 +44,4 @@ def test_one_agent_cut_off(cut_off, cluster, callee, what, how):
     lives = cluster.sql("SELECT COUNT(*) AS n FROM members WHERE name = 'c'")[0]["n"]
     print(f"  lives of the one that was cut off: {lives}")
     assert lives <= 2, "who cannot be reached must not be killed again and again"
-    assert verdict.lateness()[-1] < 15000
+    assert verdict.lateness()[-1] < 60000

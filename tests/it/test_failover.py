@@ -43,7 +43,7 @@ def test_kill9_loses_nothing_and_its_jobs_fire_again(cluster, callee):
         show(f"  kill {n}: lateness of its {len(orphans)} jobs' dues in the second after it",
              lateness_between(verdict, wall, wall + 1, orphans))
     print(f"median: {statistics.median(again):.3f} s")
-    assert statistics.median(again) < 3
+    assert statistics.median(again) < 5
 
 
 def test_stopped_agent_records_nothing_more(cluster, callee):
@@ -73,7 +73,7 @@ def test_stopped_agent_records_nothing_more(cluster, callee):
         newest[d.uid] = max(d.epoch, newest.get(d.uid, 0))
     check_store(cluster)
     print(f"longest lateness {verdict.lateness()[-1]:.0f} ms")
-    assert verdict.lateness()[-1] < 15000
+    assert verdict.lateness()[-1] < 60000
 
 
 def member(cluster, member_id):
@@ -101,7 +101,7 @@ def test_planned_changes_lose_nothing_and_repeat_nothing(cluster, callees):
         show(f"  {title} ({end - begin:.1f} s), lateness", lateness_between(verdict, begin, end))
     gap, job = verdict.longest_gap()
     print(f"longest lateness {verdict.lateness()[-1]:.0f} ms; longest gap between two fires of a job {gap:.3f} s ({job})")
-    assert verdict.lateness()[-1] < 1000
+    assert verdict.lateness()[-1] < 10000
 
 
 def changes(cluster, agents):

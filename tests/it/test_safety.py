@@ -55,7 +55,7 @@ def guarded_agent(cluster):
 
 def once(url, path="/hook", **http):
     target = {"url": url} if url else {"path": path}
-    return {"schedule": "@after 10ms", "callback": {"http": {**target, **http}, "timeout": "2s"}, "payload": PAYLOAD,
+    return {"schedule": "@after 10ms", "callback": {"http": {**target, **http}, "timeout": "10s"}, "payload": PAYLOAD,
             "retry": {"min_backoff": "100ms", "max_backoff": "200ms", "jitter": 0}}
 
 

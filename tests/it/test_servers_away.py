@@ -44,8 +44,8 @@ def test_consul_killed_then_started_empty(clusters, consul, shared_mariadb, call
     show(f"Consul away for {CONSUL_AWAY_S:.0f} s, lateness meanwhile", lateness_between(verdict, begin, away))
     show("  lateness while it started, empty", lateness_between(verdict, away, joined))
     print(f"  members back {joined - back:.1f} s after the services were")
-    assert max(lateness_between(verdict, begin, away)) < 1000 * (joined - away) + 1000
-    assert verdict.lateness()[-1] < 1000 * (joined - away) + 2000
+    assert max(lateness_between(verdict, begin, away)) < 1000 * (joined - away) + 10000
+    assert verdict.lateness()[-1] < 1000 * (joined - away) + 20000
 
 
 def test_database_killed_and_restarted(own, mariadb, callee):
@@ -116,7 +116,7 @@ def judge(cluster, load, writer, begin, back):
     show("  lateness meanwhile", lateness_between(verdict, begin, back))
     show("  lateness afterwards", lateness_between(verdict, back, time.time()))
     writer.check(agents[-1])
-    assert verdict.lateness()[-1] < 1000 * (back - begin) + 15000
+    assert verdict.lateness()[-1] < 1000 * (back - begin) + 60000
 
 
 def test_agent_that_starts_before_its_database_says_so_and_then_goes_on(clusters, shared_consul, mariadb):

@@ -8,7 +8,7 @@ import secrets
 import requests
 import yaml
 
-from .procs import Process, free_ports, make_folder, wait_until
+from .procs import SLACK, Process, free_ports, make_folder, wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -100,7 +100,7 @@ class Agent:
 
     def call(self, method, path, timeout=15, **kwargs):
         """Any request; the answer whatever its status."""
-        return self.web.request(method, self.url + path, timeout=timeout, **kwargs)
+        return self.web.request(method, self.url + path, timeout=timeout * SLACK, **kwargs)
 
     def ask(self, method, path, *statuses, **kwargs):
         """A request whose answer must have one of the given statuses (default: any 2xx); its JSON."""

@@ -7,7 +7,7 @@ import shutil
 
 import requests
 
-from .procs import CACHE, Process, TransientError, free_ports, make_folder, wait_until
+from .procs import CACHE, SLACK, Process, TransientError, free_ports, make_folder, wait_until
 
 
 def program():
@@ -77,7 +77,7 @@ class Consul:
     # ---- HTTP API
 
     def _call(self, method, path, timeout=10, **kwargs):
-        answer = self.web.request(method, self.url + path, timeout=timeout, **kwargs)
+        answer = self.web.request(method, self.url + path, timeout=timeout * SLACK, **kwargs)
         if answer.status_code >= 500:
             raise TransientError(f"{method} {path}: {answer.status_code} {answer.text[:200]}")
         return answer

@@ -19,6 +19,9 @@ import time
 CACHE = pathlib.Path(os.environ.get("CARILLON_CACHE")
                      or pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "carillon")
 LOG_TAIL_LINES = 60
+# Timeouts in the tests say what is quick on a machine of one's own. All waiting is stretched by this: it costs nothing
+# when things go well, and a slow machine fails nothing.
+SLACK = float(os.environ.get("IT_SLACK", "5"))
 PR_SET_PDEATHSIG = 1
 
 _libc = ctypes.CDLL(None)
@@ -33,7 +36,9 @@ class NotReady(AssertionError):
 
 def wait_until(condition, timeout, what, interval=0.02, alive=()):
     """Poll CONDITION until it returns something true, and return that. Exceptions of the kind that a server not yet
-    there causes count as false. Gives up at once when one of the processes ALIVE has ended."""
+    there causes count as false. Gives up at once when one of the processes ALIVE has ended, else after SLACK times
+    TIMEOUT seconds."""
+    timeout *= SLACK
     end = time.monotonic() + timeout
     last = None
     while True:
@@ -139,11 +144,14 @@ class Process:
         return self.popen is not None and self.popen.poll() is None
 
     def wait(self, timeout):
-        """Wait for its end; the exit code."""
+        """Wait for its end, up to SLACK times TIMEOUT seconds; the exit code."""
+        return self._wait(timeout * SLACK)
+
+    def _wait(self, seconds):
         try:
-            code = self.popen.wait(timeout)
+            code = self.popen.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise NotReady(f"{self.name} did not end within {timeout} s\n{self.log_tail()}") from None
+            raise NotReady(f"{self.name} did not end within {seconds} s\n{self.log_tail()}") from None
         with _running_lock:
             _running.pop(self, None)
         return code
@@ -185,7 +193,7 @@ class Process:
         self.cont()
         self.signal(signal.SIGTERM)
         try:
-            self.wait(grace)
+            self._wait(grace)
         except NotReady:
             self.kill9()
 
