@@ -12,6 +12,7 @@
 #define SWEEP_MS 30000
 /* Endpoints come back from ejection by time alone; nobody tells us. */
 #define UNBLOCK_MS    100
+#define LATE_MS       100 /* a wait worth telling */
 #define PACE_BURST_MS 20
 #define TRIED_MAX     (sizeof(((struct delivery *)0)->tried) / sizeof(((struct delivery *)0)->tried[0]))
 #define TRIED_SIZE    sizeof(((struct delivery *)0)->tried[0])
@@ -89,6 +90,8 @@ static void set_state(struct target *t, enum target_state state)
                                                 [TARGET_STARVED] = &d->starved,
                                                 [TARGET_PACED] = &d->paced};
     list_remove(&t->link);
+    if (t->state == TARGET_STARVED)
+        t->fed_ms = loop_now_ms(d->options.loop);
     t->state = state;
     if (state == TARGET_IDLE)
         t->pacing = false;
@@ -214,10 +217,20 @@ static void count_everywhere(struct ticket *k)
     memcpy(k->attempt.endpoint, view.address, strlen(view.address) + 1);
 }
 
+/* What it waited for, when that was long enough for people to ask. */
+static enum fire_wait waited_for(const struct ticket *k)
+{
+    int64_t waited_ms = loop_now_ms(k->target->group->d->options.loop) - k->queued_ms;
+    if (waited_ms < LATE_MS)
+        return FIRE_WAIT_NONE;
+    return k->target->fed_ms > k->queued_ms ? FIRE_WAIT_ENDPOINT : FIRE_WAIT_TURN;
+}
+
 static void send_off(struct ticket *k)
 {
     struct group *g = k->target->group;
     struct dispatch *d = g->d;
+    k->waited_for = waited_for(k);
     enum job_transport transport = k->attempt.delivery->spec->callback.transport;
     leave_line(k);
     k->place = TICKET_SENT;
@@ -328,6 +341,7 @@ static void on_attempt_done(void *arg, struct callback_attempt *attempt)
     if (attempt->result.result == ATTEMPT_OK)
         earn_start(k->target);
     name_host(k);
+    k->attempt.result.waited_for = k->waited_for;
     tell_timing(d, k);
     tell_done(d, k);
     run_turns(d);

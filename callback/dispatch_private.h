@@ -36,6 +36,7 @@ struct target {
     struct list line; /* of struct ticket, in order of arrival */
     size_t waiting;
     int64_t starved_ms; /* since when */
+    int64_t fed_ms;     /* when that ended last */
     bool pacing;        /* from the end of a starvation until the line is empty */
     int64_t pace_ms;
     uint64_t paced;
@@ -78,6 +79,7 @@ struct ticket {
     int64_t queued_ms;
     uint64_t queued_us;
     uint64_t sent_us;
+    enum fire_wait waited_for;
 };
 _Static_assert(DISPATCH_TARGETS_MAX <= 32, "one bit a target in ticket.counted");
 

@@ -133,8 +133,11 @@ void api_print_fire_ring(struct buf *out, const struct store_job *job, const str
                      "\"attempts\":[{\"attempt\":1");
     api_print_instant(out, "at", started_ms);
     api_print_text(out, "endpoint", entry->endpoint);
-    buf_addf(out, ",\"status\":%d,\"duration_ms\":%u,\"error\":null,\"excerpt\":null}]}", entry->status,
+    buf_addf(out, ",\"status\":%d,\"duration_ms\":%u,\"error\":null,\"excerpt\":null", entry->status,
              entry->duration_ms);
+    if (entry->waited != FIRE_WAIT_NONE)
+        api_print_text(out, "waited_for", fire_wait_name(entry->waited));
+    buf_add_str(out, "}]}");
 }
 
 void api_owner_name(const struct node *n, uint16_t slot, char ret[STORE_NAME_MAX])

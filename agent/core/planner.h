@@ -70,9 +70,10 @@ struct attempt {
     int status;         /* HTTP or gRPC code, -1: none came */
     int64_t started_ms; /* corrected wall clock */
     uint32_t duration_ms;
-    int64_t retry_after_ms; /* -1: not said */
-    char error[120];        /* "" unless there was none to get a status */
-    char excerpt[513];      /* of the reply's body, valid UTF-8 */
+    enum fire_wait waited_for; /* by whoever delivers, before it went out; NONE: not for long */
+    int64_t retry_after_ms;    /* -1: not said */
+    char error[120];           /* "" unless there was none to get a status */
+    char excerpt[513];         /* of the reply's body, valid UTF-8 */
 };
 
 enum planner_api_op {

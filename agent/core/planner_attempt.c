@@ -219,8 +219,22 @@ static void no_endpoint(struct planner *p, struct pfire *f)
         pjob_ended_first(p, j);
 }
 
-static void take_result(struct planner *p, struct pfire *f, const struct attempt *attempt)
+/* Why a first attempt was late, as far as the planner knows better than whoever delivered it. */
+static enum fire_wait waited_for(const struct pfire *f, const struct attempt *attempt)
 {
+    const struct fire_row *row = &f->row;
+    if (row->reason == FIRE_REASON_NO_ENDPOINT || attempt->waited_for == FIRE_WAIT_ENDPOINT)
+        return FIRE_WAIT_ENDPOINT;
+    bool first = f->delivery.attempt == 1 && row->kind == FIRE_KIND_SCHEDULED;
+    if (first && row->first_ms - row->due_ms - (int64_t)row->jitter_ms >= PLANNER_OVERDUE_MS)
+        return FIRE_WAIT_START;
+    return attempt->waited_for;
+}
+
+static void take_result(struct planner *p, struct pfire *f, const struct attempt *given)
+{
+    struct attempt own = *given, *attempt = &own;
+    own.waited_for = waited_for(f, given);
     if (attempt->result < ATTEMPT_NO_ENDPOINT)
         f->row.reason = FIRE_REASON_NONE;
     switch (attempt->result) {

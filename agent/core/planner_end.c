@@ -53,7 +53,8 @@ void pend_ring(struct planner *p, struct pjob *j, const struct fire_row *row, co
                                           : late_ms > UINT32_MAX ? UINT32_MAX
                                                                  : (uint32_t)late_ms,
                                .duration_ms = attempt->duration_ms,
-                               .status = attempt->status};
+                               .status = attempt->status,
+                               .waited = attempt->waited_for};
     memcpy(entry.endpoint, attempt->endpoint, sizeof(entry.endpoint));
     entry.endpoint[sizeof(entry.endpoint) - 1] = '\0';
     j->row.ring_bytes = ring_log_add(j->row.ring, j->row.ring_bytes, &entry, p->options.history_keep);
@@ -96,6 +97,8 @@ static void print_attempt(struct buf *out, const struct fire_row *row, const str
         buf_add_str(out, ",\"excerpt\":");
         json_print_string(out, attempt->excerpt, strlen(attempt->excerpt));
     }
+    if (attempt->waited_for != FIRE_WAIT_NONE)
+        buf_addf(out, ",\"waited_for\":\"%s\"", fire_wait_name(attempt->waited_for));
     buf_add_char(out, '}');
 }
 

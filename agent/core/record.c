@@ -20,6 +20,9 @@ static const char *const fire_reason_names[] = {
     "max_age", "give_up", "at_most_once", "deleted", "replaced",  "no_endpoint", "discarded", "cancelled"};
 _Static_assert(sizeof(fire_reason_names) / sizeof(char *) == FIRE_REASON_COUNT_, "a name for each");
 
+static const char *const fire_wait_names[] = {NULL, "start", "endpoint", "turn"};
+_Static_assert(sizeof(fire_wait_names) / sizeof(char *) == FIRE_WAIT_COUNT_, "a name for each");
+
 const char *job_state_name(enum job_state s)
 {
     assert((unsigned)s < JOB_STATE_COUNT_);
@@ -36,6 +39,12 @@ const char *fire_reason_name(enum fire_reason r)
 {
     assert((unsigned)r < FIRE_REASON_COUNT_);
     return fire_reason_names[r];
+}
+
+const char *fire_wait_name(enum fire_wait w)
+{
+    assert((unsigned)w < FIRE_WAIT_COUNT_);
+    return fire_wait_names[w];
 }
 
 static int name_index(const char *const *names, int count, const char *text)
@@ -59,6 +68,11 @@ int fire_outcome_parse(const char *text)
 int fire_reason_parse(const char *text)
 {
     return name_index(fire_reason_names, FIRE_REASON_COUNT_, text);
+}
+
+int fire_wait_parse(const char *text)
+{
+    return name_index(fire_wait_names, FIRE_WAIT_COUNT_, text);
 }
 
 void uid_print(const struct uid *uid, char text[33])

@@ -57,6 +57,15 @@ enum fire_reason {
     FIRE_REASON_COUNT_
 };
 
+/* What an attempt had waited for when it went out late. */
+enum fire_wait {
+    FIRE_WAIT_NONE,
+    FIRE_WAIT_START,    /* nobody could begin it: no owner, no store, or catching up at a bounded rate */
+    FIRE_WAIT_ENDPOINT, /* there was no healthy one */
+    FIRE_WAIT_TURN,     /* limits of its service or its endpoints */
+    FIRE_WAIT_COUNT_
+};
+
 struct job_counts {
     uint64_t seq; /* booked occurrences; succeeded + dead + skipped + coalesced + cancelled + pending = seq */
     uint64_t succeeded;
@@ -229,6 +238,8 @@ const char *fire_reason_name(enum fire_reason r); /* NULL for NONE */
 int job_state_parse(const char *text);
 int fire_outcome_parse(const char *text);
 int fire_reason_parse(const char *text);
+const char *fire_wait_name(enum fire_wait w); /* NULL for NONE */
+int fire_wait_parse(const char *text);
 
 /* Print UID as 32 hex digits with a NUL into TEXT[33]; parse exactly that form, false if it is not. */
 void uid_print(const struct uid *uid, char text[33]);

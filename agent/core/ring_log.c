@@ -11,7 +11,8 @@
 enum { FORMAT = 1 };
 
 /* First byte of an entry. */
-enum { SAME_STATUS = 1, SAME_ENDPOINT = 2, FLAGS_ALL = 3 };
+enum { SAME_STATUS = 1, SAME_ENDPOINT = 2, SAME_ANY = 3, WAITED_SHIFT = 2, FLAGS_ALL = 15 };
+_Static_assert(FIRE_WAIT_COUNT_ <= 4, "two bits of the first byte");
 
 /* First byte of an endpoint: what follows its length. */
 enum { ENDPOINT_TEXT, ENDPOINT_IPV4, ENDPOINT_IPV6 };
@@ -25,6 +26,7 @@ struct packed {
     uint32_t late_ms;
     uint32_t duration_ms;
     int32_t status;
+    uint8_t waited; /* enum fire_wait */
     uint8_t endpoint_bytes;
     uint8_t endpoint[ENDPOINT_BYTES_MAX];
 };
@@ -181,7 +183,7 @@ static void read_endpoint(struct reader *r, struct packed *p)
 static void read_entry(struct reader *r, const struct packed *before, struct packed *p)
 {
     uint8_t flags = get_byte(r);
-    if (flags & ~FLAGS_ALL || (!before && flags))
+    if (flags & ~FLAGS_ALL || (!before && flags & SAME_ANY))
         r->bad = true;
     if (r->bad)
         return;
@@ -192,6 +194,7 @@ static void read_entry(struct reader *r, const struct packed *before, struct pac
     p->due_ms = before ? (int64_t)((uint64_t)before->due_ms - (uint64_t)due) : due;
     p->late_ms = get_u32(r);
     p->duration_ms = get_u32(r);
+    p->waited = flags >> WAITED_SHIFT;
     p->status = flags & SAME_STATUS ? before->status : get_i32(r);
     if (flags & SAME_ENDPOINT) {
         p->endpoint_bytes = before->endpoint_bytes;
@@ -224,7 +227,8 @@ static void write_entry(struct writer *w, const struct packed *before, const str
     bool same_status = before && before->status == p->status;
     bool same_endpoint = before && before->endpoint_bytes == p->endpoint_bytes &&
                          memcmp(before->endpoint, p->endpoint, p->endpoint_bytes) == 0;
-    put_byte(w, (uint8_t)((same_status ? SAME_STATUS : 0) | (same_endpoint ? SAME_ENDPOINT : 0)));
+    put_byte(w, (uint8_t)((same_status ? SAME_STATUS : 0) | (same_endpoint ? SAME_ENDPOINT : 0) |
+                          p->waited << WAITED_SHIFT));
     put_varint(w, before ? before->seq - p->seq : p->seq);
     put_signed(w, before ? (int64_t)((uint64_t)before->due_ms - (uint64_t)p->due_ms) : p->due_ms);
     put_varint(w, p->late_ms);
@@ -252,7 +256,8 @@ uint16_t ring_log_add(uint8_t ring[RECORD_RING_MAX], size_t bytes, const struct 
                               .due_ms = entry->due_ms,
                               .late_ms = entry->late_ms,
                               .duration_ms = entry->duration_ms,
-                              .status = entry->status};
+                              .status = entry->status,
+                              .waited = (uint8_t)entry->waited};
     pack_endpoint(&list[0], entry->endpoint);
 
     struct writer w = {.out = ring, .max = RECORD_RING_MAX};
@@ -281,7 +286,8 @@ int ring_log_read(const uint8_t *ring, size_t bytes, struct ring_entry ret[RING_
                                      .due_ms = p->due_ms,
                                      .late_ms = p->late_ms,
                                      .duration_ms = p->duration_ms,
-                                     .status = p->status};
+                                     .status = p->status,
+                                     .waited = (enum fire_wait)p->waited};
         if (!unpack_endpoint(p, ret[i].endpoint))
             return err_set(e, ERR_INVALID, "entry %d of a ring has a damaged endpoint", i);
     }

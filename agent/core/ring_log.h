@@ -19,7 +19,8 @@ struct ring_entry {
     int64_t due_ms;
     uint32_t late_ms; /* start of the attempt less due */
     uint32_t duration_ms;
-    int32_t status; /* HTTP or gRPC code */
+    int32_t status;        /* HTTP or gRPC code */
+    enum fire_wait waited; /* for what, when it was late */
     char endpoint[RING_LOG_ENDPOINT_MAX];
 };
 

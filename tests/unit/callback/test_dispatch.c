@@ -57,6 +57,36 @@ Test(dispatch, an_endpoint_that_appears_releases_all_who_wait_at_the_bounded_rat
     bed_close();
 }
 
+Test(dispatch, tells_what_a_late_attempt_waited_for)
+{
+    bed_open();
+    bed.dispatch.no_endpoint_wait_ms = 15000;
+    bed.options.in_flight_max = 1;
+    bed_start();
+    struct job_spec spec = bed_spec("billing", NULL);
+    deliver(&spec);
+    deliver(&spec);
+    run_for(110);
+    list_plain("billing", 1);
+    run_for(0);
+    answer(ATTEMPT_OK, 200, NULL);
+    run_until(1);
+    cr_assert(eq(int, bed.last.waited_for, FIRE_WAIT_ENDPOINT));
+    deliver(&spec);
+    run_for(110);
+    answer(ATTEMPT_OK, 200, NULL);
+    run_until(2);
+    answer(ATTEMPT_OK, 200, NULL);
+    run_until(3);
+    cr_assert(eq(int, bed.last.waited_for, FIRE_WAIT_TURN));
+    deliver(&spec);
+    run_for(0);
+    answer(ATTEMPT_OK, 200, NULL);
+    run_until(4);
+    cr_assert(eq(int, bed.last.waited_for, FIRE_WAIT_NONE));
+    bed_close();
+}
+
 Test(dispatch, an_endpoint_that_left_gets_nothing_more)
 {
     bed_start();

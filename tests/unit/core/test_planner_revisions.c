@@ -2,19 +2,57 @@
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 
+#include "agent/core/ring_log.h"
 #include "tests/lib/planner_bed.h"
 
 #define CALLBACK "\"callback\":{\"http\":{\"url\":\"http://10.0.0.9/x\"}}"
+
+static void start_member(struct pbed *b)
+{
+    int n = pbed_node_start(b);
+    for (unsigned s = 0; s < pbed_defaults(7).slots; s++)
+        pbed_give(b, s, n);
+    pbed_run(b, 50);
+}
 
 static struct pbed *one_member(void)
 {
     struct pbed_options o = pbed_defaults(7);
     struct pbed *b = pbed_new(&o);
-    int n = pbed_node_start(b);
-    for (unsigned s = 0; s < o.slots; s++)
-        pbed_give(b, s, n);
-    pbed_run(b, 50);
+    start_member(b);
     return b;
+}
+
+static enum fire_wait newest_waited_for(const struct pbed *b)
+{
+    struct ring_entry entries[RING_LOG_KEEP_MAX];
+    const struct job_row *row = pbed_job(b, "a");
+    size_t n = 0;
+    cr_assert(zero(int, ring_log_read(row->ring, row->ring_bytes, entries, &n, NULL)));
+    cr_assert(gt(sz, n, 0));
+    return entries[0].waited;
+}
+
+Test(planner_revisions, a_late_success_tells_what_it_waited_for)
+{
+    struct pbed *b = one_member();
+    pbed_set(b)->no_endpoint = 1;
+    (void)pbed_do(b, PLANNER_PUT, "a", "{\"schedule\":\"@every 1m\"," CALLBACK "}");
+    pbed_run(b, 65000);
+    pbed_set(b)->no_endpoint = 0;
+    pbed_run(b, 5000);
+    cr_assert(eq(int, newest_waited_for(b), FIRE_WAIT_ENDPOINT));
+    pbed_run(b, 60000);
+    cr_assert(eq(int, newest_waited_for(b), FIRE_WAIT_NONE), "the next one was in time");
+    pbed_free(b);
+    struct pbed_options o = pbed_defaults(7);
+    b = pbed_new(&o);
+    (void)pbed_store_put(b, pbed_spec(b, "a", "{\"schedule\":\"@after 1s\"," CALLBACK "}"), BED_NOW + 1000);
+    pbed_run(b, 60000);
+    start_member(b);
+    pbed_run(b, 5000);
+    cr_assert(eq(int, newest_waited_for(b), FIRE_WAIT_START), "there was no member");
+    pbed_free(b);
 }
 
 Test(planner_revisions, a_repeated_run_names_the_same_fire)

@@ -23,7 +23,7 @@ static struct ring_entry entry_of(uint64_t seq, const char *endpoint)
 static void assert_same(const struct ring_entry *a, const struct ring_entry *b, const char *what)
 {
     cr_assert(a->seq == b->seq && a->due_ms == b->due_ms && a->late_ms == b->late_ms &&
-                  a->duration_ms == b->duration_ms && a->status == b->status &&
+                  a->duration_ms == b->duration_ms && a->status == b->status && a->waited == b->waited &&
                   strcmp(a->endpoint, b->endpoint) == 0,
               "%s: seq %" PRIu64 "/%" PRIu64 " due %" PRId64 "/%" PRId64
               " late %u/%u took %u/%u status %d/%d at '%s'/'%s'",
@@ -130,7 +130,8 @@ static struct ring_entry random_entry(struct rng *rng)
                                .due_ms = (int64_t)(rng_u64(rng) >> rng_below(rng, 64)),
                                .late_ms = (uint32_t)(rng_u64(rng) >> (32 + rng_below(rng, 32))),
                                .duration_ms = (uint32_t)(rng_u64(rng) >> (32 + rng_below(rng, 32))),
-                               .status = rng_below(rng, 2) ? 200 : (int32_t)rng_u64(rng)};
+                               .status = rng_below(rng, 2) ? 200 : (int32_t)rng_u64(rng),
+                               .waited = (enum fire_wait)rng_below(rng, FIRE_WAIT_COUNT_)};
     random_endpoint(rng, entry.endpoint);
     return entry;
 }
