@@ -23,6 +23,7 @@
 #define STORE_RETRY_MS   1000
 #define ADDRESS_RETRY_MS 1000
 #define VACUUM_MS        60000
+#define HISTORY_MAX      1000 /* ended fires kept with a job beside its successes and dead letters */
 #define LAST_WORDS_MS    1000
 
 extern char **environ;
@@ -274,7 +275,8 @@ static void vacuum(void *arg)
 {
     struct node *n = arg;
     n->vacuuming = true;
-    n->store->vacuum(n->store_self, node_now_ms(n), on_vacuumed, n);
+    struct store_vacuum what = {.now_ms = node_now_ms(n), .fires_max = HISTORY_MAX};
+    n->store->vacuum(n->store_self, &what, on_vacuumed, n);
 }
 
 /* --- a client's members -------------------------------------------------------------------------------------------- */

@@ -135,6 +135,7 @@ static void create(struct planner *p, struct pjob *j, const struct planner_api *
     memcpy(row.id, j->row.id, sizeof(row.id));
     row.due_ms = row.last_success_ms = row.failing_since_ms = RECORD_NONE;
     row.last.due_ms = row.last.finished_ms = RECORD_NONE;
+    row.backfill_next_ms = row.backfill_until_ms = RECORD_NONE;
     row.state = api->paused == 1 ? JOB_STATE_PAUSED : JOB_STATE_ACTIVE;
     j->row = row;
     if (pjob_add_uid(p, j, NULL) < 0) {

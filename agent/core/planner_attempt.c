@@ -43,6 +43,10 @@ void pfire_end(struct planner *p, struct pfire *f, enum fire_outcome outcome, en
     row->outcome = outcome;
     row->reason = reason;
     row->finished_ms = p->now_ms;
+    if (outcome == FIRE_OUTCOME_DEAD) {
+        pfire_name(f); /* the copy is of the definition as it is now */
+        f->letter_until_ms = planner_add_ms(pfire_keep_until_ms(p, row), PLANNER_COPY_MORE_MS);
+    }
     wheel_cancel(p->wheel, &f->timer);
     planner_start_cancel(p, &f->start);
     pfire_set_target(p, f, false);
@@ -69,6 +73,8 @@ void pfire_end(struct planner *p, struct pfire *f, enum fire_outcome outcome, en
 
 static void note_start(struct pfire *f, const struct attempt *attempt)
 {
+    if (f->booked)
+        pfire_name(f);
     f->row.attempts = f->delivery.attempt;
     if (f->row.attempts == 1)
         f->row.started_ms = attempt->started_ms;
@@ -126,8 +132,8 @@ static void retry_or_die(struct planner *p, struct pfire *f, const struct attemp
         pfire_end(p, f, FIRE_OUTCOME_DEAD, FIRE_REASON_AT_MOST_ONCE, attempt);
         return;
     }
-    switch (retry_decide(&spec->retry, f->row.attempts, f->row.first_ms, p->now_ms, after_ms, &p->rng,
-                         &next_ms)) {
+    switch (retry_decide(&spec->retry, f->row.attempts - f->row.attempts_before, f->row.first_ms, p->now_ms,
+                         after_ms, &p->rng, &next_ms)) {
     case RETRY_AGAIN:
         pend_tell(p, f->job, &f->row, attempt, 1);
         wait_until(p, f, next_ms);

@@ -19,13 +19,26 @@ static size_t dirty_fires(const struct pjob *j)
 
 static void fires_free(struct pchange *c)
 {
-    for (size_t i = 0; i < c->change.fires_count; i++)
+    for (size_t i = 0; i < c->change.fires_count; i++) {
         fire_row_fini(&c->change.fires[i].row);
+        job_spec_unref(c->change.fires[i].copy);
+    }
     mem_free(c->change.fires);
     mem_free(c->fires);
     c->change.fires = NULL;
     c->change.fires_count = 0;
     c->fires = NULL;
+}
+
+/* Many letters of a job die by one definition: its copy is sent once in a while, not with each. */
+static void add_copy(struct fire_change *fc, const struct pjob *j, const struct pfire *f)
+{
+    int64_t needed_ms = f->letter_until_ms - PLANNER_COPY_MORE_MS;
+    if (!f->letter_until_ms || !j->spec ||
+        (j->copied_version == f->row.version && j->copied_until_ms >= needed_ms))
+        return;
+    fc->copy = job_spec_ref(j->spec);
+    fc->copy_until_ms = f->letter_until_ms;
 }
 
 /* The rows go out as copies: the fires live on while the batch is under way. Without memory nothing of J goes. What is
@@ -54,6 +67,7 @@ static int copy_fires(struct pchange *c, const struct pjob *j, struct err *e)
         fc->expect_rev = f->durable_rev;
         fc->row.rev = f->durable_rev + 1;
         memcpy(fc->expect_holder, f->guard, sizeof(fc->expect_holder));
+        add_copy(fc, j, f);
         c->fires[c->change.fires_count++] = f;
     }
     if (r < 0)
@@ -255,9 +269,18 @@ static void deleted(struct planner *p, struct pjob *j)
     pjob_set_spec(p, j, NULL);
 }
 
+static void note_copy(struct pjob *j, const struct fire_change *fc)
+{
+    if (!fc->copy)
+        return;
+    j->copied_version = fc->row.version;
+    j->copied_until_ms = fc->copy_until_ms;
+}
+
 static void fires_durable(struct planner *p, struct pchange *c)
 {
     for (size_t i = 0; i < c->change.fires_count; i++) {
+        note_copy(c->change.tag, &c->change.fires[i]);
         fire_is_as_sent(c->fires[i], &c->change.fires[i]);
         pfire_written(p, c->fires[i]);
     }

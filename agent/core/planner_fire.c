@@ -119,8 +119,21 @@ void pfire_dirty(struct planner *p, struct pfire *f, enum change_op op)
 
 /* --- booking --------------------------------------------------------------------------------------------------------- */
 
+/* Whose it is and by what it is delivered; a later attempt may go by another definition. */
+void pfire_name(struct pfire *f)
+{
+    const struct pjob *j = f->job;
+    memcpy(f->row.ns, j->row.ns, sizeof(f->row.ns));
+    memcpy(f->row.id, j->row.id, sizeof(f->row.id));
+    if (!j->spec)
+        return;
+    planner_callee(j->spec, f->row.service);
+    f->row.version = j->row.version;
+}
+
 static void number(struct pjob *j, struct pfire *f)
 {
+    pfire_name(f);
     f->row.seq = f->row.seq_last = ++j->row.counts.seq;
     f->booked = true;
     if (f->row.kind != FIRE_KIND_RUN)

@@ -76,18 +76,26 @@ void pjob_forget_uid(struct planner *p, struct pjob *j)
 
 /* --- targets ------------------------------------------------------------------------------------------------------- */
 
-/* A host given directly shares its pace over all of its paths. */
-static void target_name(const struct job_spec *spec, char name[128])
+void planner_callee(const struct job_spec *spec, char name[RECORD_SERVICE_MAX])
 {
     const struct job_callback *c = &spec->callback;
     const char *text = c->service ? c->service : c->url ? c->url : c->address ? c->address : "";
     size_t len = strlen(text);
     if (!c->service && c->url) {
         const char *host = strstr(text, "://");
-        host = host ? host + 3 : text;
-        len = (size_t)(host - text) + strcspn(host, "/?#");
+        text = host ? host + 3 : text;
+        len = strcspn(text, "/?#");
     }
-    snprintf(name, 128, "%s%.*s", c->service ? "service " : "", len < 110 ? (int)len : 110, text);
+    snprintf(name, RECORD_SERVICE_MAX, "%.*s", len < RECORD_SERVICE_MAX ? (int)len : RECORD_SERVICE_MAX - 1,
+             text);
+}
+
+/* A host given directly shares its pace over all of its paths. */
+static void target_name(const struct job_spec *spec, char name[PTARGET_NAME_MAX])
+{
+    char callee[RECORD_SERVICE_MAX];
+    planner_callee(spec, callee);
+    snprintf(name, PTARGET_NAME_MAX, "%s%s", spec->callback.service ? "service " : "", callee);
 }
 
 static void target_timer(struct wheel_timer *t, void *arg)
@@ -112,7 +120,7 @@ static void target_timer(struct wheel_timer *t, void *arg)
 /* No memory for a target means no pace and no window for it, which is better than no fire. */
 struct ptarget *ptarget_get(struct planner *p, const struct job_spec *spec)
 {
-    char name[128];
+    char name[PTARGET_NAME_MAX];
     target_name(spec, name);
     struct ptarget *t = map_get(&p->targets, name, strlen(name));
     if (!t) {

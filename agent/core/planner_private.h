@@ -23,7 +23,9 @@
 #define PLANNER_READ_RETRY_MS   200
 #define PLANNER_FOREIGN_MS      1000 /* how often fires held by other members are looked at */
 #define PLANNER_DEAD_MAX        256  /* dead members remembered */
-#define PLANNER_NEVER           INT64_MAX
+#define PLANNER_COPY_MORE_MS \
+    ((int64_t)86400 * 1000) /* a copy is kept so much longer than asked: many die by one */
+#define PLANNER_NEVER INT64_MAX
 
 enum pjob_state {
     PJOB_READING, /* being asked for: key or uid is known, the row is not */
@@ -47,8 +49,10 @@ struct pslot {
 };
 
 /* What has to share one pace and one window: a service, or a host given directly. */
+#define PTARGET_NAME_MAX (RECORD_SERVICE_MAX + 8)
+
 struct ptarget {
-    char name[128];
+    char name[PTARGET_NAME_MAX];
     size_t users;       /* fires and jobs that point here */
     size_t waiting;     /* booked fires of it in memory */
     int64_t spilled_ms; /* earliest wake of those left in the store; PLANNER_NEVER: none */
@@ -86,7 +90,9 @@ struct pfire {
     bool revoked;
     bool ignored; /* its end is nobody's business any more */
     bool in_batch;
-    bool ended;                    /* leaves memory when clean */
+    bool ended; /* leaves memory when clean */
+    int64_t
+        letter_until_ms; /* it died: until then what it was to deliver has to be in the store; 0: it did not */
     char guard[RECORD_MEMBER_MAX]; /* expect_holder of the next write */
 };
 
@@ -105,11 +111,13 @@ struct pjob {
     bool plan_in_batch; /* ... or in one that is not durable: nothing new starts */
     bool write_dirty;   /* a write of the API is not durable, though its answer may have been given up */
     bool deleting;
-    bool moving;        /* its slot is being handed over: frozen */
-    bool wanted;        /* a page named it while it was being read */
-    bool lost;          /* GONE because the slot was taken from us: nothing of it may be written */
-    bool resync;        /* reread after a conflict */
-    uint32_t unwritten; /* ends in this dirt */
+    bool moving;             /* its slot is being handed over: frozen */
+    bool wanted;             /* a page named it while it was being read */
+    uint64_t copied_version; /* of the definition whose copy is in the store for dead letters ... */
+    int64_t copied_until_ms; /* ... and until when */
+    bool lost;               /* GONE because the slot was taken from us: nothing of it may be written */
+    bool resync;             /* reread after a conflict */
+    uint32_t unwritten;      /* ends in this dirt */
     uint32_t unwritten_in_batch;
     size_t bytes;          /* counted in planner.stats.memory_bytes */
     struct list slot_link; /* pslot.jobs, or planner.orphans when GONE */
@@ -276,6 +284,8 @@ void pjob_take_row(struct planner *p, struct pjob *j, const struct job_row *row,
 void pjob_absorb(struct planner *p, struct pjob *j, struct pjob *other);
 int64_t planner_edge_ms(const struct planner *p);
 void pjob_drop_fires(struct planner *p, struct pjob *j); /* memory only; what is in flight is ignored */
+/* The callee as history tells it: name of the service, or host of the address given directly. */
+void planner_callee(const struct job_spec *spec, char name[RECORD_SERVICE_MAX]);
 struct ptarget *ptarget_get(struct planner *p, const struct job_spec *spec);
 void ptarget_put(struct planner *p, struct ptarget *t);
 bool ptarget_token(struct planner *p, struct ptarget *t);
@@ -317,6 +327,7 @@ void pfire_free(struct planner *p, struct pfire *f);
 void pfire_drop(struct planner *p, struct pfire *f); /* out of memory; in flight: its end will be ignored */
 void pfire_first(struct planner *p, struct pjob *j);
 struct pfire *pfire_book(struct planner *p, struct pjob *j, int64_t due_ms, enum fire_kind kind);
+void pfire_name(struct pfire *f);
 void pfire_book_first(struct planner *p, struct pjob *j);
 void pfire_hold_all(struct planner *p, struct pjob *j);
 void pfire_revoke(struct planner *p, struct pfire *f);

@@ -10,12 +10,13 @@
 
 struct job_spec;
 
-#define RECORD_NONE       INT64_MIN
-#define RECORD_RING_MAX   400   /* bytes of packed recent successes kept in a job's row */
-#define RECORD_MEMBER_MAX 96    /* "<name>.<random>" with its NUL */
-#define RECORD_NS_MAX     64    /* with NUL */
-#define RECORD_ID_MAX     201   /* with NUL */
-#define RECORD_LOG_MAX    65536 /* bytes of a fire's attempt log */
+#define RECORD_NONE        INT64_MIN
+#define RECORD_RING_MAX    400   /* bytes of packed recent successes kept in a job's row */
+#define RECORD_MEMBER_MAX  96    /* "<name>.<random>" with its NUL */
+#define RECORD_NS_MAX      64    /* with NUL */
+#define RECORD_ID_MAX      201   /* with NUL */
+#define RECORD_SERVICE_MAX 128   /* with NUL */
+#define RECORD_LOG_MAX     65536 /* bytes of a fire's attempt log */
 
 /* 128 bits made by the agent that took the create: the slot (big endian, 16 bits), then 112 random bits. Printed as 32
  * lower-case hex digits; a fire id is "<uid>.<seq>", so any agent finds the slot, hence the owner, from either. */
@@ -104,7 +105,11 @@ struct job_row {
     int64_t failing_since_ms;
     int64_t created_ms;
     int64_t updated_ms;
-    char tzdata[16]; /* version of the zone data it was planned with */
+    int64_t
+        backfill_next_ms; /* a backfill goes on while next < until: the dues in [next, until) are not booked yet */
+    int64_t backfill_until_ms; /* none: both RECORD_NONE */
+    uint32_t backfill_pending; /* its unfinished fires; they do not count against max_pending */
+    char tzdata[16];           /* version of the zone data it was planned with */
     uint16_t ring_bytes;
     uint8_t ring[RECORD_RING_MAX]; /* packed newest first-attempt successes: agent/core/ring_log.h */
 };
@@ -121,10 +126,15 @@ enum fire_state {
 
 enum fire_kind { FIRE_KIND_SCHEDULED, FIRE_KIND_RUN, FIRE_KIND_BACKFILL, FIRE_KIND_COUNT_ };
 
-/* Every fire that is not a first-attempt success. Key (uid, seq); compare-and-set on rev. */
+/* Every fire that is not a first-attempt success. Key (uid, seq); compare-and-set on rev. It tells whose it is by itself,
+ * for it may outlive its job. */
 struct fire_row {
     struct uid uid;
     uint16_t slot;
+    char ns[RECORD_NS_MAX]; /* of the job */
+    char id[RECORD_ID_MAX];
+    char service
+        [RECORD_SERVICE_MAX]; /* the callee: name of the service, or host of the address given directly; "" unknown */
     uint64_t seq;
     uint64_t seq_last; /* = seq; a run of skipped or coalesced occurrences is one row seq..seq_last */
     uint64_t rev;
@@ -139,8 +149,11 @@ struct fire_row {
     int64_t first_ms;   /* first moment it could be sent: max_age counts from here */
     int64_t started_ms; /* start of attempt 1 */
     int64_t finished_ms;
-    uint32_t attempts;              /* started so far */
-    uint32_t coalesced;             /* dues folded into this one */
+    uint32_t attempts; /* started so far */
+    uint32_t
+        attempts_before; /* of those, made before it was last re-driven: retry.max_attempts counts the rest */
+    uint64_t version;    /* of the definition that it was last to be delivered by; 0: unknown */
+    uint32_t coalesced;  /* dues folded into this one */
     char holder[RECORD_MEMBER_MAX]; /* "" unless HELD */
     char *log; /* JSON array of attempts, at most RECORD_LOG_MAX bytes; owned by the row; NULL: none */
     size_t log_bytes;
@@ -165,12 +178,17 @@ int fire_row_copy(const struct fire_row *row, struct fire_row *ret, struct err *
 enum change_op { CHANGE_NONE, CHANGE_INSERT, CHANGE_UPDATE, CHANGE_REPLACE, CHANGE_DELETE, CHANGE_COUNT_ };
 
 /* One row of `fires`. INSERT ignores expect_rev and finds the row itself (same rev) as success; UPDATE and DELETE set
- * absolute values where rev = expect_rev (and holder = expect_holder unless ""). */
+ * absolute values where rev = expect_rev (and holder = expect_holder unless "").
+ * What a dead letter was to deliver is kept beside the fires, once for each (uid, version) however many died with it: a
+ * change with COPY (a reference of the change's own, or NULL) makes sure, in the same transaction, that it is there under
+ * (row.uid, row.version) and stays until COPY_UNTIL_MS at least; one that is there already is only kept longer. */
 struct fire_change {
     enum change_op op;
     uint64_t expect_rev;
     char expect_holder[RECORD_MEMBER_MAX];
     struct fire_row row;
+    struct job_spec *copy;
+    int64_t copy_until_ms;
 };
 
 /* Who changed what, kept 90 days, also across a delete. */

@@ -141,6 +141,49 @@ struct store_revisions {
     size_t limit;
 };
 
+/* Which fires a list shows: all that is set must match. */
+struct store_fire_filter {
+    const char *ns;
+    const char *job;     /* exact id, or NULL */
+    const char *prefix;  /* of the id, or NULL */
+    const char *service; /* fire_row.service, or NULL */
+    const char *const
+        *label_names; /* all must match: labels of the job as it is; once it is deleted, of the copy */
+    const char *const *label_values;
+    size_t labels_count;
+    int outcome;               /* enum fire_outcome or -1 */
+    int64_t from_ms, until_ms; /* from_ms <= due_ms < until_ms; RECORD_NONE: no such bound */
+    bool oldest_first;
+    struct store_fire_place { /* key-set cursor: a place in the order of the list */
+        bool set;
+        int64_t due_ms;
+        struct uid uid;
+        uint64_t seq;
+    } after;
+    size_t limit;
+};
+
+/* A page examines a bounded number of rows: it may be short, even empty, and still have a `next`. */
+struct store_fire_page {
+    struct fire_row *fires;
+    size_t fires_count;
+    struct store_fire_place next; /* set: there may be more behind it */
+};
+
+#define STORE_DEAD_NS_MAX    100    /* namespaces counted */
+#define STORE_DEAD_COUNT_MAX 100000 /* counting a namespace ends here */
+
+struct store_dead {
+    char ns[RECORD_NS_MAX];
+    uint64_t count;
+};
+
+struct store_vacuum {
+    int64_t now_ms;
+    uint32_t
+        fires_max; /* ended fires kept with a job, newest seq first, dead letters not counted; 0: no bound */
+};
+
 struct store_meta {
     uint32_t slots; /* fixed when the store was made */
     int64_t created_ms;
@@ -166,6 +209,10 @@ typedef void store_slots_done(void *arg, const struct err *e, const struct store
 typedef void store_jobs_done(void *arg, const struct err *e, struct store_job *jobs, size_t count, bool more);
 typedef void store_fires_done(void *arg, const struct err *e, struct fire_row *rows, size_t count, bool more);
 typedef void store_page_done(void *arg, const struct err *e, struct store_page *page);
+typedef void store_fire_page_done(void *arg, const struct err *e, struct store_fire_page *page);
+typedef void store_copy_done(void *arg, const struct err *e,
+                             struct job_spec *copy); /* NULL: none that this agent can read */
+typedef void store_dead_done(void *arg, const struct err *e, const struct store_dead *counts, size_t count);
 typedef void store_revision_done(void *arg, const struct err *e,
                                  const struct revision *found); /* NULL: none */
 typedef void store_revisions_done(void *arg, const struct err *e, struct store_revision *rows, size_t count,
@@ -220,14 +267,23 @@ struct store_ops {
     void (*get_fires)(void *self, const struct uid *uid, uint64_t before_seq, size_t limit,
                       store_fires_done *done, void *arg);
     void (*list_jobs)(void *self, const struct store_filter *filter, store_page_done *done, void *arg);
+    /* Booked fires of all jobs, also deleted ones: newest due first (then uid, then seq, descending), or the other way round. */
+    void (*list_fires)(void *self, const struct store_fire_filter *filter, store_fire_page_done *done,
+                       void *arg);
+    /* What was to be delivered by (UID, VERSION), as a dead letter left it; the store's until the callback returns. */
+    void (*get_copy)(void *self, const struct uid *uid, uint64_t version, store_copy_done *done, void *arg);
+    /* Dead letters by namespace, in their order: bounded work, as the constants above say. */
+    void (*count_dead)(void *self, store_dead_done *done, void *arg);
     /* The revision of (ns, id) with CHANGE_ID: asked when a repeated request's first outcome is not known. */
     void (*find_change)(void *self, const char *ns, const char *id, uint64_t change_id,
                         store_revision_done *done, void *arg);
     /* A page of them, also of a name whose job was deleted. MORE as with get_jobs: definitions are large. */
     void (*list_revisions)(void *self, const struct store_revisions *which, store_revisions_done *done,
                            void *arg);
-    /* Remove ended fires whose keep time is over, old revisions, rows of long dead members: a bounded bite, off the hot path. */
-    void (*vacuum)(void *self, int64_t now_ms, store_done *done, void *arg);
+    /* Remove ended fires whose keep time is over and those above the bound, copies that nobody needs any more, old
+     * revisions, rows of long dead members: a bounded bite, off the hot path. The bound is looked at job by job, so many
+     * bites go round the whole store. */
+    void (*vacuum)(void *self, const struct store_vacuum *vacuum, store_done *done, void *arg);
 
     const struct store_stats *(*stats)(void *self);
 };

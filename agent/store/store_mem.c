@@ -43,6 +43,7 @@ static void op_free(struct mem_op *op)
     mem_free(op->revisions);
     mem_free(op->members);
     mem_free(op->slots_found);
+    mem_free(op->dead);
     mem_free(op);
 }
 
@@ -314,6 +315,7 @@ struct store_mem_world *store_mem_world_new(void)
     map_init(&w->names, 2);
     map_init(&w->fires, 3);
     map_init(&w->revisions, 4);
+    map_init(&w->copies, 5);
     return w;
 }
 
@@ -400,6 +402,9 @@ const struct store_ops store_mem = {
     .get_jobs = mem_get_jobs,
     .get_fires = mem_get_fires,
     .list_jobs = mem_list_jobs,
+    .list_fires = mem_list_fires,
+    .get_copy = mem_get_copy,
+    .count_dead = mem_count_dead,
     .find_change = mem_find_change,
     .list_revisions = mem_list_revisions,
     .vacuum = mem_vacuum,

@@ -10,9 +10,6 @@
 #include "agent/store/store_mem_private.h"
 #include "agent/store/store_sql.h"
 
-#define REVISIONS_KEPT_MS ((int64_t)90 * 86400 * 1000)
-#define MEMBERS_KEPT_MS   ((int64_t)86400 * 1000)
-
 static void make_name(char name[RECORD_NS_MAX + RECORD_ID_MAX], const char *ns, const char *id)
 {
     memset(name, 0, RECORD_NS_MAX + RECORD_ID_MAX); /* whole, as part of keys */
@@ -27,7 +24,7 @@ static void put(struct map *m, const void *key, size_t len, void *value)
     (void)r;
 }
 
-static struct mem_job *job_by_uid(struct store_mem_world *w, const struct uid *uid)
+struct mem_job *mem_job_by_uid(struct store_mem_world *w, const struct uid *uid)
 {
     return map_get(&w->jobs, uid->bytes, sizeof(uid->bytes));
 }
@@ -65,7 +62,7 @@ static void fire_free(struct mem_fire *fire)
     mem_free(fire);
 }
 
-static void revision_free(struct mem_revision *revision)
+void mem_revision_free(struct mem_revision *revision)
 {
     job_spec_unref(revision->was);
     mem_free(revision);
@@ -78,7 +75,8 @@ void mem_jobs_fini(struct store_mem_world *w)
     for (struct map_iter it = {0}; map_next(&w->fires, &it);)
         fire_free(it.value);
     for (struct map_iter it = {0}; map_next(&w->revisions, &it);)
-        revision_free(it.value);
+        mem_revision_free(it.value);
+    mem_copies_fini(w);
     map_fini(&w->jobs);
     map_fini(&w->names);
     map_fini(&w->fires);
@@ -110,7 +108,7 @@ static enum look look_fire(struct store_mem_world *w, const struct fire_change *
 
 static enum look look_job(struct store_mem_world *w, const struct job_change *c)
 {
-    const struct mem_job *now = job_by_uid(w, &c->row.uid);
+    const struct mem_job *now = mem_job_by_uid(w, &c->row.uid);
     if (!now)
         return c->op == CHANGE_DELETE && !has_revision(c) ? LOOK_DONE : LOOK_CONFLICT;
     if (now->row.rev == c->expect_rev)
@@ -129,7 +127,7 @@ static enum change_result look(struct store_mem_world *w, const struct job_chang
         return CHANGE_RESULT_OK;
     if (c->op == CHANGE_INSERT) {
         const struct mem_job *named = job_by_name(w, c->row.ns, c->row.id);
-        if (job_by_uid(w, &c->row.uid))
+        if (mem_job_by_uid(w, &c->row.uid))
             return CHANGE_RESULT_OK;
         if (named)
             return named->row.change_id == c->row.change_id ? CHANGE_RESULT_OK : CHANGE_RESULT_EXISTS;
@@ -159,6 +157,8 @@ static void do_fire_update(struct mem_fire *fire, const struct fire_row *row)
     next.seq = fire->row.seq;
     next.slot = fire->row.slot;
     next.kind = fire->row.kind;
+    memcpy(next.ns, fire->row.ns, sizeof(next.ns));
+    memcpy(next.id, fire->row.id, sizeof(next.id));
     fire->row.payload = NULL;
     fire_row_fini(&fire->row);
     fire->row = next;
@@ -169,6 +169,7 @@ static void do_fire(struct store_mem_world *w, const struct fire_change *f)
     struct mem_fire *fire = find_fire(w, &f->row.uid, f->row.seq);
     if (look_fire(w, f) != LOOK_DO)
         return;
+    mem_copy_keep(w, f);
     if (f->op == CHANGE_UPDATE) {
         do_fire_update(fire, &f->row);
     } else if (f->op == CHANGE_DELETE) {
@@ -212,7 +213,7 @@ static void do_insert(struct store_mem_world *w, const struct job_change *c)
 
 static void do_job(struct store_mem_world *w, const struct job_change *c)
 {
-    struct mem_job *job = job_by_uid(w, &c->row.uid);
+    struct mem_job *job = mem_job_by_uid(w, &c->row.uid);
     if (c->op == CHANGE_INSERT) {
         do_insert(w, c);
     } else if (c->op == CHANGE_DELETE) {
@@ -385,9 +386,8 @@ void mem_load_jobs(void *self, const struct store_load *load, store_jobs_done *d
     mem_op_send(op);
 }
 
-/* The first LIMIT of COUNT rows in ORDER, as copies. */
-static int give_fires(struct mem_op *op, const struct fire_row **rows, size_t count, size_t limit,
-                      int (*order)(const void *, const void *), struct err *e)
+int mem_give_fires(struct mem_op *op, const struct fire_row **rows, size_t count, size_t limit,
+                   int (*order)(const void *, const void *), struct err *e)
 {
     qsort(rows, count, sizeof(const struct fire_row *), order);
     op->more = count > limit;
@@ -412,7 +412,7 @@ static int load_fires_work(struct mem_op *op, struct err *e)
             is_wanted(op->load, row->slot, row->wake_ms, &row->uid, row->seq))
             rows[count++] = row;
     }
-    int r = give_fires(op, rows, count, op->load->limit, by_place_fires, e);
+    int r = mem_give_fires(op, rows, count, op->load->limit, by_place_fires, e);
     mem_free(rows);
     return r;
 }
@@ -432,7 +432,7 @@ static int get_jobs_work(struct mem_op *op, struct err *e)
     for (; op->found < op->count; op->found++) {
         const struct store_key *key = &op->keys[op->found];
         const struct mem_job *job = key->ns[0] ? job_by_name(op->store->world, key->ns, key->id)
-                                               : job_by_uid(op->store->world, &key->uid);
+                                               : mem_job_by_uid(op->store->world, &key->uid);
         if (job)
             op->jobs[op->found] = (struct store_job){.row = job->row, .spec = job->spec};
     }
@@ -465,7 +465,7 @@ static int get_fires_work(struct mem_op *op, struct err *e)
             (!op->number || row->seq < op->number))
             rows[count++] = row;
     }
-    int r = give_fires(op, rows, count, op->count, newest_first, e);
+    int r = mem_give_fires(op, rows, count, op->count, newest_first, e);
     mem_free(rows);
     return r;
 }
@@ -481,7 +481,7 @@ void mem_get_fires(void *self, const struct uid *uid, uint64_t before_seq, size_
     mem_op_send(op);
 }
 
-static bool has_label(const struct job_spec *spec, const char *name, const char *value)
+bool mem_has_label(const struct job_spec *spec, const char *name, const char *value)
 {
     for (size_t i = 0; i < spec->labels_count; i++)
         if (strcmp(spec->labels[i].name, name) == 0 && strcmp(spec->labels[i].value, value) == 0)
@@ -499,7 +499,7 @@ static bool matches(const struct store_filter *f, const struct mem_job *job)
         (f->last_outcome >= 0 && (row->last.seq == 0 || (int)row->last.outcome != f->last_outcome)))
         return false;
     for (size_t i = 0; i < f->labels_count; i++)
-        if (!has_label(job->spec, f->label_names[i], f->label_values[i]))
+        if (!mem_has_label(job->spec, f->label_names[i], f->label_values[i]))
             return false;
     if (!f->after_ns)
         return true;
@@ -632,52 +632,5 @@ void mem_list_revisions(void *self, const struct store_revisions *which, store_r
     struct mem_op *op = mem_op_new(self, "list_revisions", false, list_revisions_work, answer_revisions, arg);
     op->which = which;
     op->revisions_done = done;
-    mem_op_send(op);
-}
-
-static bool owns_slots(const struct store_mem_world *w, const char *member)
-{
-    for (size_t i = 0; i < w->slots_count; i++)
-        if (strcmp(w->slots[i].owner, member) == 0)
-            return true;
-    return false;
-}
-
-static int vacuum_work(struct mem_op *op, struct err *e)
-{
-    struct store_mem_world *w = op->store->world;
-    (void)e; /* cannot fail */
-    for (struct mem_member **at = &w->members; *at;) {
-        struct mem_member *m = *at;
-        if (m->row.dead && m->died_ms < op->now_ms - MEMBERS_KEPT_MS && !owns_slots(w, m->row.id)) {
-            *at = m->next;
-            mem_free(m);
-        } else {
-            at = &m->next;
-        }
-    }
-    for (struct map_iter it = {0}; map_next(&w->fires, &it);) {
-        struct mem_fire *fire = it.value;
-        if (fire->row.state != FIRE_STATE_ENDED || fire->row.wake_ms == RECORD_NONE ||
-            fire->row.wake_ms >= op->now_ms)
-            continue;
-        map_remove(&w->fires, &fire->key, sizeof(fire->key));
-        fire_free(fire);
-    }
-    for (struct map_iter it = {0}; map_next(&w->revisions, &it);) {
-        struct mem_revision *revision = it.value;
-        if (revision->row.at_ms >= op->now_ms - REVISIONS_KEPT_MS)
-            continue;
-        map_remove(&w->revisions, &revision->key, sizeof(revision->key));
-        revision_free(revision);
-    }
-    return 0;
-}
-
-void mem_vacuum(void *self, int64_t now_ms, store_done *done, void *arg)
-{
-    struct mem_op *op = mem_op_new(self, "vacuum", true, vacuum_work, answer_done, arg);
-    op->now_ms = now_ms;
-    op->done = done;
     mem_op_send(op);
 }

@@ -36,6 +36,15 @@ struct mem_revision {
     struct job_spec *was;
 };
 
+struct mem_copy {
+    struct mem_copy_key {
+        struct uid uid;
+        uint64_t version;
+    } key;
+    struct job_spec *spec;
+    int64_t until_ms;
+};
+
 struct store_mem_world {
     struct store_meta meta; /* schema 0: not made yet */
     struct mem_member *members;
@@ -45,6 +54,7 @@ struct store_mem_world {
     struct map names; /* the same by name */
     struct map fires;
     struct map revisions;
+    struct map copies;
 };
 
 struct store_mem {
@@ -77,6 +87,9 @@ struct mem_op {
         store_jobs_done *jobs_done;
         store_fires_done *fires_done;
         store_page_done *page_done;
+        store_fire_page_done *fire_page_done;
+        store_copy_done *copy_done;
+        store_dead_done *dead_done;
         store_revision_done *revision_done;
         store_revisions_done *revisions_done;
     };
@@ -88,10 +101,11 @@ struct mem_op {
     const struct store_load *load;
     const struct store_key *keys;
     const struct store_filter *filter;
+    const struct store_fire_filter *fire_filter;
+    struct store_vacuum vacuum;
     char ns[RECORD_NS_MAX];
     char id[RECORD_ID_MAX];
     struct uid uid;
-    int64_t now_ms;
     size_t count; /* of slots, keys; limit */
 
     bool yes;
@@ -103,6 +117,9 @@ struct mem_op {
     struct fire_row *fires;
     size_t found;
     struct store_page page;
+    struct store_fire_page fire_page;
+    struct job_spec *copy;
+    struct store_dead *dead;
     const struct revision *revision;
     const struct store_revisions *which;
     struct store_revision *revisions;
@@ -118,6 +135,16 @@ int mem_fence(struct store_mem_world *w, const char *member, struct err *e);
 /* Do what can be done of CHANGES, set `changed`. */
 void mem_slots_apply(struct store_mem_world *w, struct slot_change *changes, size_t count);
 
+struct mem_job *mem_job_by_uid(struct store_mem_world *w, const struct uid *uid);
+bool mem_has_label(const struct job_spec *spec, const char *name, const char *value);
+/* In place and kept as C asks. */
+void mem_copy_keep(struct store_mem_world *w, const struct fire_change *c);
+void mem_revision_free(struct mem_revision *revision);
+void mem_copies_fini(struct store_mem_world *w);
+/* The first LIMIT of COUNT rows in ORDER, as copies, into OP. */
+int mem_give_fires(struct mem_op *op, const struct fire_row **rows, size_t count, size_t limit,
+                   int (*order)(const void *, const void *), struct err *e);
+
 void mem_jobs_fini(struct store_mem_world *w);
 
 void mem_commit(void *self, struct store_batch *batch, store_done *done, void *arg);
@@ -131,6 +158,10 @@ void mem_find_change(void *self, const char *ns, const char *id, uint64_t change
                      store_revision_done *done, void *arg);
 void mem_list_revisions(void *self, const struct store_revisions *which, store_revisions_done *done,
                         void *arg);
-void mem_vacuum(void *self, int64_t now_ms, store_done *done, void *arg);
+void mem_list_fires(void *self, const struct store_fire_filter *filter, store_fire_page_done *done,
+                    void *arg);
+void mem_get_copy(void *self, const struct uid *uid, uint64_t version, store_copy_done *done, void *arg);
+void mem_count_dead(void *self, store_dead_done *done, void *arg);
+void mem_vacuum(void *self, const struct store_vacuum *vacuum, store_done *done, void *arg);
 
 #endif

@@ -326,6 +326,54 @@ static int insert_fires(struct commit_group *g, struct my_script *s, struct err 
     return r;
 }
 
+/* Read by the search for labels: names and values hold no NUL, so nothing but a label can look like one. */
+static void add_copy_labels(struct buf *b, const struct job_spec *spec)
+{
+    buf_add_str(b, "CONCAT(x''");
+    for (size_t i = 0; i < spec->labels_count; i++) {
+        buf_add_str(b, ", x'0000', ");
+        sql_add_hex(b, spec->labels[i].name, strlen(spec->labels[i].name));
+        buf_add_str(b, ", x'00', ");
+        sql_add_hex(b, spec->labels[i].value, strlen(spec->labels[i].value));
+        buf_add_str(b, ", x'0000'");
+    }
+    buf_add_char(b, ')');
+}
+
+/* The next fire of the job died by the same version and needs its copy as long: one is enough. */
+static bool copy_follows(const struct commit_group *g, size_t i)
+{
+    const struct commit_fire *fire = &g->op->fires[i], *next = fire + 1;
+    return i + 1 < g->op->fires_count && !next->done && commit_has(g, next->item) && next->change->copy &&
+           next->change->row.version == fire->change->row.version &&
+           next->change->copy_until_ms >= fire->change->copy_until_ms &&
+           memcmp(&next->change->row.uid, &fire->change->row.uid, sizeof(struct uid)) == 0;
+}
+
+static int insert_copies(struct commit_group *g, struct my_script *s, struct err *e)
+{
+    struct my_rows rows = {
+        .script = s,
+        .head = "INSERT INTO copies (uid, version, until_ms, labels, definition, payload) VALUES (",
+        .sep = "), (",
+        .tail = ") ON DUPLICATE KEY UPDATE until_ms = GREATEST(until_ms, VALUES(until_ms))",
+        .expect = MY_ANY};
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < g->op->fires_count; i++) {
+        const struct commit_fire *fire = &g->op->fires[i];
+        const struct fire_change *change = fire->change;
+        if (fire->done || !commit_has(g, fire->item) || !change->copy || copy_follows(g, i))
+            continue;
+        begin_literal_row(&rows, &change->row.uid);
+        buf_addf(&s->text, ",%llu,%lld,", (unsigned long long)change->row.version,
+                 (long long)change->copy_until_ms);
+        add_copy_labels(&s->text, change->copy);
+        add_spec(&s->text, change->copy);
+        r = my_rows_end_row(&rows, e);
+    }
+    return r == 0 ? my_rows_end(&rows, e) : r;
+}
+
 /* What a deleted job has pending ends with it, after the fires that its own change named. */
 static int cancel_fires(struct commit_group *g, struct my_script *s, struct err *e)
 {
@@ -389,6 +437,7 @@ static int write_group(struct commit_group *g, struct my_script *s, struct err *
     r = r < 0 ? r : update_fires(g, s, e);
     r = r < 0 ? r : delete_fires(g, s, e);
     r = r < 0 ? r : insert_fires(g, s, e);
+    r = r < 0 ? r : insert_copies(g, s, e);
     r = r < 0 ? r : cancel_fires(g, s, e);
     return r < 0 ? r : my_script_run(s, e);
 }

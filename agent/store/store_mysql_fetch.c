@@ -16,6 +16,18 @@ bool my_is_name(const char *s)
     return true;
 }
 
+void my_add_prefix(struct buf *b, const char *column, const char *prefix)
+{
+    char end[RECORD_ID_MAX];
+    size_t len = strlen(prefix);
+    memcpy(end, prefix, len + 1);
+    end[len - 1]++; /* names are ASCII, so there always is a next one */
+    buf_addf(b, " AND %s >= ", column);
+    sql_add_ascii(b, prefix);
+    buf_addf(b, " AND %s < ", column);
+    sql_add_ascii(b, end);
+}
+
 size_t my_fetch_fitting(const struct my_key *keys, size_t count, bool *more)
 {
     uint64_t bytes = 0;
@@ -42,8 +54,8 @@ static int bad_index(struct err *e)
     return err_set(e, ERR_PERMANENT, "the store answered what was not asked");
 }
 
-static int spec_make(struct store_mysql *s, const char *definition, size_t bytes, const char *payload,
-                     size_t payload_bytes, struct job_spec **ret, struct err *e)
+int my_spec_make(struct store_mysql *s, const char *definition, size_t bytes, const char *payload,
+                 size_t payload_bytes, struct job_spec **ret, struct err *e)
 {
     struct job_spec *spec = NULL;
     const struct tz *zone;
@@ -77,8 +89,8 @@ static int read_job(void *arg, MYSQL_ROW row, const unsigned long *lengths, stru
     if (!row[definition])
         r = err_set(&own, ERR_PERMANENT, "the definition is missing");
     else
-        r = spec_make(f->store, row[definition], lengths[definition], row[payload], lengths[payload],
-                      &job->spec, &own);
+        r = my_spec_make(f->store, row[definition], lengths[definition], row[payload], lengths[payload],
+                         &job->spec, &own);
     if (r == -ERR_NOMEM)
         return err_set(e, ERR_NOMEM, "%s", own.text);
     if (r < 0)

@@ -30,6 +30,13 @@ int my_fetch_fires(struct my_conn *c, const struct my_key *keys, size_t count, s
                    size_t *ret_count, struct err *e);
 void my_fires_free(struct fire_row *rows, size_t count);
 
+/* A definition as stored, parsed and bound to its zone; the reference is the caller's. -ERR_NOMEM, or what is wrong with it. */
+int my_spec_make(struct store_mysql *s, const char *definition, size_t bytes, const char *payload,
+                 size_t payload_bytes, struct job_spec **ret, struct err *e);
+
+/* " AND COLUMN begins with PREFIX", which is a name (my_is_name) and not empty, in a form that an index understands. */
+void my_add_prefix(struct buf *b, const char *column, const char *prefix);
+
 /* Whether S can be a namespace, id or member at all: printable ASCII. What cannot is not asked for. */
 bool my_is_name(const char *s);
 

@@ -1,4 +1,4 @@
-/* Lists for people: jobs by name, prefix, label and state, a page at constant cost; forgetting what is old. */
+/* Lists for people: jobs by name, prefix, label and state, a page at constant cost. */
 #include <string.h>
 
 #include "agent/base/mem.h"
@@ -8,10 +8,6 @@
 #define LIMIT_MAX 1000
 /* Rows that a page examines when filters apply that no index knows. */
 #define SCAN_MAX 1000
-
-#define REVISIONS_KEPT_MS ((int64_t)90 * 86400 * 1000)
-#define MEMBERS_KEPT_MS   ((int64_t)86400 * 1000)
-#define VACUUM_ROWS       "500"
 
 struct list_row {
     struct my_key key;
@@ -51,18 +47,6 @@ static int read_list_row(void *arg, MYSQL_ROW row, const unsigned long *lengths,
     return 0;
 }
 
-static void add_prefix(struct buf *b, const char *column, const char *prefix)
-{
-    char end[RECORD_ID_MAX];
-    size_t len = strlen(prefix);
-    memcpy(end, prefix, len + 1);
-    end[len - 1]++; /* names are ASCII, so there always is a next one */
-    buf_addf(b, " AND %s >= ", column);
-    sql_add_ascii(b, prefix);
-    buf_addf(b, " AND %s < ", column);
-    sql_add_ascii(b, end);
-}
-
 /* Inside one namespace only the id counts, said so plainly: from "(ns, id) after" beside "ns =" the optimizer reads and sorts
  * the whole namespace. */
 static void add_range_in_ns(struct buf *b, const struct store_filter *f)
@@ -71,7 +55,7 @@ static void add_range_in_ns(struct buf *b, const struct store_filter *f)
     buf_add_str(b, " AND ns = ");
     sql_add_ascii(b, f->ns);
     if (f->prefix && f->prefix[0])
-        add_prefix(b, "id", f->prefix);
+        my_add_prefix(b, "id", f->prefix);
     if (order > 0)
         buf_add_str(b, " AND FALSE");
     if (order != 0)
@@ -113,7 +97,7 @@ static void add_match(struct buf *b, const struct store_filter *f)
     if (f->last_outcome >= 0)
         buf_addf(b, " AND j.last_seq > 0 AND j.last_outcome = %d", f->last_outcome);
     if (!f->ns && f->prefix && f->prefix[0])
-        add_prefix(b, "k.id", f->prefix);
+        my_add_prefix(b, "k.id", f->prefix);
     for (size_t i = 1; i < f->labels_count; i++) {
         buf_add_str(b, " AND EXISTS (SELECT 1 FROM job_labels l WHERE ");
         add_label(b, f, i);
@@ -250,58 +234,4 @@ void my_list_jobs(void *self, const struct store_filter *filter, store_page_done
     o->done = done;
     o->arg = arg;
     my_op_submit(self, &o->op, MY_POOL_READ, list_run, list_finish);
-}
-
-/* --- forgetting ---------------------------------------------------------------------------------------------------- */
-
-struct vacuum_op {
-    struct my_op op;
-    int64_t now_ms;
-    store_done *done;
-    void *arg;
-};
-
-static int vacuum_run(struct my_op *op, struct my_conn *c, struct err *e)
-{
-    struct vacuum_op *o = container_of(op, struct vacuum_op, op);
-    struct my_script s;
-    my_script_init(&s, c);
-    s.commits = true;
-    /* A member that still owns slots stays until they were taken: its row says that it is dead. */
-    buf_addf(
-        &s.text,
-        "DELETE FROM members WHERE dead = 1 AND died_ms < %lld AND NOT EXISTS (SELECT 1 FROM slots WHERE owner = members.member)",
-        (long long)(o->now_ms - MEMBERS_KEPT_MS));
-    int r = my_script_end(&s, MY_ANY, 0, e);
-    buf_addf(
-        &s.text,
-        "DELETE FROM fires WHERE ended = 1 AND wake_ms < %lld ORDER BY wake_ms, uid, seq LIMIT " VACUUM_ROWS,
-        (long long)o->now_ms);
-    if (r == 0)
-        r = my_script_end(&s, MY_ANY, 0, e);
-    buf_addf(&s.text,
-             "DELETE FROM revisions WHERE at_ms < %lld ORDER BY at_ms, ns, id, change_id LIMIT " VACUUM_ROWS,
-             (long long)(o->now_ms - REVISIONS_KEPT_MS));
-    if (r == 0)
-        r = my_script_end(&s, MY_ANY, 0, e);
-    if (r == 0)
-        r = my_script_run(&s, e);
-    my_script_fini(&s);
-    return r;
-}
-
-static void vacuum_finish(struct my_op *op)
-{
-    struct vacuum_op *o = container_of(op, struct vacuum_op, op);
-    o->done(o->arg, &op->err);
-    mem_free(o);
-}
-
-void my_vacuum(void *self, int64_t now_ms, store_done *done, void *arg)
-{
-    struct vacuum_op *o = mem_new(struct vacuum_op);
-    o->now_ms = now_ms;
-    o->done = done;
-    o->arg = arg;
-    my_op_submit(self, &o->op, MY_POOL_READ, vacuum_run, vacuum_finish);
 }

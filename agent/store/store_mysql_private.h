@@ -1,7 +1,8 @@
 /* What the parts of the MySQL driver share: the driver's own struct, and operations. An operation is one call of the store
  * interface on its way: made on the loop, run on a worker thread with that thread's connection (again after failures that
  * allow it), finished on the loop. Files: store_mysql.c (open, close, operations), _conn (connection, scripts, error
- * classes), _schema, _member (beats, slots), _commit and _resolve (transactions of results), _load, _list and _revision (reads). */
+ * classes), _schema, _member (beats, slots), _commit and _resolve (transactions of results), _load, _list, _revision and
+ * _search (reads), _vacuum (forgetting). */
 #ifndef CARILLON_STORE_STORE_MYSQL_PRIVATE_H
 #define CARILLON_STORE_STORE_MYSQL_PRIVATE_H
 
@@ -23,6 +24,8 @@ struct store_mysql {
     void *arg;
     struct store_stats stats; /* loop thread */
     bool committing;          /* loop thread */
+    bool vacuuming;           /* loop thread; what follows is the vacuum's */
+    struct uid swept;         /* jobs up to this uid have been held to the bound in this round */
     atomic_bool closing;      /* ends waits between tries */
 };
 
@@ -65,7 +68,10 @@ void my_find_change(void *self, const char *ns, const char *id, uint64_t change_
                     void *arg);
 void my_list_revisions(void *self, const struct store_revisions *which, store_revisions_done *done,
                        void *arg);
-void my_vacuum(void *self, int64_t now_ms, store_done *done, void *arg);
+void my_list_fires(void *self, const struct store_fire_filter *filter, store_fire_page_done *done, void *arg);
+void my_get_copy(void *self, const struct uid *uid, uint64_t version, store_copy_done *done, void *arg);
+void my_count_dead(void *self, store_dead_done *done, void *arg);
+void my_vacuum(void *self, const struct store_vacuum *vacuum, store_done *done, void *arg);
 
 /* Parts of a transaction: the fence (ERR_FENCED, at once or when the script runs), and the slots as far as they are as
  * expected; the latter runs the script and sets `changed` of each. */

@@ -36,7 +36,8 @@ static const char *const version_1[] = {
     "last_seq " UNSIGNED
     ", last_due_ms BIGINT NULL, last_finished_ms BIGINT NULL, last_outcome TINYINT UNSIGNED NOT NULL, "
     "last_reason TINYINT UNSIGNED NOT NULL, last_success_ms BIGINT NULL, consecutive_failures INT UNSIGNED NOT NULL, "
-    "failing_since_ms BIGINT NULL, created_ms BIGINT NULL, updated_ms BIGINT NULL, tzdata VARCHAR(15) " KEY_CHARS
+    "failing_since_ms BIGINT NULL, created_ms BIGINT NULL, updated_ms BIGINT NULL, "
+    "backfill_next_ms BIGINT NULL, backfill_until_ms BIGINT NULL, backfill_pending INT UNSIGNED NOT NULL, tzdata VARCHAR(15) " KEY_CHARS
     ", "
     "ring VARBINARY(400) NOT NULL, "
     "PRIMARY KEY (uid), UNIQUE KEY name (ns, id), KEY wake (slot, wake_ms, uid))" ENGINE,
@@ -53,19 +54,27 @@ static const char *const version_1[] = {
     "PRIMARY KEY (name, value, ns, id), KEY uid (uid))" ENGINE,
 
     "CREATE TABLE IF NOT EXISTS fires ("
-    "uid BINARY(16) NOT NULL, seq " UNSIGNED
-    ", slot SMALLINT UNSIGNED NOT NULL, kind TINYINT UNSIGNED NOT NULL, "
-    "payload MEDIUMBLOB NULL, seq_last " UNSIGNED ", rev " UNSIGNED ", state TINYINT UNSIGNED NOT NULL, "
+    "uid BINARY(16) NOT NULL, seq " UNSIGNED ", slot SMALLINT UNSIGNED NOT NULL, ns VARCHAR(63) " KEY_CHARS
+    ", id VARCHAR(200) " KEY_CHARS ", "
+    "kind TINYINT UNSIGNED NOT NULL, payload MEDIUMBLOB NULL, service VARBINARY(127) NOT NULL, version " UNSIGNED
+    ", "
+    "seq_last " UNSIGNED ", rev " UNSIGNED ", state TINYINT UNSIGNED NOT NULL, "
     "outcome TINYINT UNSIGNED NOT NULL, reason TINYINT UNSIGNED NOT NULL, due_ms BIGINT NULL, due_last_ms BIGINT NULL, "
     "jitter_ms INT UNSIGNED NOT NULL, wake_ms BIGINT NULL, first_ms BIGINT NULL, started_ms BIGINT NULL, finished_ms BIGINT NULL, "
-    "attempts INT UNSIGNED NOT NULL, coalesced INT UNSIGNED NOT NULL, holder VARCHAR(95) " KEY_CHARS
+    "attempts INT UNSIGNED NOT NULL, attempts_before INT UNSIGNED NOT NULL, coalesced INT UNSIGNED NOT NULL, holder VARCHAR(95) " KEY_CHARS
     ", log MEDIUMBLOB NULL, parts MEDIUMBLOB NULL, "
     "last_error VARBINARY(159) NOT NULL, "
     /* 4 is FIRE_STATE_ENDED */
     "ended TINYINT UNSIGNED GENERATED ALWAYS AS (state = 4) STORED, "
     "bytes INT UNSIGNED GENERATED ALWAYS AS (COALESCE(LENGTH(log), 0) + COALESCE(LENGTH(payload), 0) + "
     "COALESCE(LENGTH(parts), 0)) STORED, "
-    "PRIMARY KEY (uid, seq), KEY wake (ended, slot, wake_ms, uid, seq), KEY forget (ended, wake_ms))" ENGINE,
+    "PRIMARY KEY (uid, seq), KEY wake (ended, slot, wake_ms, uid, seq), KEY forget (ended, wake_ms), "
+    "KEY outcome (ns, outcome, due_ms, uid, seq), KEY job (ns, id, due_ms, uid, seq))" ENGINE,
+
+    "CREATE TABLE IF NOT EXISTS copies ("
+    "uid BINARY(16) NOT NULL, version " UNSIGNED ", until_ms BIGINT NOT NULL, labels MEDIUMBLOB NOT NULL, "
+    "definition MEDIUMTEXT NOT NULL, payload MEDIUMBLOB NULL, "
+    "PRIMARY KEY (uid, version), KEY until (until_ms))" ENGINE,
 
     "CREATE TABLE IF NOT EXISTS revisions ("
     "ns VARCHAR(63) " KEY_CHARS ", id VARCHAR(200) " KEY_CHARS ", change_id " UNSIGNED

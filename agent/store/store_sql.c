@@ -41,6 +41,9 @@ static const struct sql_column job_columns[] = {
     {"consecutive_failures", SQL_U32, false, JOB(consecutive_failures), 0, UINT32_MAX},
     {"failing_since_ms", SQL_MS, false, JOB(failing_since_ms), 0, 0},
     {"updated_ms", SQL_MS, false, JOB(updated_ms), 0, 0},
+    {"backfill_next_ms", SQL_MS, false, JOB(backfill_next_ms), 0, 0},
+    {"backfill_until_ms", SQL_MS, false, JOB(backfill_until_ms), 0, 0},
+    {"backfill_pending", SQL_U32, false, JOB(backfill_pending), 0, UINT32_MAX},
     {"tzdata", SQL_ASCII, false, JOB(tzdata), 0, 0},
     {"ring", SQL_BYTES, false, JOB(ring), offsetof(struct job_row, ring_bytes), 0},
 };
@@ -49,8 +52,12 @@ static const struct sql_column fire_columns[] = {
     {"uid", SQL_UID, true, FIRE(uid), 0, 0},
     {"seq", SQL_U64, true, FIRE(seq), 0, UINT64_MAX},
     {"slot", SQL_U16, true, FIRE(slot), 0, UINT16_MAX},
+    {"ns", SQL_ASCII, true, FIRE(ns), 0, 0},
+    {"id", SQL_ASCII, true, FIRE(id), 0, 0},
     {"kind", SQL_U32, true, FIRE(kind), 0, FIRE_KIND_COUNT_ - 1},
     {"payload", SQL_BLOB, true, FIRE(payload), offsetof(struct fire_row, payload_bytes), 0},
+    {"service", SQL_TEXT, false, FIRE(service), 0, 0},
+    {"version", SQL_U64, false, FIRE(version), 0, UINT64_MAX},
     {"seq_last", SQL_U64, false, FIRE(seq_last), 0, UINT64_MAX},
     {"rev", SQL_U64, false, FIRE(rev), 0, UINT64_MAX},
     {"state", SQL_U32, false, FIRE(state), 0, FIRE_STATE_COUNT_ - 1},
@@ -64,6 +71,7 @@ static const struct sql_column fire_columns[] = {
     {"started_ms", SQL_MS, false, FIRE(started_ms), 0, 0},
     {"finished_ms", SQL_MS, false, FIRE(finished_ms), 0, 0},
     {"attempts", SQL_U32, false, FIRE(attempts), 0, UINT32_MAX},
+    {"attempts_before", SQL_U32, false, FIRE(attempts_before), 0, UINT32_MAX},
     {"coalesced", SQL_U32, false, FIRE(coalesced), 0, UINT32_MAX},
     {"holder", SQL_ASCII, false, FIRE(holder), 0, 0},
     {"log", SQL_BLOB, false, FIRE(log), offsetof(struct fire_row, log_bytes), 0},
@@ -403,6 +411,11 @@ static bool is_ascii(const char *s)
     return true;
 }
 
+static bool fire_is_ascii(const struct fire_change *c)
+{
+    return c->op == CHANGE_DELETE || (is_ascii(c->row.holder) && is_ascii(c->row.ns) && is_ascii(c->row.id));
+}
+
 bool sql_change_is_ascii(const struct job_change *c)
 {
     bool row = c->op == CHANGE_INSERT || c->op == CHANGE_UPDATE || c->op == CHANGE_REPLACE;
@@ -410,7 +423,7 @@ bool sql_change_is_ascii(const struct job_change *c)
     if ((row && !is_ascii(c->row.tzdata)) || (name && (!is_ascii(c->row.ns) || !is_ascii(c->row.id))))
         return false;
     for (size_t i = 0; i < c->fires_count; i++)
-        if (c->fires[i].op != CHANGE_DELETE && !is_ascii(c->fires[i].row.holder))
+        if (!fire_is_ascii(&c->fires[i]))
             return false;
     return true;
 }

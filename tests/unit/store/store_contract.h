@@ -95,6 +95,9 @@ static inline struct job_row contract_row(uint16_t slot, uint32_t n, const char 
                           .failing_since_ms = RECORD_NONE,
                           .created_ms = CONTRACT_NOW,
                           .updated_ms = CONTRACT_NOW,
+                          .backfill_next_ms = CONTRACT_NOW - 3,
+                          .backfill_until_ms = RECORD_NONE,
+                          .backfill_pending = n,
                           .tzdata = "2025b"};
     memcpy(row.ns, ns, strlen(ns) + 1);
     memcpy(row.id, id, strlen(id) + 1);
@@ -127,6 +130,9 @@ static inline struct fire_row contract_fire(const struct uid *uid, uint64_t seq)
 {
     return (struct fire_row){.uid = *uid,
                              .slot = uid_slot(uid),
+                             .ns = "default",
+                             .id = "a",
+                             .service = "billing",
                              .seq = seq,
                              .seq_last = seq,
                              .rev = 1,
@@ -137,7 +143,9 @@ static inline struct fire_row contract_fire(const struct uid *uid, uint64_t seq)
                              .first_ms = CONTRACT_NOW,
                              .started_ms = CONTRACT_NOW,
                              .finished_ms = RECORD_NONE,
-                             .attempts = 1,
+                             .attempts = 3,
+                             .attempts_before = 2,
+                             .version = 1,
                              .last_error = "503"};
 }
 
@@ -164,6 +172,10 @@ struct contract_answer {
     struct revision revision;
     struct store_revision revisions[64]; /* with `was` of ours */
     size_t revisions_count;
+    struct store_fire_place place;
+    struct job_spec *copy; /* a reference of ours */
+    struct store_dead dead[STORE_DEAD_NS_MAX];
+    size_t dead_count;
 };
 
 static inline void contract_wait(struct contract_answer *a)
@@ -197,6 +209,7 @@ static inline void contract_free(struct contract_answer *a)
     for (size_t i = 0; i < a->revisions_count; i++)
         mem_free(a->revisions[i].was);
     mem_free(a->fires);
+    job_spec_unref(a->copy);
     mem_free(a);
 }
 
@@ -259,15 +272,47 @@ static inline void contract_on_jobs(void *arg, const struct err *e, struct store
     contract_answered(a, e);
 }
 
+static inline void contract_keep_fires(struct contract_answer *a, const struct fire_row *rows, size_t count)
+{
+    a->fires = mem_new_array(struct fire_row, count + 1);
+    a->fires_count = count;
+    for (size_t i = 0; i < count; i++)
+        CHECK(fire_row_copy(&rows[i], &a->fires[i], NULL) == 0, "%s", "no memory");
+}
+
 static inline void contract_on_fires(void *arg, const struct err *e, struct fire_row *rows, size_t count,
                                      bool more)
 {
     struct contract_answer *a = arg;
-    a->fires = mem_new_array(struct fire_row, count + 1);
-    a->fires_count = count;
+    contract_keep_fires(a, rows, count);
     a->more = more;
-    for (size_t i = 0; i < count; i++)
-        CHECK(fire_row_copy(&rows[i], &a->fires[i], NULL) == 0, "%s", "no memory");
+    contract_answered(a, e);
+}
+
+static inline void contract_on_fire_page(void *arg, const struct err *e, struct store_fire_page *page)
+{
+    struct contract_answer *a = arg;
+    if (page) {
+        contract_keep_fires(a, page->fires, page->fires_count);
+        a->place = page->next;
+    }
+    contract_answered(a, e);
+}
+
+static inline void contract_on_copy(void *arg, const struct err *e, struct job_spec *copy)
+{
+    struct contract_answer *a = arg;
+    a->copy = copy ? job_spec_ref(copy) : NULL;
+    contract_answered(a, e);
+}
+
+static inline void contract_on_dead(void *arg, const struct err *e, const struct store_dead *counts,
+                                    size_t count)
+{
+    struct contract_answer *a = arg;
+    a->dead_count = count;
+    if (count)
+        memcpy(a->dead, counts, count * sizeof(*counts));
     contract_answered(a, e);
 }
 
@@ -432,6 +477,29 @@ static inline struct contract_answer *contract_list(struct contract *t, const st
     return a;
 }
 
+static inline struct contract_answer *contract_search(struct contract *t,
+                                                      const struct store_fire_filter *filter)
+{
+    struct contract_answer *a = contract_ask(t);
+    t->ops->list_fires(t->self, filter, contract_on_fire_page, a);
+    contract_wait(a);
+    contract_ok(a);
+    return a;
+}
+
+/* A reference of the caller's, or NULL. */
+static inline struct job_spec *contract_copy(struct contract *t, const struct uid *uid, uint64_t version)
+{
+    struct contract_answer *a = contract_ask(t);
+    t->ops->get_copy(t->self, uid, version, contract_on_copy, a);
+    contract_wait(a);
+    contract_ok(a);
+    struct job_spec *copy = a->copy;
+    a->copy = NULL;
+    contract_free(a);
+    return copy;
+}
+
 /* Make one job; the result is its row. */
 static inline struct job_row contract_make(struct contract *t, uint16_t slot, uint32_t n, const char *ns,
                                            const char *id, const char *more)
@@ -462,7 +530,9 @@ static inline void contract_same_row(const struct job_row *a, const struct job_r
           "%s", a->id);
     CHECK(a->last_success_ms == b->last_success_ms && a->consecutive_failures == b->consecutive_failures &&
               a->failing_since_ms == b->failing_since_ms && a->created_ms == b->created_ms &&
-              a->updated_ms == b->updated_ms && strcmp(a->tzdata, b->tzdata) == 0,
+              a->updated_ms == b->updated_ms && a->backfill_next_ms == b->backfill_next_ms &&
+              a->backfill_until_ms == b->backfill_until_ms && a->backfill_pending == b->backfill_pending &&
+              strcmp(a->tzdata, b->tzdata) == 0,
           "%s", a->id);
     CHECK(a->ring_bytes == b->ring_bytes && memcmp(a->ring, b->ring, a->ring_bytes) == 0, "ring of %s",
           a->id);
@@ -478,10 +548,13 @@ static inline void contract_same_fire(const struct fire_row *a, const struct fir
           "seq %" PRIu64 ": rev %" PRIu64 " and %" PRIu64, a->seq, a->rev, b->rev);
     CHECK(a->due_ms == b->due_ms && a->due_last_ms == b->due_last_ms && a->jitter_ms == b->jitter_ms &&
               a->wake_ms == b->wake_ms && a->first_ms == b->first_ms && a->started_ms == b->started_ms &&
-              a->finished_ms == b->finished_ms && a->attempts == b->attempts && a->coalesced == b->coalesced,
+              a->finished_ms == b->finished_ms && a->attempts == b->attempts &&
+              a->attempts_before == b->attempts_before && a->coalesced == b->coalesced &&
+              a->version == b->version,
           "seq %" PRIu64, a->seq);
-    CHECK(strcmp(a->holder, b->holder) == 0 && strcmp(a->last_error, b->last_error) == 0, "seq %" PRIu64,
-          a->seq);
+    CHECK(strcmp(a->holder, b->holder) == 0 && strcmp(a->last_error, b->last_error) == 0 &&
+              strcmp(a->ns, b->ns) == 0 && strcmp(a->id, b->id) == 0 && strcmp(a->service, b->service) == 0,
+          "seq %" PRIu64, a->seq);
     CHECK(a->log_bytes == b->log_bytes && !a->log == !b->log &&
               (!a->log || memcmp(a->log, b->log, a->log_bytes) == 0),
           "log of %" PRIu64, a->seq);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "tests/unit/store/store_contract.h"
+#include "tests/unit/store/store_contract_search.h"
 #include "tests/unit/store/store_contract_revisions.h"
 
 #define CONTRACT_TESTS(X)                                  \
@@ -34,6 +35,12 @@
     X(history_is_newest_first)                             \
     X(revisions_tell_what_was_when)                        \
     X(revisions_page_without_gaps)                         \
+    X(fires_are_found_by_all_that_is_asked)                \
+    X(search_pages_meet_without_gaps)                      \
+    X(a_copy_outlives_its_job)                             \
+    X(labels_are_of_the_job_or_of_the_copy)                \
+    X(dead_letters_are_counted_by_namespace)               \
+    X(vacuum_keeps_the_newest_of_a_history)                \
     X(vacuum_forgets_what_is_over)                         \
     X(closing_cancels_what_waits)
 
@@ -711,15 +718,6 @@ static void history_is_newest_first(struct contract *t)
         contract_free(a);
     }
     CHECK(expected == 0, "%" PRIu64 " missing", expected);
-}
-
-static void vacuum(struct contract *t, int64_t now_ms)
-{
-    struct contract_answer *a = contract_ask(t);
-    t->ops->vacuum(t->self, now_ms, contract_on_done, a);
-    contract_wait(a);
-    contract_ok(a);
-    contract_free(a);
 }
 
 static void vacuum_forgets_what_is_over(struct contract *t)
