@@ -241,7 +241,9 @@ races: $(TSAN)
 check-clang: $(O)/deps-test ## everything compiles with clang under the same warnings
 	@$(MAKE) O=$(O)/clang CC=$(CLANG) CFLAGS='-O1 -g0' build $(patsubst %,$(O)/clang/%,$(UNIT_SRC:%.c=%) $(SIM_SRC:%.c=%))
 
-PYTEST := $(CACHE)/venv/bin/python -m pytest -p no:cacheprovider
+# One for each set of Python packages, so that checkouts of different age share the cache.
+VENV = $(CACHE)/venv-$(shell sha256sum <tests/tools/requirements.txt | cut -c1-12)
+PYTEST = $(VENV)/bin/python -m pytest -p no:cacheprovider
 IT_ARGS ?=
 check-it: build $(TOOLS) $(O)/deps-it ## the real program with a real Consul, a real MariaDB and callees
 	@mkdir -p $(O)/results
@@ -334,7 +336,7 @@ ifneq ($(PROGRAM),)
 run: run-cluster ## the demonstration: see run-cluster
 
 run-cluster: build $(O)/deps-it ## real Consul and MariaDB, three agents, two instances of a service, a few jobs
-	@CARILLON_BINARY=$(abspath $(O))/carillon $(CACHE)/venv/bin/python tests/tools/run_cluster.py $(RUN_ARGS)
+	@CARILLON_BINARY=$(abspath $(O))/carillon $(VENV)/bin/python tests/tools/run_cluster.py $(RUN_ARGS)
 endif
 
 # ---- install --------------------------------------------------------------------------------------------------------
