@@ -12,7 +12,7 @@ import sys
 import time
 
 CORPUS = pathlib.Path("tests/fuzz/corpus")
-REPLAY_TIMEOUT_SECONDS = 120
+REPLAY_TIMEOUT_SECONDS = 600
 
 
 def name_of(target):

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 
-TIMEOUT_SECONDS = 180
+TIMEOUT_SECONDS = 900
 SYNTHESIS = re.compile(r"Synthesis: Tested: (\d+) \| Passing: (\d+) \| Failing: (\d+) \| Crashing: (\d+)")
 
 

@@ -196,7 +196,7 @@ Test(wheel, centuries_of_empty_time_cost_nothing)
         cr_assert(eq(sz, wheel_advance(w, (i << 52) + 7, ALL), 1));
     }
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &b);
-    cr_assert(lt(i64, (b.tv_sec - a.tv_sec) * 1000 + (b.tv_nsec - a.tv_nsec) / 1000000, 200));
+    cr_assert(lt(i64, (b.tv_sec - a.tv_sec) * 1000 + (b.tv_nsec - a.tv_nsec) / 1000000, 2000));
     wheel_free(w);
 }
 

