@@ -131,21 +131,19 @@ void planner_start_cancel(struct planner *p, struct pstart *s)
     s->waits = false;
 }
 
-/* Catch-up is paced: an overdue start without a token goes to the end of its target's line. */
+/* Catch-up is paced: an overdue start without a token goes to the end of its target's line. So does every start while as many of
+ * its target's are out as may be: what the callee cannot take waits here, one start a job, not with those who deliver. */
 static bool must_wait(struct planner *p, struct pstart *s)
 {
     struct ptarget *t = start_target(s);
-    if (s->paced || !t || p->now_ms - s->since_ms < PLANNER_OVERDUE_MS)
+    if (s->paced || !t)
         return false;
-    if (list_empty(&t->paced) && ptarget_token(p, t))
-        return false;
-    list_push_back(&t->paced, &s->link);
-    s->waits = true;
-    p->paced_count++;
-    if (!list_linked(&t->paced_link))
-        list_push_back(&p->paced, &t->paced_link);
-    if (!wheel_timer_armed(&t->timer))
-        planner_arm(p, &t->timer, p->now_ms + 1);
+    if (!ptarget_full(p, t)) {
+        bool late = s->released || p->now_ms - s->since_ms >= PLANNER_OVERDUE_MS;
+        if (!late || (list_empty(&t->paced) && ptarget_token(p, t)))
+            return false;
+    }
+    ptarget_enter_line(p, t, s);
     return true;
 }
 
@@ -156,6 +154,7 @@ static void start_ready(struct planner *p)
         p->ready_count--;
         if (must_wait(p, s))
             continue;
+        s->released = false;
         if (s->is_fire)
             pfire_start(p, container_of(s, struct pfire, start));
         else
@@ -299,6 +298,9 @@ static void dispatch(struct planner *p, const struct planner_event *event)
     case PLANNER_WAKE:
         on_wake(p, event);
         break;
+    case PLANNER_RELEASE:
+        planner_on_release(p, event->service);
+        break;
     case PLANNER_DRAIN:
         p->draining = true;
         break;
@@ -334,6 +336,11 @@ const struct planner_stats *planner_stats(const struct planner *p)
             s->oldest_overdue_ms = since_ms;
     }
     return s;
+}
+
+void planner_set_out_max(struct planner *p, size_t out_max)
+{
+    p->options.out_max = out_max;
 }
 
 bool planner_owns(const struct planner *p, uint16_t slot)

@@ -30,6 +30,7 @@ struct planner_options {
     int64_t unwritten_stall_ms; /* ... or none could be written for this long (1,000) */
     size_t catch_up_per_s;      /* overdue starts a second and service; the rest waits its turn */
     size_t retry_window;        /* booked fires in memory a target; the rest waits in the store */
+    size_t out_max;             /* deliveries out a target; what is due beyond waits in line; 0: no limit */
     uint32_t history_keep;      /* first-attempt successes kept with a job */
     int64_t history_keep_ms;    /* how long the row of any other ended fire is kept */
     int64_t dead_keep_ms;       /* ... and that of one that was given up */
@@ -150,7 +151,8 @@ enum planner_event_kind {
     PLANNER_CHANGE_FOUND, /* answer to FIND_CHANGE */
     PLANNER_MEMBER_DEAD,  /* member: what it holds may be tried again */
     PLANNER_WAKE,         /* slots[]: a former owner ended a fire that it held there: look */
-    PLANNER_DRAIN,        /* the process is ending: nothing new starts */
+    PLANNER_RELEASE, /* service: it has endpoints again: what waits for it, retries included, may go now, paced */
+    PLANNER_DRAIN, /* the process is ending: nothing new starts */
 };
 
 struct planner_job { /* a loaded row; SPEC NULL: GET_JOB found nothing */
@@ -164,7 +166,8 @@ struct planner_event {
     const uint16_t *slots;
     const uint64_t *epochs;
     size_t slots_count;
-    const char *member; /* MOVE: successor; MEMBER_DEAD */
+    const char *member;  /* MOVE: successor; MEMBER_DEAD */
+    const char *service; /* RELEASE */
     bool may_start;
     uint64_t load; /* which LOAD/GET/FIND action this answers */
     bool ok;
@@ -260,6 +263,8 @@ int64_t planner_next_ms(const struct planner *p);
 /* The next batch if anything is dirty and none is out: at most ROWS_MAX jobs. NULL: nothing. */
 struct planner_batch *planner_take_batch(struct planner *p, size_t rows_max);
 bool planner_has_dirty(const struct planner *p);
+/* How many deliveries of a target may be out from now on. */
+void planner_set_out_max(struct planner *p, size_t out_max);
 const struct planner_stats *planner_stats(const struct planner *p);
 /* Whether SLOT is held, loaded and not being moved. */
 bool planner_owns(const struct planner *p, uint16_t slot);

@@ -179,6 +179,14 @@ static void succeeded(struct planner *p, struct pfire *f, const struct attempt *
     pfire_end(p, f, FIRE_OUTCOME_SUCCEEDED, FIRE_REASON_NONE, attempt);
 }
 
+/* Later, without a write: what the row says is still true. May free F. */
+static void look_again(struct planner *p, struct pfire *f, int64_t wake_ms)
+{
+    f->row.wake_ms = wake_ms;
+    f->moved = true;
+    pfire_arm(p, f);
+}
+
 /* No attempt was made: it comes again under the same number. A row that says HELD has to say otherwise first. */
 static void not_started(struct planner *p, struct pfire *f)
 {
@@ -191,16 +199,18 @@ static void not_started(struct planner *p, struct pfire *f)
         f->row.attempts = f->delivery.attempt - 1;
         wait_until(p, f, again_ms);
     } else {
-        f->row.wake_ms = again_ms;
-        pfire_arm(p, f);
+        look_again(p, f, again_ms);
     }
 }
 
-/* Later, without a write: what the row says is still true. May free F. */
-static void look_again(struct planner *p, struct pfire *f, int64_t wake_ms)
+/* Looks are for the end of its age: that there is an endpoint RELEASE tells. */
+static int64_t look_ms(const struct planner *p, const struct pfire *f)
 {
-    f->row.wake_ms = wake_ms;
-    pfire_arm(p, f);
+    const struct retry_rule *rule = &f->job->spec->retry;
+    int64_t next_ms = p->now_ms + PLANNER_NO_ENDPOINT_MS;
+    int64_t end_ms =
+        rule->max_age_ms ? planner_add_ms(f->row.first_ms, (int64_t)rule->max_age_ms) : PLANNER_NEVER;
+    return next_ms < end_ms ? next_ms : end_ms;
 }
 
 /* It waits, visibly, for an endpoint to appear, as long as the job's retries may go on. Its row says so once: writing each look
@@ -218,9 +228,9 @@ static void no_endpoint(struct planner *p, struct pfire *f)
     if (rule->max_age_ms && p->now_ms - f->row.first_ms >= (int64_t)rule->max_age_ms)
         pfire_end(p, f, FIRE_OUTCOME_DEAD, FIRE_REASON_NO_ENDPOINT, NULL);
     else if (!told)
-        wait_until(p, f, p->now_ms + PLANNER_NO_ENDPOINT_MS);
+        wait_until(p, f, look_ms(p, f));
     else
-        look_again(p, f, p->now_ms + PLANNER_NO_ENDPOINT_MS);
+        look_again(p, f, look_ms(p, f));
     if (first)
         pjob_ended_first(p, j);
 }
@@ -270,8 +280,7 @@ void planner_on_attempt(struct planner *p, const struct planner_event *event)
     f->in_flight = false;
     p->stats.in_flight--;
     planner_trash(p, (void (*)(void *))job_spec_unref, TAKE(f->spec));
-    if (event->attempt->result == ATTEMPT_OK && j->target)
-        ptarget_refill(p, j->target);
+    pfire_back(p, f, event->attempt->result == ATTEMPT_OK);
     if (f->ignored)
         pfire_leave(p, f);
     else

@@ -16,6 +16,7 @@ struct pfire *pfire_new(struct planner *p, struct pjob *j, struct err *e)
     f->row.uid = j->row.uid;
     f->row.slot = j->row.slot;
     list_init(&f->foreign_link);
+    list_init(&f->target_link);
     list_init(&f->start.link);
     f->start.is_fire = true;
     wheel_timer_init(&f->timer, pfire_timer, p);
@@ -99,12 +100,15 @@ void pfire_set_target(struct planner *p, struct pfire *f, bool on)
 {
     if (on && !f->target && f->job->spec) {
         f->target = ptarget_get(p, f->job->spec);
-        if (f->target)
+        if (f->target) {
             f->target->waiting++;
+            list_push_back(&f->target->fires, &f->target_link);
+        }
     } else if (!on && f->target) {
         struct ptarget *t = f->target;
         f->target = NULL;
         t->waiting--;
+        list_remove(&f->target_link);
         ptarget_put(p, t);
     }
 }
@@ -113,6 +117,7 @@ void pfire_dirty(struct planner *p, struct pfire *f, enum change_op op)
 {
     if (!(f->dirty == CHANGE_INSERT && op == CHANGE_UPDATE))
         f->dirty = op;
+    f->moved = false;
     f->job->fires_dirty = true;
     pjob_link_dirty(p, f->job);
 }
@@ -231,6 +236,7 @@ static void deliver(struct planner *p, struct pfire *f)
     d->content_type = f->row.payload ? "application/json" : f->spec->content_type;
     d->booked = f->booked;
     d->driver = NULL;
+    pfire_out(p, f);
     f->in_flight = true;
     f->revoked = false;
     p->stats.in_flight++;
@@ -276,7 +282,7 @@ static bool may_evict(const struct planner *p, const struct pfire *f)
 {
     const struct pjob *j = f->job;
     bool paused = j->row.state == JOB_STATE_PAUSED && f->row.kind != FIRE_KIND_RUN;
-    return j->state == PJOB_LIVE && fire_clean(f) && !f->in_flight && !j->moving &&
+    return j->state == PJOB_LIVE && fire_clean(f) && !f->moved && !f->in_flight && !j->moving &&
            j->spec->concurrency == JOB_ALLOW && (paused || f->row.wake_ms >= planner_edge_ms(p));
 }
 
@@ -308,6 +314,26 @@ void pfire_arm(struct planner *p, struct pfire *f)
         planner_start_later(p, &f->start, p->now_ms);
     else
         wheel_cancel(p->wheel, &f->timer);
+}
+
+/* One that waits for its due, not for the callee, is left alone. The row is right as it is: it says when the fire would have gone
+ * without us. */
+void pfire_release(struct planner *p, struct pfire *f)
+{
+    bool waits = f->row.attempts > 0 || f->row.reason == FIRE_REASON_NO_ENDPOINT;
+    if (!waits || f->row.state != FIRE_STATE_WAITING || f->in_flight || f->ended || f->ignored ||
+        list_linked(&f->start.link) ||
+        (f->job->row.state == JOB_STATE_PAUSED && f->row.kind != FIRE_KIND_RUN))
+        return;
+    if (f->row.wake_ms > p->now_ms)
+        f->row.wake_ms = p->now_ms;
+    f->moved = f->start.released = true;
+    if (!may_run(f)) { /* when it is written */
+        pfire_arm(p, f);
+        return;
+    }
+    wheel_cancel(p->wheel, &f->timer);
+    planner_start_later(p, &f->start, f->row.wake_ms);
 }
 
 void pfire_timer(struct wheel_timer *t, void *arg)
@@ -403,6 +429,8 @@ void pfire_loaded(struct planner *p, struct pfire *f)
     switch (f->row.state) {
     case FIRE_STATE_WAITING:
         pfire_set_target(p, f, true);
+        if (pfire_is_released(p, f))
+            pfire_release(p, f);
         pfire_arm(p, f);
         break;
     case FIRE_STATE_HELD:

@@ -1,6 +1,5 @@
 #define XXH_INLINE_ALL
 #include <assert.h>
-#include <stdio.h>
 #include <string.h>
 #include <xxhash.h>
 
@@ -72,120 +71,6 @@ void pjob_forget_uid(struct planner *p, struct pjob *j)
     if (j->in_uids)
         (void)map_remove(&p->uids, j->row.uid.bytes, sizeof(j->row.uid.bytes));
     j->in_uids = false;
-}
-
-/* --- targets ------------------------------------------------------------------------------------------------------- */
-
-void planner_callee(const struct job_spec *spec, char name[RECORD_SERVICE_MAX])
-{
-    const struct job_callback *c = &spec->callback;
-    const char *text = c->service ? c->service : c->url ? c->url : c->address ? c->address : "";
-    size_t len = strlen(text);
-    if (!c->service && c->url) {
-        const char *host = strstr(text, "://");
-        text = host ? host + 3 : text;
-        len = strcspn(text, "/?#");
-    }
-    snprintf(name, RECORD_SERVICE_MAX, "%.*s", len < RECORD_SERVICE_MAX ? (int)len : RECORD_SERVICE_MAX - 1,
-             text);
-}
-
-/* A host given directly shares its pace over all of its paths. */
-static void target_name(const struct job_spec *spec, char name[PTARGET_NAME_MAX])
-{
-    char callee[RECORD_SERVICE_MAX];
-    planner_callee(spec, callee);
-    snprintf(name, PTARGET_NAME_MAX, "%s%s", spec->callback.service ? "service " : "", callee);
-}
-
-static void target_timer(struct wheel_timer *t, void *arg)
-{
-    struct ptarget *target = container_of(t, struct ptarget, timer);
-    struct planner *p = arg;
-    while (!list_empty(&target->paced) && ptarget_token(p, target)) {
-        struct pstart *s = container_of(list_first(&target->paced), struct pstart, link);
-        list_remove(&s->link);
-        p->paced_count--;
-        s->waits = false;
-        s->paced = true;
-        list_push_back(&p->ready, &s->link);
-        p->ready_count++;
-    }
-    if (list_empty(&target->paced))
-        list_remove(&target->paced_link);
-    else
-        planner_arm(p, &target->timer, p->now_ms + 20);
-}
-
-/* No memory for a target means no pace and no window for it, which is better than no fire. */
-struct ptarget *ptarget_get(struct planner *p, const struct job_spec *spec)
-{
-    char name[PTARGET_NAME_MAX];
-    target_name(spec, name);
-    struct ptarget *t = map_get(&p->targets, name, strlen(name));
-    if (!t) {
-        t = mem_new(struct ptarget);
-        memcpy(t->name, name, sizeof(t->name));
-        t->spilled_ms = PLANNER_NEVER;
-        t->tokens = 1;
-        t->tokens_ms = p->now_ms;
-        list_init(&t->paced);
-        list_init(&t->paced_link);
-        wheel_timer_init(&t->timer, target_timer, p);
-        if (map_put(&p->targets, t->name, strlen(t->name), t, NULL, NULL) < 0) {
-            mem_free(t);
-            return NULL;
-        }
-    }
-    t->users++;
-    return t;
-}
-
-void ptarget_put(struct planner *p, struct ptarget *t)
-{
-    if (!t || --t->users > 0 || t->spilled_ms != PLANNER_NEVER)
-        return;
-    assert(list_empty(&t->paced) && t->waiting == 0);
-    wheel_cancel(p->wheel, &t->timer);
-    list_remove(&t->paced_link);
-    (void)map_remove(&p->targets, t->name, strlen(t->name));
-    mem_free(t);
-}
-
-/* Time gives tokens at the base rate, each success gives one more. So a target that answers is caught up with at a rate that
- * grows with what it takes, as TCP's window grows by acknowledgements, and one that fails gets no more than the base rate.
- * With the base rate alone a load above it that once fell behind would stay behind for ever. */
-bool ptarget_token(struct planner *p, struct ptarget *t)
-{
-    double rate = (double)p->options.catch_up_per_s, burst = rate / 20 > 1 ? rate / 20 : 1;
-    if (p->now_ms > t->tokens_ms && t->tokens < burst) {
-        t->tokens += (double)(p->now_ms - t->tokens_ms) * rate / 1000;
-        if (t->tokens > burst)
-            t->tokens = burst;
-    }
-    t->tokens_ms = p->now_ms;
-    if (t->tokens < 1)
-        return false;
-    t->tokens -= 1;
-    return true;
-}
-
-void ptarget_refill(struct planner *p, struct ptarget *t)
-{
-    if (t->tokens < (double)p->options.catch_up_per_s)
-        t->tokens += 1;
-    if (!list_empty(&t->paced))
-        planner_arm(p, &t->timer, p->now_ms);
-}
-
-void planner_targets_fini(struct planner *p)
-{
-    for (struct map_iter it = {0}; map_next(&p->targets, &it);) {
-        struct ptarget *t = it.value;
-        wheel_cancel(p->wheel, &t->timer);
-        mem_free(t);
-    }
-    map_fini(&p->targets);
 }
 
 /* --- jobs ---------------------------------------------------------------------------------------------------------- */

@@ -253,6 +253,10 @@ static void window_done(struct planner *p, int64_t until_ms)
 static void chain_done(struct planner *p, struct pchain *c)
 {
     chain_filter(p, c);
+    if (c->again && c->slots_count > 0) {
+        c->again = c->has_cursor = false;
+        return;
+    }
     for (size_t i = 0; c->first && i < c->slots_count; i++)
         if (--p->slots[c->slots[i]].loading == 0)
             p->stats.slots_loading--;
@@ -300,7 +304,9 @@ void planner_load_pump(struct planner *p)
         if (c->read || wheel_timer_armed(&c->retry) || (c->fires && gets_full))
             continue;
         chain_filter(p, c);
-        if (c->slots_count > 0)
+        if (c->release && !planner_release_room(p, c->release))
+            planner_arm(p, &c->retry, p->now_ms + PLANNER_READ_RETRY_MS);
+        else if (c->slots_count > 0)
             chain_page(p, c);
         else
             chain_done(p, c);
@@ -388,6 +394,26 @@ void planner_load_spilled(struct planner *p)
     uint16_t *slots = mem_new_array(uint16_t, p->options.slots);
     planner_load_fires(p, slots, held_slots(p, slots), p->resident_ms);
     mem_free(slots);
+}
+
+/* All fires that wait, page by page: which target one belongs to its job knows. BEFORE is the target's last release, perhaps still
+ * under way. */
+void planner_load_released(struct planner *p, uint64_t before, uint64_t release)
+{
+    LIST_FOR (l, &p->chains) {
+        struct pchain *c = container_of(l, struct pchain, link);
+        if (before > 0 && c->release == before) {
+            c->release = release;
+            c->again = true;
+            return;
+        }
+    }
+    uint16_t *slots = mem_new_array(uint16_t, p->options.slots);
+    size_t n = held_slots(p, slots);
+    if (n > 0)
+        chain_new(p, slots, n, true, RECORD_NONE, PLANNER_NEVER)->release = release;
+    mem_free(slots);
+    planner_load_pump(p);
 }
 
 void planner_load_foreign(struct planner *p)
@@ -479,6 +505,7 @@ static void take_fire_row(struct planner *p, struct pfire *f, struct fire_row *r
     row->log = row->payload = row->parts = NULL;
     f->durable_rev = f->row.rev;
     f->booked = true;
+    f->moved = false;
     p->stats.memory_bytes += fire_row_bytes(&f->row);
 }
 
@@ -509,6 +536,8 @@ static bool load_fire(struct planner *p, const struct pchain *c, struct fire_row
     if (!j)
         return false;
     struct pfire *f = find_fire(j, row->seq);
+    if (f && c->release && j->state == PJOB_READING)
+        f->release = c->release;
     if (f && (!list_linked(&f->foreign_link) || row->rev < f->durable_rev))
         return true; /* ours to know; one that another member holds is looked at again */
     if (!f)
@@ -519,6 +548,7 @@ static bool load_fire(struct planner *p, const struct pchain *c, struct fire_row
     }
     take_fire_row(p, f, row);
     f->read_gen = c->gen;
+    f->release = c->release;
     if (j->state == PJOB_LIVE) {
         pfire_loaded(p, f);
         pjob_settle(p, j);

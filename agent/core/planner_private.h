@@ -19,7 +19,8 @@
 #define PLANNER_SOON_MS         2000 /* a gained slot's first page: what is due now */
 #define PLANNER_OVERDUE_MS      1000 /* a start this late is catch-up and paced */
 #define PLANNER_AGAIN_MS        100  /* pause after a start that was refused */
-#define PLANNER_NO_ENDPOINT_MS  1000
+#define PLANNER_NO_ENDPOINT_MS  5000 /* how often who waits for an endpoint looks; RELEASE tells before that */
+#define PLANNER_RELEASES_MAX    16   /* whose fires are being brought forward from the store */
 #define PLANNER_READ_RETRY_MS   200
 #define PLANNER_FOREIGN_MS      1000 /* how often fires held by other members are looked at */
 #define PLANNER_DEAD_MAX        256  /* dead members remembered */
@@ -55,10 +56,12 @@ struct ptarget {
     char name[PTARGET_NAME_MAX];
     size_t users;       /* fires and jobs that point here */
     size_t waiting;     /* booked fires of it in memory */
+    size_t out;         /* deliveries of it */
+    struct list fires;  /* pfire.target_link: the booked ones */
     int64_t spilled_ms; /* earliest wake of those left in the store; PLANNER_NEVER: none */
     double tokens;
     int64_t tokens_ms; /* when they were last counted */
-    struct list paced; /* struct pstart.link: overdue, waiting for a token */
+    struct list paced; /* struct pstart.link: overdue, or too many are out: waiting for a token and room */
     struct wheel_timer timer;
     struct list paced_link; /* in planner.paced while the list above is not empty */
 };
@@ -69,6 +72,7 @@ struct pstart {
     bool is_fire;
     bool waits;       /* it is in the latter */
     bool paced;       /* has its token */
+    bool released;    /* it and others could go at once, so it is paced though it is not late */
     int64_t since_ms; /* when it should have started */
 };
 
@@ -79,6 +83,9 @@ struct pfire {
     struct delivery delivery;
     struct job_spec *spec;  /* the delivery's; NULL while none is out */
     struct ptarget *target; /* counted in its window; NULL: not */
+    struct list target_link;
+    struct ptarget *out; /* counts the delivery that is out */
+    uint64_t release;    /* that of the page which brought it, 0: none */
     struct pstart start;
     struct wheel_timer timer;
     struct list foreign_link; /* planner.foreign while another member holds it */
@@ -87,6 +94,7 @@ struct pfire {
     uint64_t read_gen;        /* of the page that brought it */
     bool booked;              /* it has, or is getting, a row */
     bool in_flight;
+    bool moved; /* row.wake_ms is not what the store has: who evicts it may not find it again */
     bool revoked;
     bool ignored; /* its end is nobody's business any more */
     bool in_batch;
@@ -152,8 +160,10 @@ struct pread {
 struct pchain {
     struct list link; /* planner.chains */
     bool fires;
-    bool first;  /* part of a gained slot's first load */
-    bool window; /* moves planner.resident_ms when it is through */
+    bool first;       /* part of a gained slot's first load */
+    bool window;      /* moves planner.resident_ms when it is through */
+    uint64_t release; /* brings fires of this release forward; 0: of none */
+    bool again;       /* ... from the start, for it was released once more */
     uint64_t gen;
     uint16_t *slots;
     size_t slots_count;
@@ -196,6 +206,11 @@ struct pbatch {
     enum { PBATCH_NONE, PBATCH_OUT, PBATCH_AGAIN } state;
 };
 
+struct prelease {
+    uint64_t number;
+    char target[PTARGET_NAME_MAX];
+};
+
 struct ptrash {
     void (*free)(void *ptr);
     void *ptr;
@@ -227,6 +242,8 @@ struct planner {
     int64_t span_ms;          /* horizon as memory allows */
     unsigned window_loading;  /* chains of the window that are not through */
     struct wheel_timer window_timer, foreign_timer, spill_timer, batch_timer;
+    struct prelease releases[PLANNER_RELEASES_MAX]; /* number n at n % MAX */
+    uint64_t release_last;
     struct list ready; /* pstart.link: due, to be started when allowed */
     size_t ready_count, paced_count;
     struct list paced; /* ptarget.paced_link */
@@ -284,16 +301,30 @@ void pjob_take_row(struct planner *p, struct pjob *j, const struct job_row *row,
 void pjob_absorb(struct planner *p, struct pjob *j, struct pjob *other);
 int64_t planner_edge_ms(const struct planner *p);
 void pjob_drop_fires(struct planner *p, struct pjob *j); /* memory only; what is in flight is ignored */
+
+/* --- planner_target.c: what has one pace and one window --- */
 /* The callee as history tells it: name of the service, or host of the address given directly. */
 void planner_callee(const struct job_spec *spec, char name[RECORD_SERVICE_MAX]);
 struct ptarget *ptarget_get(struct planner *p, const struct job_spec *spec);
 void ptarget_put(struct planner *p, struct ptarget *t);
 bool ptarget_token(struct planner *p, struct ptarget *t);
-/* An attempt there succeeded: the next overdue one may go. */
-void ptarget_refill(struct planner *p, struct ptarget *t);
+/* As many deliveries are out as may be. */
+bool ptarget_full(const struct planner *p, const struct ptarget *t);
+void ptarget_enter_line(struct planner *p, struct ptarget *t, struct pstart *s);
+/* F's delivery goes out, or has ended. */
+void pfire_out(struct planner *p, struct pfire *f);
+void pfire_back(struct planner *p, struct pfire *f, bool success);
+/* It has come from the store: whether it is one of those that were released meanwhile. */
+bool pfire_is_released(const struct planner *p, const struct pfire *f);
+/* It may go at once instead of when its row says. May free F. */
+void pfire_release(struct planner *p, struct pfire *f);
+/* Pages of the release may come: there is room for what they bring. */
+bool planner_release_room(const struct planner *p, uint64_t release);
+void planner_on_release(struct planner *p, const char *service);
 void planner_targets_fini(struct planner *p);
 
 /* --- planner_load.c: rows from the store --- */
+void planner_load_released(struct planner *p, uint64_t before, uint64_t release);
 void planner_load_slots(struct planner *p, const uint16_t *slots, size_t count);
 void planner_load_fires(struct planner *p, const uint16_t *slots, size_t count, int64_t until_ms);
 void planner_load_window(struct planner *p);

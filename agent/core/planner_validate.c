@@ -14,7 +14,7 @@
     } while (0)
 
 struct seen {
-    size_t jobs, fires, in_flight, foreign, unwritten, bytes, in_windows;
+    size_t jobs, fires, in_flight, foreign, unwritten, bytes, in_windows, out;
 };
 
 static void check_fire(const struct planner *p, const struct pfire *f, struct seen *seen)
@@ -32,7 +32,10 @@ static void check_fire(const struct planner *p, const struct pfire *f, struct se
           "a booked fire has a number its job has given");
     seen->fires++;
     seen->in_flight += f->in_flight;
+    CHECK(!f->out || f->in_flight, "what counts as out is in flight");
+    CHECK(list_linked(&f->target_link) == (f->target != NULL), "a target knows who waits in its window");
     seen->in_windows += f->target != NULL;
+    seen->out += f->out != NULL;
     seen->foreign += list_linked(&f->foreign_link);
     seen->bytes += sizeof(*f) + fire_row_bytes(&f->row);
     (void)p;
@@ -64,17 +67,20 @@ static void check_job(const struct planner *p, const struct pjob *j, struct seen
     seen->bytes += j->bytes;
 }
 
-static void check_lines(const struct planner *p, size_t in_windows)
+static void check_lines(const struct planner *p, const struct seen *seen)
 {
-    size_t paced = 0, waiting = 0;
+    size_t paced = 0, waiting = 0, out = 0;
     for (struct map_iter it = {0}; map_next(&p->targets, &it);) {
         const struct ptarget *t = it.value;
         paced += list_length(&t->paced);
         waiting += t->waiting;
+        out += t->out;
+        CHECK(t->waiting == list_length(&t->fires), "a target's window is its list");
         CHECK(list_empty(&t->paced) || list_linked(&t->paced_link), "a line of starts is known");
         CHECK(list_empty(&t->paced) || wheel_timer_armed(&t->timer), "a line of starts moves on");
     }
-    CHECK(waiting == in_windows, "fires in a target's window are counted");
+    CHECK(out == seen->out, "deliveries of a target are counted");
+    CHECK(waiting == seen->in_windows, "fires in a target's window are counted");
     CHECK(paced == p->paced_count, "paced starts are counted");
     CHECK(list_length(&p->ready) == p->ready_count, "ready starts are counted");
 }
@@ -99,7 +105,7 @@ void planner_validate(const struct planner *p)
     }
     LIST_FOR (l, &p->orphans)
         check_job(p, container_of(l, struct pjob, slot_link), &seen);
-    check_lines(p, seen.in_windows);
+    check_lines(p, &seen);
     CHECK(owned == p->stats.slots_owned, "slots are counted");
     CHECK(loading == p->stats.slots_loading, "slots being loaded are counted");
     CHECK(foreign == seen.foreign && foreign == list_length(&p->foreign), "fires held elsewhere are counted");

@@ -398,6 +398,7 @@ int pbed_node_start(struct pbed *b)
                                 .unwritten_stall_ms = 1000,
                                 .catch_up_per_s = b->o.catch_up_per_s,
                                 .retry_window = b->o.retry_window,
+                                .out_max = b->o.out_max,
                                 .history_keep = 16,
                                 .history_keep_ms = BED_HISTORY_KEEP_MS,
                                 .dead_keep_ms = BED_DEAD_KEEP_MS,
@@ -417,6 +418,13 @@ int pbed_node_start(struct pbed *b)
 void pbed_lease(struct pbed *b, int node, bool may_start)
 {
     pbed_step(b, node, &(struct planner_event){.kind = PLANNER_LEASE, .may_start = may_start});
+}
+
+void pbed_release(struct pbed *b, const char *service)
+{
+    for (int i = 0; i < b->nodes_count; i++)
+        if (b->nodes[i].alive)
+            pbed_step(b, i, &(struct planner_event){.kind = PLANNER_RELEASE, .service = service});
 }
 
 bool pbed_node_alive(const struct pbed *b, int node)

@@ -30,6 +30,7 @@ struct pbed_options {
     int64_t horizon_ms;
     size_t memory_max_bytes;
     size_t retry_window;
+    size_t out_max; /* 0: no limit */
     size_t catch_up_per_s;
     double fault; /* share of the planners' steps in which an allocation fails */
 };
@@ -72,6 +73,7 @@ void pbed_give(struct pbed *b, unsigned slot, int node); /* a slot nobody alive 
 void pbed_move(struct pbed *b, const uint16_t *slots, size_t count, int from, int to);
 int pbed_owner(const struct pbed *b, unsigned slot); /* as the store has it; -1 nobody */
 void pbed_lease(struct pbed *b, int node, bool may_start);
+void pbed_release(struct pbed *b, const char *service); /* it has endpoints again: all members are told */
 
 /* Let time pass; every event of the planners is handled and validated on the way. */
 void pbed_run(struct pbed *b, int64_t ms);

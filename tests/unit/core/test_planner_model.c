@@ -6,7 +6,8 @@
 #include "tests/lib/planner_bed.h"
 #include "tests/lib/seed.h"
 
-#define JOBS 10
+#define JOBS     10
+#define SERVICES 3
 
 static const char *const schedules[] = {"@every 1s", "@every 2s",  "* * * * *",
                                         "@after 3s", "@after 90s", "@every 7s"};
@@ -19,14 +20,16 @@ struct weather {
 static void job_text(struct pbed *b, const struct weather *w, char *text, size_t size)
 {
     struct rng *r = pbed_rng(b);
+    bool service = rng_below(r, 2);
     const char *rule = w->all_rules ? rules[rng_below(r, 6)] : "allow";
     snprintf(text, size,
-             "{\"schedule\":\"%s\",\"callback\":{\"http\":{\"url\":\"http://10.0.0.%u/x\"}},\"max_fires\":%u,"
+             "{\"schedule\":\"%s\",\"callback\":{\"http\":{%s%u%s\"}},\"max_fires\":%u,"
              "\"retry\":{\"min_backoff\":\"100ms\",\"max_backoff\":\"2s\",\"max_attempts\":%u},"
              "\"misfire\":{\"policy\":\"%s\"},\"jitter\":\"%ums\",\"concurrency\":\"%s\"%s}",
-             schedules[rng_below(r, 6)], (unsigned)rng_below(r, 3), 5 + (unsigned)rng_below(r, 20),
-             2 + (unsigned)rng_below(r, 4), rng_below(r, 3) ? "all" : "last", (unsigned)rng_below(r, 2) * 300,
-             rule, rng_below(r, 3) ? "" : ",\"max_pending\":2");
+             schedules[rng_below(r, 6)], service ? "\"service\":\"s" : "\"url\":\"http://10.0.0.",
+             (unsigned)rng_below(r, SERVICES), service ? "\",\"path\":\"/x" : "/x",
+             5 + (unsigned)rng_below(r, 20), 2 + (unsigned)rng_below(r, 4), rng_below(r, 3) ? "all" : "last",
+             (unsigned)rng_below(r, 2) * 300, rule, rng_below(r, 3) ? "" : ",\"max_pending\":2");
 }
 
 static void write_something(struct pbed *b, const struct weather *w)
@@ -84,6 +87,13 @@ static void kill_something(struct pbed *b)
     (void)pbed_node_start(b);
 }
 
+static void release_something(struct pbed *b)
+{
+    char service[8];
+    snprintf(service, sizeof(service), "s%u", (unsigned)rng_below(pbed_rng(b), SERVICES));
+    pbed_release(b, service);
+}
+
 static void one_life(uint64_t seed, const struct weather *w)
 {
     struct rng r;
@@ -98,6 +108,7 @@ static void one_life(uint64_t seed, const struct weather *w)
     o.rows_max = 1 + rng_below(&r, 10);
     o.horizon_ms = 2000 + (int64_t)rng_below(&r, 30000);
     o.retry_window = rng_below(&r, 3) ? 1000 : 2;
+    o.out_max = rng_below(&r, 2) ? 0 : 1 + rng_below(&r, 4);
     o.commit_max_ms = rng_below(&r, 2) ? 4 : 100;
     o.read_max_ms = rng_below(&r, 2) ? 4 : 200;
     if (w->faults) {
@@ -112,6 +123,8 @@ static void one_life(uint64_t seed, const struct weather *w)
     for (int i = 0; i < 200; i++) {
         if (i < 20 || (w->writes && rng_below(&r, 3) == 0))
             write_something(b, w);
+        if (rng_below(&r, 8) == 0)
+            release_something(b);
         if (w->moves && rng_below(&r, 10) == 0)
             move_something(b);
         if (w->kills && rng_below(&r, 60) == 0)

@@ -1,0 +1,200 @@
+/* What fires of one callee share: a window, a pace, and their release when it is there again. */
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+#include <stdio.h>
+
+#include "tests/lib/planner_bed.h"
+
+#define TO(service) "\"callback\":{\"http\":{\"service\":\"" service "\",\"path\":\"/x\"}}"
+
+static struct pbed *one_member(const struct pbed_options *o)
+{
+    struct pbed *b = pbed_new(o);
+    int n = pbed_node_start(b);
+    for (unsigned s = 0; s < o->slots; s++)
+        pbed_give(b, s, n);
+    pbed_run(b, 50);
+    return b;
+}
+
+/* COUNT jobs that are due once, after AFTER. */
+static void put_many(struct pbed *b, unsigned count, const char *name, const char *to, const char *after,
+                     const char *rest)
+{
+    for (unsigned i = 0; i < count; i++) {
+        char id[24], text[400];
+        snprintf(id, sizeof(id), "%s%u", name, i);
+        snprintf(text, sizeof(text), "{\"schedule\":\"@after %s\",%s%s}", after, to, rest);
+        (void)pbed_call(b, PLANNER_PUT, id, text);
+    }
+    pbed_run(b, 500);
+}
+
+static size_t sent_count(const struct pbed *b)
+{
+    size_t n;
+    (void)pbed_sent(b, &n);
+    return n;
+}
+
+static uint64_t succeeded(const struct pbed *b, const char *id)
+{
+    return pbed_job(b, id)->counts.succeeded;
+}
+
+Test(planner_target, who_waits_for_an_endpoint_goes_when_there_is_one)
+{
+    struct pbed_options o = pbed_defaults(7);
+    o.no_endpoint = 1;
+    struct pbed *b = one_member(&o);
+    put_many(b, 1, "a", TO("s"), "1s", "");
+    pbed_run(b, 8000);
+    pbed_set(b)->no_endpoint = 0;
+    pbed_release(b, "other");
+    pbed_run(b, 100);
+    cr_assert(zero(sz, sent_count(b)), "another service's endpoints are not its own");
+    pbed_release(b, "s");
+    pbed_run(b, 100);
+    cr_assert(eq(u64, succeeded(b, "a0"), 1));
+    pbed_check(b, true);
+    pbed_free(b);
+}
+
+Test(planner_target, a_fire_that_is_being_written_is_released_too)
+{
+    struct pbed_options o = pbed_defaults(7);
+    o.no_endpoint = 1;
+    o.commit_max_ms = 300;
+    struct pbed *b = one_member(&o);
+    put_many(b, 1, "a", TO("s"), "2s", "");
+    while (!pbed_job(b, "a0"))
+        pbed_run(b, 1);
+    while (pbed_job(b, "a0")->counts.seq == 0) /* booked, and the store has just answered or is about to */
+        pbed_run(b, 1);
+    pbed_set(b)->no_endpoint = 0;
+    pbed_release(b, "s");
+    pbed_run(b, 900);
+    cr_assert(eq(u64, succeeded(b, "a0"), 1));
+    pbed_free(b);
+}
+
+Test(planner_target, retries_far_ahead_that_only_the_store_has_are_brought_forward)
+{
+    struct pbed_options o = pbed_defaults(7);
+    o.fail = 1;
+    o.horizon_ms = 5000;
+    struct pbed *b = one_member(&o);
+    put_many(b, 50, "a", TO("s"), "1s", ",\"retry\":{\"min_backoff\":\"1h\",\"max_backoff\":\"1h\"}");
+    put_many(b, 1, "b", TO("t"), "1s", ",\"retry\":{\"min_backoff\":\"1h\",\"max_backoff\":\"1h\"}");
+    pbed_run(b, 60000);
+    cr_assert(eq(sz, sent_count(b), 51));
+    cr_assert(zero(sz, planner_stats(pbed_planner(b, 0))->fires_loaded), "all are in the store");
+    pbed_set(b)->fail = 0;
+    pbed_release(b, "s");
+    pbed_run(b, 1000);
+    for (int i = 0; i < 50; i++) {
+        char id[16];
+        snprintf(id, sizeof(id), "a%d", i);
+        cr_assert(eq(u64, succeeded(b, id), 1), "%s", id);
+    }
+    cr_assert(zero(u64, succeeded(b, "b0")), "not another's");
+    pbed_run(b, 2 * 3600 * 1000);
+    cr_assert(eq(u64, succeeded(b, "b0"), 1), "which goes when it is time");
+    pbed_check(b, true);
+    pbed_free(b);
+}
+
+Test(planner_target, a_release_is_paced_and_keeps_to_the_window)
+{
+    struct pbed_options o = pbed_defaults(7);
+    o.fail = 1;
+    o.catch_up_per_s = 100;
+    o.retry_window = 20;
+    o.load_page = 10;
+    o.duration_max_ms = 20000; /* none is answered meanwhile that would speed it up */
+    struct pbed *b = one_member(&o);
+    put_many(b, 300, "a", TO("s"), "1s",
+             ",\"retry\":{\"min_backoff\":\"30m\",\"max_backoff\":\"30m\",\"jitter\":0}");
+    pbed_run(b, 60000);
+    cr_assert(eq(sz, sent_count(b), 300));
+    pbed_set(b)->fail = 0;
+    pbed_release(b, "s");
+    size_t most = 0;
+    for (int i = 0; i < 10; i++) {
+        pbed_run(b, 100);
+        size_t loaded = planner_stats(pbed_planner(b, 0))->fires_loaded;
+        most = loaded > most ? loaded : most;
+    }
+    cr_assert(le(sz, most, 60), "%zu fires in memory", most);
+    cr_assert(le(sz, sent_count(b) - 300, 110), "%zu", sent_count(b) - 300);
+    pbed_run(b, 600000);
+    cr_assert(eq(sz, sent_count(b), 600));
+    pbed_check(b, true);
+    pbed_free(b);
+}
+
+Test(planner_target, a_release_during_a_release_begins_again)
+{
+    struct pbed_options o = pbed_defaults(7);
+    o.fail = 1;
+    o.load_page = 3;
+    o.read_max_ms = 50;
+    struct pbed *b = one_member(&o);
+    put_many(b, 60, "a", TO("s"), "1s",
+             ",\"retry\":{\"min_backoff\":\"1h\",\"max_backoff\":\"1h\",\"jitter\":0}");
+    pbed_run(b, 120000);
+    pbed_release(b, "s"); /* these fail again */
+    pbed_run(b, 200);
+    pbed_set(b)->fail = 0;
+    pbed_release(b, "s");
+    pbed_run(b, 10000);
+    for (int i = 0; i < 60; i++) {
+        char id[16];
+        snprintf(id, sizeof(id), "a%d", i);
+        cr_assert(eq(u64, succeeded(b, id), 1), "%s", id);
+    }
+    pbed_free(b);
+}
+
+Test(planner_target, a_paused_job_stays_paused)
+{
+    struct pbed_options o = pbed_defaults(7);
+    o.fail = 1;
+    struct pbed *b = one_member(&o);
+    (void)pbed_do(b, PLANNER_PUT, "a0",
+                  "{\"schedule\":\"@every 5s\"," TO(
+                      "s") ",\"retry\":{\"min_backoff\":\"10s\",\"max_backoff\":\"10s\"}}");
+    pbed_run(b, 6000);
+    (void)pbed_do(b, PLANNER_PAUSE, "a0", NULL);
+    size_t before = sent_count(b);
+    pbed_release(b, "s");
+    pbed_run(b, 60000);
+    cr_assert(eq(sz, sent_count(b), before));
+    pbed_free(b);
+}
+
+Test(planner_target, a_callee_that_hangs_gets_no_more_than_it_may_have_and_delays_no_other)
+{
+    struct pbed_options o = pbed_defaults(7);
+    o.duration_max_ms = 0;
+    o.out_max = 10;
+    struct pbed *b = one_member(&o);
+    put_many(b, 100, "a", TO("s"), "3s", "");
+    put_many(b, 5, "b", TO("t"), "3s", "");
+    pbed_set(b)->duration_max_ms = 100000;
+    pbed_run(b, 3100);
+    size_t first = sent_count(b);
+    cr_assert(eq(sz, first, 15));
+    const struct planner_stats *stats = planner_stats(pbed_planner(b, 0));
+    cr_assert(eq(sz, stats->fires_loaded, 15), "what waits is no fire yet");
+    cr_assert(eq(sz, stats->waiting_start, 90));
+    planner_set_out_max(pbed_planner(b, 0), 20);
+    pbed_run(b, 500);
+    cr_assert(le(sz, stats->in_flight, 25));
+    cr_assert(gt(sz, sent_count(b), first));
+    pbed_set(b)->duration_max_ms = 0;
+    pbed_run(b, 400000);
+    cr_assert(eq(sz, sent_count(b), 105));
+    pbed_check(b, true);
+    pbed_free(b);
+}
