@@ -20,6 +20,7 @@
 #define UNWRITTEN_STALL_MS 1000
 #define CATCH_UP_PER_S     1000
 #define RETRY_WINDOW       1000
+#define OUT_WAITING        1000
 #define MOVE_SLOTS_MAX     256
 #define IDLE_TURN_MS       1000
 #define SESSION_END_MS     2000
@@ -230,6 +231,12 @@ static void join(struct engine *g)
 
 /* --- making and freeing -------------------------------------------------------------------------------------------- */
 
+/* As many as can be under way, and some that wait for their turn, so that those who end are followed at once. */
+static size_t out_max(const struct config *c)
+{
+    return (size_t)c->callback.max_in_flight + OUT_WAITING;
+}
+
 static int new_planner(struct engine *g, struct err *e)
 {
     const struct config *c = g->o.config;
@@ -242,6 +249,7 @@ static int new_planner(struct engine *g, struct err *e)
                                       .unwritten_stall_ms = UNWRITTEN_STALL_MS,
                                       .catch_up_per_s = CATCH_UP_PER_S,
                                       .retry_window = RETRY_WINDOW,
+                                      .out_max = out_max(c),
                                       .history_keep = (uint32_t)c->history.keep,
                                       .history_keep_ms = (int64_t)c->history.keep_for_ms,
                                       .dead_keep_ms = (int64_t)c->deadletters.keep_for_ms,
@@ -271,6 +279,7 @@ static int new_dispatch(struct engine *g, struct err *e)
                                        .service_of = engine_service_rest,
                                        .seed = g->o.seed,
                                        .done = engine_attempt_done,
+                                       .released = engine_service_released,
                                        .observe = engine_observe_attempt,
                                        .arg = g};
     return dispatch_new(&options, &g->dispatch, e);
@@ -587,6 +596,7 @@ void engine_reload(struct engine *g, const struct config *config)
     if (!g->dispatch)
         return;
     engine_set_services(g, before);
+    planner_set_out_max(g->planner, out_max(config));
     dispatch_reload(g->dispatch, (uint32_t)config->callback.max_in_flight);
 }
 

@@ -151,6 +151,7 @@ void engine_drop_watches(struct engine *g);
 void engine_service_options(void *arg, const char *service, struct balance_options *ret);
 void engine_service_rest(void *arg, const char *service, struct dispatch_service *ret);
 size_t engine_service_tags(void *arg, const char *service, const char **ret);
+void engine_service_released(void *arg, const char *service);
 void engine_observe_attempt(void *arg, const struct dispatch_timing *t);
 
 /* engine_planner.c */

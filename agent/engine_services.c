@@ -201,6 +201,13 @@ size_t engine_service_tags(void *arg, const char *service, const char **ret)
     return s ? s->tag.count : 0;
 }
 
+void engine_service_released(void *arg, const char *service)
+{
+    struct engine *g = arg;
+    struct planner_event event = {.kind = PLANNER_RELEASE, .service = service};
+    engine_plan(g, &event);
+}
+
 void engine_observe_attempt(void *arg, const struct dispatch_timing *t)
 {
     struct engine *g = arg;

@@ -357,6 +357,7 @@ static void give_back_starved(struct dispatch *d, int64_t now_ms)
         while (t->waiting > 0 && give_back_ms(t) <= now_ms) {
             struct ticket *k = first_in_line(t);
             leave_line(k);
+            t->group->missed = true;
             end_unsent(d, k, ATTEMPT_NO_ENDPOINT, "no healthy endpoint");
         }
         if (t->waiting > 0)

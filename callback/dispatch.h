@@ -6,7 +6,7 @@
  *
  * Targets (a service with a set of tags, or the host of a direct URL) take turns, so one that is slow or at its limit holds up no
  * other. A target without an endpoint gives its deliveries back after a while; when one appears they go out at a bounded rate,
- * which grows with each success.
+ * which grows with each success, and the caller is told, for what he was given back.
  * Every limit, table and line is bounded: by options, by the constants below, or by the planner's deliveries. One object lives
  * as long as the member's planner. Loop thread only. */
 #ifndef CARILLON_CALLBACK_DISPATCH_H
@@ -67,9 +67,12 @@ struct dispatch_options {
     uint32_t release_per_s;      /* of a target, once an endpoint appeared; 0: DISPATCH_RELEASE_PER_S */
     uint64_t seed;
     dispatch_done *done;
+    /* SERVICE, of which deliveries were given back or may have been, has an endpoint again. Called while a list is taken over; it may
+     * deliver and revoke, but not close. NULL: nobody wants to know. */
+    void (*released)(void *arg, const char *service);
     void (*observe)(void *arg,
                     const struct dispatch_timing *timing); /* for each attempt that was made; NULL: none */
-    void *arg;                                             /* of the five */
+    void *arg;                                             /* of the six */
 };
 
 /* Opens the transports. Errors are theirs. */

@@ -336,11 +336,22 @@ static void begin_pacing(struct target *t)
     t->paced = 0;
 }
 
+/* Whether a target has endpoints that had none. */
+static bool target_changed(struct target *t)
+{
+    size_t before = balance_count(t->balance);
+    refresh_endpoints(t);
+    return before == 0 && balance_count(t->balance) > 0;
+}
+
 static void group_changed(struct group *g)
 {
+    const struct dispatch_options *o = &g->d->options;
+    bool appeared = false;
     for (unsigned i = 0; i < g->targets_count; i++) {
         struct target *t = g->targets[i];
-        refresh_endpoints(t);
+        appeared |= target_changed(t);
+        g->missed |= balance_count(t->balance) == 0;
         if (t->state == TARGET_STARVED && balance_count(t->balance) > 0) {
             begin_pacing(t);
             dispatch_turn(t);
@@ -348,14 +359,20 @@ static void group_changed(struct group *g)
             dispatch_turn(t);
         }
     }
+    if (!appeared || !g->missed || !o->released)
+        return;
+    g->missed = false;
+    o->released(o->arg, endpoints_name(g->service)); /* the last act: groups may come and go in it */
 }
 
 void dispatch_endpoints_changed(void *arg, struct endpoints_service *s)
 {
     struct dispatch *d = arg;
     for (size_t i = 0; i < d->groups_count; i++)
-        if (d->groups[i]->service == s)
+        if (d->groups[i]->service == s) { /* there is one group a service and datacenter */
             group_changed(d->groups[i]);
+            return;
+        }
 }
 
 void dispatch_reload(struct dispatch *d, uint32_t in_flight_max)

@@ -62,6 +62,7 @@ struct group {
     struct target *targets[DISPATCH_TARGETS_MAX];
     unsigned targets_count;
     struct list blocked;
+    bool missed; /* deliveries found no endpoint, or would have */
     int64_t used_ms;
 };
 

@@ -53,3 +53,31 @@ def test_near_endpoints_come_first_and_the_rest_takes_what_they_cannot(cluster, 
         shared_consul.deregister(f"{services[1]}-{same}")
         for node in nodes:
             shared_consul.unregister_node(node)
+
+
+def test_what_waits_for_a_service_goes_when_it_is_back_retries_included(cluster, callee, shared_consul):
+    """Consul says the only instance is ill, then well: first attempts that found none and retries an hour away go out at once, paced."""
+    service, patient = f"back-{callee.port}", {"min_backoff": "1h", "max_backoff": "1h", "jitter": 0}
+    instance = shared_consul.register(service, callee.port)
+    agents = cluster.start(2)
+    callee.behave({"status": 503})
+    burst(agents[0], service, 1500, 0.5, prefix="retry-", retry=patient)
+    callee.wait_for(1500, 30)
+    shared_consul.fail(instance)
+    time.sleep(0.3)
+    callee.behave()
+    callee.clear()
+    burst(agents[0], service, 300, 0.5, prefix="first-")
+    time.sleep(4.0)
+    assert callee.count() == 0
+    print("waiting:", sum(a.metric("carillon_pending_fires") for a in agents), "fires in memory of 1800")
+    at = time.monotonic()
+    shared_consul.heal(instance)
+    records = callee.wait_for(1800, 60)
+    attempts = collections.Counter(r["headers"]["carillon-attempt"] for r in records)
+    after = sorted(r["at"] - at for r in records)
+    print(f"well again to first callback {1000 * after[0]:.0f} ms, to the 500th {1000 * after[499]:.0f} ms, to the last "
+          f"{1000 * after[-1]:.0f} ms; in the first 100 ms {sum(1 for a in after if a < 0.1)}")
+    assert attempts == {"1": 300, "2": 1500}
+    assert after[0] < 1.0
+    shared_consul.deregister(instance)

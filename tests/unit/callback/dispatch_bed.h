@@ -98,7 +98,7 @@ struct bed {
     size_t ended_total, stop_at;
     bool inside;            /* dispatch_deliver or dispatch_revoke runs */
     struct delivery *again; /* delivered anew by the next DONE */
-    char wanted[256], unwanted[256];
+    char wanted[256], unwanted[256], released[256];
     uint64_t queue_us;
     size_t observed;
 };
@@ -141,6 +141,18 @@ static inline void on_timing(void *arg, const struct dispatch_timing *timing)
     struct bed *b = arg;
     b->queue_us = timing->queue_us;
     b->observed++;
+}
+
+static inline void on_released(void *arg, const char *service)
+{
+    struct bed *b = arg;
+    size_t len = strlen(b->released);
+    snprintf(b->released + len, sizeof(b->released) - len, "%s ", service);
+    if (b->again) {
+        struct delivery *again = b->again;
+        b->again = NULL;
+        dispatch_deliver(b->d, again);
+    }
 }
 
 static inline void on_want(void *arg, const char *service, const char *datacenter)
@@ -186,6 +198,7 @@ static inline void bed_open(void)
                                   .no_endpoint_wait_ms = 30,
                                   .seed = 1,
                                   .done = on_done,
+                                  .released = on_released,
                                   .observe = on_timing,
                                   .arg = &bed};
 }

@@ -87,6 +87,37 @@ Test(dispatch, tells_what_a_late_attempt_waited_for)
     bed_close();
 }
 
+Test(dispatch, who_was_given_back_is_told_once_that_there_is_an_endpoint)
+{
+    bed_start();
+    struct job_spec spec = bed_spec("billing", NULL);
+    struct delivery *first = deliver(&spec);
+    list_plain("billing", 0);
+    run_until(1);
+    cr_assert(eq(sz, bed.ended[ATTEMPT_NO_ENDPOINT], 1));
+    cr_assert(eq(str, bed.released, ""));
+    bed.again = first;
+    list_plain("billing", 1);
+    cr_assert(eq(str, bed.released, "billing "));
+    cr_assert(eq(sz, on_wire(), 1), "what is delivered anew goes out at once");
+    list_plain("billing", 2);
+    cr_assert(eq(str, bed.released, "billing "), "it had one");
+    list_plain("billing", 0);
+    list_plain("billing", 2);
+    cr_assert(eq(str, bed.released, "billing billing "));
+    bed_close();
+}
+
+Test(dispatch, a_service_that_is_heard_of_in_time_releases_nobody)
+{
+    bed_start();
+    struct job_spec spec = bed_spec("billing", NULL);
+    deliver(&spec);
+    list_plain("billing", 1);
+    cr_assert(eq(str, bed.released, ""));
+    bed_close();
+}
+
 Test(dispatch, an_endpoint_that_left_gets_nothing_more)
 {
     bed_start();
