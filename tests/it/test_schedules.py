@@ -18,6 +18,7 @@ UTC = datetime.timezone.utc
 EPOCH = datetime.datetime(1970, 1, 1)
 FROM_S = 0
 END_S = int(datetime.datetime(2100, 1, 1, tzinfo=UTC).timestamp())
+LAST_S = int(datetime.datetime(2200, 1, 1, tzinfo=UTC).timestamp())  # carillon finds no due from here on
 WEEK_S = 7 * 86400
 CASES = 4000
 DUES = 8
@@ -190,9 +191,9 @@ def dues_by_cronsim(expression, zone, after_s, count):
     dues = []
     try:
         for due in cronsim.CronSim(expression, start):
-            dues.append(int(due.timestamp()))
-            if len(dues) == count:
+            if due.timestamp() >= LAST_S or len(dues) == count:
                 break
+            dues.append(int(due.timestamp()))
     except (StopIteration, RuntimeError):
         pass
     return dues
@@ -237,7 +238,7 @@ def check_case(case, plain, shifted):
     is due once at the end of a jump that passes over any of its times, carillon for each, later by the jump's length."""
     expression, name, after_s, changes = case
     theirs = dues_by_cronsim(expression, zoneinfo.ZoneInfo(name), after_s, DUES)
-    last_s = theirs[-1]
+    last_s = theirs[-1] if theirs else after_s
     at_ends, moved = set(), set()
     if not follows_elapsed_time(expression):
         for gap in gaps(changes, after_s - 86400, last_s):
