@@ -280,6 +280,7 @@ static int new_dispatch(struct engine *g, struct err *e)
                                        .seed = g->o.seed,
                                        .done = engine_attempt_done,
                                        .released = engine_service_released,
+                                       .part = engine_part_done,
                                        .observe = engine_observe_attempt,
                                        .arg = g};
     return dispatch_new(&options, &g->dispatch, e);

@@ -324,7 +324,9 @@ static const char *const result_names[ATTEMPT_RESULT_COUNT_] = {[ATTEMPT_OK] = "
                                                                 [ATTEMPT_RETRY] = "failed",
                                                                 [ATTEMPT_GIVE_UP] = "gave_up",
                                                                 [ATTEMPT_NOT_STARTED] = "not_started",
-                                                                [ATTEMPT_NO_ENDPOINT] = "no_endpoint"};
+                                                                [ATTEMPT_NO_ENDPOINT] = "no_endpoint",
+                                                                [ATTEMPT_ENDPOINTS] = "endpoints",
+                                                                [ATTEMPT_GONE] = "gone"};
 
 static void count(struct engine *g, const struct planner_action *a)
 {
@@ -410,5 +412,13 @@ void engine_attempt_done(void *arg, struct delivery *delivery, const struct atte
 {
     struct engine *g = arg;
     struct planner_event event = {.kind = PLANNER_ATTEMPT, .delivery = delivery, .attempt = attempt};
+    engine_plan(g, &event);
+}
+
+void engine_part_done(void *arg, struct delivery *delivery, size_t part, const struct attempt *attempt)
+{
+    struct engine *g = arg;
+    struct planner_event event = {
+        .kind = PLANNER_PART, .delivery = delivery, .attempt = attempt, .part = part};
     engine_plan(g, &event);
 }

@@ -162,6 +162,7 @@ void engine_flush(struct engine *g);
 void engine_send_gets(struct engine *g);
 void engine_send_replies(struct engine *g);
 void engine_attempt_done(void *arg, struct delivery *delivery, const struct attempt *attempt);
+void engine_part_done(void *arg, struct delivery *delivery, size_t part, const struct attempt *attempt);
 
 /* engine_owner.c */
 void engine_own(struct engine *g, struct ownership_event *event);

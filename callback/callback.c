@@ -1,6 +1,7 @@
 #include "callback/callback.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "agent/base/clock.h"
@@ -46,6 +47,16 @@ int64_t callback_now_ms(const struct callback_gate *gate)
 {
     return ((int64_t)clock_boot_us() + atomic_load_explicit(&gate->wall_offset_us, memory_order_relaxed)) /
            1000;
+}
+
+void callback_key(const struct callback_attempt *a, char ret[CALLBACK_KEY_SIZE])
+{
+    char fire[56];
+    fire_id_print(&a->delivery->uid, a->delivery->seq, fire);
+    if (a->parts > 0)
+        (void)snprintf(ret, CALLBACK_KEY_SIZE, "%s/%u", fire, a->part); /* fits */
+    else
+        memcpy(ret, fire, strlen(fire) + 1);
 }
 
 bool callback_may_start(struct callback_attempt *a, const struct callback_gate *gate)

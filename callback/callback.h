@@ -53,6 +53,7 @@ struct callback_attempt {
     struct list link;                     /* the dispatcher's, then the lane's */
     struct delivery *delivery;            /* its constant fields may be read by the lane */
     char endpoint[CALLBACK_ENDPOINT_MAX]; /* "host:port" chosen among a service's; "" for a direct target */
+    unsigned part, parts;           /* `callback.to` other than one: from 1, of how many; 0: the whole fire */
     const char *source;             /* "/carillon/<cluster>" for ce-source; lives as long as the transport */
     const struct callback_tls *tls; /* of the service; NULL: as with a direct target */
     _Atomic int state;              /* enum callback_state */
@@ -104,6 +105,10 @@ bool callback_claim(struct callback_attempt *a);
 
 /* Corrected wall clock. Any thread. */
 int64_t callback_now_ms(const struct callback_gate *gate);
+
+/* What a callee tells repeats by: the fire's id, with "/<part>" behind it when the fire goes to many endpoints. */
+#define CALLBACK_KEY_SIZE 68
+void callback_key(const struct callback_attempt *a, char ret[CALLBACK_KEY_SIZE]);
 
 /* OK, GIVE_UP or RETRY by the job's lists of codes. */
 enum attempt_result callback_judge(const struct job_callback *cb, int status);

@@ -50,9 +50,14 @@ static void tell_timing(const struct dispatch *d, const struct ticket *k)
 static void tell_done(struct dispatch *d, struct ticket *k)
 {
     struct delivery *delivery = k->attempt.delivery;
-    delivery->driver = NULL;
     callback_tls_unref(k->tls);
+    if (k->fan) {
+        dispatch_part_done(k);
+        return;
+    }
+    delivery->driver = NULL;
     d->options.done(d->options.arg, delivery, &k->attempt.result);
+    mem_free(k->names);
     mem_free(k);
 }
 
@@ -186,7 +191,7 @@ static uint64_t tried_key(const struct balance *b, const char *tried)
     return 0;
 }
 
-static enum balance_choice choose(struct ticket *k)
+enum balance_choice dispatch_choose(struct ticket *k)
 {
     struct dispatch *d = k->target->group->d;
     struct balance *b = k->target->balance;
@@ -244,6 +249,28 @@ static void send_off(struct ticket *k)
                                               g->service ? k->endpoint_key : g->host_hash);
 }
 
+/* K, in whose line's turn it is, asked for the names only. */
+static void name_endpoints(struct ticket *k)
+{
+    struct dispatch *d = k->target->group->d;
+    struct err e = {0};
+    leave_line(k);
+    end_unsent(d, k, ATTEMPT_ENDPOINTS, "");
+    if (dispatch_name_endpoints(k, &e) < 0)
+        k->attempt.result.result = ATTEMPT_NOT_STARTED;
+}
+
+static enum balance_choice choose(struct ticket *k, bool *ret_gone)
+{
+    struct balance *b = k->target->balance;
+    *ret_gone = false;
+    if (!b)
+        return BALANCE_CHOSEN;
+    if (dispatch_names_endpoints(k->attempt.delivery))
+        return balance_count(b) > 0 ? BALANCE_CHOSEN : BALANCE_NONE_EMPTY;
+    return k->fan ? dispatch_choose_part(k, ret_gone) : dispatch_choose(k);
+}
+
 /* T's turn: one attempt goes out, or T is put where it waits for what it lacks. */
 static void take_turn(struct target *t)
 {
@@ -259,9 +286,15 @@ static void take_turn(struct target *t)
         block(t);
         return;
     }
-    enum balance_choice choice = t->balance ? choose(k) : BALANCE_CHOSEN;
-    if (choice == BALANCE_NONE_EMPTY) {
+    bool gone;
+    enum balance_choice choice = choose(k, &gone);
+    if (gone) {
+        leave_line(k);
+        end_unsent(g->d, k, ATTEMPT_GONE, "not started: its endpoint has left the service");
+    } else if (choice == BALANCE_NONE_EMPTY) {
         starve(t);
+    } else if (choice == BALANCE_CHOSEN && t->balance && dispatch_names_endpoints(k->attempt.delivery)) {
+        name_endpoints(k);
     } else if (choice == BALANCE_CHOSEN) {
         if (t->balance)
             count_everywhere(k);
@@ -283,7 +316,7 @@ static void run_turns(struct dispatch *d)
 
 static enum balance_result verdict(const struct attempt *r)
 {
-    if (r->result == ATTEMPT_NOT_STARTED || r->result == ATTEMPT_NO_ENDPOINT)
+    if (r->result > ATTEMPT_GIVE_UP)
         return BALANCE_IGNORED;
     return r->result == ATTEMPT_OK || (r->status >= 0 && r->status < 500) ? BALANCE_OK : BALANCE_FAILED;
 }
@@ -408,7 +441,7 @@ static void tick(void *arg)
 
 /* --- deliver and revoke -------------------------------------------------------------------------------------------- */
 
-static struct ticket *ticket_new(struct dispatch *d, struct delivery *delivery)
+struct ticket *dispatch_ticket_new(struct dispatch *d, struct delivery *delivery)
 {
     struct ticket *k = mem_new(struct ticket);
     list_init(&k->link);
@@ -418,13 +451,12 @@ static struct ticket *ticket_new(struct dispatch *d, struct delivery *delivery)
     k->attempt.source = d->source;
     k->queued_ms = loop_now_ms(d->options.loop);
     k->queued_us = clock_boot_us();
-    delivery->driver = k;
     return k;
 }
 
-void dispatch_deliver(struct dispatch *d, struct delivery *delivery)
+void dispatch_enter(struct dispatch *d, struct ticket *k)
 {
-    struct ticket *k = ticket_new(d, delivery);
+    const struct delivery *delivery = k->attempt.delivery;
     enum job_transport transport = delivery->spec->callback.transport;
     bool impossible;
     if (d->closing) {
@@ -442,20 +474,38 @@ void dispatch_deliver(struct dispatch *d, struct delivery *delivery)
         return;
     }
     enter_line(k);
+}
+
+void dispatch_deliver(struct dispatch *d, struct delivery *delivery)
+{
+    if (delivery->parts) {
+        dispatch_fan_out(d, delivery);
+    } else {
+        struct ticket *k = dispatch_ticket_new(d, delivery);
+        delivery->driver = k;
+        dispatch_enter(d, k);
+    }
     run_turns(d);
 }
 
-void dispatch_revoke(struct dispatch *d, struct delivery *delivery)
+void dispatch_revoke_ticket(struct dispatch *d, struct ticket *k)
 {
-    struct ticket *k = delivery->driver;
-    if (!k)
-        return;
     if (k->place == TICKET_SENT)
         (void)callback_revoke(&k->attempt); /* too late: it ends as usual */
     if (k->place != TICKET_WAITING)
         return;
     leave_line(k);
     end_unsent(d, k, ATTEMPT_NOT_STARTED, "not started: revoked");
+}
+
+void dispatch_revoke(struct dispatch *d, struct delivery *delivery)
+{
+    if (!delivery->driver)
+        return;
+    if (delivery->parts)
+        dispatch_revoke_parts(delivery);
+    else
+        dispatch_revoke_ticket(d, delivery->driver);
 }
 
 /* --- life ---------------------------------------------------------------------------------------------------------- */
@@ -546,7 +596,8 @@ static void validate_target(const struct target *t)
     assert((t->state != TARGET_IDLE) == list_linked(&t->link));
     LIST_FOR (link, &t->line) {
         const struct ticket *k = container_of(link, struct ticket, link);
-        assert(k->target == t && k->place == TICKET_WAITING && k->attempt.delivery->driver == k);
+        assert(k->target == t && k->place == TICKET_WAITING);
+        assert(k->fan ? dispatch_fan_has(k) : k->attempt.delivery->driver == k);
         waiting++;
     }
     assert(waiting == t->waiting);

@@ -29,7 +29,7 @@ struct dispatch;
 #define DISPATCH_TRANSPORTS     2 /* as enum job_transport */
 
 /* Exactly once for each delivery, never before dispatch_deliver() or dispatch_revoke() returned. The delivery is the planner's
- * again; ATTEMPT is valid during the call. It may deliver and revoke, but not close. */
+ * again; with `callback.to` other than one the result is ENDPOINTS if it came without parts, else that of the worst part; ATTEMPT is valid during the call. It may deliver and revoke, but not close. */
 typedef void dispatch_done(void *arg, struct delivery *delivery, const struct attempt *attempt);
 
 /* Where an attempt's time went; for metrics. */
@@ -70,9 +70,11 @@ struct dispatch_options {
     /* SERVICE, of which deliveries were given back or may have been, has an endpoint again. Called while a list is taken over; it may
      * deliver and revoke, but not close. NULL: nobody wants to know. */
     void (*released)(void *arg, const char *service);
+    /* Before DONE, as DONE, for each part of a delivery that has parts: PART is its index there. NULL: none has any. */
+    void (*part)(void *arg, struct delivery *delivery, size_t part, const struct attempt *attempt);
     void (*observe)(void *arg,
                     const struct dispatch_timing *timing); /* for each attempt that was made; NULL: none */
-    void *arg;                                             /* of the six */
+    void *arg;                                             /* of the seven */
 };
 
 /* Opens the transports. Errors are theirs. */

@@ -1,5 +1,5 @@
 /* What the files of dispatch share; nobody else includes it. dispatch.c: lines, turns, attempts, time · dispatch_group.c: services,
- * hosts, their targets and endpoint lists. */
+ * hosts, their targets and endpoint lists · dispatch_fan.c: `to: all` and `to: shards`. */
 #ifndef CARILLON_CALLBACK_DISPATCH_PRIVATE_H
 #define CARILLON_CALLBACK_DISPATCH_PRIVATE_H
 
@@ -68,12 +68,16 @@ struct group {
 
 enum ticket_place { TICKET_WAITING, TICKET_SENT, TICKET_ENDED };
 
-/* One delivery while it is here. */
+struct fan;
+
+/* One delivery, or a part of one, while it is here. */
 struct ticket {
     struct callback_attempt attempt;
     struct list link; /* target.line, group.sent or dispatch.ended */
     enum ticket_place place;
     struct target *target;
+    struct fan *fan;          /* of the delivery that it is a part of; NULL: it is the delivery */
+    char **names;             /* one block: attempt.result.endpoints */
     struct callback_tls *tls; /* lent to the attempt; NULL: none */
     uint64_t endpoint_key;
     uint32_t counted; /* bit i: the balancer of group.targets[i] counts it */
@@ -110,6 +114,25 @@ struct dispatch {
 void dispatch_wake_at(struct dispatch *d, int64_t when_ms);
 /* Bring T from whatever it waits for to the end of the turns; nothing when nobody waits there. */
 void dispatch_turn(struct target *t);
+
+struct ticket *dispatch_ticket_new(struct dispatch *d, struct delivery *delivery);
+/* K takes its place in the line of its target, or ends. */
+void dispatch_enter(struct dispatch *d, struct ticket *k);
+void dispatch_revoke_ticket(struct dispatch *d, struct ticket *k);
+enum balance_choice dispatch_choose(struct ticket *k);
+
+/* --- dispatch_fan.c --- */
+/* Whether DELIVERY asks for the names of its endpoints only. */
+bool dispatch_names_endpoints(const struct delivery *delivery);
+/* Put them into the result of K. ERR_NOMEM. */
+int dispatch_name_endpoints(struct ticket *k, struct err *e);
+/* A ticket for each pending part of DELIVERY. */
+void dispatch_fan_out(struct dispatch *d, struct delivery *delivery);
+/* As balance_choose() for the endpoint of K's part. *RET_GONE: it has left, and nobody takes its place. */
+enum balance_choice dispatch_choose_part(struct ticket *k, bool *ret_gone);
+void dispatch_part_done(struct ticket *k);
+void dispatch_revoke_parts(struct delivery *delivery);
+bool dispatch_fan_has(const struct ticket *k); /* for dispatch_validate() */
 
 /* --- dispatch_group.c --- */
 /* The target of DELIVERY, made if need be. NULL: too many at once (*ret_impossible false), or its name can never be used. */

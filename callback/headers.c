@@ -135,14 +135,19 @@ static void add_event(struct headers *h, const struct callback_attempt *a, const
     add(h, "ce-time", due);
 }
 
-static void add_attempt(struct headers *h, const struct callback_attempt *a, const char *fire, int64_t now_ms)
+static void add_attempt(struct headers *h, const struct callback_attempt *a, const char *key, int64_t now_ms)
 {
     const struct delivery *d = a->delivery;
     char deadline[TEXT_INSTANT_SIZE];
     text_instant_print(deadline, now_ms + d->spec->callback.timeout_ms);
     begin(h);
-    buf_addf(&h->text, "Idempotency-Key: \"%s\"", fire);
+    buf_addf(&h->text, "Idempotency-Key: \"%s\"", key);
     end(h);
+    if (a->parts > 0 && d->spec->callback.to == JOB_TO_SHARDS) {
+        begin(h);
+        buf_addf(&h->text, "Carillon-Shard: %u/%u", a->part, a->parts);
+        end(h);
+    }
     add_number(h, "Carillon-Attempt", d->attempt);
     add_number(h, "Carillon-Seq", d->seq);
     add_number(h, "Carillon-Epoch", d->epoch);
@@ -177,14 +182,14 @@ bool headers_has_body(const char *method)
 
 /* Standard Webhooks: who has the key can tell that this body comes from us, and when it was sent. The standard wants no full stop in
  * ids that users choose, because one divides what is signed; nobody chooses a fire's id, and read as a time its seq is long past. */
-static int add_signature(struct headers *h, const struct callback_attempt *a, const char *fire,
-                         int64_t now_ms, const struct sign_keys *keys, struct err *e)
+static int add_signature(struct headers *h, const struct callback_attempt *a, const char *key, int64_t now_ms,
+                         const struct sign_keys *keys, struct err *e)
 {
     const struct delivery *d = a->delivery;
     bool body = d->payload && headers_has_body(d->spec->callback.method);
     struct sign_message message = {.ns = d->spec->ns,
                                    .service = d->spec->callback.service,
-                                   .id = fire,
+                                   .id = key,
                                    .timestamp_s = now_ms / 1000,
                                    .body = body ? d->payload : NULL,
                                    .body_bytes = body ? d->payload_bytes : 0};
@@ -201,7 +206,7 @@ static int add_signature(struct headers *h, const struct callback_attempt *a, co
         return 0;
     }
     end(h);
-    add(h, "webhook-id", fire);
+    add(h, "webhook-id", key);
     add_number(h, "webhook-timestamp", (uint64_t)message.timestamp_s);
     return 0;
 }
@@ -217,19 +222,20 @@ static void link_nodes(struct headers *h)
 int headers_build(struct headers *h, const struct callback_attempt *a, int64_t now_ms, const char *user_agent,
                   const struct safety_use *use, struct curl_slist **ret, struct err *e)
 {
-    char fire[56];
+    char fire[56], key[CALLBACK_KEY_SIZE];
     fire_id_print(&a->delivery->uid, a->delivery->seq, fire);
+    callback_key(a, key);
     headers_forget(h);
     buf_reset(&h->text);
     h->count = 0;
     add_event(h, a, fire);
-    add_attempt(h, a, fire, now_ms);
+    add_attempt(h, a, key, now_ms);
     add_trace(h, a->delivery);
     add(h, "User-Agent", user_agent);
     add_content(h, a->delivery);
     if (a->tls && a->tls->server_name && a->delivery->spec->callback.service)
         add(h, "Host", a->delivery->spec->callback.service); /* the URL has the certificate's name */
-    int rc = add_signature(h, a, fire, now_ms, use->keys, e);
+    int rc = add_signature(h, a, key, now_ms, use->keys, e);
     if (rc == 0)
         rc = add_users(h, a->delivery->spec, use->secrets, e);
     if (rc == 0)

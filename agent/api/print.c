@@ -116,6 +116,10 @@ void api_print_fire_row(struct buf *out, const struct job_row *job, const struct
         buf_add(out, row->log, row->log_bytes);
     else
         buf_add_str(out, "[]");
+    if (row->parts && row->parts_bytes > 0) {
+        buf_add_str(out, ",\"endpoints\":");
+        buf_add(out, row->parts, row->parts_bytes);
+    }
     buf_add_char(out, '}');
 }
 

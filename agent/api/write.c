@@ -147,8 +147,6 @@ static void refuse_unbuilt(const struct job_spec *spec, struct problems *p)
     if (cb->async)
         problems_add(p, "#/callback/async",
                      "this version has no asynchronous completion; a 2xx ends the fire");
-    if (cb->to != JOB_TO_ONE)
-        problems_add(p, "#/callback/to", "this version sends each fire to one endpoint; use \"one\"");
     if (cb->allow_control)
         problems_add(p, "#/callback/allow_control", "this version does not act on Carillon-Job replies");
 }

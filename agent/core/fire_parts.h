@@ -26,7 +26,7 @@ enum fire_part_state {
 };
 
 struct fire_part {
-    const char *endpoint; /* where it goes; of a shard whose endpoint left, where it was tried last */
+    const char *endpoint; /* when the list was frozen; a shard whose endpoint left goes to another one */
     enum fire_part_state state;
     int status;        /* of the last attempt, -1: none came */
     uint32_t attempts; /* made so far */

@@ -283,6 +283,9 @@ static void dispatch(struct planner *p, const struct planner_event *event)
     case PLANNER_ATTEMPT:
         planner_on_attempt(p, event);
         break;
+    case PLANNER_PART:
+        planner_on_part(p, event);
+        break;
     case PLANNER_BATCH_DONE:
         planner_on_batch_done(p, event->batch, event->code);
         break;

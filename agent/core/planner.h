@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 struct err;
+struct fire_parts;
 struct planner;
 
 struct planner_options {
@@ -53,7 +54,10 @@ struct delivery {
     const char *content_type;
     bool booked;       /* it has a fire row */
     char tried[4][64]; /* endpoints that failed this fire, newest first; "" unused */
-    void *driver;      /* for the one who delivers; NULL at first */
+    /* `callback.to` other than one. NULL: nothing is to be sent, the endpoints are to be named (ATTEMPT_ENDPOINTS); else each
+     * pending part is to be sent to its endpoint, a PART event follows for each and then one ATTEMPT. */
+    const struct fire_parts *parts;
+    void *driver; /* for the one who delivers; NULL at first */
 };
 
 enum attempt_result {
@@ -62,6 +66,8 @@ enum attempt_result {
     ATTEMPT_GIVE_UP,     /* a give_up_on code */
     ATTEMPT_NOT_STARTED, /* refused by the lease hook, or the process is ending: no attempt was made */
     ATTEMPT_NO_ENDPOINT, /* waited for an endpoint until the driver gave it back: no attempt was made */
+    ATTEMPT_ENDPOINTS,   /* what was asked for with a delivery without parts: no attempt was made */
+    ATTEMPT_GONE,        /* of a part only: its endpoint has left the service; no attempt was made */
     ATTEMPT_RESULT_COUNT_
 };
 
@@ -71,10 +77,12 @@ struct attempt {
     int status;         /* HTTP or gRPC code, -1: none came */
     int64_t started_ms; /* corrected wall clock */
     uint32_t duration_ms;
-    enum fire_wait waited_for; /* by whoever delivers, before it went out; NONE: not for long */
-    int64_t retry_after_ms;    /* -1: not said */
-    char error[120];           /* "" unless there was none to get a status */
-    char excerpt[513];         /* of the reply's body, valid UTF-8 */
+    enum fire_wait waited_for;    /* by whoever delivers, before it went out; NONE: not for long */
+    int64_t retry_after_ms;       /* -1: not said */
+    char error[120];              /* "" unless there was none to get a status */
+    char excerpt[513];            /* of the reply's body, valid UTF-8 */
+    const char *const *endpoints; /* with ENDPOINTS; valid during the event */
+    size_t endpoints_count;
 };
 
 enum planner_api_op {
@@ -145,7 +153,8 @@ enum planner_event_kind {
     PLANNER_LEASE,   /* may_start: false stops all starts (lease unsure, clock unsure), true resumes */
     PLANNER_JOBS,    /* answer to LOAD_JOBS / GET_JOB (ok false: it failed; the planner asks again later) */
     PLANNER_FIRES,   /* answer to LOAD_FIRES */
-    PLANNER_ATTEMPT, /* delivery + attempt */
+    PLANNER_ATTEMPT, /* delivery + attempt: for a delivery with parts the worst of them, once all are back */
+    PLANNER_PART,    /* delivery + attempt + part: one of its parts is back */
     PLANNER_BATCH_DONE,   /* batch + code */
     PLANNER_API,          /* api */
     PLANNER_CHANGE_FOUND, /* answer to FIND_CHANGE */
@@ -178,6 +187,7 @@ struct planner_event {
     size_t fires_count;
     struct delivery *delivery;
     const struct attempt *attempt;
+    size_t part; /* PART: index in delivery.parts */
     struct planner_batch *batch;
     int code; /* BATCH_DONE: 0 or the store's error code */
     struct planner_api *api;

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "agent/base/mem.h"
+#include "agent/core/fire_parts.h"
 #include "agent/core/planner_private.h"
 
 static void unmark(struct pfire *f)
@@ -43,6 +44,7 @@ void pfire_end(struct planner *p, struct pfire *f, enum fire_outcome outcome, en
     row->outcome = outcome;
     row->reason = reason;
     row->finished_ms = p->now_ms;
+    pparts_close(p, f);
     if (outcome == FIRE_OUTCOME_DEAD) {
         pfire_name(f); /* the copy is of the definition as it is now */
         f->letter_until_ms = planner_add_ms(pfire_keep_until_ms(p, row), PLANNER_COPY_MORE_MS);
@@ -115,7 +117,7 @@ static void remember_endpoint(struct delivery *d, const char *endpoint)
     d->tried[0][sizeof(d->tried[0]) - 1] = '\0';
 }
 
-static void wait_until(struct planner *p, struct pfire *f, int64_t wake_ms)
+void pfire_wait_until(struct planner *p, struct pfire *f, int64_t wake_ms)
 {
     f->row.state = FIRE_STATE_WAITING;
     f->row.wake_ms = wake_ms;
@@ -123,32 +125,42 @@ static void wait_until(struct planner *p, struct pfire *f, int64_t wake_ms)
     pfire_dirty(p, f, f->durable_rev || f->in_batch ? CHANGE_UPDATE : CHANGE_INSERT);
 }
 
-static void retry_or_die(struct planner *p, struct pfire *f, const struct attempt *attempt)
+void pfire_retry_or_die(struct planner *p, struct pfire *f, int64_t retry_after_ms,
+                        const struct attempt *told)
 {
     const struct job_spec *spec = f->job->spec;
-    uint64_t after_ms = attempt->retry_after_ms > 0 ? (uint64_t)attempt->retry_after_ms : 0;
+    uint64_t after_ms = retry_after_ms > 0 ? (uint64_t)retry_after_ms : 0;
     int64_t next_ms = 0;
     if (spec->at_most_once) {
-        pfire_end(p, f, FIRE_OUTCOME_DEAD, FIRE_REASON_AT_MOST_ONCE, attempt);
+        pfire_end(p, f, FIRE_OUTCOME_DEAD, FIRE_REASON_AT_MOST_ONCE, told);
         return;
     }
     switch (retry_decide(&spec->retry, f->row.attempts - f->row.attempts_before, f->row.first_ms, p->now_ms,
                          after_ms, &p->rng, &next_ms)) {
     case RETRY_AGAIN:
-        pend_tell(p, f->job, &f->row, attempt, 1);
-        wait_until(p, f, next_ms);
+        if (told)
+            pend_tell(p, f->job, &f->row, told, 1);
+        pfire_wait_until(p, f, next_ms);
         break;
     case RETRY_MAX_ATTEMPTS:
-        pfire_end(p, f, FIRE_OUTCOME_DEAD, FIRE_REASON_MAX_ATTEMPTS, attempt);
+        pfire_end(p, f, FIRE_OUTCOME_DEAD, FIRE_REASON_MAX_ATTEMPTS, told);
         break;
     case RETRY_MAX_AGE:
     case RETRY_VERDICT_COUNT_:
-        pfire_end(p, f, FIRE_OUTCOME_DEAD, FIRE_REASON_MAX_AGE, attempt);
+        pfire_end(p, f, FIRE_OUTCOME_DEAD, FIRE_REASON_MAX_AGE, told);
         break;
     }
 }
 
-static void failed(struct planner *p, struct pfire *f, const struct attempt *attempt)
+void pfire_count_failure(struct planner *p, struct pjob *j)
+{
+    j->row.consecutive_failures++;
+    if (j->row.failing_since_ms == RECORD_NONE)
+        j->row.failing_since_ms = p->now_ms;
+    pjob_unwritten(p, j);
+}
+
+void pfire_failed(struct planner *p, struct pfire *f, const struct attempt *attempt)
 {
     struct pjob *j = f->job;
     bool first = !f->booked;
@@ -156,14 +168,11 @@ static void failed(struct planner *p, struct pfire *f, const struct attempt *att
     note_start(f, attempt);
     pend_log(p, &f->row, attempt);
     remember_endpoint(&f->delivery, attempt->endpoint);
-    j->row.consecutive_failures++;
-    if (j->row.failing_since_ms == RECORD_NONE)
-        j->row.failing_since_ms = p->now_ms;
-    pjob_unwritten(p, j);
+    pfire_count_failure(p, j);
     if (attempt->result == ATTEMPT_GIVE_UP)
         pfire_end(p, f, FIRE_OUTCOME_DEAD, FIRE_REASON_GIVE_UP, attempt);
     else
-        retry_or_die(p, f, attempt);
+        pfire_retry_or_die(p, f, attempt->retry_after_ms, attempt);
     if (first)
         pjob_ended_first(p, j);
 }
@@ -197,7 +206,7 @@ static void not_started(struct planner *p, struct pfire *f)
         pfire_free(p, f);
     } else if (f->row.state == FIRE_STATE_HELD) {
         f->row.attempts = f->delivery.attempt - 1;
-        wait_until(p, f, again_ms);
+        pfire_wait_until(p, f, again_ms);
     } else {
         look_again(p, f, again_ms);
     }
@@ -215,7 +224,7 @@ static int64_t look_ms(const struct planner *p, const struct pfire *f)
 
 /* It waits, visibly, for an endpoint to appear, as long as the job's retries may go on. Its row says so once: writing each look
  * would cost the store a write a second and fire for as long as a service is away. */
-static void no_endpoint(struct planner *p, struct pfire *f)
+void pfire_no_endpoint(struct planner *p, struct pfire *f)
 {
     const struct retry_rule *rule = &f->job->spec->retry;
     bool first = !f->booked;
@@ -228,7 +237,7 @@ static void no_endpoint(struct planner *p, struct pfire *f)
     if (rule->max_age_ms && p->now_ms - f->row.first_ms >= (int64_t)rule->max_age_ms)
         pfire_end(p, f, FIRE_OUTCOME_DEAD, FIRE_REASON_NO_ENDPOINT, NULL);
     else if (!told)
-        wait_until(p, f, look_ms(p, f));
+        pfire_wait_until(p, f, look_ms(p, f));
     else
         look_again(p, f, look_ms(p, f));
     if (first)
@@ -259,14 +268,18 @@ static void take_result(struct planner *p, struct pfire *f, const struct attempt
         break;
     case ATTEMPT_RETRY:
     case ATTEMPT_GIVE_UP:
-        failed(p, f, attempt);
+        pfire_failed(p, f, attempt);
         break;
     case ATTEMPT_NOT_STARTED:
         not_started(p, f);
         break;
     case ATTEMPT_NO_ENDPOINT:
-        no_endpoint(p, f);
+        pfire_no_endpoint(p, f);
         break;
+    case ATTEMPT_ENDPOINTS:
+        pparts_found(p, f, attempt);
+        break;
+    case ATTEMPT_GONE: /* parts only */
     case ATTEMPT_RESULT_COUNT_:
         break;
     }
@@ -281,9 +294,13 @@ void planner_on_attempt(struct planner *p, const struct planner_event *event)
     p->stats.in_flight--;
     planner_trash(p, (void (*)(void *))job_spec_unref, TAKE(f->spec));
     pfire_back(p, f, event->attempt->result == ATTEMPT_OK);
-    if (f->ignored)
+    if (f->ignored) {
+        fire_parts_free(TAKE(f->parts));
         pfire_leave(p, f);
-    else
+    } else if (f->delivery.parts) {
+        pparts_ended(p, f, event->attempt);
+    } else {
         take_result(p, f, event->attempt);
+    }
     pjob_settle(p, j);
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "agent/base/mem.h"
+#include "agent/core/fire_parts.h"
 #include "agent/core/planner_private.h"
 
 /* --- in memory ------------------------------------------------------------------------------------------------------- */
@@ -30,6 +31,7 @@ static void trash_fire(void *ptr)
 {
     struct pfire *f = ptr;
     fire_row_fini(&f->row);
+    fire_parts_free(f->parts);
     mem_free(f);
 }
 
@@ -235,6 +237,8 @@ static void deliver(struct planner *p, struct pfire *f)
     d->payload_bytes = f->row.payload ? f->row.payload_bytes : f->spec->payload_bytes;
     d->content_type = f->row.payload ? "application/json" : f->spec->content_type;
     d->booked = f->booked;
+    d->parts = f->parts;
+    f->round_begun = false;
     d->driver = NULL;
     pfire_out(p, f);
     f->in_flight = true;
@@ -282,15 +286,16 @@ static bool may_evict(const struct planner *p, const struct pfire *f)
 {
     const struct pjob *j = f->job;
     bool paused = j->row.state == JOB_STATE_PAUSED && f->row.kind != FIRE_KIND_RUN;
-    return j->state == PJOB_LIVE && fire_clean(f) && !f->moved && !f->in_flight && !j->moving &&
-           j->spec->concurrency == JOB_ALLOW && (paused || f->row.wake_ms >= planner_edge_ms(p));
+    return j->state == PJOB_LIVE && fire_clean(f) && !f->moved && !f->in_flight && !f->parts_stale &&
+           !j->moving && j->spec->concurrency == JOB_ALLOW &&
+           (paused || f->row.wake_ms >= planner_edge_ms(p));
 }
 
 static bool spills(struct planner *p, struct pfire *f)
 {
     struct ptarget *t = f->target;
-    if (!t || t->waiting <= p->options.retry_window || !fire_clean(f) || f->in_flight || f->job->moving ||
-        f->job->spec->concurrency != JOB_ALLOW || list_linked(&f->start.link))
+    if (!t || t->waiting <= p->options.retry_window || !fire_clean(f) || f->in_flight || f->parts_stale ||
+        f->job->moving || f->job->spec->concurrency != JOB_ALLOW || list_linked(&f->start.link))
         return false;
     if (t->spilled_ms > f->row.wake_ms)
         t->spilled_ms = f->row.wake_ms;
@@ -353,7 +358,10 @@ void pfire_start(struct planner *p, struct pfire *f)
     struct pjob *j = f->job;
     if (!may_run(f))
         return;
-    if (f->row.state == FIRE_STATE_WAITING && j->spec->at_most_once) {
+    if (!pparts_open(p, f))
+        return;
+    bool sends = j->spec->callback.to == JOB_TO_ONE || f->row.parts;
+    if (f->row.state == FIRE_STATE_WAITING && j->spec->at_most_once && sends) {
         /* Who dies with it in flight must leave it marked, or the next owner would send it again. */
         f->delivery.attempt = 1;
         hold(p, f);

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "agent/base/mem.h"
+#include "agent/core/fire_parts.h"
 #include "agent/core/planner_private.h"
 
 #define SPAN_MIN_MS 1000 /* nearness outweighs the memory limit: this much is always loaded */
@@ -501,6 +502,8 @@ static void take_fire_row(struct planner *p, struct pfire *f, struct fire_row *r
 {
     p->stats.memory_bytes -= fire_row_bytes(&f->row);
     fire_row_fini(&f->row);
+    fire_parts_free(TAKE(f->parts));
+    f->parts_stale = false;
     f->row = *row;
     row->log = row->payload = row->parts = NULL;
     f->durable_rev = f->row.rev;

@@ -84,8 +84,11 @@ struct pfire {
     struct job_spec *spec;  /* the delivery's; NULL while none is out */
     struct ptarget *target; /* counted in its window; NULL: not */
     struct list target_link;
-    struct ptarget *out; /* counts the delivery that is out */
-    uint64_t release;    /* that of the page which brought it, 0: none */
+    struct ptarget *out;      /* counts the delivery that is out */
+    uint64_t release;         /* that of the page which brought it, 0: none */
+    struct fire_parts *parts; /* as in the row, from the start on; NULL: not open */
+    bool parts_stale;         /* the row's text lags behind them for want of memory */
+    bool round_begun;         /* an attempt at one of them was made in this delivery */
     struct pstart start;
     struct wheel_timer timer;
     struct list foreign_link; /* planner.foreign while another member holds it */
@@ -378,6 +381,21 @@ void planner_on_attempt(struct planner *p, const struct planner_event *event);
 int64_t pfire_keep_until_ms(const struct planner *p, const struct fire_row *row);
 void pfire_end(struct planner *p, struct pfire *f, enum fire_outcome outcome, enum fire_reason reason,
                const struct attempt *attempt);
+void pfire_wait_until(struct planner *p, struct pfire *f, int64_t wake_ms);
+void pfire_failed(struct planner *p, struct pfire *f, const struct attempt *attempt);
+void pfire_no_endpoint(struct planner *p, struct pfire *f);
+void pfire_count_failure(struct planner *p, struct pjob *j);
+/* RETRY_AFTER_MS: -1 not said. TOLD: the attempt that failed, NULL when it was told of already. */
+void pfire_retry_or_die(struct planner *p, struct pfire *f, int64_t retry_after_ms,
+                        const struct attempt *told);
+
+/* --- planner_parts.c: `callback.to` other than one --- */
+/* Before F is started. False: not now, or it had nothing left to do and has ended. */
+bool pparts_open(struct planner *p, struct pfire *f);
+void pparts_close(struct planner *p, struct pfire *f);
+void pparts_found(struct planner *p, struct pfire *f, const struct attempt *attempt);
+void pparts_ended(struct planner *p, struct pfire *f, const struct attempt *attempt);
+void planner_on_part(struct planner *p, const struct planner_event *event);
 
 /* --- planner_end.c: what an end changes in the job's row --- */
 void pend_count(struct planner *p, struct pjob *j, const struct fire_row *row, uint64_t count);

@@ -119,7 +119,7 @@ static void out_remove(struct node *n, struct out *o)
     *at = o->next;
 }
 
-static void finish(struct pbed *b, int node, struct out *o, const struct attempt *attempt)
+void pbed_finish(struct pbed *b, int node, struct out *o, const struct attempt *attempt)
 {
     struct delivery *d = o->d;
     if (getenv("BED_TRACE"))
@@ -146,7 +146,7 @@ static void on_end(struct pbed *b, struct bev *ev)
         a.result = ATTEMPT_GIVE_UP;
         a.status = 410;
     }
-    finish(b, ev->node, ev->ptr, &a);
+    pbed_finish(b, ev->node, ev->ptr, &a);
 }
 
 static void on_start(struct pbed *b, struct bev *ev)
@@ -156,9 +156,11 @@ static void on_start(struct pbed *b, struct bev *ev)
         return;
     if (o->revoked || pbed_chance(b, b->o.no_endpoint)) {
         struct attempt a = {.result = o->revoked ? ATTEMPT_NOT_STARTED : ATTEMPT_NO_ENDPOINT, .status = -1};
-        finish(b, ev->node, o, &a);
+        pbed_finish(b, ev->node, o, &a);
         return;
     }
+    if (pbed_parts_start(b, ev->node, o))
+        return;
     o->started = true;
     oracle_start(b, ev->node, o->d);
     struct bev *end = pbed_bev_new(on_end, ev->node);
@@ -582,7 +584,7 @@ static void node_free(struct pbed *b, int node)
     pbed_step(b, node,
               &(struct planner_event){.kind = PLANNER_SLOTS_LOST, .slots = slots, .slots_count = b->o.slots});
     while (n->outs)
-        finish(b, node, n->outs, &none);
+        pbed_finish(b, node, n->outs, &none);
     planner_free(n->p);
     n->p = NULL;
     mem_free(n->actions.items);
@@ -617,6 +619,7 @@ void pbed_free(struct pbed *b)
     mem_free(b->fires);
     mem_free(b->changes);
     mem_free(b->sent);
+    mem_free(b->parts_done);
     mem_free(b);
 }
 

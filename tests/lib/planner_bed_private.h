@@ -36,6 +36,8 @@ struct change_seen {
 struct out { /* a delivery that is out */
     struct delivery *d;
     bool started, revoked;
+    size_t parts_open;         /* of a delivery with parts */
+    enum attempt_result worst; /* of them so far */
     struct out *next;
 };
 
@@ -47,6 +49,12 @@ struct node {
     struct planner_batch *batch;
     struct planner_actions actions;
     bool stepping;
+};
+
+struct pbed_part { /* acknowledged by its endpoint */
+    struct uid uid;
+    uint64_t seq;
+    size_t part;
 };
 
 struct bev {
@@ -93,6 +101,8 @@ struct pbed {
     uint64_t epoch[4096];
     struct pbed_sent *sent;
     size_t sent_count, sent_capacity;
+    struct pbed_part *parts_done;
+    size_t parts_done_count, parts_done_capacity;
     struct pbed_call *calls;
     size_t row_writes, fire_writes, conflicts;
     char log[400];
@@ -115,6 +125,10 @@ int64_t pbed_some(struct pbed *b, int64_t max_ms); /* 0..MAX_MS */
 bool pbed_chance(struct pbed *b, double share);
 void pbed_step(struct pbed *b, int node, struct planner_event *event);
 void pbed_on_declared(struct pbed *b, struct bev *ev);
+void pbed_finish(struct pbed *b, int node, struct out *o, const struct attempt *attempt);
+
+/* planner_bed_parts.c: whether O is one of those; then it is under way */
+bool pbed_parts_start(struct pbed *b, int node, struct out *o);
 
 /* planner_bed_store.c */
 struct srow *pbed_add(struct pbed *b, const struct job_row *row, struct job_spec *spec); /* takes SPEC */

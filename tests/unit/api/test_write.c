@@ -173,9 +173,6 @@ Test(write, what_this_version_does_not_do_is_refused)
                 API_INVALID_JOB, "#/callback/grpc");
     expect_code(POST, "{\"schedule\":\"@every 9s\",\"callback\":{\"http\":{\"service\":\"a\"},\"async\":{}}}",
                 API_INVALID_JOB, "#/callback/async");
-    expect_code(POST,
-                "{\"schedule\":\"@every 9s\",\"callback\":{\"http\":{\"service\":\"a\"},\"to\":\"all\"}}",
-                API_INVALID_JOB, "#/callback/to");
 }
 
 Test(write, small_bodies_know_their_fields)

@@ -10,6 +10,7 @@
 #include "agent/base/clock.h"
 #include "agent/base/mem.h"
 #include "agent/io/loop.h"
+#include "agent/core/fire_parts.h"
 #include "callback/dispatch.h"
 #include "tests/lib/callback_bed.h"
 
@@ -96,8 +97,10 @@ struct bed {
     struct attempt last;
     size_t ended[ATTEMPT_RESULT_COUNT_];
     size_t ended_total, stop_at;
-    bool inside;            /* dispatch_deliver or dispatch_revoke runs */
-    struct delivery *again; /* delivered anew by the next DONE */
+    size_t parts[ATTEMPT_RESULT_COUNT_]; /* told of */
+    char names[256];                     /* of endpoints, as an answer told them */
+    bool inside;                         /* dispatch_deliver or dispatch_revoke runs */
+    struct delivery *again;              /* delivered anew by the next DONE */
     char wanted[256], unwanted[256], released[256];
     uint64_t queue_us;
     size_t observed;
@@ -110,6 +113,8 @@ static inline void on_done(void *arg, struct delivery *delivery, const struct at
     cr_assert(not(b->inside), "DONE ran before the call returned");
     cr_assert(zero(ptr, delivery->driver));
     b->last = *attempt;
+    for (size_t i = 0, at = 0; i < attempt->endpoints_count; i++)
+        at += (size_t)snprintf(b->names + at, sizeof(b->names) - at, "%s ", attempt->endpoints[i]);
     b->ended[attempt->result]++;
     if (++b->ended_total == b->stop_at)
         loop_stop(b->loop);
@@ -118,6 +123,14 @@ static inline void on_done(void *arg, struct delivery *delivery, const struct at
         b->again = NULL;
         dispatch_deliver(b->d, again);
     }
+}
+
+static inline void on_part(void *arg, struct delivery *delivery, size_t part, const struct attempt *attempt)
+{
+    struct bed *b = arg;
+    cr_assert(not(b->inside), "PART ran before the call returned");
+    cr_assert(lt(sz, part, delivery->parts->count));
+    b->parts[attempt->result]++;
 }
 
 static inline void options_of(void *arg, const char *service, struct balance_options *ret)
@@ -199,6 +212,7 @@ static inline void bed_open(void)
                                   .seed = 1,
                                   .done = on_done,
                                   .released = on_released,
+                                  .part = on_part,
                                   .observe = on_timing,
                                   .arg = &bed};
 }
@@ -224,6 +238,19 @@ static inline struct delivery *deliver(struct job_spec *spec)
 {
     struct delivery *delivery = &bed.deliveries[bed.delivered++];
     *delivery = bed_delivery(spec);
+    bed.inside = true;
+    dispatch_deliver(bed.d, delivery);
+    bed.inside = false;
+    dispatch_validate(bed.d);
+    return delivery;
+}
+
+/* The pending ones of PARTS. */
+static inline struct delivery *deliver_parts(struct job_spec *spec, const struct fire_parts *parts)
+{
+    struct delivery *delivery = &bed.deliveries[bed.delivered++];
+    *delivery = bed_delivery(spec);
+    delivery->parts = parts;
     bed.inside = true;
     dispatch_deliver(bed.d, delivery);
     bed.inside = false;

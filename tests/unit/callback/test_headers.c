@@ -92,6 +92,26 @@ Test(headers, host_is_the_services_name_also_when_its_certificate_has_another)
     callback_tls_unref(tls);
 }
 
+Test(headers, a_part_of_a_fire_has_a_key_of_its_own)
+{
+    static const char text[] = "* a " KEY "\n";
+    cr_assert(zero(int, sign_keys_parse(text, strlen(text), &bed.use.keys, NULL)));
+    bed.spec.callback.to = JOB_TO_SHARDS;
+    bed.attempt.part = 2;
+    bed.attempt.parts = 3;
+    build_ok();
+    const char *fire = header("ce-id: "), *key = header("Idempotency-Key: ");
+    char wanted[80];
+    (void)snprintf(wanted, sizeof(wanted), "\"%s/2\"", fire);
+    cr_assert(eq(str, (char *)key, wanted));
+    cr_assert(eq(str, (char *)header("Carillon-Shard: "), "2/3"));
+    (void)snprintf(wanted, sizeof(wanted), "%s/2", fire);
+    cr_assert(eq(str, (char *)header("webhook-id: "), wanted));
+    bed.spec.callback.to = JOB_TO_ALL;
+    build_ok();
+    cr_assert(zero(ptr, (void *)header("Carillon-Shard: ")), "its number says nothing to it");
+}
+
 static void refused(enum err_code code, const char *text)
 {
     struct err e = {0};

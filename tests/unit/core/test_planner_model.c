@@ -13,6 +13,8 @@ static const char *const schedules[] = {"@every 1s", "@every 2s",  "* * * * *",
                                         "@after 3s", "@after 90s", "@every 7s"};
 static const char *const rules[] = {"allow", "allow", "allow", "forbid", "queue", "replace"};
 
+static const char *const receivers[] = {"", "", "\"to\":\"all\",", "\"to\":\"shards\","};
+
 struct weather {
     bool kills, moves, faults, writes, all_rules, no_memory;
 };
@@ -23,13 +25,14 @@ static void job_text(struct pbed *b, const struct weather *w, char *text, size_t
     bool service = rng_below(r, 2);
     const char *rule = w->all_rules ? rules[rng_below(r, 6)] : "allow";
     snprintf(text, size,
-             "{\"schedule\":\"%s\",\"callback\":{\"http\":{%s%u%s\"}},\"max_fires\":%u,"
+             "{\"schedule\":\"%s\",\"callback\":{%s\"http\":{%s%u%s\"}},\"max_fires\":%u,"
              "\"retry\":{\"min_backoff\":\"100ms\",\"max_backoff\":\"2s\",\"max_attempts\":%u},"
              "\"misfire\":{\"policy\":\"%s\"},\"jitter\":\"%ums\",\"concurrency\":\"%s\"%s}",
-             schedules[rng_below(r, 6)], service ? "\"service\":\"s" : "\"url\":\"http://10.0.0.",
-             (unsigned)rng_below(r, SERVICES), service ? "\",\"path\":\"/x" : "/x",
-             5 + (unsigned)rng_below(r, 20), 2 + (unsigned)rng_below(r, 4), rng_below(r, 3) ? "all" : "last",
-             (unsigned)rng_below(r, 2) * 300, rule, rng_below(r, 3) ? "" : ",\"max_pending\":2");
+             schedules[rng_below(r, 6)], service ? receivers[rng_below(r, 4)] : "",
+             service ? "\"service\":\"s" : "\"url\":\"http://10.0.0.", (unsigned)rng_below(r, SERVICES),
+             service ? "\",\"path\":\"/x" : "/x", 5 + (unsigned)rng_below(r, 20),
+             2 + (unsigned)rng_below(r, 4), rng_below(r, 3) ? "all" : "last", (unsigned)rng_below(r, 2) * 300,
+             rule, rng_below(r, 3) ? "" : ",\"max_pending\":2");
 }
 
 static void write_something(struct pbed *b, const struct weather *w)

@@ -1,0 +1,186 @@
+/* Fires that go to every endpoint of a service. Their endpoints are asked for, frozen in the row, and only then written to. One
+ * attempt is a round: each part that is pending goes to its endpoint, all at once. A part's end is on its way to the store when it is
+ * known, so that a crash repeats only those that were in flight; the round's end decides about the fire. */
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/base/buf.h"
+#include "agent/core/fire_parts.h"
+#include "agent/core/planner_private.h"
+
+static void set_text(struct planner *p, struct pfire *f, char *text, size_t bytes)
+{
+    p->stats.memory_bytes += bytes - f->row.parts_bytes;
+    mem_free(f->row.parts);
+    f->row.parts = text;
+    f->row.parts_bytes = bytes;
+}
+
+/* Without memory the row goes on telling what it told, and the parts stay in memory until it does not. */
+static bool write_parts(struct planner *p, struct pfire *f, const struct fire_parts *parts)
+{
+    AUTO(buf_fini) struct buf out = BUF_INIT(FIRE_PARTS_TEXT_MAX);
+    size_t bytes;
+    fire_parts_print(parts, &out);
+    char *text = buf_steal(&out, &bytes, NULL);
+    if (text)
+        set_text(p, f, text, bytes);
+    return text != NULL;
+}
+
+/* Before a delivery. What is not ours is frozen anew. False: no memory now. */
+static bool open_parts(struct planner *p, struct pfire *f)
+{
+    struct err e = {0};
+    if (f->parts || !f->row.parts || f->job->spec->callback.to == JOB_TO_ONE)
+        return true;
+    int r = fire_parts_parse(f->row.parts, f->row.parts_bytes, &f->parts, &e);
+    if (r < 0 && r != -ERR_NOMEM) {
+        planner_log(p, "the endpoints of a fire of %s are asked for again: %s", f->job->row.id, e.text);
+        set_text(p, f, NULL, 0);
+    }
+    return r != -ERR_NOMEM;
+}
+
+/* After a delivery. */
+static void put_parts(struct planner *p, struct pfire *f)
+{
+    if (f->parts_stale)
+        f->parts_stale = !write_parts(p, f, f->parts);
+    if (!f->parts_stale)
+        fire_parts_free(TAKE(f->parts));
+}
+
+/* Its last part may have ended, and who knew it died before the fire did. */
+bool pparts_open(struct planner *p, struct pfire *f)
+{
+    struct attempt none = {.result = ATTEMPT_OK, .status = -1, .retry_after_ms = -1};
+    if (!open_parts(p, f)) {
+        f->row.wake_ms = p->now_ms + PLANNER_AGAIN_MS;
+        pfire_arm(p, f);
+        return false;
+    }
+    if (!f->parts || fire_parts_count(f->parts, FIRE_PART_PENDING) > 0)
+        return true;
+    struct pjob *j = f->job;
+    pparts_ended(p, f, &none);
+    pjob_settle(p, j);
+    return false;
+}
+
+/* The fire has ended, whatever its parts did. */
+void pparts_close(struct planner *p, struct pfire *f)
+{
+    AUTO(fire_parts_free) struct fire_parts *parts = NULL;
+    if (!f->row.parts || fire_parts_parse(f->row.parts, f->row.parts_bytes, &parts, NULL) < 0)
+        return;
+    fire_parts_close(parts, f->row.outcome == FIRE_OUTCOME_DEAD ? FIRE_PART_DEAD : FIRE_PART_CANCELLED);
+    (void)write_parts(p, f, parts); /* history only */
+}
+
+/* The list of endpoints that was asked for. */
+void pparts_found(struct planner *p, struct pfire *f, const struct attempt *attempt)
+{
+    AUTO(fire_parts_free) struct fire_parts *parts = NULL;
+    struct err e = {0};
+    int r = fire_parts_new(attempt->endpoints, attempt->endpoints_count, &parts, &e);
+    if (r == -ERR_TOO_BIG) {
+        struct attempt refused = {
+            .result = ATTEMPT_RETRY, .status = -1, .retry_after_ms = -1, .started_ms = attempt->started_ms};
+        (void)snprintf(refused.error, sizeof(refused.error), "%.119s", e.text); /* cut, as all are */
+        pfire_failed(p, f, &refused);
+        return;
+    }
+    bool frozen = r == 0 && write_parts(p, f, parts);
+    pfire_wait_until(p, f, p->now_ms + (frozen ? 0 : PLANNER_AGAIN_MS));
+}
+
+static bool part_ends(struct fire_part *part, const struct attempt *attempt)
+{
+    switch (attempt->result) {
+    case ATTEMPT_OK:
+        part->state = FIRE_PART_SUCCEEDED;
+        break;
+    case ATTEMPT_GIVE_UP:
+        part->state = FIRE_PART_DEAD;
+        break;
+    case ATTEMPT_GONE:
+        part->state = FIRE_PART_GONE;
+        return true;
+    case ATTEMPT_RETRY:
+        break;
+    case ATTEMPT_NOT_STARTED:
+    case ATTEMPT_NO_ENDPOINT:
+    case ATTEMPT_ENDPOINTS:
+    case ATTEMPT_RESULT_COUNT_:
+        return false;
+    }
+    part->status = attempt->status;
+    part->attempts++;
+    return true;
+}
+
+static void note_attempt(struct planner *p, struct pfire *f, const struct attempt *attempt)
+{
+    bool first = !f->round_begun;
+    f->round_begun = true;
+    f->row.attempts = f->delivery.attempt;
+    if (f->row.started_ms == RECORD_NONE)
+        f->row.started_ms = attempt->started_ms;
+    pend_log(p, &f->row, attempt);
+    pend_tell(p, f->job, &f->row, attempt, 1);
+    if (!first) /* a fire is late once */
+        p->actions->items[p->actions->count - 1].lateness_ms = -1;
+}
+
+void planner_on_part(struct planner *p, const struct planner_event *event)
+{
+    struct pfire *f = container_of(event->delivery, struct pfire, delivery);
+    struct fire_part *part = &f->parts->items[event->part];
+    if (f->ignored || f->ended || !part_ends(part, event->attempt))
+        return;
+    if (event->attempt->result != ATTEMPT_GONE)
+        note_attempt(p, f, event->attempt);
+    f->parts_stale = !write_parts(p, f, f->parts);
+    /* A held row is written once more, by its end: were a write between lost in a change of owners, nobody could tell whether the row is
+     * still as we know it. */
+    if (f->row.state == FIRE_STATE_HELD)
+        return;
+    pfire_dirty(p, f, f->durable_rev || f->in_batch ? CHANGE_UPDATE : CHANGE_INSERT);
+    pjob_unwritten(p, f->job);
+}
+
+/* Something is pending: the job's rule says when the next round is. */
+static void next_round(struct planner *p, struct pfire *f, const struct attempt *attempt)
+{
+    if (attempt->result == ATTEMPT_NOT_STARTED) {
+        if (!f->round_begun && f->row.state == FIRE_STATE_HELD)
+            f->row.attempts = f->delivery.attempt - 1;
+        pfire_wait_until(p, f, f->revoked ? p->now_ms : p->now_ms + PLANNER_AGAIN_MS);
+    } else if (attempt->result == ATTEMPT_NO_ENDPOINT && !f->round_begun) {
+        pfire_no_endpoint(p, f);
+    } else {
+        pfire_count_failure(p, f->job);
+        pfire_retry_or_die(p, f, attempt->retry_after_ms, NULL);
+    }
+}
+
+/* Every part of the round is back; ATTEMPT is the worst of them. */
+void pparts_ended(struct planner *p, struct pfire *f, const struct attempt *attempt)
+{
+    size_t pending = fire_parts_count(f->parts, FIRE_PART_PENDING);
+    size_t dead = fire_parts_count(f->parts, FIRE_PART_DEAD);
+    size_t succeeded = fire_parts_count(f->parts, FIRE_PART_SUCCEEDED);
+    put_parts(p, f);
+    if (pending > 0) {
+        next_round(p, f, attempt);
+    } else if (dead > 0) {
+        pfire_count_failure(p, f->job);
+        pfire_end(p, f, FIRE_OUTCOME_DEAD, FIRE_REASON_GIVE_UP, NULL);
+    } else if (succeeded > 0) {
+        pfire_end(p, f, FIRE_OUTCOME_SUCCEEDED, FIRE_REASON_NONE, NULL);
+    } else { /* all have left before they could be reached: those that are there now take their place */
+        set_text(p, f, NULL, 0);
+        pfire_wait_until(p, f, p->now_ms + PLANNER_AGAIN_MS);
+    }
+}
