@@ -114,9 +114,7 @@ def test_a_fire_without_endpoints_waits_for_them(three, shared_consul, callees):
     callee = callees(2)
     name = f"fanlate-{callee.port}"
     three[0].put(name, job(name, "all"))
-    time.sleep(1.0)
-    [waiting] = three[1].fires(name)
-    assert (waiting["outcome"], waiting["reason"]) == ("pending", "no_endpoint"), waiting
+    wait_until(lambda: (f := three[1].fires(name)) and f[0]["reason"] == "no_endpoint", 20, "it says what it waits for")
     instances = [shared_consul.register(name, port, address="127.0.0.1") for port in callee.ports]
     fire = ended(three[1], name)
     assert fire["outcome"] == "succeeded" and callee.count() >= 1, fire
