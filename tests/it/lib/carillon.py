@@ -65,6 +65,12 @@ class Agent:
         self.web = requests.Session()
         self.web.headers["Carillon-Client"] = "it"
 
+    def over_tls(self, authority, own):
+        """The agent's API is https, and asks for certificates such as OWN."""
+        self.url = f"https://{self.address}"
+        self.web.verify, self.web.cert = authority.ca, (own.cert, own.key)
+        return self
+
     # ---- life
 
     def start(self, timeout=20, wait=True):

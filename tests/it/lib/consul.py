@@ -19,7 +19,8 @@ def program():
 class Consul:
     """One server that is its own cluster. Ports and data stay the same over restarts, unless wiped."""
 
-    def __init__(self, name="consul", folder=None):
+    def __init__(self, name="consul", folder=None, tls=None):
+        """TLS: an Authority; the API is then https alone, and wants a certificate of it."""
         self.folder = pathlib.Path(folder or make_folder())
         self.name = name
         self.data = self.folder / f"{name}-data"
@@ -28,12 +29,19 @@ class Consul:
         self.address = f"127.0.0.1:{self.http_port}"
         self.url = f"http://{self.address}"
         self.web = requests.Session()
+        secure = {}
+        if tls:
+            self.url = f"https://{self.address}"
+            own = tls.issue(name, "IP:127.0.0.1")
+            self.web.verify, self.web.cert = tls.ca, (own.cert, own.key)
+            secure = {"ca_file": tls.ca, "cert_file": own.cert, "key_file": own.key, "verify_incoming_https": True}
         config = self.folder / f"{name}.json"
         config.write_text(json.dumps({
             "node_name": name, "server": True, "bootstrap_expect": 1, "data_dir": str(self.data),
             "bind_addr": "127.0.0.1", "client_addr": "127.0.0.1",
-            "ports": {"http": ports[0], "server": ports[1], "serf_lan": ports[2], "serf_wan": ports[3], "dns": -1,
-                      "grpc": -1},
+            **secure,
+            "ports": {"http": -1 if tls else ports[0], "https": ports[0] if tls else -1, "server": ports[1], "serf_lan": ports[2], "serf_wan": ports[3],
+                      "dns": -1, "grpc": -1},
             "performance": {"raft_multiplier": 1},
             "leave_on_terminate": False, "disable_update_check": True, "connect": {"enabled": False},
             "log_level": "INFO",

@@ -1,0 +1,211 @@
+"""Every connection of an agent over TLS, with certificates made here: to the store, to Consul, between agents, to the API."""
+import json
+import os
+import socket
+import ssl
+import subprocess
+
+import pytest
+from lib.carillon import binary
+from lib.certs import Authority
+from lib.consul import Consul
+from lib.mariadb import MariaDB
+from lib.oracle import Verdict
+from lib.procs import wait_until
+
+
+@pytest.fixture(scope="module")
+def ours():
+    return Authority("ours")
+
+
+@pytest.fixture(scope="module")
+def foreign():
+    """Somebody else's."""
+    return Authority("foreign")
+
+
+@pytest.fixture(scope="module")
+def secure_mariadb(ours):
+    """Its certificate is for the name localhost; whoever comes by TCP must come with TLS."""
+    own = ours.issue("mariadb", "DNS:localhost")
+    server = MariaDB("mariadb-tls", options=[f"--ssl-ca={ours.ca}", f"--ssl-cert={own.cert}", f"--ssl-key={own.key}",
+                                             "--require-secure-transport=ON"]).start()
+    yield server
+    server.end()
+
+
+@pytest.fixture(scope="module")
+def secure_consul(ours):
+    """Its API is https alone, and wants a certificate of ours."""
+    server = Consul("consul-tls", tls=ours).start()
+    yield server
+    server.end()
+
+
+def store_check(agent):
+    return next(c for c in agent.health()["checks"] if c["name"] == "store")
+
+
+def is_refused(agent, *texts):
+    """The agent says why, and gets to no statement; a server whose certificate is wrong may get another, so it goes on trying."""
+    agent.start(wait=False)
+    lines = wait_until(lambda: [line for line in agent.process.log_tail().splitlines()
+                                if any(text in line for text in texts)], 20, "agent says why")
+    print(lines[-1])
+    if agent.process.alive():
+        check = store_check(agent)
+        assert not check["ok"], check
+        assert agent.call("GET", "/v1/jobs").status_code == 503
+        agent.end()
+    else:
+        assert agent.process.code == 1
+
+
+def store_options(cluster, host="localhost", **tls):
+    return {"store": {"mysql": {"host": host, **{f"tls_{k}": v for k, v in tls.items()}}}}
+
+
+@pytest.fixture
+def store_cluster(clusters, shared_consul, secure_mariadb):
+    return clusters(shared_consul, secure_mariadb)
+
+
+def test_store_is_reached_over_tls_that_is_verified(store_cluster, ours):
+    [agent] = store_cluster.start(1, config=store_options(store_cluster, mode="verify", ca=ours.ca))
+    made = agent.put("j", {"schedule": "@daily", "callback": {"http": {"service": "none", "path": "/"}}})
+    assert agent.get("j")["status"]["uid"] == made["status"]["uid"] and store_check(agent)["ok"]
+
+
+def test_store_is_reached_over_tls_that_is_only_required(store_cluster):
+    [agent] = store_cluster.start(1, config=store_options(store_cluster, host="127.0.0.1", mode="require"))
+    assert store_check(agent)["ok"]
+
+
+@pytest.mark.parametrize("what", ["plain", "wrong_ca", "wrong_name", "wrong_ca_required"])
+def test_store_that_is_not_what_was_asked_for_is_not_used(store_cluster, ours, foreign, what):
+    options = {"plain": {"mode": "off"}, "wrong_ca": {"mode": "verify", "ca": foreign.ca},
+               "wrong_name": {"mode": "verify", "ca": ours.ca, "host": "127.0.0.1"},
+               "wrong_ca_required": {"mode": "require", "ca": foreign.ca}}[what]
+    agent = store_cluster.agent(config=store_options(store_cluster, **options))
+    is_refused(agent, "Access denied" if what == "plain" else "certificate failed", "certificate verify failed")
+    assert store_cluster.sql("SHOW TABLES") == []
+
+
+def test_store_takes_whoever_has_a_certificate(store_cluster, ours, foreign):
+    user = store_cluster.database["user"]
+    store_cluster.mariadb.sql(f"ALTER USER '{user}'@'%' REQUIRE ISSUER '/CN=ours'")
+    try:
+        own, wrong = ours.issue("agent"), foreign.issue("agent")
+        refused = store_cluster.agent(config=store_options(store_cluster, mode="verify", ca=ours.ca,
+                                                           **wrong.options()))
+        is_refused(refused, "Access denied", "SSL error")
+        store_cluster.agents.remove(refused)
+        [agent] = store_cluster.start(1, config=store_options(store_cluster, mode="verify", ca=ours.ca, **own.options()))
+        assert store_check(agent)["ok"]
+    finally:
+        store_cluster.mariadb.sql(f"ALTER USER '{user}'@'%' REQUIRE NONE")
+
+
+# ---- between agents, to Consul, to the API
+
+@pytest.fixture
+def secure_agents(clusters, secure_consul, secure_mariadb, ours):
+    """Three, with nothing but TLS."""
+    own = ours.issue("member", "IP:127.0.0.1", "DNS:localhost")
+    pair = own.options("tls_")
+    cluster = clusters(secure_consul, secure_mariadb, config={
+        "consul": {"address": f"https://{secure_consul.address}", "tls_ca": ours.ca, **pair},
+        "cluster": {"tls_ca": ours.ca, **pair},
+        "api": {"tls_client_ca": ours.ca, **pair},
+        **store_options(None, mode="verify", ca=ours.ca, **own.options())})
+    agents = [cluster.agent().over_tls(ours, own) for _ in range(3)]
+    for agent in agents:
+        agent.start(wait=False)
+    for agent in agents:
+        agent.wait_ready(30)
+    cluster.wait_settled()
+    cluster.own = own
+    return cluster
+
+
+def test_a_cluster_that_speaks_nothing_but_tls_works_and_survives_a_kill(secure_agents, secure_consul, callee):
+    service = f"svc-{callee.port}"
+    instance = secure_consul.register(service, callee.port)
+    agents = secure_agents.agents
+    definition = {"schedule": "@every 1s", "callback": {"http": {"service": service, "path": "/"}}}
+    try:
+        for n in range(30):  # most are sent on to their owners
+            agents[n % 3].put(f"t{n:02}", definition)
+        assert len(agents[1].bulk([{"op": "put", "id": f"b{n:02}", "job": definition} for n in range(30)])) == 30
+        assert [j["id"] for j in agents[2].list(prefix="t")] == [f"t{n:02}" for n in range(30)]
+        wait_until(lambda: callee.count() >= 120, 20, "120 callbacks")
+        agents[0].kill9()
+        secure_agents.wait_settled()
+        callee.clear()
+        wait_until(lambda: len({r["headers"]["ce-subject"] for r in callee.records()}) == 60, 20, "all fire again")
+        Verdict(callee.records()).check(repeats_allowed=True)
+    finally:
+        secure_consul.deregister(instance)
+
+
+def handshake(port, authority, own=None):
+    """What a TLS client of this kind gets: the first bytes of an answer, or why there is none."""
+    context = ssl.create_default_context(cafile=authority.ca)
+    if own:
+        context.load_cert_chain(own.cert, own.key)
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as plain, \
+                context.wrap_socket(plain, server_hostname="127.0.0.1") as stream:
+            stream.sendall(b"GET /v1/cluster HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            return stream.recv(12)
+    except OSError as e:
+        return str(e).encode() or b"closed"
+
+
+def test_peers_and_api_take_only_certificates_of_the_cluster(secure_agents, ours, foreign):
+    agent = secure_agents.agents[0]
+    wrong = foreign.issue("intruder", "IP:127.0.0.1")
+    for port, answer in ((agent.api_port, b"HTTP/1.1 200"), (agent.cluster_port, b"HTTP/1.1 401")):
+        assert handshake(port, ours, secure_agents.own) == answer
+        for own in (None, wrong):
+            assert b"HTTP/1.1 2" not in handshake(port, ours, own), (port, own)
+        assert b"CERTIFICATE_VERIFY_FAILED" in handshake(port, foreign, secure_agents.own)
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
+            plain.sendall(b"GET /v1/cluster HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            try:
+                assert b"HTTP" not in plain.recv(100)
+            except ConnectionResetError:
+                pass
+
+
+def test_the_command_line_speaks_https(secure_agents, ours, foreign):
+    agent, own = secure_agents.agents[1], secure_agents.own
+    wrong = foreign.issue("user")
+
+    def run(*argv, ca=ours, pair=own):
+        environment = {"PATH": os.environ["PATH"], "CARILLON_ADDR": agent.url, "CARILLON_CACERT": ca.ca}
+        if pair:
+            environment |= {"CARILLON_CLIENT_CERT": pair.cert, "CARILLON_CLIENT_KEY": pair.key}
+        return subprocess.run([binary(), *argv], env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    shown = run("cluster", "status", "--json")
+    assert shown.returncode == 0 and len(json.loads(shown.stdout)["members"]) == 3, shown
+    made = run("in", "1d", "--id", "x", "--service", "none", "--path", "/", "--json")
+    assert made.returncode == 0 and agent.get("x"), made
+    for wrong_way in ({"ca": foreign}, {"pair": wrong}, {"pair": None}):
+        refused = run("job", "get", "x", **wrong_way)
+        print(refused.stderr.strip())
+        assert refused.returncode in (1, 4) and agent.url in refused.stderr, refused
+
+
+def test_a_consul_that_is_not_ours_is_not_believed(clusters, secure_consul, shared_mariadb, ours, foreign):
+    own = ours.issue("member2", "IP:127.0.0.1")
+    cluster = clusters(secure_consul, shared_mariadb)
+    for wrong in ({"tls_ca": foreign.ca, **own.options("tls_")}, {"tls_ca": ours.ca}):
+        agent = cluster.agent(config={"consul": {"address": f"https://{secure_consul.address}", **wrong}})
+        agent.start(wait=False)
+        check = wait_until(lambda a=agent: (c := next(c for c in a.health()["checks"] if c["name"] == "consul"))
+                           and not c["ok"] and c, 20, "Consul refused", alive=[agent.process])
+        print(check["detail"])
+        assert not secure_consul.members(cluster.name)
