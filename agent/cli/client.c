@@ -298,7 +298,8 @@ static const char *hint_of(const char *code)
     static const char *const hints[][2] = {
         {"not_found", "names count within a namespace: --ns chooses another"},
         {"unauthorized", "give a token: --token-file, CARILLON_TOKEN_FILE or CARILLON_TOKEN"},
-        {"forbidden", "this token may not do that; its rights stand in the agent's api.tokens_file"},
+        {"forbidden",
+         "this client may not: over https the certificate of CARILLON_CLIENT_CERT and _KEY decides, else the token"},
         {"misdirected", "use the address that the agent listens on, or add this name to its api.hosts"},
         {"version_mismatch", "it was changed meanwhile; read it again"},
         {"already_exists", "`carillon job apply` replaces what is there"},

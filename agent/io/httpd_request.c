@@ -17,6 +17,11 @@ enum {
     BYTES_PER_MS = 16, /* slower than 16 KiB/s counts as stuck */
 };
 
+/* RFC 9457, as all other refusals are. */
+#define NO_CERTIFICATE                                                                                     \
+    "{\"type\":\"about:blank\",\"title\":\"Not allowed\",\"status\":403,\"detail\":\"this listener takes " \
+    "only clients with a certificate of an authority that it trusts\",\"code\":\"forbidden\",\"errors\":[]}\n"
+
 static const struct log_ctx log_httpd = {.module = "httpd"};
 
 /* ---- life
@@ -184,12 +189,15 @@ static enum MHD_Result queue_reply(struct httpd_request *rq)
     return queue_now(rq, rq->status, rq->response);
 }
 
-static enum MHD_Result queue_empty(struct httpd_request *rq, unsigned status)
+/* A refusal before anybody else saw the request. TEXT: a constant, "" none. */
+static enum MHD_Result queue_refusal(struct httpd_request *rq, unsigned status, const char *text)
 {
-    struct MHD_Response *response = MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT);
-    const struct httpd_header headers[] = {{"Connection", "close"}};
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer(strlen(text), (void *)(uintptr_t)text, MHD_RESPMEM_PERSISTENT);
+    const struct httpd_header headers[] = {{"Connection", "close"},
+                                           {"Content-Type", "application/problem+json"}};
     if (response)
-        httpd_add_headers_(response, headers, 1);
+        httpd_add_headers_(response, headers, *text ? 2 : 1);
     enum MHD_Result r = queue_now(rq, status, response);
     if (response)
         MHD_destroy_response(response);
@@ -297,11 +305,11 @@ static enum MHD_Result begin(struct httpd_request *rq, const char *method, const
     if (h->stopping)
         return queue_now(rq, MHD_HTTP_SERVICE_UNAVAILABLE, h->unavailable);
     if (uri_was_cut(rq, version))
-        return queue_empty(rq, MHD_HTTP_BAD_REQUEST);
+        return queue_refusal(rq, MHD_HTTP_BAD_REQUEST, "");
     if (!client_allowed(rq))
-        return queue_empty(rq, MHD_HTTP_FORBIDDEN);
+        return queue_refusal(rq, MHD_HTTP_FORBIDDEN, NO_CERTIFICATE);
     if (!head_take(rq, method))
-        return queue_empty(rq, MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE);
+        return queue_refusal(rq, MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE, "");
     uint64_t length = announced_length(rq);
     int64_t body_max = h->o.accept(rq, h->o.arg);
     assert((body_max < 0) == replied(rq));

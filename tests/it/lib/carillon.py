@@ -68,6 +68,7 @@ class Agent:
     def over_tls(self, authority, own):
         """The agent's API is https, and asks for certificates such as OWN."""
         self.url = f"https://{self.address}"
+        self.web.trust_env = False  # an environment may name authorities of its own
         self.web.verify, self.web.cert = authority.ca, (own.cert, own.key)
         return self
 

@@ -33,6 +33,7 @@ class Consul:
         if tls:
             self.url = f"https://{self.address}"
             own = tls.issue(name, "IP:127.0.0.1")
+            self.web.trust_env = False  # an environment may name authorities of its own
             self.web.verify, self.web.cert = tls.ca, (own.cert, own.key)
             secure = {"ca_file": tls.ca, "cert_file": own.cert, "key_file": own.key, "verify_incoming_https": True}
         config = self.folder / f"{name}.json"
