@@ -117,6 +117,7 @@ struct config_service {
     int64_t max_in_flight, max_in_flight_per_endpoint; /* effective: never 0 */
     int64_t outlier_failures, outlier_error_percent, outlier_min_results;
     uint64_t outlier_window_ms, outlier_base_ms, outlier_max_ms, slow_start_ms;
+    double rate; /* a second, over the cluster; 0: no limit */
     char *tls_ca, *tls_cert, *tls_key, *tls_server_name;
     struct config_endpoint *endpoints; /* standalone mode only */
     size_t endpoints_count;

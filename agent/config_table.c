@@ -322,6 +322,10 @@ static const struct option_row service_rows[] = {
        .help = "Callbacks under way at a time; as callback.max_in_flight_per_service if not given."),
     IN("max_in_flight_per_endpoint", INT, max_in_flight_per_endpoint, LIMIT, .min = 0, .max = 100000,
        .help = "To one endpoint; as callback.max_in_flight_per_endpoint if not given."),
+    IN("rate", DOUBLE, rate, LIMIT, .min = 0, .max = 1e6,
+       .help =
+           "Callbacks a second, over the whole cluster: each agent sends its share, by weight; what is over waits its turn. "
+           "0: no limit."),
     IN("outlier.failures", INT, outlier_failures, LIMIT, .def = "5", .min = 0, .max = 1000,
        .help = "An endpoint that failed so often in a row rests for a while; 0: never for that."),
     IN("outlier.error_percent", INT, outlier_error_percent, LIMIT, .def = "50", .min = 0, .max = 100,

@@ -26,6 +26,18 @@ static void keep_members(struct engine *g, const struct store_beat *beat)
     memcpy(g->members, beat->members, beat->members_count * sizeof(*g->members));
 }
 
+/* What services may get a second is divided as jobs are, by weight. A member that has just come has no jobs yet, and one that is
+ * dying sends no more: too little goes out meanwhile, not too much. */
+static void share_rates(struct engine *g)
+{
+    uint64_t all = 0, mine = (uint64_t)g->o.config->agent.weight;
+    for (size_t i = 0; i < g->members_count; i++)
+        if (!g->members[i].dead && strcmp(g->members[i].id, g->member) != 0)
+            all += g->members[i].weight;
+    if (g->dispatch)
+        dispatch_set_share(g->dispatch, (double)mine / (double)(all + mine));
+}
+
 /* A holder that no member row names (any more) is dead. It is judged by a beat that was sent after its fire was read: a member's
  * row is older than anything it holds. */
 void engine_note_holder(struct engine *g, const char *holder)
@@ -107,6 +119,7 @@ static void on_beat(void *arg, const struct err *e, const struct store_beat *bea
                     (double)(beat->done_boot_ms - beat->sent_boot_ms) / 1000);
     clock_guard_compare(g->o.clock, beat->store_now_ms, beat->sent_boot_ms, beat->done_boot_ms);
     keep_members(g, beat);
+    share_rates(g);
     judge_strangers(g);
     feed_beat(g, beat);
     judge_namesakes(g);

@@ -186,7 +186,8 @@ void engine_service_rest(void *arg, const char *service, struct dispatch_service
     const struct config_service *s = config_service(g->o.config, service);
     if (!s)
         return;
-    *ret = (struct dispatch_service){.tls_ca = s->tls_ca,
+    *ret = (struct dispatch_service){.rate_per_s = s->rate,
+                                     .tls_ca = s->tls_ca,
                                      .tls_cert = s->tls_cert,
                                      .tls_key = s->tls_key,
                                      .tls_server_name = s->tls_server_name};

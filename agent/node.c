@@ -321,7 +321,16 @@ static void answer_service(struct service_query *q)
                                                       : RECORD_NONE};
         (void)snprintf(ep->address, sizeof(ep->address), "%s", view.address);
     }
-    q->done(q->arg, count > 0, balance_policy_name(dispatch_policy(d, q->name)), list, count);
+    struct dispatch_service_view s;
+    dispatch_service_view(d, q->name, &s);
+    struct node_service_view shown = {.policy = balance_policy_name(s.policy),
+                                      .rate_per_s = s.rate_per_s,
+                                      .rate_here_per_s = s.rate_here_per_s,
+                                      .in_flight = s.in_flight,
+                                      .waiting = s.waiting,
+                                      .endpoints = list,
+                                      .endpoints_count = count};
+    q->done(q->arg, count > 0 ? &shown : NULL);
     mem_free(list);
 }
 
@@ -354,7 +363,7 @@ void node_service(struct node *n, const char *name, node_service_done *done, voi
     bool able = n->engine && !n->retired && strlen(name) < sizeof(((struct service_query *)0)->name);
     struct endpoints_service *service = able ? endpoints_use(engine_endpoints(n->engine), name, "") : NULL;
     if (!service) {
-        done(arg, false, "", NULL, 0);
+        done(arg, NULL);
         return;
     }
     struct service_query *q = mem_new(struct service_query);

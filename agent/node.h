@@ -100,10 +100,16 @@ struct node_endpoint {
     double latency_ms;
     int64_t ejected_until_ms; /* wall clock; RECORD_NONE: not ejected */
 };
+struct node_service_view {
+    const char *policy;
+    double rate_per_s, rate_here_per_s; /* over the cluster, from this agent; 0: no limit */
+    size_t in_flight, waiting;          /* from this agent */
+    const struct node_endpoint *endpoints;
+    size_t endpoints_count;
+};
 /* Endpoints of a service as the balancer sees them. A name nobody uses yet is looked up first; DONE runs once, later.
- * FOUND false: Consul knows no such service (or no healthy instance of it), and the configuration neither. */
-typedef void node_service_done(void *arg, bool found, const char *policy, const struct node_endpoint *list,
-                               size_t count);
+ * VIEW NULL: Consul knows no such service (or no healthy instance of it), and the configuration neither. */
+typedef void node_service_done(void *arg, const struct node_service_view *view);
 void node_service(struct node *n, const char *name, node_service_done *done, void *arg);
 /* Whether Consul is known to have no instance of the service (a warning at the write). A name that nobody asked for yet is watched
  * from then on: asking before the write is sent, and again when it is answered, tells also of the first one. */

@@ -168,8 +168,8 @@ static void starve(struct target *t)
     dispatch_wake_at(t->group->d, give_back_ms(t));
 }
 
-/* When T may start its next one; 0: now. */
-static int64_t pace_ms(const struct target *t)
+/* When a target released from starvation may start its next one; 0: now. */
+static int64_t release_ms(const struct target *t)
 {
     const struct dispatch *d = t->group->d;
     uint64_t rate = d->options.release_per_s, burst = rate * PACE_BURST_MS / 1000 + 1;
@@ -177,6 +177,15 @@ static int64_t pace_ms(const struct target *t)
     if (!t->pacing || t->paced < burst + (uint64_t)passed_ms * rate / 1000)
         return 0;
     return t->pace_ms + (int64_t)((t->paced - burst + 1) * 1000 / rate) + 1;
+}
+
+/* When T may start its next one; 0: now. */
+static int64_t pace_ms(struct target *t)
+{
+    int64_t release = release_ms(t), now_ms = loop_now_ms(t->group->d->options.loop);
+    int64_t wait_ms = (int64_t)rate_wait_ms(&t->group->rate, (uint64_t)now_ms);
+    int64_t turn = wait_ms > 0 ? now_ms + wait_ms : 0;
+    return release > turn ? release : turn;
 }
 
 /* DELIVERY keeps only so much of an endpoint's name: a longer one is found by its beginning. */
@@ -242,6 +251,7 @@ static void send_off(struct ticket *k)
     k->sent_us = clock_boot_us();
     k->attempt.tls = k->tls = callback_tls_ref(g->tls);
     k->target->paced++;
+    rate_take(&g->rate);
     list_push_back(&g->sent, &k->link);
     g->in_flight++;
     d->in_flight++;
@@ -539,6 +549,7 @@ int dispatch_new(const struct dispatch_options *options, struct dispatch **ret, 
     list_init(&d->starved);
     list_init(&d->paced);
     list_init(&d->ended);
+    d->share = 1;
     rng_init(&d->rng, options->seed);
     map_init(&d->by_key, rng_u64(&d->rng));
     d->timer = loop_timer_new(options->loop, tick, d);

@@ -44,6 +44,7 @@ struct dispatch_timing {
 
 /* What a service has beside its balancer's options and its tags. Zero: nothing. */
 struct dispatch_service {
+    double rate_per_s;                                         /* over the cluster */
     const char *tls_ca, *tls_cert, *tls_key, *tls_server_name; /* as struct callback_tls; copied */
 };
 
@@ -92,6 +93,9 @@ void dispatch_revoke(struct dispatch *d, struct delivery *delivery);
 /* Ask options_of, tags_of and service_of again for every service, and take IN_FLIGHT_MAX over. What waits already keeps its tags. */
 void dispatch_reload(struct dispatch *d, uint32_t in_flight_max);
 
+/* This member's part of what services may get a second: 0 < SHARE <= 1; 1 at first. */
+void dispatch_set_share(struct dispatch *d, double share);
+
 /* --- looking ------------------------------------------------------------------------------------------------------- */
 
 struct dispatch_stats {
@@ -114,8 +118,13 @@ bool dispatch_next_group(const struct dispatch *d, size_t *at, struct dispatch_g
  * ejection ends at ret->ejected_until_ms on it. for (size_t at = 0; dispatch_next_endpoint(d, s, &at, &view);) */
 bool dispatch_next_endpoint(const struct dispatch *d, const struct endpoints_service *s, size_t *at,
                             struct balance_view *ret);
-/* The policy in force for SERVICE. */
-enum balance_policy dispatch_policy(const struct dispatch *d, const char *service);
+/* What is in force for SERVICE, and what is going on in all datacenters. */
+struct dispatch_service_view {
+    enum balance_policy policy;
+    double rate_per_s, rate_here_per_s; /* over the cluster, from here; 0: no limit */
+    size_t in_flight, waiting;
+};
+void dispatch_service_view(const struct dispatch *d, const char *service, struct dispatch_service_view *ret);
 
 /* Structural invariants; aborts with a message. For tests. */
 void dispatch_validate(const struct dispatch *d);

@@ -222,6 +222,7 @@ static void ask_service(struct group *g)
     struct dispatch_service s = {0};
     if (g->service && o->service_of)
         o->service_of(o->arg, endpoints_name(g->service), &s);
+    rate_set(&g->rate, s.rate_per_s, g->d->share, now_ms(g->d));
     callback_tls_unref(g->tls);
     g->tls = callback_tls_new(s.tls_ca, s.tls_cert, s.tls_key, s.tls_server_name);
 }
@@ -394,6 +395,16 @@ void dispatch_reload(struct dispatch *d, uint32_t in_flight_max)
     dispatch_wake_at(d, loop_now_ms(d->options.loop));
 }
 
+void dispatch_set_share(struct dispatch *d, double share)
+{
+    if (share == d->share)
+        return;
+    d->share = share;
+    for (size_t i = 0; i < d->groups_count; i++)
+        rate_set(&d->groups[i]->rate, d->groups[i]->rate.per_s, share, now_ms(d));
+    dispatch_wake_at(d, loop_now_ms(d->options.loop)); /* who waits looks when its turn is now */
+}
+
 /* --- looking ------------------------------------------------------------------------------------------------------- */
 
 struct dispatch_stats dispatch_stats(const struct dispatch *d)
@@ -447,10 +458,21 @@ bool dispatch_next_endpoint(const struct dispatch *d, const struct endpoints_ser
     return true;
 }
 
-enum balance_policy dispatch_policy(const struct dispatch *d, const char *service)
+void dispatch_service_view(const struct dispatch *d, const char *service, struct dispatch_service_view *ret)
 {
     struct balance_options o = balance_options_default();
+    struct dispatch_service rest = {0};
     if (d->options.options_of)
         d->options.options_of(d->options.arg, service, &o);
-    return o.policy;
+    if (d->options.service_of)
+        d->options.service_of(d->options.arg, service, &rest);
+    *ret = (struct dispatch_service_view){
+        .policy = o.policy, .rate_per_s = rest.rate_per_s, .rate_here_per_s = rest.rate_per_s * d->share};
+    for (size_t i = 0; i < d->groups_count; i++) {
+        const struct group *g = d->groups[i];
+        if (!g->service || strcmp(endpoints_name(g->service), service) != 0)
+            continue;
+        ret->in_flight += g->in_flight;
+        ret->waiting += g->waiting;
+    }
 }

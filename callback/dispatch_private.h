@@ -6,6 +6,7 @@
 #include "agent/base/list.h"
 #include "agent/base/map.h"
 #include "agent/base/rng.h"
+#include "agent/core/rate.h"
 #include "callback/dispatch.h"
 
 #define DISPATCH_NEVER_MS INT64_MAX
@@ -55,6 +56,7 @@ struct group {
     struct balance_options options;
     struct tags default_tags; /* of jobs that name none */
     struct callback_tls *tls; /* NULL: none of its own */
+    struct rate rate;
     size_t in_flight_max;
     size_t in_flight;
     size_t waiting;
@@ -102,6 +104,7 @@ struct dispatch {
     struct list ended; /* tickets whose DONE is still to run */
     size_t in_flight;
     size_t waiting;
+    double share;
     struct loop_timer *timer;
     int64_t timer_ms;   /* when it is due, or DISPATCH_NEVER_MS */
     int64_t unblock_ms; /* when blocked targets look again though nothing ended */

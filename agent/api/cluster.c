@@ -81,11 +81,18 @@ static void print_endpoint(struct buf *out, const struct node_endpoint *p)
     buf_add_char(out, '}');
 }
 
-static void on_service(void *arg, bool found, const char *policy, const struct node_endpoint *list,
-                       size_t count)
+static void print_rate(struct buf *out, const char *key, double per_s)
+{
+    if (per_s > 0)
+        buf_addf(out, ",\"%s\":%.6g", key, per_s);
+    else
+        buf_addf(out, ",\"%s\":null", key);
+}
+
+static void on_service(void *arg, const struct node_service_view *v)
 {
     struct exchange *x = arg;
-    if (x->api->stopping || !found) {
+    if (x->api->stopping || !v) {
         exchange_refuse_with(x, x->api->stopping ? API_OVERLOADED : API_NOT_FOUND,
                              x->api->stopping ? "the agent is stopping"
                                               : "neither Consul nor the configuration knows such a service");
@@ -93,12 +100,14 @@ static void on_service(void *arg, bool found, const char *policy, const struct n
     }
     struct buf out = BUF_INIT(16 << 20);
     buf_addf(&out, "{\"service\":\"%s\"", x->req.arg);
-    api_print_text(&out, "policy", policy);
-    buf_add_str(&out, ",\"endpoints\":[");
-    for (size_t i = 0; i < count; i++) {
+    api_print_text(&out, "policy", v->policy);
+    print_rate(&out, "rate", v->rate_per_s);
+    print_rate(&out, "rate_here", v->rate_here_per_s);
+    buf_addf(&out, ",\"in_flight\":%zu,\"waiting\":%zu,\"endpoints\":[", v->in_flight, v->waiting);
+    for (size_t i = 0; i < v->endpoints_count; i++) {
         if (i > 0)
             buf_add_char(&out, ',');
-        print_endpoint(&out, &list[i]);
+        print_endpoint(&out, &v->endpoints[i]);
     }
     buf_add_str(&out, "]}");
     exchange_json(x, 200, &out);

@@ -293,8 +293,11 @@ int client_explain_failure(const struct client *c, int failed, const struct err 
     return cli_fail(c->cli, CLI_FAILED, "%s", why->text);
 }
 
-static const char *hint_of(const char *code)
+static const char *hint_of(const char *code, const char *path)
 {
+    if (code && strcmp(code, "not_found") == 0 && strncmp(path, "/v1/services/", 13) == 0)
+        return "services are named as in Consul, or in standalone mode as in the agent's configuration; one without a "
+               "healthy endpoint is not found either";
     static const char *const hints[][2] = {
         {"not_found", "names count within a namespace: --ns chooses another"},
         {"unauthorized", "give a token: --token-file, CARILLON_TOKEN_FILE or CARILLON_TOKEN"},
@@ -346,7 +349,7 @@ int client_explain_refusal(const struct client *c, const struct client_request *
     }
     AUTO(mem_free) char *clean = show_clean(buf_str(&text), true);
     (void)cli_fail(c->cli, (enum cli_exit)exit_code, "%s", clean);
-    const char *hint = hint_of(code);
+    const char *hint = hint_of(code, rq->path);
     if (hint)
         cli_hint(c->cli, "%s", hint);
     if (reply->status == 503 || reply->status == 429)

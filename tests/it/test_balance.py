@@ -3,6 +3,7 @@ import collections
 import time
 
 from lib.load import rfc3339
+from lib.procs import wait_until
 
 
 def burst(agent, service, count, spread, path="/", prefix=None, **job):
@@ -81,3 +82,30 @@ def test_what_waits_for_a_service_goes_when_it_is_back_retries_included(cluster,
     assert attempts == {"1": 300, "2": 1500}
     assert after[0] < 1.0
     shared_consul.deregister(instance)
+
+
+def test_rate_holds_over_the_cluster_and_nobody_else_waits(cluster, callees, shared_consul):
+    """Three agents, 100 a second together; another service's callbacks are not held up by those that wait."""
+    slow, free = callees(), callees()
+    service, other = f"rate-{slow.port}", f"free-{free.port}"
+    instances = [shared_consul.register(service, slow.port), shared_consul.register(other, free.port)]
+    a, b, c = cluster.start(3, config={"services": {service: {"rate": 100}}})
+    here = lambda agent: agent.ask("GET", f"/v1/services/{service}", 200)["rate_here"]  # noqa: E731
+    wait_until(lambda: all(abs(here(x) - 100 / 3) < 0.01 for x in (a, b, c)), 20, "a third each")
+    begin = time.time() + 1.5
+    a.bulk({"op": "create", "id": f"{name}-{n}", "job": {"schedule": f"@at {rfc3339(begin)}", "callback": {
+        "http": {"service": name, "path": "/r"}}}} for name in (service, other) for n in range(600))
+    records = slow.wait_for(600, 60)
+    times = sorted(r["wall"] - begin for r in records)
+    others = sorted(r["wall"] - begin for r in free.wait_for(600, 60))
+    print(f"600 due at once at 100/s: the 100th after {times[99]:.2f} s, the last after {times[-1]:.2f} s; "
+          f"600 of another service meanwhile: the last after {others[-1]:.2f} s")
+    assert len({r["headers"]["ce-id"] for r in records}) == 600
+    saved = 100 / 20 + 3 + 1  # what the agents may have saved up
+    early = [(n, at) for n, at in enumerate(times, 1) if n > 100 * at + saved]
+    assert not early, early[:5]
+    assert others[-1] < times[-1], "they did not wait for those"
+    c.term()
+    wait_until(lambda: abs(here(a) - 50) < 0.01 and abs(here(b) - 50) < 0.01, 20, "a half each")
+    for instance in instances:
+        shared_consul.deregister(instance)

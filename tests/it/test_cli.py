@@ -122,7 +122,10 @@ def test_job_get_shows_a_listing_or_json(agent, cli):
 def test_an_unknown_job_is_exit_3(cli):
     code, out, err = cli("job", "get", "nope")
     assert (code, out) == (3, "")
-    assert err.startswith("carillon: 404 not_found: ") and "hint: " in err
+    assert err.startswith("carillon: 404 not_found: ") and "hint: names count within a namespace" in err
+    code, out, err = cli("service", "get", "nope")
+    assert (code, out) == (3, "")
+    assert "hint: services are named as in Consul" in err and "namespace" not in err
 
 
 def test_refusals_list_every_problem_and_what_to_do(agent, cli):

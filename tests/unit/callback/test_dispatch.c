@@ -394,6 +394,73 @@ Test(dispatch, close_ends_everything_and_what_is_delivered_meanwhile)
     bed_close();
 }
 
+static double rate;
+
+static void rate_of(void *arg, const char *service, struct dispatch_service *ret)
+{
+    (void)arg;
+    ret->rate_per_s = strcmp(service, "billing") == 0 ? rate : 0;
+}
+
+static size_t sent_to(const char *service)
+{
+    size_t n = 0;
+    for (size_t i = wire.first; i < wire.count; i++)
+        n += strcmp(wire.sent[i]->delivery->spec->callback.service, service) == 0;
+    return n;
+}
+
+Test(dispatch, over_its_rate_a_service_waits_and_no_other_with_it)
+{
+    bed_open();
+    bed.dispatch.service_of = rate_of;
+    bed.options.in_flight_max = bed.options.endpoint_in_flight_max = 0;
+    rate = 200;
+    bed_start();
+    struct job_spec spec = bed_spec("billing", NULL), other = bed_spec("other", NULL);
+    open_service(&spec, "billing", 1);
+    open_service(&other, "other", 1);
+    dispatch_set_share(bed.d, 0.5);
+    uint64_t began_ms = clock_boot_ms();
+    for (int i = 0; i < 40; i++) {
+        deliver(&spec);
+        deliver(&other);
+    }
+    cr_assert(eq(sz, sent_to("other"), 40));
+    size_t sent;
+    while ((sent = sent_to("billing")) < 40) {
+        uint64_t most =
+            11 + (clock_boot_ms() - began_ms) / 10 + 1; /* 100 a second from here, 1/20 s saved up */
+        cr_assert(le(u64, sent, most));
+        run_for(20);
+    }
+    struct dispatch_service_view view;
+    deliver(&spec);
+    dispatch_service_view(bed.d, "billing", &view);
+    cr_assert(eq(dbl, view.rate_per_s, 200.0));
+    cr_assert(eq(dbl, view.rate_here_per_s, 100.0));
+    cr_assert(eq(sz, view.in_flight + view.waiting, 41));
+    bed_close();
+}
+
+Test(dispatch, a_rate_that_is_lifted_frees_who_waits)
+{
+    bed_open();
+    bed.dispatch.service_of = rate_of;
+    rate = 0.01;
+    bed_start();
+    struct job_spec spec = bed_spec("billing", NULL);
+    open_service(&spec, "billing", 1);
+    for (int i = 0; i < 5; i++)
+        deliver(&spec);
+    cr_assert(zero(sz, on_wire()), "the first took what there was");
+    rate = 0;
+    dispatch_reload(bed.d, 1000);
+    run_for(0);
+    cr_assert(eq(sz, on_wire(), 5));
+    bed_close();
+}
+
 static const char *tls_ca;
 
 static void service_of(void *arg, const char *service, struct dispatch_service *ret)
