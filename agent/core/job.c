@@ -181,6 +181,24 @@ static struct schedule_options schedule_options_of(const struct job_spec *spec, 
     };
 }
 
+static size_t expressions_of(const struct job_spec *spec, struct schedule_expr ret[JOB_SCHEDULES_MAX])
+{
+    for (size_t i = 0; i < spec->schedules_count; i++)
+        ret[i] = (struct schedule_expr){.text = spec->schedules[i], .len = strlen(spec->schedules[i])};
+    return spec->schedules_count;
+}
+
+int job_schedule_unskipped(const struct job_spec *spec, struct schedule **ret, struct err *e)
+{
+    struct schedule_expr exprs[JOB_SCHEDULES_MAX];
+    struct schedule_options o = schedule_options_of(spec, schedule_tz(spec->schedule), 1);
+    o.gap = SCHEDULE_GAP_SHIFT;
+    o.repeat = SCHEDULE_REPEAT_BOTH;
+    o.short_month = SCHEDULE_SHORT_MONTH_LAST;
+    o.jitter_ms = 0;
+    return schedule_parse(exprs, expressions_of(spec, exprs), &o, ret, NULL, e);
+}
+
 int job_schedule_parse(struct job_spec *spec, const struct tz *zone, const struct job_context *arming,
                        struct schedule_issues *issues, struct err *e)
 {
@@ -189,10 +207,8 @@ int job_schedule_parse(struct job_spec *spec, const struct tz *zone, const struc
         schedule_options_of(spec, zone, arming ? arming->defaults->min_interval_ms : 1);
     o.arming = arming != NULL;
     o.accepted_ms = arming ? arming->now_ms : 0;
-    for (size_t i = 0; i < spec->schedules_count; i++)
-        exprs[i] = (struct schedule_expr){.text = spec->schedules[i], .len = strlen(spec->schedules[i])};
     struct schedule *schedule;
-    int rc = schedule_parse(exprs, spec->schedules_count, &o, &schedule, issues, e);
+    int rc = schedule_parse(exprs, expressions_of(spec, exprs), &o, &schedule, issues, e);
     if (rc < 0)
         return rc;
     schedule_free(spec->private->schedule);

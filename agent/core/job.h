@@ -193,6 +193,9 @@ bool job_next_due(const struct job_spec *spec, int64_t after_ms, int64_t *ret_du
 /* Newest occurrence strictly before BEFORE_MS; how many lie in [FROM_MS, TO_MS), at most CAP: by arithmetic. */
 bool job_last_due_before(const struct job_spec *spec, int64_t before_ms, int64_t *ret_due_ms);
 uint64_t job_count_dues(const struct job_spec *spec, int64_t from_ms, int64_t to_ms, uint64_t cap);
+/* The schedule of a bound SPEC as it would be if its rules for gaps, repeated hours and short months left nothing out; to
+ * explain what they do. The caller frees. Errors as schedule_parse(). */
+int job_schedule_unskipped(const struct job_spec *spec, struct schedule **ret, struct err *e);
 /* The stable delay of one due, 0 … jitter_ms: a function of uid and due only. */
 uint32_t job_jitter_ms(const struct job_spec *spec, const struct uid *uid, int64_t due_ms);
 
