@@ -113,10 +113,11 @@ static void print_service(const struct cli *cli, const json_t *service)
     const json_t *endpoints = json_object_get(service, "endpoints");
     AUTO(mem_free) char *name = show_compact(json_object_get(service, "service"), 200);
     AUTO(mem_free) char *policy = show_compact(json_object_get(service, "policy"), 200);
-    (void)fprintf(cli->out, "service %s (%s), %lld in flight and %lld waiting here\n", name, policy,
-                  number(service, "in_flight"), number(service, "waiting"));
+    (void)fprintf(cli->out, "service %s (%s)\n", name, policy);
+    (void)fprintf(cli->out, "from this agent: %lld in flight, %lld waiting\n", number(service, "in_flight"),
+                  number(service, "waiting"));
     if (json_is_number(json_object_get(service, "rate")))
-        (void)fprintf(cli->out, "at most %g a second, of which %g from here\n",
+        (void)fprintf(cli->out, "at most %g a second, %g of them from this agent\n",
                       json_number_value(json_object_get(service, "rate")),
                       json_number_value(json_object_get(service, "rate_here")));
     if (json_array_size(endpoints) == 0) {

@@ -274,12 +274,14 @@ def test_cluster_and_service_are_tables(agent, cli):
     assert code == 0
     assert lines[0] == "cluster c (consul)  slots 4096, owned here 4096, unowned 0, moving 0  store mysql NOT OK  consul ok"
     assert lines[3].split()[:7] == ["a1", "*", "h:1", "active", "4096", "-", "1"]
-    agent.on("GET", "/v1/services/billing", 200, {"service": "billing", "policy": "p2c", "endpoints": [
+    agent.on("GET", "/v1/services/billing", 200, {
+        "service": "billing", "policy": "p2c", "rate": 100, "rate_here": 33.3333, "in_flight": 2, "waiting": 7, "endpoints": [
         {"address": "h:1", "health": "passing", "weight": 2, "in_flight": 1, "latency_ms": 1.84, "failures": 0,
          "ejected_until": None}]})
     code, out, _ = cli("service", "get", "billing")
-    assert code == 0 and out.splitlines()[0] == "service billing (p2c)"
-    assert out.splitlines()[2].split() == ["h:1", "passing", "2", "1", "1.8", "ms", "0", "-"]
+    assert code == 0 and out.splitlines()[:3] == [
+        "service billing (p2c)", "from this agent: 2 in flight, 7 waiting", "at most 100 a second, 33.3333 of them from this agent"]
+    assert out.splitlines()[4].split() == ["h:1", "passing", "2", "1", "1.8", "ms", "0", "-"]
     agent.on("GET", "/v1/cluster/owner/a", 200, {"id": "a", "namespace": "default", "slot": 8, "epoch": 3,
                                                  "owner": "a1.x", "name": "a1", "address": "h:1"})
     code, out, _ = cli("cluster", "owner", "a")
