@@ -263,26 +263,27 @@ static int new_dispatch(struct engine *g, struct err *e)
     const struct config *c = g->o.config;
     char source[160];
     (void)snprintf(source, sizeof(source), "/carillon/%s", c->cluster.name);
-    struct dispatch_options options = {.loop = g->o.loop,
-                                       .endpoints = g->endpoints,
-                                       .transports = {[JOB_HTTP] = &callback_http},
-                                       .transport = {.loop = g->o.loop,
-                                                     .gate = &g->gate,
-                                                     .threads = (unsigned)c->callback.threads,
-                                                     .connections_max = (unsigned)c->callback.max_in_flight,
-                                                     .user_agent = version_product(),
-                                                     .safety = g->o.safety},
-                                       .source = source,
-                                       .in_flight_max = (uint32_t)c->callback.max_in_flight,
-                                       .options_of = engine_service_options,
-                                       .tags_of = engine_service_tags,
-                                       .service_of = engine_service_rest,
-                                       .seed = g->o.seed,
-                                       .done = engine_attempt_done,
-                                       .released = engine_service_released,
-                                       .part = engine_part_done,
-                                       .observe = engine_observe_attempt,
-                                       .arg = g};
+    struct dispatch_options options = {
+        .loop = g->o.loop,
+        .endpoints = g->endpoints,
+        .transports = {[JOB_HTTP] = &callback_http, [JOB_GRPC] = &callback_grpc},
+        .transport = {.loop = g->o.loop,
+                      .gate = &g->gate,
+                      .threads = (unsigned)c->callback.threads,
+                      .connections_max = (unsigned)c->callback.max_in_flight,
+                      .user_agent = version_product(),
+                      .safety = g->o.safety},
+        .source = source,
+        .in_flight_max = (uint32_t)c->callback.max_in_flight,
+        .options_of = engine_service_options,
+        .tags_of = engine_service_tags,
+        .service_of = engine_service_rest,
+        .seed = g->o.seed,
+        .done = engine_attempt_done,
+        .released = engine_service_released,
+        .part = engine_part_done,
+        .observe = engine_observe_attempt,
+        .arg = g};
     return dispatch_new(&options, &g->dispatch, e);
 }
 

@@ -332,8 +332,9 @@ static void count(struct engine *g, const struct planner_action *a)
 {
     struct metrics *m = g->o.metrics;
     const char *service = a->spec && a->spec->callback.service ? a->spec->callback.service : "";
+    bool grpc = a->spec && a->spec->callback.transport == JOB_GRPC;
     if (a->attempt) {
-        metrics_add(m, METRIC_ATTEMPTS, "http", result_names[a->attempt->result], NULL, 1);
+        metrics_add(m, METRIC_ATTEMPTS, grpc ? "grpc" : "http", result_names[a->attempt->result], NULL, 1);
         metrics_observe(m, METRIC_CALLBACK_DURATION, service, NULL, (double)a->attempt->duration_ms / 1000);
     }
     if (a->lateness_ms >= 0)

@@ -6,6 +6,7 @@
 #include <xxhash.h>
 
 #include "agent/base/clock.h"
+#include "agent/core/grpc_code.h"
 #include "agent/io/loop.h"
 #include "callback/dispatch_private.h"
 
@@ -324,11 +325,19 @@ static void run_turns(struct dispatch *d)
 
 /* --- what comes back ----------------------------------------------------------------------------------------------- */
 
-static enum balance_result verdict(const struct attempt *r)
+/* Whether the answer, if there was one, speaks for the endpoint, though it may not be what the job calls a success. */
+static bool answered_well(enum job_transport transport, int status)
 {
+    return status >= 0 && !(transport == JOB_GRPC ? grpc_code_is_failure(status) : status >= 500);
+}
+
+static enum balance_result verdict(const struct callback_attempt *a)
+{
+    const struct attempt *r = &a->result;
     if (r->result > ATTEMPT_GIVE_UP)
         return BALANCE_IGNORED;
-    return r->result == ATTEMPT_OK || (r->status >= 0 && r->status < 500) ? BALANCE_OK : BALANCE_FAILED;
+    bool well = answered_well(a->delivery->spec->callback.transport, r->status);
+    return r->result == ATTEMPT_OK || well ? BALANCE_OK : BALANCE_FAILED;
 }
 
 static void uncount(struct ticket *k)
@@ -337,8 +346,8 @@ static void uncount(struct ticket *k)
     uint64_t now = (uint64_t)loop_now_ms(g->d->options.loop);
     for (unsigned i = 0; i < g->targets_count; i++)
         if (k->counted & (UINT32_C(1) << i))
-            balance_done(g->targets[i]->balance, k->endpoint_key, verdict(&k->attempt.result),
-                         k->attempt.latency_us, now);
+            balance_done(g->targets[i]->balance, k->endpoint_key, verdict(&k->attempt), k->attempt.latency_us,
+                         now);
 }
 
 static void unblock(struct group *g)

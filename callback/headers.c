@@ -100,17 +100,18 @@ static int add_value(struct headers *h, const struct secrets *secrets, const cha
     return rc;
 }
 
+/* EMPTY ends the name of one without a value: libcurl sends such a header only when it ends in a semicolon. */
 static int add_users(struct headers *h, const struct job_spec *spec, const struct secrets *secrets,
-                     struct err *e)
+                     const char *empty_end, struct err *e)
 {
     const struct job_callback *cb = &spec->callback;
     bool ce_type = false;
     for (size_t i = 0; i < cb->headers_count; i++) {
         bool empty = cb->headers[i].value[0] == '\0';
         ce_type |= is_ce_type(cb->headers[i].name);
-        begin(h); /* libcurl sends a header without a value only when it ends in a semicolon */
+        begin(h);
         buf_add_str(&h->text, cb->headers[i].name);
-        buf_add_str(&h->text, empty ? ";" : ": ");
+        buf_add_str(&h->text, empty ? empty_end : ": ");
         int rc = add_value(h, secrets, spec->ns, cb->headers[i].value, e);
         if (rc < 0)
             return rc;
@@ -135,11 +136,12 @@ static void add_event(struct headers *h, const struct callback_attempt *a, const
     add(h, "ce-time", due);
 }
 
-static void add_attempt(struct headers *h, const struct callback_attempt *a, const char *key, int64_t now_ms)
+static void add_attempt(struct headers *h, const struct callback_attempt *a, const char *key,
+                        int64_t deadline_ms)
 {
     const struct delivery *d = a->delivery;
     char deadline[TEXT_INSTANT_SIZE];
-    text_instant_print(deadline, now_ms + d->spec->callback.timeout_ms);
+    text_instant_print(deadline, deadline_ms);
     begin(h);
     buf_addf(&h->text, "Idempotency-Key: \"%s\"", key);
     end(h);
@@ -164,7 +166,8 @@ static void add_trace(struct headers *h, const struct delivery *d)
     trace_of_attempt(d->spec->traceparent, d->spec->tracestate, &d->uid, d->seq, d->attempt, d->epoch,
                      &trace);
     add(h, "traceparent", trace.parent);
-    add(h, "tracestate", trace.state);
+    if (trace.state[0])
+        add(h, "tracestate", trace.state);
 }
 
 /* libcurl adds a form's type to a POST without one; a header without a value removes it. */
@@ -219,25 +222,26 @@ static void link_nodes(struct headers *h)
     }
 }
 
-int headers_build(struct headers *h, const struct callback_attempt *a, int64_t now_ms, const char *user_agent,
-                  const struct safety_use *use, struct curl_slist **ret, struct err *e)
+static void reset(struct headers *h)
+{
+    headers_forget(h);
+    buf_reset(&h->text);
+    h->count = 0;
+}
+
+/* What job and attempt say, in each transport; the rest is there already. */
+static int add_common(struct headers *h, const struct callback_attempt *a, int64_t now_ms,
+                      int64_t deadline_ms, const struct safety_use *use, const char *empty_end, struct err *e)
 {
     char fire[56], key[CALLBACK_KEY_SIZE];
     fire_id_print(&a->delivery->uid, a->delivery->seq, fire);
     callback_key(a, key);
-    headers_forget(h);
-    buf_reset(&h->text);
-    h->count = 0;
     add_event(h, a, fire);
-    add_attempt(h, a, key, now_ms);
+    add_attempt(h, a, key, deadline_ms);
     add_trace(h, a->delivery);
-    add(h, "User-Agent", user_agent);
-    add_content(h, a->delivery);
-    if (a->tls && a->tls->server_name && a->delivery->spec->callback.service)
-        add(h, "Host", a->delivery->spec->callback.service); /* the URL has the certificate's name */
     int rc = add_signature(h, a, key, now_ms, use->keys, e);
     if (rc == 0)
-        rc = add_users(h, a->delivery->spec, use->secrets, e);
+        rc = add_users(h, a->delivery->spec, use->secrets, empty_end, e);
     if (rc == 0)
         rc = buf_check(&h->text, e);
     if (rc < 0)
@@ -245,9 +249,48 @@ int headers_build(struct headers *h, const struct callback_attempt *a, int64_t n
     /* All were checked when they were read; what a line break would do here is worth a second look. */
     if (memchr(h->text.data, '\n', h->text.len) || memchr(h->text.data, '\r', h->text.len))
         return err_set(e, ERR_INVALID, "a header has a line break");
+    return 0;
+}
+
+int headers_build(struct headers *h, const struct callback_attempt *a, int64_t now_ms, const char *user_agent,
+                  const struct safety_use *use, struct curl_slist **ret, struct err *e)
+{
+    const struct job_callback *cb = &a->delivery->spec->callback;
+    reset(h);
+    add(h, "User-Agent", user_agent);
+    add_content(h, a->delivery);
+    if (a->tls && a->tls->server_name && cb->service)
+        add(h, "Host", cb->service); /* the URL has the certificate's name */
+    int rc = add_common(h, a, now_ms, now_ms + cb->timeout_ms, use, ";", e);
+    if (rc < 0)
+        return rc;
     link_nodes(h);
     *ret = h->nodes;
     return 0;
+}
+
+int headers_build_metadata(struct headers *h, const struct callback_attempt *a, int64_t now_ms,
+                           int64_t deadline_ms, const struct safety_use *use, struct err *e)
+{
+    reset(h);
+    int rc = add_common(h, a, now_ms, deadline_ms, use, ": ", e);
+    if (rc < 0)
+        return rc;
+    for (size_t i = 0; i < h->count; i++)
+        for (char *c = h->text.data + h->starts[i]; *c != ':'; c++)
+            if (*c >= 'A' && *c <= 'Z')
+                *c = (char)(*c - 'A' + 'a');
+    return 0;
+}
+
+bool headers_next(const struct headers *h, size_t *at, struct headers_pair *ret)
+{
+    if (*at >= h->count)
+        return false;
+    ret->name = h->text.data + h->starts[(*at)++];
+    ret->name_len = strcspn(ret->name, ":");
+    ret->value = ret->name + ret->name_len + 2;
+    return true;
 }
 
 /* Also a secret of which only the beginning is in TEXT, at its end. */

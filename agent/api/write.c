@@ -142,8 +142,6 @@ static enum api_code code_of(enum job_refusal refusal)
 static void refuse_unbuilt(const struct job_spec *spec, struct problems *p)
 {
     const struct job_callback *cb = &spec->callback;
-    if (cb->transport == JOB_GRPC)
-        problems_add(p, "#/callback/grpc", "this version calls over HTTP only; use callback.http");
     if (cb->async)
         problems_add(p, "#/callback/async",
                      "this version has no asynchronous completion; a 2xx ends the fire");

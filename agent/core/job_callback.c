@@ -5,6 +5,7 @@
 
 #include "agent/base/text.h"
 #include "agent/base/url.h"
+#include "agent/core/grpc_code.h"
 #include "agent/core/header_value.h"
 #include "agent/core/job_private.h"
 
@@ -16,24 +17,6 @@
 #define ASYNC_MAX_MS      ((uint64_t)30 * 24 * 3600 * 1000)
 
 static const char *const http_methods[] = {"POST", "GET", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", NULL};
-static const char *const grpc_codes[] = {"OK",
-                                         "CANCELLED",
-                                         "UNKNOWN",
-                                         "INVALID_ARGUMENT",
-                                         "DEADLINE_EXCEEDED",
-                                         "NOT_FOUND",
-                                         "ALREADY_EXISTS",
-                                         "PERMISSION_DENIED",
-                                         "RESOURCE_EXHAUSTED",
-                                         "FAILED_PRECONDITION",
-                                         "ABORTED",
-                                         "OUT_OF_RANGE",
-                                         "UNIMPLEMENTED",
-                                         "INTERNAL",
-                                         "UNAVAILABLE",
-                                         "DATA_LOSS",
-                                         "UNAUTHENTICATED",
-                                         NULL};
 static const char *const to_names[] = {"one", "all", "shards", NULL};
 
 /* --- headers ------------------------------------------------------------------------------------------------------- */
@@ -93,6 +76,22 @@ static bool check_secrets(struct job_reader *r, const struct json_at *at, const 
     return true;
 }
 
+/* What the library would refuse to send. Binary values are whatever bytes, but ours are text. */
+static bool check_metadata(struct job_reader *r, const struct json_at *at, const char *name,
+                           const char *value)
+{
+    if (name[strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")] != '\0') {
+        json_problem(r->problems, at, name, "must be of [A-Za-z0-9._-]; it is sent in lower case");
+        return false;
+    }
+    for (; *value; value++)
+        if (*value < ' ' || *value > '~') {
+            json_problem(r->problems, at, name, "must be ASCII without control characters");
+            return false;
+        }
+    return true;
+}
+
 static bool check_header(struct job_reader *r, const struct json_at *at, const char *name, const char *value)
 {
     struct err e = {0};
@@ -106,6 +105,8 @@ static bool check_header(struct job_reader *r, const struct json_at *at, const c
                      strcasecmp(name, "content-type") == 0 ? " or use payload_base64 with content_type" : "");
         return false;
     }
+    if (r->spec->callback.transport == JOB_GRPC && !check_metadata(r, at, name, value))
+        return false;
     return check_secrets(r, at, name, value);
 }
 
@@ -155,12 +156,11 @@ static bool http_code(const json_t *v, struct job_code_range *ret)
 
 static bool grpc_code(const json_t *v, struct job_code_range *ret)
 {
-    for (uint16_t i = 1; json_is_string(v) && grpc_codes[i]; i++)
-        if (strcmp(json_string_value(v), grpc_codes[i]) == 0) {
-            *ret = (struct job_code_range){.low = i, .high = i};
-            return true;
-        }
-    return false;
+    int code = json_is_string(v) ? grpc_code_find(json_string_value(v)) : -1;
+    if (code <= 0) /* OK is no reason to give up */
+        return false;
+    *ret = (struct job_code_range){.low = (uint16_t)code, .high = (uint16_t)code};
+    return true;
 }
 
 static void read_codes(struct job_reader *r, const json_t *obj, const char *key, const struct json_at *at,
@@ -281,6 +281,8 @@ static void settle_application(struct job_reader *r, const struct json_at *at)
     struct job_callback *cb = &r->spec->callback;
     if (d->app_service) {
         cb->service = job_reader_strdup(r, d->app_service);
+    } else if (d->app_url && cb->transport == JOB_GRPC) {
+        cb->address = job_reader_strdup(r, strstr(d->app_url, "://") + 3);
     } else if (d->app_url) {
         struct buf url = BUF_INIT(2 * URL_MAX_BYTES);
         buf_add_str(&url, d->app_url);
@@ -292,7 +294,8 @@ static void settle_application(struct job_reader *r, const struct json_at *at)
     } else {
         job_refuse(
             r, JOB_REFUSED_NO_TARGET, at, NULL,
-            "names neither service nor url, and this agent has no application (app.service, or app.port in standalone mode)");
+            "names neither service nor %s, and this agent has no application (app.service, or app.port in standalone mode)",
+            cb->transport == JOB_GRPC ? "address" : "url");
     }
 }
 
@@ -359,11 +362,10 @@ static void read_grpc_target(struct job_reader *r, const json_t *grpc, const str
         read_address(r, address, at);
     if (cb->address && (cb->service || cb->datacenter || cb->tags_count > 0))
         json_problem(r->problems, at, "address", "does not go with service, tag or datacenter");
-    if (!cb->address && !cb->service && !r->ctx->defaults->app_service)
-        job_refuse(r, JOB_REFUSED_NO_TARGET, at, NULL,
-                   "names neither service nor address, and this agent has no app.service");
+    if (!cb->address && !cb->service && (cb->datacenter || cb->tags_count > 0))
+        json_problem(r->problems, at, NULL, "tag and datacenter go with service");
     else if (!cb->address && !cb->service)
-        cb->service = job_reader_strdup(r, r->ctx->defaults->app_service);
+        settle_application(r, at);
 }
 
 static bool grpc_method_ok(const char *m)
@@ -472,7 +474,7 @@ void job_read_callback(struct job_reader *r, const json_t *doc)
 static void print_code(struct buf *out, const struct job_callback *cb, const struct job_code_range *code)
 {
     if (cb->transport == JOB_GRPC)
-        buf_addf(out, "\"%s\"", grpc_codes[code->low]);
+        buf_addf(out, "\"%s\"", grpc_code_name(code->low));
     else if (code->low == code->high)
         buf_add_u64(out, code->low);
     else if (code->low % 100 == 0 && code->high == code->low + 99)

@@ -79,7 +79,7 @@ struct attempt {
     uint32_t duration_ms;
     enum fire_wait waited_for;    /* by whoever delivers, before it went out; NONE: not for long */
     int64_t retry_after_ms;       /* -1: not said */
-    char error[120];              /* "" unless there was none to get a status */
+    char error[120];              /* "" unless there was none to get a status, or it is a gRPC code but OK */
     char excerpt[513];            /* of the reply's body, valid UTF-8 */
     const char *const *endpoints; /* with ENDPOINTS; valid during the event */
     size_t endpoints_count;

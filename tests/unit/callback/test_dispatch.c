@@ -328,6 +328,30 @@ Test(dispatch, an_endpoint_that_keeps_failing_is_ejected_and_one_that_refuses_jo
     bed_close();
 }
 
+Test(dispatch, a_grpc_code_ejects_an_endpoint_only_if_it_speaks_against_it)
+{
+    static const struct {
+        int code;
+        size_t ejected;
+    } cases[] = {{3, 0}, {5, 0}, {8, 0}, {16, 0}, {2, 1}, {4, 1}, {13, 1}, {14, 1}, {-1, 1}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct dispatch_group_view group;
+        size_t at = 0;
+        bed_open();
+        bed.dispatch.transports[JOB_GRPC] = &wire_ops;
+        bed.options.failures_in_a_row = 1;
+        bed_start();
+        struct job_spec spec = bed_spec("billing", NULL);
+        spec.callback.transport = JOB_GRPC;
+        open_service(&spec, "billing", 2);
+        deliver(&spec);
+        answer(ATTEMPT_RETRY, cases[i].code, NULL);
+        cr_assert(dispatch_next_group(bed.d, &at, &group));
+        cr_assert(eq(sz, group.ejected, cases[i].ejected), "code %d", cases[i].code);
+        bed_close();
+    }
+}
+
 Test(dispatch, waiting_for_an_ejected_endpoint_ends_when_its_time_is_over)
 {
     bed_open();

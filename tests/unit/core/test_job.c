@@ -532,6 +532,34 @@ Test(job, grpc_callbacks_have_their_own_fields)
         "#/callback/grpc/method", "#/callback/success", "#/callback/give_up_on/0");
 }
 
+Test(job, metadata_must_be_what_grpc_can_carry)
+{
+    REFUSED(CALLING("{\"grpc\":{\"service\":\"a\",\"metadata\":{\"x!y\":\"1\",\"x-a\":\"\u00fc\","
+                    "\"grpc-timeout\":\"1S\",\"te\":\"x\",\"X-Ok\":\"v ~\"}}}"),
+            "#/callback/grpc/metadata/grpc-timeout", "#/callback/grpc/metadata/te",
+            "#/callback/grpc/metadata/x!y", "#/callback/grpc/metadata/x-a");
+}
+
+Test(job, grpc_without_a_target_is_the_application)
+{
+    struct job_context ctx = {
+        .ns = "default", .id = "j1", .now_ms = NOW, .created_ms = RECORD_NONE, .defaults = &defaults};
+    job_defaults_init(&defaults);
+    struct result r = parse_with(CALLING("{\"grpc\":{}}"), &ctx);
+    cr_assert(eq(int, (int)r.refusal, JOB_REFUSED_NO_TARGET));
+    done(&r);
+    defaults.app_url = "http://127.0.0.1:9000";
+    r = parse_with(CALLING("{\"grpc\":{\"tls\":true}}"), &ctx);
+    cr_assert(eq(str, (char *)r.spec->callback.address, "127.0.0.1:9000"));
+    done(&r);
+    defaults.app_service = "shop";
+    r = parse_with(CALLING("{\"grpc\":{}}"), &ctx);
+    cr_assert(eq(str, (char *)r.spec->callback.service, "shop"));
+    cr_assert(zero(ptr, (void *)r.spec->callback.address));
+    done(&r);
+    job_defaults_init(&defaults);
+}
+
 Test(job, running_out_of_memory_leaves_nothing_behind)
 {
     for (unsigned k = 0;; k++) {
