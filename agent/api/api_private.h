@@ -73,6 +73,13 @@ struct api_filter {
     struct store_filter filter;
 };
 
+/* The same for fires. */
+struct api_fire_filter {
+    const char *names[API_LABELS_MAX];
+    const char *values[API_LABELS_MAX];
+    struct store_fire_filter filter;
+};
+
 /* One request from its head to its reply. Its server's thread until it is posted, then the loop's. Gone after
  * exchange_reply(). */
 struct exchange {
@@ -161,6 +168,8 @@ void api_job_list(struct exchange *x);
 void api_job_delete_many(struct exchange *x);
 void api_job_fires(struct exchange *x);
 void api_fire_get(struct exchange *x);
+void api_fire_search(struct exchange *x);
+void api_deadletters(struct exchange *x);
 void api_cluster(struct exchange *x);
 void api_owner(struct exchange *x);
 void api_service(struct exchange *x);
@@ -176,6 +185,8 @@ void api_bulk(struct exchange *x); /* its server's thread */
 /* F borrows RQ's texts. */
 void api_filter_set(const struct api_request *rq, struct api_filter *f);
 
+void api_fire_filter_set(const struct api_request *rq, struct api_fire_filter *f);
+
 /* --- print.c -------------------------------------------------------------------------------------------------------- */
 /* ,"key":"2026-…" or ,"key":null */
 void api_print_instant(struct buf *out, const char *key, int64_t ms);
@@ -187,7 +198,9 @@ void api_print_next(struct buf *out, const struct job_spec *spec, int64_t accept
                     uint64_t count);
 void api_print_last_fire(struct buf *out, const struct job_row *row);
 struct ring_entry;
-void api_print_fire_row(struct buf *out, const struct job_row *job, const struct fire_row *row);
+void api_print_fire_row(struct buf *out, const struct fire_row *row);
+/* The same with last_error. */
+void api_print_dead_letter(struct buf *out, const struct fire_row *row);
 void api_print_fire_ring(struct buf *out, const struct store_job *job, const struct ring_entry *entry);
 /* Name of the owner of SLOT, "" unknown. */
 void api_owner_name(const struct node *n, uint16_t slot, char ret[STORE_NAME_MAX]);

@@ -223,6 +223,8 @@ static const struct {
     [API_JOB_LIST] = {.run = api_job_list},
     [API_JOB_DELETE_MANY] = {.run = api_job_delete_many},
     [API_FIRE_GET] = {.run = api_fire_get},
+    [API_FIRE_SEARCH] = {.run = api_fire_search},
+    [API_DEADLETTERS] = {.run = api_deadletters},
     [API_BULK] = {.run = api_bulk, .at_once = true},
     [API_EXPORT] = {.run = api_export, .by_client = true},
     [API_CLUSTER] = {.run = api_cluster},

@@ -6,6 +6,7 @@
 
 #define DRY  (API_Q_DRY_RUN | API_Q_COUNT | API_Q_FROM)
 #define LIST (API_Q_PREFIX | API_Q_LABEL)
+#define DEAD (API_Q_NS | LIST | API_Q_JOB | API_Q_SERVICE | API_Q_FROM | API_Q_TO)
 
 /* Literal segments before patterns that would match them too. */
 static const struct api_route routes[] = {
@@ -82,7 +83,15 @@ static const struct api_route routes[] = {
      .action = API_JOB_FIRES,
      .argument = API_ARG_ID,
      .query = API_Q_NS | API_Q_LIMIT | API_Q_CURSOR},
+    {.method = API_GET,
+     .pattern = "/v1/fires",
+     .action = API_FIRE_SEARCH,
+     .query = DEAD | API_Q_OUTCOME | API_Q_LIMIT | API_Q_CURSOR},
     {.method = API_GET, .pattern = "/v1/fires/{fire}", .action = API_FIRE_GET, .argument = API_ARG_FIRE},
+    {.method = API_GET,
+     .pattern = "/v1/deadletters",
+     .action = API_DEADLETTERS,
+     .query = DEAD | API_Q_LIMIT | API_Q_CURSOR},
     {.method = API_POST,
      .pattern = "/v1/bulk",
      .action = API_BULK,

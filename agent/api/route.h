@@ -28,6 +28,8 @@ enum api_action {
     API_JOB_LIST,
     API_JOB_DELETE_MANY,
     API_FIRE_GET,
+    API_FIRE_SEARCH,
+    API_DEADLETTERS,
     API_BULK,
     API_EXPORT,
     API_CLUSTER,
@@ -55,6 +57,10 @@ enum {
     API_Q_FROM = 1 << 8,
     API_Q_DRY_RUN = 1 << 9,
     API_Q_ALL = 1 << 10,
+    API_Q_TO = 1 << 12,
+    API_Q_JOB = 1 << 13,
+    API_Q_SERVICE = 1 << 14,
+    API_Q_OUTCOME = 1 << 15,
 };
 
 enum api_body { API_BODY_NONE, API_BODY_JSON, API_BODY_MERGE_PATCH, API_BODY_OPTIONAL, API_BODY_NDJSON };

@@ -134,7 +134,7 @@ void pfire_name(struct pfire *f)
     memcpy(f->row.id, j->row.id, sizeof(f->row.id));
     if (!j->spec)
         return;
-    planner_callee(j->spec, f->row.service);
+    job_callee(j->spec, f->row.service);
     f->row.version = j->row.version;
 }
 

@@ -306,8 +306,6 @@ int64_t planner_edge_ms(const struct planner *p);
 void pjob_drop_fires(struct planner *p, struct pjob *j); /* memory only; what is in flight is ignored */
 
 /* --- planner_target.c: what has one pace and one window --- */
-/* The callee as history tells it: name of the service, or host of the address given directly. */
-void planner_callee(const struct job_spec *spec, char name[RECORD_SERVICE_MAX]);
 struct ptarget *ptarget_get(struct planner *p, const struct job_spec *spec);
 void ptarget_put(struct planner *p, struct ptarget *t);
 bool ptarget_token(struct planner *p, struct ptarget *t);
