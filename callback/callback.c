@@ -84,6 +84,8 @@ static bool listed(const struct job_code_range *codes, size_t count, int status)
 
 enum attempt_result callback_judge(const struct job_callback *cb, int status)
 {
+    if (cb->async && cb->transport == JOB_HTTP && status == 202)
+        return ATTEMPT_OPEN;
     if (listed(cb->success, cb->success_count, status))
         return ATTEMPT_OK;
     return listed(cb->give_up, cb->give_up_count, status) ? ATTEMPT_GIVE_UP : ATTEMPT_RETRY;

@@ -161,6 +161,7 @@ void api_take_hint(struct api *api, uint16_t slot, const struct http_reply *repl
 
 /* --- resources: loop thread, each leads to one reply ---------------------------------------------------------------- */
 void api_write_answered(struct exchange *x); /* papi.answer is there, and none of NOT_OWNER */
+void api_fire_op_answered(struct exchange *x);
 void api_dry_run(struct exchange *x);
 void api_job_get(struct exchange *x);
 void api_job_next(struct exchange *x);

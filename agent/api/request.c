@@ -92,7 +92,11 @@ bool api_host_allowed(const char *host, const struct api_rules *rules)
 
 static int check_host(struct reader *r)
 {
-    if (r->head->face != API_FACE_TCP)
+    const char *arg;
+    size_t arg_len;
+    unsigned allow;
+    const struct api_route *route = api_route_find(r->head->method, r->head->path, &arg, &arg_len, &allow);
+    if (r->head->face != API_FACE_TCP || (route && route->keyed))
         return 0;
     const char *host = header(r, "Host");
     if (host && api_host_allowed(host, r->rules))
@@ -268,6 +272,7 @@ static const struct {
     {"count", API_Q_COUNT},     {"cursor", API_Q_CURSOR},   {"from", API_Q_FROM},
     {"dry_run", API_Q_DRY_RUN}, {"all", API_Q_ALL},         {"to", API_Q_TO},
     {"job", API_Q_JOB},         {"service", API_Q_SERVICE}, {"outcome", API_Q_OUTCOME},
+    {"key", API_Q_KEY},
 };
 
 static void query_value(struct reader *r, unsigned bit, const char *name, const char *value)
@@ -317,6 +322,10 @@ static void query_value(struct reader *r, unsigned bit, const char *name, const 
         break;
     case API_Q_ALL:
         query_flag(r, name, value, &rq->all);
+        break;
+    case API_Q_KEY: /* one that is too long is a wrong one */
+        (void)snprintf(rq->fire_key, sizeof(rq->fire_key), "%s",
+                       strlen(value) < sizeof(rq->fire_key) ? value : "");
         break;
     default: /* ns was read first */
         break;
@@ -512,7 +521,7 @@ static int check_content_type(struct reader *r)
     if (r->rq->body_is_json)
         return 0;
     bool may_be_bare = route->body == API_BODY_NONE || route->body == API_BODY_OPTIONAL;
-    if (!type && may_be_bare && header(r, "Carillon-Client"))
+    if (!type && may_be_bare && (route->keyed || header(r, "Carillon-Client")))
         return 0;
     const char *wanted = route->body == API_BODY_NDJSON        ? "application/x-ndjson"
                          : route->body == API_BODY_MERGE_PATCH ? "application/merge-patch+json"

@@ -60,6 +60,7 @@ struct api_request {
     char arg[256]; /* decoded: a checked id, a fire id, a service's name, the rest of a peer's path */
     struct uid fire_uid;
     uint64_t fire_seq;
+    char fire_key[64]; /* of a keyed route, "" none; not checked here */
 
     char prefix[RECORD_ID_MAX]; /* "": none */
     struct api_label labels[API_LABELS_MAX];

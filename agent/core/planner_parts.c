@@ -109,6 +109,7 @@ static bool part_ends(struct fire_part *part, const struct attempt *attempt)
         return true;
     case ATTEMPT_RETRY:
         break;
+    case ATTEMPT_OPEN: /* a fire for many endpoints is not asynchronous */
     case ATTEMPT_NOT_STARTED:
     case ATTEMPT_NO_ENDPOINT:
     case ATTEMPT_ENDPOINTS:
@@ -139,6 +140,8 @@ void planner_on_part(struct planner *p, const struct planner_event *event)
     struct fire_part *part = &f->parts->items[event->part];
     if (f->ignored || f->ended || !part_ends(part, event->attempt))
         return;
+    if (event->attempt->control != ATTEMPT_CONTROL_NONE)
+        f->control = event->attempt->control;
     if (event->attempt->result != ATTEMPT_GONE)
         note_attempt(p, f, event->attempt);
     f->parts_stale = !write_parts(p, f, f->parts);
@@ -178,7 +181,10 @@ void pparts_ended(struct planner *p, struct pfire *f, const struct attempt *atte
         pfire_count_failure(p, f->job);
         pfire_end(p, f, FIRE_OUTCOME_DEAD, FIRE_REASON_GIVE_UP, NULL);
     } else if (succeeded > 0) {
+        enum attempt_control control = f->control;
+        struct pjob *j = f->job;
         pfire_end(p, f, FIRE_OUTCOME_SUCCEEDED, FIRE_REASON_NONE, NULL);
+        papi_control(p, j, control);
     } else { /* all have left before they could be reached: those that are there now take their place */
         set_text(p, f, NULL, 0);
         pfire_wait_until(p, f, p->now_ms + PLANNER_AGAIN_MS);
