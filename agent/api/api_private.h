@@ -34,7 +34,8 @@ struct api {
     struct node *node;
     const struct config *config; /* as it was at the start: listeners and limits */
     struct loop *loop;
-    struct worker_pool *pool; /* reads the lines of bulks */
+    struct worker_pool *pool;  /* reads the lines of bulks */
+    struct worker_pool *pages; /* prints pages of jobs */
     struct http_tls peer_tls;
     struct listener_face faces[API_LISTENERS_MAX];
     size_t faces_count;
@@ -187,6 +188,28 @@ void api_bulk(struct exchange *x); /* its server's thread */
 void api_filter_set(const struct api_request *rq, struct api_filter *f);
 
 void api_fire_filter_set(const struct api_request *rq, struct api_fire_filter *f);
+
+/* --- page.c -------------------------------------------------------------------------------------------------------- */
+struct api_page_job {
+    struct store_job job; /* its spec is the page's */
+    char owner[STORE_NAME_MAX];
+};
+
+struct api_page {
+    struct work work;
+    struct api_page_job *jobs; /* those that this agent can read */
+    size_t count;
+    char cursor[API_CURSOR_SIZE]; /* of the next page, "": this is the last */
+    struct buf out;
+    void (*print)(struct api_page *p);
+    void (*done)(struct api_page *p, bool cancelled);
+    void *arg;
+};
+
+/* Copy FROM; run PRINT on a worker, which fills `out`, then DONE on the loop, which may take `out`: the page is gone afterwards.
+ * CANCELLED: the agent is stopping, PRINT did not run. Loop thread. ERR_NOMEM: neither runs. */
+int api_page_print(struct api *api, const struct store_page *from, void (*print)(struct api_page *p),
+                   void (*done)(struct api_page *p, bool cancelled), void *arg, struct err *e);
 
 /* --- print.c -------------------------------------------------------------------------------------------------------- */
 /* ,"key":"2026-…" or ,"key":null */
