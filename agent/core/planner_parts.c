@@ -54,7 +54,7 @@ static void put_parts(struct planner *p, struct pfire *f)
 /* Its last part may have ended, and who knew it died before the fire did. */
 bool pparts_open(struct planner *p, struct pfire *f)
 {
-    struct attempt none = {.result = ATTEMPT_OK, .status = -1, .retry_after_ms = -1};
+    static const struct attempt none = {.result = ATTEMPT_OK, .status = -1, .retry_after_ms = -1};
     if (!open_parts(p, f)) {
         f->row.wake_ms = p->now_ms + PLANNER_AGAIN_MS;
         pfire_arm(p, f);
@@ -85,10 +85,10 @@ void pparts_found(struct planner *p, struct pfire *f, const struct attempt *atte
     struct err e = {0};
     int r = fire_parts_new(attempt->endpoints, attempt->endpoints_count, &parts, &e);
     if (r == -ERR_TOO_BIG) {
-        struct attempt refused = {
+        p->told = (struct attempt){
             .result = ATTEMPT_RETRY, .status = -1, .retry_after_ms = -1, .started_ms = attempt->started_ms};
-        (void)snprintf(refused.error, sizeof(refused.error), "%.119s", e.text); /* cut, as all are */
-        pfire_failed(p, f, &refused);
+        (void)snprintf(p->told.error, sizeof(p->told.error), "%.119s", e.text); /* cut, as all are */
+        pfire_failed(p, f, &p->told);
         return;
     }
     bool frozen = r == 0 && write_parts(p, f, parts);

@@ -305,8 +305,17 @@ static void act(struct pbed *b, int node, const struct planner_action *a)
         snprintf(b->log, sizeof(b->log), "%s", a->text);
         break;
     case PLANNER_DO_COUNT:
+        MUST(!a->attempt || a->attempt->result < ATTEMPT_RESULT_COUNT_, "an action tells of an attempt");
         break;
     }
+}
+
+/* Actions are carried out after the step, so nothing in them may point into its frames. */
+static __attribute__((noinline)) void scribble(void)
+{
+    volatile char stack[16384];
+    for (size_t i = 0; i < sizeof(stack); i++)
+        stack[i] = (char)0xa5;
 }
 
 /* Actions may feed the planner again at once (a reply that is resent), so they are copied out first. */
@@ -323,6 +332,7 @@ void pbed_step(struct pbed *b, int node, struct planner_event *event)
     if (fault)
         fault_arm((unsigned)rng_below(&b->rng, 4));
     planner_step(n->p, event, &n->actions);
+    scribble();
     fault_disarm();
     for (size_t i = 0; i < n->actions.count; i++)
         act(b, node, &n->actions.items[i]);
