@@ -23,7 +23,6 @@
 #define STORE_RETRY_MS   1000
 #define ADDRESS_RETRY_MS 1000
 #define VACUUM_MS        60000
-#define HISTORY_MAX      1000 /* ended fires kept with a job beside its successes and dead letters */
 #define LAST_WORDS_MS    1000
 
 extern char **environ;
@@ -282,7 +281,7 @@ static void vacuum(void *arg)
 {
     struct node *n = arg;
     n->vacuuming = true;
-    struct store_vacuum what = {.now_ms = node_now_ms(n), .fires_max = HISTORY_MAX};
+    struct store_vacuum what = {.now_ms = node_now_ms(n), .fires_max = NODE_HISTORY_MAX};
     n->store->vacuum(n->store_self, &what, on_vacuumed, n);
 }
 

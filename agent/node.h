@@ -18,6 +18,8 @@ struct loop;
 struct tzload;
 struct buf;
 
+#define NODE_HISTORY_MAX 1000 /* ended fires kept with a job beside its successes and dead letters */
+
 /* --- any thread ---------------------------------------------------------------------------------------------------- */
 
 /* The configuration in force. Never freed before the process ends, so handlers may keep reading it over a reload. */

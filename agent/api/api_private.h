@@ -35,7 +35,7 @@ struct api {
     const struct config *config; /* as it was at the start: listeners and limits */
     struct loop *loop;
     struct worker_pool *pool;  /* reads the lines of bulks */
-    struct worker_pool *pages; /* prints pages of jobs */
+    struct worker_pool *pages; /* prints pages of jobs, explains, forecasts */
     struct http_tls peer_tls;
     struct listener_face faces[API_LISTENERS_MAX];
     size_t faces_count;
@@ -169,6 +169,8 @@ void api_job_next(struct exchange *x);
 void api_job_list(struct exchange *x);
 void api_job_delete_many(struct exchange *x);
 void api_job_fires(struct exchange *x);
+void api_job_explain(struct exchange *x);
+void api_job_revisions(struct exchange *x);
 void api_fire_get(struct exchange *x);
 void api_fire_search(struct exchange *x);
 void api_deadletters(struct exchange *x);

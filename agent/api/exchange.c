@@ -220,6 +220,8 @@ static const struct {
     [API_JOB_GET] = {.run = api_job_get},
     [API_JOB_NEXT] = {.run = api_job_next},
     [API_JOB_FIRES] = {.run = api_job_fires},
+    [API_JOB_EXPLAIN] = {.run = api_job_explain},
+    [API_JOB_REVISIONS] = {.run = api_job_revisions},
     [API_JOB_LIST] = {.run = api_job_list},
     [API_JOB_DELETE_MANY] = {.run = api_job_delete_many},
     [API_FIRE_GET] = {.run = api_fire_get},

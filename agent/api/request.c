@@ -5,6 +5,8 @@
 #include <strings.h>
 
 #include "agent/base/text.h"
+#include "agent/core/explain.h"
+#include "agent/core/tz.h"
 
 #define QUERY_BYTES_MAX  16384
 #define QUERY_PARAMS_MAX 32
@@ -248,6 +250,8 @@ static void query_cursor(struct reader *r, const char *name, const char *value)
         rq->has_cursor = text_u64(value, strlen(value), 1, INT64_MAX, &rq->before_seq, NULL) == 0;
     else if (rq->route->action == API_FIRE_SEARCH || rq->route->action == API_DEADLETTERS)
         rq->has_cursor = api_fire_cursor_parse(value, rq->after_ns, &rq->fires_after);
+    else if (rq->route->action == API_JOB_REVISIONS)
+        rq->has_cursor = api_revision_cursor_parse(value, &rq->before_ms, &rq->before_change);
     else
         rq->has_cursor = api_cursor_parse(value, rq->after_ns, rq->after_id);
     if (!rq->has_cursor)
@@ -263,6 +267,19 @@ static void query_instant(struct reader *r, const char *name, const char *value,
         bad_query(r, name, e.text);
 }
 
+/* Its zone is not known yet, but whether it is one does not depend on that. */
+static void query_at(struct reader *r, const char *name, const char *value)
+{
+    struct explain_span span;
+    struct err e = {0};
+    if (strlen(value) >= sizeof(r->rq->at))
+        bad_query(r, name, "is too long");
+    else if (explain_at_parse(value, strlen(value), tz_utc(), &span, &e) < 0)
+        bad_query(r, name, e.text);
+    else
+        memcpy(r->rq->at, value, strlen(value) + 1);
+}
+
 static const struct {
     const char *name;
     unsigned bit;
@@ -272,7 +289,7 @@ static const struct {
     {"count", API_Q_COUNT},     {"cursor", API_Q_CURSOR},   {"from", API_Q_FROM},
     {"dry_run", API_Q_DRY_RUN}, {"all", API_Q_ALL},         {"to", API_Q_TO},
     {"job", API_Q_JOB},         {"service", API_Q_SERVICE}, {"outcome", API_Q_OUTCOME},
-    {"key", API_Q_KEY},
+    {"key", API_Q_KEY},         {"at", API_Q_AT},
 };
 
 static void query_value(struct reader *r, unsigned bit, const char *name, const char *value)
@@ -316,6 +333,9 @@ static void query_value(struct reader *r, unsigned bit, const char *name, const 
         break;
     case API_Q_TO:
         query_instant(r, name, value, &rq->to_ms);
+        break;
+    case API_Q_AT:
+        query_at(r, name, value);
         break;
     case API_Q_DRY_RUN:
         query_flag(r, name, value, &rq->dry_run);
@@ -541,6 +561,8 @@ static int check_content_type(struct reader *r)
 /* Nobody shall hit everything by leaving something out. */
 static int check_filter(const struct api_request *rq, struct api_problem *problem)
 {
+    if (rq->at[0] && (rq->from_ms != RECORD_NONE || rq->to_ms != RECORD_NONE))
+        return api_problem_set(problem, API_INVALID_REQUEST, "either at, or from and to");
     if (rq->from_ms != RECORD_NONE && rq->to_ms != RECORD_NONE && rq->from_ms >= rq->to_ms)
         return api_problem_set(problem, API_INVALID_REQUEST, "from must be before to");
     if (rq->route->action == API_JOB_DELETE_MANY && !rq->prefix[0] && !rq->labels_count && !rq->all)
@@ -675,4 +697,17 @@ bool api_fire_cursor_parse(const char *text, char ret_ns[RECORD_NS_MAX], struct 
     memcpy(ret_ns, ns, sizeof(ns));
     *ret = c;
     return true;
+}
+
+void api_revision_cursor_print(int64_t at_ms, uint64_t change_id, char ret[API_REVISION_CURSOR_SIZE])
+{
+    (void)snprintf(ret, API_REVISION_CURSOR_SIZE, "%lld.%llu", (long long)at_ms,
+                   (unsigned long long)change_id); /* fits */
+}
+
+bool api_revision_cursor_parse(const char *text, int64_t *ret_at_ms, uint64_t *ret_change_id)
+{
+    const char *dot = strchr(text, '.');
+    return dot && text_i64(text, (size_t)(dot - text), 0, INT64_MAX, ret_at_ms, NULL) == 0 &&
+           text_u64(dot + 1, strlen(dot + 1), 0, UINT64_MAX, ret_change_id, NULL) == 0;
 }

@@ -17,6 +17,7 @@
 #define API_LABEL_VALUE 257 /* with NUL */
 #define API_KEY_MAX     256 /* with NUL */
 #define API_LIMIT_MAX   1000
+#define API_AT_MAX      40 /* with NUL */
 #define API_CURSOR_SIZE 512
 
 enum api_face { API_FACE_TCP, API_FACE_UNIX, API_FACE_OPS, API_FACE_PEER };
@@ -71,6 +72,7 @@ struct api_request {
     uint32_t count;
     int64_t from_ms;                  /* RECORD_NONE: now */
     int64_t to_ms;                    /* RECORD_NONE: open */
+    char at[API_AT_MAX];              /* "": none; an instant, local time or date: its zone is the job's */
     char job[RECORD_ID_MAX];          /* "": any */
     char service[RECORD_SERVICE_MAX]; /* "": any */
     int outcome;                      /* -1: any */
@@ -81,6 +83,8 @@ struct api_request {
     char after_id[RECORD_ID_MAX];
     uint64_t before_seq;                /* cursor of fires; 0: the newest */
     struct api_fire_cursor fires_after; /* cursor of a search */
+    int64_t before_ms;                  /* cursor of revisions */
+    uint64_t before_change;
 
     bool if_match;
     struct uid match_uid;
@@ -102,6 +106,9 @@ bool api_cursor_parse(const char *text, char ret_ns[RECORD_NS_MAX], char ret_id[
 
 void api_fire_cursor_print(const char *ns, const struct api_fire_cursor *c, char ret[API_CURSOR_SIZE]);
 bool api_fire_cursor_parse(const char *text, char ret_ns[RECORD_NS_MAX], struct api_fire_cursor *ret);
+#define API_REVISION_CURSOR_SIZE 48
+void api_revision_cursor_print(int64_t at_ms, uint64_t change_id, char ret[API_REVISION_CURSOR_SIZE]);
+bool api_revision_cursor_parse(const char *text, int64_t *ret_at_ms, uint64_t *ret_change_id);
 
 /* "<uid>.<version>" with its quotes. */
 #define API_ETAG_SIZE 64

@@ -25,6 +25,8 @@ enum api_action {
     API_JOB_GET,
     API_JOB_NEXT,
     API_JOB_FIRES,
+    API_JOB_EXPLAIN,
+    API_JOB_REVISIONS,
     API_JOB_LIST,
     API_JOB_DELETE_MANY,
     API_FIRE_GET,
@@ -66,6 +68,7 @@ enum {
     API_Q_JOB = 1 << 13,
     API_Q_SERVICE = 1 << 14,
     API_Q_OUTCOME = 1 << 15,
+    API_Q_AT = 1 << 16,
 };
 
 enum api_body { API_BODY_NONE, API_BODY_JSON, API_BODY_MERGE_PATCH, API_BODY_OPTIONAL, API_BODY_NDJSON };

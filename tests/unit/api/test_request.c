@@ -1,5 +1,6 @@
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "agent/api/request.h"
@@ -277,6 +278,34 @@ Test(request, a_search_goes_on_where_its_cursor_says)
     static const char *const bad[] = {"", "x", "!!!!", "YS9iLw", "YS9iL3gvMS8x", "YQ"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         cr_assert(not(api_fire_cursor_parse(bad[i], ns, &back)), "%s", bad[i]);
+}
+
+Test(request, what_explain_asks_is_read_and_judged)
+{
+    struct api_request rq;
+    expect_ok(HEAD("GET", "/v1/jobs/x/explain", "at=2026-03-29T02:30&limit=5"), &rq);
+    cr_assert(eq(str, rq.at, "2026-03-29T02:30"));
+    expect_ok(HEAD("GET", "/v1/jobs/x/explain", "from=1970-01-01T00:00:01Z&to=1970-01-01T00:00:02Z"), &rq);
+    cr_assert(eq(i64, rq.from_ms, 1000));
+    cr_assert(eq(i64, rq.to_ms, 2000));
+    static const char *const bad[] = {"at=noon", "at=2026-02-30", "at=2026-01-01&to=2026-01-02T00:00:00Z",
+                                      "from=1970-01-01T00:00:01Z&to=1970-01-01T00:00:01Z",
+                                      "at=2026-01-01T00:00:00.0000000000000000000000Z"};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        expect_code(HEAD("GET", "/v1/jobs/x/explain", bad[i]), API_INVALID_REQUEST, bad[i]);
+}
+
+Test(request, a_cursor_of_revisions_comes_back_as_it_was)
+{
+    struct api_request rq;
+    char text[API_REVISION_CURSOR_SIZE], query[80];
+    api_revision_cursor_print(1795000000123, UINT64_MAX, text);
+    (void)snprintf(query, sizeof(query), "cursor=%s", text);
+    expect_ok(HEAD("GET", "/v1/jobs/x/revisions", query), &rq);
+    cr_assert(eq(i64, rq.before_ms, 1795000000123));
+    cr_assert(eq(u64, rq.before_change, UINT64_MAX));
+    expect_code(HEAD("GET", "/v1/jobs/x/revisions", "cursor=1.-1"), API_INVALID_REQUEST, "-1");
+    expect_code(HEAD("GET", "/v1/jobs/x/revisions", "cursor=12"), API_INVALID_REQUEST, "12");
 }
 
 Test(request, a_cursor_of_another_namespace_is_refused)
