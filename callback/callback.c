@@ -64,6 +64,8 @@ bool callback_may_start(struct callback_attempt *a, const struct callback_gate *
     int expected = CALLBACK_QUEUED;
     if (atomic_load(&gate->closed) || (int64_t)clock_boot_ms() >= atomic_load(&gate->lease_until_ms))
         return false;
+    if (callback_now_ms(gate) < a->delivery->from_ms) /* the clock was set back since this was begun */
+        return false;
     return atomic_compare_exchange_strong(&a->state, &expected, CALLBACK_STARTED);
 }
 

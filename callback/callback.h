@@ -107,7 +107,8 @@ static inline bool callback_revoke(struct callback_attempt *a)
            expected == CALLBACK_REVOKED;
 }
 
-/* A lane, just before the first byte: whether the request may go out now (lease, gate, not revoked). Sets STARTED. */
+/* A lane, just before the first byte: whether the request may go out now (lease, gate, due by the clock as it is now, not revoked).
+ * Sets STARTED. */
 bool callback_may_start(struct callback_attempt *a, const struct callback_gate *gate);
 
 /* Whether an attempt that failed before its request could go out was made, in the sense of callback_revoke(): unless it was taken

@@ -47,6 +47,7 @@ struct delivery {
     uint16_t slot;
     uint64_t epoch;
     int64_t due_ms;
+    int64_t from_ms; /* nothing goes out before: the due and its jitter */
     uint32_t coalesced;
     struct job_spec *spec; /* borrowed: lives as long as the delivery */
     const void *payload;   /* the spec's, or the run's own */

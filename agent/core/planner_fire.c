@@ -247,6 +247,7 @@ static void deliver(struct planner *p, struct pfire *f)
     d->slot = j->row.slot;
     d->epoch = p->slots[j->row.slot].epoch;
     d->due_ms = f->row.due_ms;
+    d->from_ms = f->row.due_ms + f->row.jitter_ms;
     d->coalesced = f->row.coalesced;
     d->spec = f->spec;
     d->payload = f->row.payload ? f->row.payload : f->spec->payload;
