@@ -23,9 +23,8 @@ struct option_row;
 struct tzload;
 struct buf;
 
-#define STORE_ADDRESS_MAX  128
-#define STORE_NAME_MAX     64
-#define STORE_SECRET_BYTES 32
+#define STORE_ADDRESS_MAX 128
+#define STORE_NAME_MAX    64
 
 struct store_member {
     char id[RECORD_MEMBER_MAX]; /* "<name>.<random>", a new one at every start */
@@ -190,8 +189,6 @@ struct store_meta {
     int64_t created_ms;
     uint32_t schema;
     char cluster[64];
-    uint8_t secret
-        [STORE_SECRET_BYTES]; /* random, made with the store: for keys that any of its agents can check */
 };
 
 struct store_open_args {
@@ -292,6 +289,7 @@ struct store_ops {
 };
 
 extern const struct store_ops store_mysql;
+extern const struct store_ops store_raft;
 extern const struct store_ops store_mem; /* tests only */
 
 #endif

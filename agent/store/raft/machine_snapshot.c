@@ -1,0 +1,585 @@
+/* Snapshots: blocks, each with its length and checksum, of items: what the store is, members, slots, then rows in no order, then the
+ * entries since the cut, then the end with the counts of all. */
+#include <assert.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "agent/base/mem.h"
+#include "agent/store/raft/entry.h"
+#include "agent/store/raft/machine_private.h"
+#include "agent/store/raft/pack.h"
+
+/* "CARSNP" and the version of the format. */
+#define MAGIC       UINT64_C(0x0001504e53524143)
+#define HEAD_BYTES  24
+#define BLOCK_BYTES ((size_t)1 << 20) /* a block is closed when it has grown over this */
+
+enum item { /* numbers are part of the format */
+            ITEM_META = 1,
+            ITEM_MEMBER = 2,
+            ITEM_SLOTS = 3,
+            ITEM_JOB = 4,
+            ITEM_FIRE = 5,
+            ITEM_REVISION = 6,
+            ITEM_ENTRY = 7,
+            ITEM_END = 8,
+            ITEM_COPY = 9,
+            ITEM_LAST_ = ITEM_COPY
+};
+
+enum phase { PHASE_JOBS, PHASE_FIRES, PHASE_COPIES, PHASE_REVISIONS, PHASE_DONE };
+
+struct machine_snapshot {
+    struct machine_buffer *buffers;
+    size_t buffers_count, buffers_cap;
+    size_t bytes;
+    struct buf block;
+    enum phase phase;
+    /* The last row that was looked at. Texts are copies: the row may be gone. */
+    bool cursor_set;
+    struct machine_key cursor;
+    char ns[RECORD_NS_MAX];
+    char id[RECORD_ID_MAX];
+    struct machine_buffer *entries; /* since the cut */
+    size_t entries_count, entries_cap;
+    uint64_t jobs, fires, copies, revisions;
+};
+
+/* --- writing ------------------------------------------------------------------------------------------------------- */
+
+static void add_buffer(struct machine_buffer **list, size_t *count, size_t *cap, void *data, size_t bytes)
+{
+    if (*count == *cap) {
+        size_t next = *cap ? 2 * *cap : 16;
+        struct machine_buffer *grown = mem_new_array(struct machine_buffer, next);
+        if (*count > 0)
+            memcpy(grown, *list, *count * sizeof(*grown));
+        mem_free(*list);
+        *list = grown;
+        *cap = next;
+    }
+    (*list)[(*count)++] = (struct machine_buffer){data, bytes};
+}
+
+static void begin_block(struct machine_snapshot *s)
+{
+    static const char head[HEAD_BYTES];
+    buf_init(&s->block, 2 * ENTRY_MAX_BYTES);
+    buf_add(&s->block, head, sizeof(head)); /* filled when the block is closed */
+}
+
+static void set_fixed64(char *at, uint64_t v)
+{
+    for (unsigned i = 0; i < 8; i++)
+        at[i] = (char)(uint8_t)(v >> 8 * i);
+}
+
+static void close_block(struct machine_snapshot *s)
+{
+    assert(!buf_failed(&s->block)); /* without memory we end, as mem_new does */
+    size_t bytes = s->block.len, body = bytes - HEAD_BYTES;
+    set_fixed64(s->block.data, MAGIC);
+    set_fixed64(s->block.data + 8, body);
+    set_fixed64(s->block.data + 16, XXH3_64bits(s->block.data + HEAD_BYTES, body));
+    char *data = buf_steal(&s->block, NULL, NULL);
+    add_buffer(&s->buffers, &s->buffers_count, &s->buffers_cap, data, bytes);
+    s->bytes += bytes;
+}
+
+static void maybe_close_block(struct machine_snapshot *s)
+{
+    if (s->block.len < BLOCK_BYTES)
+        return;
+    close_block(s);
+    begin_block(s);
+}
+
+static void put_meta(const struct machine *m, struct buf *b)
+{
+    codec_put_u64(b, ITEM_META);
+    codec_put_u64(b, m->meta.schema);
+    codec_put_u64(b, m->meta.slots);
+    codec_put_i64(b, m->meta.created_ms);
+    codec_put_text(b, m->meta.cluster);
+    codec_put_u64(b, m->seq);
+    codec_put_u64(b, m->proposer);
+}
+
+static void put_members(const struct machine *m, struct buf *b)
+{
+    for (size_t i = 0; i < m->members_count; i++) {
+        codec_put_u64(b, ITEM_MEMBER);
+        codec_put_row(b, codec_member(), &m->members[i].row, CODEC_ALL);
+        codec_put_u64(b, m->members[i].row.dead);
+        codec_put_i64(b, m->members[i].died_ms);
+    }
+}
+
+static bool same_slot(const struct store_slot *a, const struct store_slot *b)
+{
+    return a->epoch == b->epoch && strcmp(a->owner, b->owner) == 0;
+}
+
+/* Runs of slots that say the same. */
+static void put_slots(const struct machine *m, struct buf *b)
+{
+    for (size_t i = 0, n; i < m->slots_count; i += n) {
+        for (n = 1; i + n < m->slots_count && same_slot(&m->slots[i], &m->slots[i + n]);)
+            n++;
+        codec_put_u64(b, ITEM_SLOTS);
+        codec_put_u64(b, n);
+        codec_put_u64(b, m->slots[i].epoch);
+        codec_put_text(b, m->slots[i].owner);
+    }
+}
+
+void machine_snapshot_begin(struct machine *m)
+{
+    assert(!m->snapshot);
+    struct machine_snapshot *s = mem_new(struct machine_snapshot);
+    m->snapshot = s;
+    m->stamp++;
+    begin_block(s);
+    put_meta(m, &s->block);
+    put_members(m, &s->block);
+    put_slots(m, &s->block);
+}
+
+bool machine_snapshot_running(const struct machine *m)
+{
+    return m->snapshot != NULL;
+}
+
+size_t machine_snapshot_bytes(const struct machine *m)
+{
+    return m->snapshot ? m->snapshot->bytes + m->snapshot->block.len : 0;
+}
+
+/* Whether a row with this stamp has still to be written; it is stamped. */
+static bool take_stamp(struct machine *m, uint32_t *stamp)
+{
+    if (!m->snapshot || *stamp == m->stamp)
+        return false;
+    *stamp = m->stamp;
+    return true;
+}
+
+void machine_snapshot_job(struct machine *m, struct machine_job *job)
+{
+    if (!take_stamp(m, &job->stamp))
+        return;
+    struct buf *b = &m->snapshot->block;
+    codec_put_u64(b, ITEM_JOB);
+    buf_add(b, job->uid.bytes, sizeof(job->uid.bytes));
+    codec_put_u64(b, job->slot);
+    codec_put_text(b, job->name);
+    codec_put_text(b, machine_job_id(job));
+    codec_put_bytes(b, job->row, job->row_bytes);
+    codec_put_bytes(b, job->spec->data, job->spec->bytes);
+    m->snapshot->jobs++;
+    maybe_close_block(m->snapshot);
+}
+
+void machine_snapshot_fire(struct machine *m, struct machine_fire *fire)
+{
+    if (!take_stamp(m, &fire->stamp))
+        return;
+    struct buf *b = &m->snapshot->block;
+    codec_put_u64(b, ITEM_FIRE);
+    buf_add(b, fire->uid.bytes, sizeof(fire->uid.bytes));
+    codec_put_u64(b, fire->slot);
+    codec_put_u64(b, fire->seq);
+    codec_put_text(b, fire->name);
+    codec_put_text(b, machine_fire_id(fire));
+    codec_put_bytes(b, fire->row->data, fire->row->bytes);
+    m->snapshot->fires++;
+    maybe_close_block(m->snapshot);
+}
+
+void machine_snapshot_copy(struct machine *m, struct machine_copy *copy)
+{
+    if (!take_stamp(m, &copy->stamp))
+        return;
+    struct buf *b = &m->snapshot->block;
+    codec_put_u64(b, ITEM_COPY);
+    buf_add(b, copy->uid.bytes, sizeof(copy->uid.bytes));
+    codec_put_u64(b, copy->version);
+    codec_put_i64(b, copy->until_ms);
+    codec_put_bytes(b, copy->spec->data, copy->spec->bytes);
+    m->snapshot->copies++;
+    maybe_close_block(m->snapshot);
+}
+
+void machine_snapshot_revision(struct machine *m, struct machine_revision *r)
+{
+    if (!take_stamp(m, &r->stamp))
+        return;
+    struct buf *b = &m->snapshot->block;
+    struct revision row;
+    machine_revision_row(r, &row);
+    codec_put_u64(b, ITEM_REVISION);
+    codec_put_text(b, r->name);
+    codec_put_text(b, machine_revision_id(r));
+    codec_put_row(b, codec_revision(), &row, CODEC_ALL);
+    codec_put_u64(b, r->was != NULL);
+    if (r->was)
+        codec_put_bytes(b, r->was->data, r->was->bytes);
+    m->snapshot->revisions++;
+    maybe_close_block(m->snapshot);
+}
+
+void machine_snapshot_entry(struct machine *m, const void *data, size_t bytes)
+{
+    struct machine_snapshot *s = m->snapshot;
+    if (!s)
+        return;
+    void *copy = mem_alloc_or_die(1, bytes);
+    memcpy(copy, data, bytes);
+    add_buffer(&s->entries, &s->entries_count, &s->entries_cap, copy, bytes);
+}
+
+/* --- walking ------------------------------------------------------------------------------------------------------- */
+
+static const struct sorted *phase_index(const struct machine *m, enum phase phase)
+{
+    const struct sorted *indexes[] = {&m->jobs_by_uid, &m->fires_by_seq, &m->copies_by_version,
+                                      &m->revisions_by_change};
+    return indexes[phase];
+}
+
+static void write_item(struct machine *m, enum phase phase, void *item)
+{
+    switch (phase) {
+    case PHASE_JOBS:
+        machine_snapshot_job(m, item);
+        break;
+    case PHASE_FIRES:
+        machine_snapshot_fire(m, item);
+        break;
+    case PHASE_COPIES:
+        machine_snapshot_copy(m, item);
+        break;
+    case PHASE_REVISIONS:
+        machine_snapshot_revision(m, item);
+        break;
+    case PHASE_DONE:
+        break;
+    }
+}
+
+static void set_revision_cursor(struct machine_snapshot *s, const struct machine_revision *r)
+{
+    memcpy(s->ns, r->name, r->id_at);
+    memcpy(s->id, machine_revision_id(r), strlen(machine_revision_id(r)) + 1);
+    s->cursor = (struct machine_key){.ns = s->ns, .id = s->id, .seq = r->change_id};
+}
+
+static void set_cursor(struct machine_snapshot *s, const void *item)
+{
+    s->cursor_set = true;
+    if (s->phase == PHASE_JOBS) {
+        s->cursor.uid = ((const struct machine_job *)item)->uid;
+    } else if (s->phase == PHASE_FIRES) {
+        s->cursor.uid = ((const struct machine_fire *)item)->uid;
+        s->cursor.seq = ((const struct machine_fire *)item)->seq;
+    } else if (s->phase == PHASE_COPIES) {
+        s->cursor.uid = ((const struct machine_copy *)item)->uid;
+        s->cursor.seq = ((const struct machine_copy *)item)->version;
+    } else {
+        set_revision_cursor(s, item);
+    }
+}
+
+bool machine_snapshot_step(struct machine *m, size_t rows)
+{
+    struct machine_snapshot *s = m->snapshot;
+    while (s->phase != PHASE_DONE) {
+        const struct sorted *index = phase_index(m, s->phase);
+        struct sorted_at at = sorted_seek(index, s->cursor_set ? &s->cursor : NULL, true);
+        void *item, *last = NULL;
+        for (; rows > 0 && (item = sorted_get(index, at)); rows--, sorted_next(index, &at)) {
+            write_item(m, s->phase, item);
+            last = item;
+        }
+        if (last)
+            set_cursor(s, last);
+        if (sorted_get(index, at))
+            return false;
+        s->phase++;
+        s->cursor_set = false;
+    }
+    return true;
+}
+
+static void free_buffers(struct machine_buffer *list, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        mem_free(list[i].data);
+    mem_free(list);
+}
+
+void machine_snapshot_abort(struct machine *m)
+{
+    struct machine_snapshot *s = m->snapshot;
+    if (!s)
+        return;
+    free_buffers(s->buffers, s->buffers_count);
+    free_buffers(s->entries, s->entries_count);
+    buf_fini(&s->block);
+    mem_free(s);
+    m->snapshot = NULL;
+}
+
+void machine_snapshot_end(struct machine *m, struct machine_buffer **ret, size_t *ret_count)
+{
+    struct machine_snapshot *s = m->snapshot;
+    assert(s && s->phase == PHASE_DONE);
+    for (size_t i = 0; i < s->entries_count; i++) {
+        codec_put_u64(&s->block, ITEM_ENTRY);
+        codec_put_bytes(&s->block, s->entries[i].data, s->entries[i].bytes);
+        maybe_close_block(s);
+    }
+    codec_put_u64(&s->block, ITEM_END);
+    codec_put_u64(&s->block, s->jobs);
+    codec_put_u64(&s->block, s->fires);
+    codec_put_u64(&s->block, s->copies);
+    codec_put_u64(&s->block, s->revisions);
+    codec_put_u64(&s->block, s->entries_count);
+    close_block(s);
+    *ret = s->buffers;
+    *ret_count = s->buffers_count;
+    s->buffers = NULL;
+    s->buffers_count = 0;
+    machine_snapshot_abort(m);
+}
+
+/* --- restoring ----------------------------------------------------------------------------------------------------- */
+
+struct restore {
+    struct machine *m;
+    uint64_t jobs, fires, copies, revisions, entries;
+    bool ended;
+    struct err *e;
+};
+
+static void get_meta(struct restore *r, struct codec_in *in)
+{
+    struct machine *m = r->m;
+    in->bad |= m->meta.schema != 0;
+    m->meta.schema = (uint32_t)codec_get_u64(in, UINT32_MAX);
+    m->meta.slots = (uint32_t)codec_get_u64(in, UINT16_MAX + 1);
+    m->meta.created_ms = codec_get_i64(in);
+    codec_get_text(in, m->meta.cluster, sizeof(m->meta.cluster));
+    m->seq = codec_get_u64(in, UINT64_MAX);
+    m->proposer = codec_get_u64(in, UINT64_MAX);
+}
+
+static void get_member(struct restore *r, struct codec_in *in)
+{
+    struct store_member row = {0};
+    codec_get_row(in, codec_member(), &row, CODEC_ALL);
+    row.dead = codec_get_u64(in, 1) != 0;
+    int64_t died_ms = codec_get_i64(in);
+    in->bad |= machine_member(r->m, row.id) != NULL;
+    if (!in->bad)
+        machine_member_insert(r->m, &row, died_ms);
+}
+
+static void get_slots(struct restore *r, struct codec_in *in)
+{
+    struct machine *m = r->m;
+    size_t n = (size_t)codec_get_u64(in, m->meta.slots - m->slots_count);
+    uint64_t epoch = codec_get_u64(in, UINT64_MAX);
+    char owner[RECORD_MEMBER_MAX];
+    codec_get_text(in, owner, sizeof(owner));
+    if (in->bad)
+        return;
+    if (!m->slots)
+        m->slots = mem_new_array(struct store_slot, m->meta.slots);
+    for (size_t i = 0; i < n; i++) {
+        struct store_slot *slot = &m->slots[m->slots_count];
+        slot->slot = (uint16_t)m->slots_count++;
+        slot->epoch = epoch;
+        memcpy(slot->owner, owner, sizeof(owner));
+    }
+}
+
+static void get_uid(struct codec_in *in, struct uid *ret)
+{
+    const void *p = codec_get_raw(in, sizeof(ret->bytes));
+    if (p)
+        memcpy(ret->bytes, p, sizeof(ret->bytes));
+}
+
+/* A row without its key, which ROW has already. */
+static void get_body(struct codec_in *in, const struct codec_table *t, void *row)
+{
+    size_t len;
+    const void *data = codec_get_bytes(in, &len);
+    struct codec_in body = codec_in(data, len);
+    codec_get_row(&body, t, row, CODEC_BODY);
+    in->bad |= !data || body.bad || body.at != body.end;
+    in->newer |= body.newer;
+}
+
+static void get_job(struct restore *r, struct codec_in *in)
+{
+    struct job_row row = {0};
+    struct pack_labels labels;
+    size_t spec_bytes;
+    get_uid(in, &row.uid);
+    row.slot = (uint16_t)codec_get_u64(in, UINT16_MAX);
+    codec_get_text(in, row.ns, sizeof(row.ns));
+    codec_get_text(in, row.id, sizeof(row.id));
+    get_body(in, codec_job(), &row);
+    const void *spec = codec_get_bytes(in, &spec_bytes);
+    if (in->bad || !pack_labels(spec, spec_bytes, &labels) || machine_job_by_uid(r->m, &row.uid) ||
+        machine_job_by_name(r->m, row.ns, row.id)) {
+        in->bad = true;
+        return;
+    }
+    (void)machine_job_insert(r->m, &row, machine_blob_new(spec, spec_bytes)); /* it is in the indexes */
+    r->jobs++;
+}
+
+static void get_fire(struct restore *r, struct codec_in *in)
+{
+    struct fire_row row = {0};
+    get_uid(in, &row.uid);
+    row.slot = (uint16_t)codec_get_u64(in, UINT16_MAX);
+    row.seq = codec_get_u64(in, UINT64_MAX);
+    codec_get_text(in, row.ns, sizeof(row.ns));
+    codec_get_text(in, row.id, sizeof(row.id));
+    get_body(in, codec_fire(), &row);
+    in->bad |= machine_fire_find(r->m, &row.uid, row.seq) != NULL;
+    if (in->bad)
+        return;
+    machine_fire_insert(r->m, &row);
+    r->fires++;
+}
+
+static void get_copy(struct restore *r, struct codec_in *in)
+{
+    struct uid uid = {{0}};
+    struct pack_labels labels;
+    size_t spec_bytes;
+    get_uid(in, &uid);
+    uint64_t version = codec_get_u64(in, UINT64_MAX);
+    int64_t until_ms = codec_get_i64(in);
+    const void *spec = codec_get_bytes(in, &spec_bytes);
+    if (in->bad || !pack_labels(spec, spec_bytes, &labels) || machine_copy_find(r->m, &uid, version)) {
+        in->bad = true;
+        return;
+    }
+    machine_copy_insert(r->m, &uid, version, machine_blob_new(spec, spec_bytes), until_ms);
+    r->copies++;
+}
+
+static void get_revision(struct restore *r, struct codec_in *in)
+{
+    char ns[RECORD_NS_MAX], id[RECORD_ID_MAX];
+    struct revision row;
+    struct pack_labels labels;
+    size_t was_bytes = 0;
+    codec_get_text(in, ns, sizeof(ns));
+    codec_get_text(in, id, sizeof(id));
+    codec_get_row(in, codec_revision(), &row, CODEC_ALL);
+    const void *was = codec_get_u64(in, 1) ? codec_get_bytes(in, &was_bytes) : NULL;
+    if (in->bad || (was && !pack_labels(was, was_bytes, &labels)) ||
+        machine_revision_find(r->m, ns, id, row.change_id)) {
+        in->bad = true;
+        return;
+    }
+    machine_revision_insert(r->m, ns, id, &row, was ? machine_blob_new(was, was_bytes) : NULL);
+    r->revisions++;
+}
+
+static int get_entry(struct restore *r, struct codec_in *in)
+{
+    size_t len;
+    const void *data = codec_get_bytes(in, &len);
+    r->entries++;
+    return data ? machine_apply(r->m, data, len, NULL, NULL, r->e) : 0;
+}
+
+static void get_end(struct restore *r, struct codec_in *in)
+{
+    uint64_t jobs = codec_get_u64(in, UINT64_MAX), fires = codec_get_u64(in, UINT64_MAX);
+    uint64_t copies = codec_get_u64(in, UINT64_MAX);
+    uint64_t revisions = codec_get_u64(in, UINT64_MAX), entries = codec_get_u64(in, UINT64_MAX);
+    r->ended = true;
+    in->bad |= jobs != r->jobs || fires != r->fires || copies != r->copies || revisions != r->revisions ||
+               entries != r->entries;
+}
+
+static int get_item(struct restore *r, struct codec_in *in)
+{
+    uint64_t kind = codec_get_u64(in, UINT64_MAX);
+    in->newer |= kind > ITEM_LAST_;
+    in->bad |= in->newer || kind == 0 || r->ended || (r->m->meta.schema == 0) != (kind == ITEM_META);
+    if (in->bad)
+        return 0;
+    switch ((enum item)kind) {
+    case ITEM_META:
+        get_meta(r, in);
+        break;
+    case ITEM_MEMBER:
+        get_member(r, in);
+        break;
+    case ITEM_SLOTS:
+        get_slots(r, in);
+        break;
+    case ITEM_JOB:
+        get_job(r, in);
+        break;
+    case ITEM_FIRE:
+        get_fire(r, in);
+        break;
+    case ITEM_REVISION:
+        get_revision(r, in);
+        break;
+    case ITEM_ENTRY:
+        return get_entry(r, in);
+    case ITEM_END:
+        get_end(r, in);
+        break;
+    case ITEM_COPY:
+        get_copy(r, in);
+        break;
+    }
+    return 0;
+}
+
+/* The next block's body. */
+static int get_block(struct codec_in *in, struct codec_in *ret, struct err *e)
+{
+    uint64_t magic = codec_get_fixed64(in), body = codec_get_fixed64(in), sum = codec_get_fixed64(in);
+    if (in->bad || body > (size_t)(in->end - in->at) ||
+        (magic & UINT64_C(0xffffffffffff)) != (MAGIC & UINT64_C(0xffffffffffff)))
+        return err_set(e, ERR_PROTOCOL, "the snapshot is cut off or damaged");
+    if (magic != MAGIC)
+        return err_set(e, ERR_PROTOCOL, "the snapshot was written by a newer carillon");
+    const void *data = codec_get_raw(in, (size_t)body);
+    if (XXH3_64bits(data, (size_t)body) != sum)
+        return err_set(e, ERR_PROTOCOL, "the snapshot is damaged: a checksum is wrong");
+    *ret = codec_in(data, (size_t)body);
+    return 0;
+}
+
+int machine_restore(struct machine *m, const void *data, size_t bytes, struct err *e)
+{
+    struct restore r = {.m = m, .e = e};
+    struct codec_in in = codec_in(data, bytes), block;
+    while (in.at != in.end) {
+        int rc = get_block(&in, &block, e);
+        while (rc == 0 && !codec_at_end(&block))
+            rc = get_item(&r, &block);
+        if (rc == 0)
+            rc = codec_finish(&block, "the snapshot", e);
+        if (rc < 0)
+            return rc;
+    }
+    if (!r.ended || (m->slots_count != 0 && m->slots_count != m->meta.slots))
+        return err_set(e, ERR_PROTOCOL, "the snapshot is not complete");
+    return 0;
+}
