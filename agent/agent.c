@@ -655,6 +655,11 @@ int agent_run(const struct agent_start *start, struct err *e)
     if (!all_ended(&n))
         drop_everything(rc, e ? e : &own);
     close_node(&n);
+    if (rc < 0) {
+        struct err *told = e ? e : &own;
+        log_error(&log_here, "cannot go on", "error=%s", LOGQ(told->text));
+        told->text[0] = '\0';
+    }
     log_info(&log_here, "ended", "");
     log_stop(LAST_WORDS_MS);
     config_free(start->config);

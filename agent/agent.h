@@ -18,7 +18,7 @@ struct agent_start {
 
 /* Run until SIGTERM or SIGINT asks for the end and everything in flight has been given away. START is borrowed. 0 after a
  * planned end, also of one that had not joined yet. Failure is a start that did not work, or a state in which going on would be
- * wrong: E says which, for people; nothing runs any more then. Does not return when work is in flight that cannot be waited for
+ * wrong: E says which, for people, its text empty if the log has said it; nothing runs any more then. Does not return when work is in flight that cannot be waited for
  * (told twice to end): then the process ends here, as the status says. Logs on stderr. */
 int agent_run(const struct agent_start *start, struct err *e);
 

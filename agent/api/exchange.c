@@ -36,6 +36,8 @@ void exchange_reply(struct exchange *x, int status, const char *type, const stru
 {
     struct httpd_header all[EXCHANGE_HEADERS_MAX];
     size_t n = common_headers(x, type, headers, headers_count, all);
+    if (body && body->len > 0 && body->data[body->len - 1] != '\n')
+        buf_add_char(body, '\n'); /* for people at a terminal */
     count(x, status);
     httpd_reply(x->rq, status, all, n, body);
 }

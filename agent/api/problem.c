@@ -20,7 +20,7 @@ static const struct {
     [API_TOO_LARGE] = {"too_large", 413, 0, "The request is too large"},
     [API_UNSUPPORTED_MEDIA_TYPE] = {"unsupported_media_type", 415, 0, "The content type is not supported"},
     [API_METHOD_NOT_ALLOWED] = {"method_not_allowed", 405, 0, "The path does not know this method"},
-    [API_NO_TARGET] = {"no_target", 400, 0, "The job names no callee and the agent has no application"},
+    [API_NO_TARGET] = {"no_target", 400, 0, "The job names no callee"},
     [API_LOOPBACK_TARGET] = {"loopback_target", 400, 0, "The callee is a loopback address"},
     [API_UNKNOWN_SECRET] = {"unknown_secret", 400, 0, "A header names a secret that is not there"},
     [API_DUE_IN_PAST] = {"due_in_past", 400, 0, "The instant has passed"},

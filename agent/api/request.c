@@ -489,9 +489,10 @@ static int check_content_type(struct reader *r)
     bool may_be_bare = route->body == API_BODY_NONE || route->body == API_BODY_OPTIONAL;
     if (!type && may_be_bare && header(r, "Carillon-Client"))
         return 0;
-    const char *wanted = route->body == API_BODY_NDJSON        ? "application/x-ndjson"
-                         : route->body == API_BODY_MERGE_PATCH ? "application/merge-patch+json"
-                                                               : "application/json";
+    const char *wanted = route->body == API_BODY_NDJSON ? "application/x-ndjson"
+                         : route->body == API_BODY_MERGE_PATCH
+                             ? "application/merge-patch+json or application/json"
+                             : "application/json";
     if (type)
         return api_problem_set(r->problem, API_UNSUPPORTED_MEDIA_TYPE, "Content-Type must be %s, not '%s'",
                                wanted, TEXTQ(type, strlen(type)));

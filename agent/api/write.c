@@ -425,7 +425,8 @@ static int read_body(const struct api_request *rq, const char *body, size_t byte
     if (!rq->body_is_json)
         return api_problem_set(problem, API_UNSUPPORTED_MEDIA_TYPE,
                                "a write with a body needs Content-Type: application/json");
-    int rc = json_read(body, bytes, BODY_MAX, ret, &e);
+    int rc = bytes > 0 ? json_read(body, bytes, BODY_MAX, ret, &e)
+                       : err_set(&e, ERR_INVALID, "the body is empty; a JSON object must be there");
     if (rc == 0)
         return 0;
     if (rc == -ERR_INVALID)

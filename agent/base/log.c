@@ -235,7 +235,7 @@ static void send_held_locked(const struct log_limit_slot *s, int64_t wall_ms)
     if (!s->msg)
         return;
     struct log_ctx ctx = {.module = s->module};
-    struct log_line l = {.level = LOG_LEVEL_WARN,
+    struct log_line l = {.level = (enum log_level)s->level,
                          .ctx = &ctx,
                          .msg = s->msg,
                          .fmt = "",
@@ -258,8 +258,8 @@ static bool admit_locked(const struct log_line *l, uint64_t now_ms, uint32_t *re
     if (l->level == LOG_LEVEL_DEBUG)
         return true;
     const char *module = l->ctx ? l->ctx->module : NULL;
-    bool pass =
-        log_limit_admit(&the_log.limit, module, l->msg, now_ms, LOG_BURST, LOG_WINDOW_MS, ret_held, &other);
+    bool pass = log_limit_admit(&the_log.limit, module, l->msg, (int)l->level, now_ms, LOG_BURST,
+                                LOG_WINDOW_MS, ret_held, &other);
     send_held_locked(&other, l->wall_ms);
     return pass;
 }

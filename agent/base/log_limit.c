@@ -21,7 +21,7 @@ static struct log_limit_slot *find_slot(struct log_limit *l, const char *module,
     return best;
 }
 
-bool log_limit_admit(struct log_limit *l, const char *module, const char *msg, uint64_t now_ms,
+bool log_limit_admit(struct log_limit *l, const char *module, const char *msg, int level, uint64_t now_ms,
                      uint32_t burst, uint64_t window_ms, uint32_t *ret_held,
                      struct log_limit_slot *ret_evicted)
 {
@@ -32,6 +32,7 @@ bool log_limit_admit(struct log_limit *l, const char *module, const char *msg, u
             *ret_evicted = *s;
         *s = (struct log_limit_slot){.module = module, .msg = msg, .begin_ms = now_ms};
     }
+    s->level = level;
     if (now_ms - s->begin_ms >= window_ms) {
         s->begin_ms = now_ms;
         s->passed = 0;

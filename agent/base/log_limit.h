@@ -13,6 +13,7 @@
 struct log_limit_slot {
     const char *module; /* borrowed; NULL allowed */
     const char *msg;    /* borrowed for good: a literal; NULL = free */
+    int level;          /* of the newest line */
     uint64_t begin_ms;
     uint32_t passed; /* in this window */
     uint32_t held;   /* not yet reported */
@@ -21,10 +22,10 @@ struct log_limit {
     struct log_limit_slot slots[LOG_LIMIT_SLOTS]; /* zero-initialised = empty */
 };
 
-/* Whether a line of MODULE (compared as text) and MSG (compared by address) may be written at NOW_MS. *RET_HELD gets
+/* Whether a line of LEVEL, MODULE (compared as text) and MSG (compared by address) may be written at NOW_MS. *RET_HELD gets
  * the number of lines held back since the last one let through, when true. A pair that had to give its slot away with
  * lines held back is copied to *RET_EVICTED (msg NULL otherwise). */
-bool log_limit_admit(struct log_limit *l, const char *module, const char *msg, uint64_t now_ms,
+bool log_limit_admit(struct log_limit *l, const char *module, const char *msg, int level, uint64_t now_ms,
                      uint32_t burst, uint64_t window_ms, uint32_t *ret_held,
                      struct log_limit_slot *ret_evicted);
 

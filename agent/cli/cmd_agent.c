@@ -14,7 +14,7 @@ int cmd_agent(struct cli *cli, const struct cli_args *args)
     }
     struct agent_start start = {.config_file = file, .sets = sets, .sets_count = sets_count, .config = c};
     struct err e;
-    if (cli->agent_run(&start, &e) < 0)
-        return cli_fail(cli, CLI_FAILED, "%s", e.text);
-    return CLI_OK;
+    if (cli->agent_run(&start, &e) == 0)
+        return CLI_OK;
+    return e.text[0] ? cli_fail(cli, CLI_FAILED, "%s", e.text) : CLI_FAILED; /* else the log has told */
 }

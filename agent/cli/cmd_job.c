@@ -67,7 +67,56 @@ static void add_last_fire(struct show_table *t, const json_t *status, int64_t no
               show_string(last, "fire"));
 }
 
-static void print_job(const struct cli *cli, const json_t *job)
+/* Of the newest attempt that failed, among the newest fires. */
+static const json_t *last_failure(const json_t *fires)
+{
+    for (size_t i = 0; i < json_array_size(fires); i++) {
+        const json_t *fire = json_array_get(fires, i), *attempts = json_object_get(fire, "attempts");
+        size_t count = json_array_size(attempts);
+        bool succeeded = strcmp(show_string(fire, "outcome"), "succeeded") == 0;
+        if (count > (size_t)succeeded) /* the attempt that succeeded is the last */
+            return json_array_get(attempts, count - 1 - succeeded);
+    }
+    return NULL;
+}
+
+static void add_last_error(struct show_table *t, const json_t *fires, int64_t now_ms)
+{
+    const json_t *attempt = last_failure(fires), *status = json_object_get(attempt, "status");
+    char when[SHOW_BOTH_SIZE];
+    AUTO(buf_fini) struct buf text = BUF_INIT(8192);
+    if (!attempt)
+        return;
+    show_both(when, json_object_get(attempt, "at"), now_ms);
+    if (json_is_integer(status))
+        buf_addf(&text, "status %lld", (long long)json_integer_value(status));
+    else
+        buf_add_str(&text, show_string(attempt, "error"));
+    const char *endpoint = show_string(attempt, "endpoint"), *excerpt = show_string(attempt, "excerpt");
+    if (*endpoint)
+        buf_addf(&text, " from %s", endpoint);
+    buf_addf(&text, ", attempt %lld, %s", (long long)json_integer_value(json_object_get(attempt, "attempt")),
+             when);
+    if (*excerpt)
+        buf_addf(&text, ": %.*s", (int)text_utf8_cut(excerpt, strlen(excerpt), VALUE_MAX), excerpt);
+    add_line(t, "last error", buf_str(&text));
+}
+
+/* Its newest fires, when they may say what is wrong; NULL: they cannot, or are not to be had. */
+static json_t *ask_fires(struct client *c, const char *id, const json_t *job)
+{
+    const json_t *status = json_object_get(job, "status"), *counts = json_object_get(status, "counts");
+    AUTO(buf_fini) struct buf path = BUF_INIT(PATH_MAX_BYTES);
+    json_t *answer = NULL;
+    if (json_integer_value(json_object_get(counts, "pending")) == 0 &&
+        json_integer_value(json_object_get(status, "consecutive_failures")) == 0)
+        return NULL;
+    client_path(&path, "/v1/jobs/", id, "/fires?limit=20");
+    (void)client_ask(c, "GET", buf_str(&path), NULL, &answer); /* it has said why */
+    return answer;
+}
+
+static void print_job(const struct cli *cli, const json_t *job, const json_t *fires)
 {
     static const char *const plain[] = {
         "id",     "namespace",   "description",    "schedule",    "timezone",  "dst",
@@ -77,14 +126,17 @@ static void print_job(const struct cli *cli, const json_t *job)
                                          "coalesced", "cancelled", "pending"};
     const json_t *status = json_object_get(job, "status"), *all = json_object_get(status, "counts");
     int64_t now_ms = cli->now_ms();
+    char state[SHOW_STATE_SIZE];
     AUTO(show_table_fini) struct show_table t;
     show_table_init(&t, 2, NULL);
     for (size_t i = 0; i < sizeof(plain) / sizeof(plain[0]); i++)
         add_value(&t, plain[i], json_object_get(job, plain[i]));
     add_target(&t, json_object_get(job, "callback"));
-    add_line(&t, "state", show_string(status, "state"));
+    show_state(state, status);
+    add_line(&t, "state", state);
     add_instant(&t, "next due", json_object_get(status, "next_due"), now_ms);
     add_last_fire(&t, status, now_ms);
+    add_last_error(&t, fires, now_ms);
     add_instant(&t, "last success", json_object_get(status, "last_success_at"), now_ms);
     add_instant(&t, "failing since", json_object_get(status, "failing_since"), now_ms);
     AUTO(buf_fini) struct buf text = BUF_INIT(1000);
@@ -110,10 +162,13 @@ int cmd_job_get(struct cli *cli, const struct cli_args *args)
     int code = client_ask(c, "GET", buf_str(&path), NULL, &job);
     if (code != CLI_OK)
         return code;
-    if (args_has(args, "--json"))
+    if (args_has(args, "--json")) {
         show_json(cli->out, job);
-    else
-        print_job(cli, job);
+        return CLI_OK;
+    }
+    json_t *fires = ask_fires(c, args->items[0], job);
+    print_job(cli, job, json_object_get(fires, "fires"));
+    json_decref(fires);
     return CLI_OK;
 }
 
@@ -151,7 +206,8 @@ static void print_state(const struct cli *cli, const char *id, const json_t *ans
 {
     const json_t *status = json_object_get(answer, "status");
     char next[SHOW_BOTH_SIZE];
-    show_both(next, json_object_get(status, "next_due"), cli->now_ms());
+    bool paused = strcmp(show_string(status, "state"), "paused") == 0; /* its next due will be skipped */
+    show_both(next, paused ? NULL : json_object_get(status, "next_due"), cli->now_ms());
     (void)fprintf(cli->out, "%s: %s%s%s\n", id, show_string(status, "state"), *next ? ", next due " : "",
                   next);
 }

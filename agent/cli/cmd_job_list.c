@@ -52,13 +52,14 @@ static void add_row(struct show_table *t, const json_t *job, int64_t now_ms)
 {
     const json_t *status = json_object_get(job, "status"), *last = json_object_get(status, "last_fire");
     const json_t *schedule = json_object_get(job, "schedule");
-    char next[SHOW_BOTH_SIZE];
+    char next[SHOW_BOTH_SIZE], state[SHOW_STATE_SIZE];
     if (json_array_size(schedule) == 1)
         schedule = json_array_get(schedule, 0);
     AUTO(mem_free) char *text = show_compact(schedule, SCHEDULE_MAX);
     show_both(next, json_object_get(status, "next_due"), now_ms);
     show_cell(t, "%s", show_string(job, "id"));
-    show_cell(t, "%s", show_string(status, "state"));
+    show_state(state, status);
+    show_cell(t, "%s", state);
     show_cell(t, "%s", text);
     show_cell(t, "%s", show_string(job, "timezone"));
     show_cell(t, "%s", next);

@@ -62,7 +62,7 @@ static const struct cli_command commands[] = {
 
     {.name = "job apply",
      .group = JOBS,
-     .usage = "-f FILE [--dry-run]",
+     .usage = "[-f] FILE [--dry-run]",
      .help = "Create or replace jobs from a file.",
      .more =
          "FILE holds YAML or JSON: a job, a list of jobs, several documents, or the output of `carillon job list --json`;\n"
@@ -70,6 +70,7 @@ static const struct cli_command commands[] = {
      .flags = FLAGS({.name = "--file", .letter = 'f', .value = "FILE", .help = "what to apply"},
                     {.name = "--dry-run", .help = "store nothing; show what is wrong and the next dues"}),
      .remote = true,
+     .args_max = 1,
      .run = cmd_job_apply},
     {.name = "job get",
      .group = JOBS,

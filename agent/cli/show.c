@@ -131,6 +131,16 @@ const char *show_string(const json_t *obj, const char *key)
     return s ? s : "";
 }
 
+void show_state(char ret[SHOW_STATE_SIZE], const json_t *status)
+{
+    json_int_t pending = json_integer_value(json_object_get(json_object_get(status, "counts"), "pending"));
+    const char *state = show_string(status, "state");
+    if (strcmp(state, "done") == 0 && pending > 0)
+        (void)snprintf(ret, SHOW_STATE_SIZE, "done, %lld pending", (long long)pending); /* 33 characters */
+    else
+        (void)snprintf(ret, SHOW_STATE_SIZE, "%s", state); /* a short word */
+}
+
 void show_json(FILE *out, const json_t *v)
 {
     (void)json_dumpf(v, out,

@@ -37,6 +37,9 @@ void show_relative(char ret[SHOW_RELATIVE_SIZE], int64_t ms, int64_t now_ms);
 /* Both, of a JSON string with an instant: "2026-11-23T08:00:00Z (in 2h 5m)"; "" for anything else. */
 #define SHOW_BOTH_SIZE (SHOW_INSTANT_SIZE + SHOW_RELATIVE_SIZE + 4)
 void show_both(char ret[SHOW_BOTH_SIZE], const json_t *instant, int64_t now_ms);
+/* A job's state, for people: one that is done but for fires that are still tried says so. */
+#define SHOW_STATE_SIZE 48
+void show_state(char ret[SHOW_STATE_SIZE], const json_t *status);
 
 /* The member KEY as text, "" when it is none. Borrowed. */
 const char *show_string(const json_t *obj, const char *key);

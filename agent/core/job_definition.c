@@ -99,8 +99,11 @@ static void print_retry(struct buf *out, const struct retry_rule *rule)
 {
     job_print_key(out, "retry");
     buf_add_char(out, '{');
+    job_print_key(out, "max_attempts");
     if (rule->max_attempts > 0)
-        job_print_number(out, "max_attempts", rule->max_attempts);
+        buf_add_u64(out, rule->max_attempts);
+    else /* said, since an agent's default may be a limit */
+        buf_add_str(out, "null");
     job_print_duration(out, "min_backoff", rule->min_backoff_ms);
     print_real(out, "factor", rule->factor);
     job_print_duration(out, "max_backoff", rule->max_backoff_ms);

@@ -160,7 +160,9 @@ static void read_retry(struct job_reader *r, const json_t *doc)
     struct retry_rule *rule = &r->spec->retry;
     int64_t attempts;
     json_unknown_fields(retry, known, &at, r->problems);
-    if (json_field_int(retry, "max_attempts", 1, 1000000, &attempts, &at, r->problems))
+    if (json_is_null(json_object_get(retry, "max_attempts")))
+        rule->max_attempts = 0; /* no limit, whatever the agent's default */
+    else if (json_field_int(retry, "max_attempts", 1, 1000000, &attempts, &at, r->problems))
         rule->max_attempts = (uint32_t)attempts;
     bool low =
         json_field_duration_ms(retry, "min_backoff", 1, DAY_MS, &rule->min_backoff_ms, &at, r->problems);
@@ -327,9 +329,11 @@ static void set_defaults(struct job_spec *s, const struct job_context *ctx)
 
 static void report_issue(struct job_reader *r, const struct schedule_issue *issue, json_t *warnings)
 {
+    if (issue->field == SCHEDULE_FIELD_ENDS_AT)
+        return; /* read_bounds() has told */
     struct json_at list = json_at_key(NULL, "schedule"), item = json_at_index(&list, issue->expr);
     const struct json_at *at = &list;
-    struct json_at other = json_at_key(NULL, issue->field == SCHEDULE_FIELD_ENDS_AT ? "ends_at" : "jitter");
+    struct json_at other = json_at_key(NULL, "jitter");
     if (issue->field != SCHEDULE_FIELD_SCHEDULE)
         at = &other;
     else if (r->spec->schedule_is_list)

@@ -78,7 +78,7 @@ static bool parse_duration(struct parse *p, const char *word, const struct sched
     if (text_duration_ms(x->text, x->len, ret_ms, NULL) == 0)
         return true;
     report(p, SCHEDULE_ERROR, SCHEDULE_FIELD_SCHEDULE, offset,
-           "%s: a duration such as 250ms, 90s, 1h30m or 7d must follow", word);
+           "%s: a duration such as 250ms, 90s, 1h30m or 7d must follow, at most 36500d", word);
     return false;
 }
 

@@ -18,8 +18,7 @@ static const struct tz *only_utc(void *arg, const char *name)
     return strcmp(name, "UTC") == 0 ? tz_utc() : NULL;
 }
 
-/* What an agent adds to jobs that leave it open. The two share their limits, and retry.max_attempts: that there is none cannot
- * be written into a job. */
+/* What an agent adds to jobs that leave it open. The two share their limits. */
 static void make_defaults(struct job_defaults *d, bool others)
 {
     job_defaults_init(d);
@@ -28,6 +27,7 @@ static void make_defaults(struct job_defaults *d, bool others)
     if (!others)
         return;
     d->timeout_ms = 7000;
+    d->retry.max_attempts = 3;
     d->retry.max_backoff_ms = 100000;
     d->misfire = JOB_MISFIRE_LAST;
     d->misfire_window_ms = 5000;

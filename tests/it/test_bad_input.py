@@ -239,3 +239,16 @@ def test_payload_of_the_largest_size_is_kept_exactly(three, service, callee):
     [record] = callee.wait_for(1, 10)
     assert base64.b64decode(record["body_base64"]) == data
     three[1].delete("big-payload")
+
+
+def test_refusals_say_what_is_wanted(three):
+    a = three[0]
+    patch = a.call("PATCH", "/v1/jobs/x", data="{}", headers={"Content-Type": "text/plain"})
+    assert patch.status_code == 415 and "application/merge-patch+json or application/json" in patch.json()["detail"]
+    empty = a.call("POST", "/v1/jobs", data="", headers={"Content-Type": "application/json"})
+    assert empty.status_code == 400 and "the body is empty" in empty.json()["detail"]
+    after = a.call("POST", "/v1/jobs", json={"schedule": "@after 99999d", "callback": {"http": {"url": "http://10.0.0.1/"}}})
+    assert after.status_code == 400 and "at most 36500d" in after.json()["detail"]
+    nowhere = a.call("POST", "/v1/jobs", json={"schedule": "@daily", "callback": {"http": {}}})
+    assert nowhere.json()["code"] == "no_target" and nowhere.json()["title"] == "The job names no callee"
+    assert all(answer.text.endswith("}\n") for answer in (patch, empty, after, nowhere))

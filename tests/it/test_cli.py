@@ -119,6 +119,23 @@ def test_job_get_shows_a_listing_or_json(agent, cli):
     assert code == 0 and json.loads(out) == JOB
 
 
+def test_job_get_says_why_a_fire_failed_last(agent, cli):
+    status = {**JOB["status"], "state": "done", "next_due": None, "counts": {"seq": 1, "pending": 1}}
+    agent.on("GET", "/v1/jobs/a", 200, {**JOB, "status": status})
+    agent.on("GET", "/v1/jobs/a/fires?limit=20", 200, {"fires": [{"fire": "u.1", "outcome": "pending", "attempts": [
+        {"attempt": 1, "at": "2026-01-01T00:00:00.000Z", "endpoint": "10.0.0.7:8080", "status": None, "error": "refused"},
+        {"attempt": 2, "at": "2026-01-01T00:00:01.000Z", "endpoint": "10.0.0.8:8080", "status": 503, "error": None,
+         "excerpt": "not today"}]}], "next_cursor": None})
+    code, out, _ = cli("job", "get", "a")
+    assert code == 0
+    lines = dict(line.split("  ", 1) for line in out.splitlines())
+    assert lines["state"].strip() == "done, 1 pending"
+    assert lines["last error"].strip().startswith("status 503 from 10.0.0.8:8080, attempt 2, 2026-01-01T00:00:01Z (")
+    assert lines["last error"].endswith("ago): not today")
+    agent.on("GET", "/v1/jobs?limit=100", 200, {"jobs": [{**JOB, "status": status}], "next_cursor": None})
+    assert "  done, 1 pending  " in cli("job", "list")[1]
+
+
 def test_an_unknown_job_is_exit_3(cli):
     code, out, err = cli("job", "get", "nope")
     assert (code, out) == (3, "")
@@ -188,6 +205,17 @@ def test_apply_dry_run_stores_nothing(agent, cli):
     assert [r[1] for r in agent.requests] == ["/v1/jobs/a?dry_run=true"]
 
 
+def test_apply_takes_its_file_also_without_f(agent, cli, folder):
+    agent.on("PUT", "/v1/jobs/a?dry_run=true", 200, JOB)
+    path = folder / "job.yaml"
+    path.write_text("id: a\n")
+    code, out, _ = cli("job", "apply", str(path), "--dry-run")
+    assert code == 0 and out.startswith("a: valid")
+    code, _, err = cli("job", "apply", str(path), "-f", str(path))
+    assert code == 2 and "one file" in err
+    assert cli("job", "apply")[0] == 2
+
+
 def test_apply_without_an_agent_stops_at_the_first(cli):
     [port] = procs.free_ports(1)
     code, _, err = cli("job", "apply", "-f", "-", "--addr", f"127.0.0.1:{port}", stdin="[{id: a}, {id: b}]")
@@ -221,6 +249,8 @@ def test_several_ids_are_all_tried(agent, cli):
     code, out, _ = cli("job", "resume", "a", "--catch-up", "last")
     assert code == 0 and out.startswith("a: active, next due ")
     assert json.loads(agent.requests[-1][3]) == {"catch_up": "last"}
+    agent.on("POST", "/v1/jobs/a/pause", 200, {**JOB, "status": {**JOB["status"], "state": "paused"}})
+    assert cli("job", "pause", "a")[:2] == (0, "a: paused\n")
     agent.on("POST", "/v1/jobs/a/run", 202, {"fire": "u.3"})
     assert cli("job", "run", "a", "--force", "-d", "1")[:2] == (0, "a: fire u.3\n")
     assert json.loads(agent.requests[-1][3]) == {"payload": 1, "force": True}

@@ -254,6 +254,14 @@ def test_deleted_and_changed_jobs_do_not_fire_under_the_old_rules(three, job, na
     assert not late, late[:3]
 
 
+def test_a_repeated_run_is_the_same_fire(three, job, name):
+    three[0].put(name, job())
+    answers = [agent.call("POST", f"/v1/jobs/{name}/run", headers={"Idempotency-Key": f"k-{name}"}) for agent in three * 2]
+    assert [a.status_code for a in answers] == [202] * 6
+    assert {a.text for a in answers} == {answers[0].text} and re.search(r'"fire":"[0-9a-f]{32}\.1"', answers[0].text)
+    assert answers[0].text.endswith("}\n"), "answers end their line"
+
+
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 

@@ -59,7 +59,8 @@ def is_refused(agent, text):
         assert agent.call("GET", "/v1/jobs").status_code == 503
         agent.end()
     else:
-        assert agent.process.code == 1
+        assert agent.process.code == 1 and "level=error module=agent" in lines[-1]
+        assert agent.process.log_tail().splitlines()[-1].endswith("msg=ended")
 
 
 def store_options(cluster, host="localhost", **tls):

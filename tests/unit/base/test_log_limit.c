@@ -1,12 +1,13 @@
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 
+#include "agent/base/log.h"
 #include "agent/base/log_limit.h"
 
 static bool admit(struct log_limit *l, const char *msg, uint64_t now_ms, uint32_t *ret_held)
 {
     struct log_limit_slot evicted;
-    return log_limit_admit(l, "m", msg, now_ms, 3, 1000, ret_held, &evicted);
+    return log_limit_admit(l, "m", msg, LOG_LEVEL_INFO, now_ms, 3, 1000, ret_held, &evicted);
 }
 
 Test(log_limit, a_burst_passes_and_the_rest_is_counted)
@@ -35,7 +36,7 @@ Test(log_limit, messages_do_not_share_a_limit)
         (void)admit(&l, a, 0, &held);
     cr_assert(admit(&l, b, 0, &held));
     struct log_limit_slot evicted;
-    cr_assert(log_limit_admit(&l, "other", a, 0, 3, 1000, &held, &evicted));
+    cr_assert(log_limit_admit(&l, "other", a, LOG_LEVEL_INFO, 0, 3, 1000, &held, &evicted));
 }
 
 Test(log_limit, silence_hands_out_the_count)
@@ -48,7 +49,7 @@ Test(log_limit, silence_hands_out_the_count)
         (void)admit(&l, msg, 0, &held);
     cr_assert(not(log_limit_expired(&l, 999, 1000, &s)));
     cr_assert(log_limit_expired(&l, 1000, 1000, &s));
-    cr_assert(s.msg == msg && s.held == 7);
+    cr_assert(s.msg == msg && s.held == 7 && s.level == LOG_LEVEL_INFO);
     cr_assert(not(log_limit_expired(&l, 1000, 1000, &s)));
 }
 
@@ -61,7 +62,7 @@ Test(log_limit, no_held_line_is_lost_uncounted)
         const char *msg = &msgs[now * now % 200];
         struct log_limit_slot evicted;
         uint32_t n = 0;
-        bool pass = log_limit_admit(&l, NULL, msg, now, 2, 1000, &n, &evicted);
+        bool pass = log_limit_admit(&l, NULL, msg, LOG_LEVEL_INFO, now, 2, 1000, &n, &evicted);
         passed += pass;
         held += !pass;
         reported += pass ? n : 0;

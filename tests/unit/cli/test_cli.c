@@ -245,8 +245,7 @@ Test(cli, commands_refuse_what_makes_no_sense_before_they_ask)
     expect(WORDS("job", "delete", "a", "--all"), CLI_USAGE, "", "carillon: give ids or filters, not both\n");
     expect(WORDS("job", "resume", "a", "--catch-up", "some"), CLI_USAGE, "",
            "carillon: --catch-up: 'some' is not one of none, last, all\n");
-    expect(WORDS("job", "apply"), CLI_USAGE, "",
-           "carillon: job apply needs -f FILE (- for standard input)\n");
+    expect(WORDS("job", "apply"), CLI_USAGE, "", "carillon: job apply needs a FILE (- for standard input)\n");
     expect(WORDS("job", "import"), CLI_USAGE, "",
            "carillon: job import needs -f FILE (- for standard input)\n");
     expect(WORDS("job", "apply", "-f", "-"), CLI_FAILED, "", "carillon: standard input: holds no job\n");

@@ -515,6 +515,43 @@ Test(job, definitions_of_the_first_version_are_read_too)
     job_spec_unref(again);
 }
 
+Test(job, no_limit_of_attempts_can_be_said_where_the_default_is_one)
+{
+    struct result r = {0};
+    struct buf out = BUF_INIT(1 << 20);
+    struct err e = {0};
+    json_t *doc;
+    job_defaults_init(&defaults);
+    defaults.retry.max_attempts = 3;
+    for (int said = 0; said < 2; said++) {
+        const char *text = said ? WITH("\"retry\":{\"max_attempts\":null}") : WITH("\"retry\":{}");
+        struct job_context ctx = {
+            .ns = "default", .id = "j1", .now_ms = NOW, .created_ms = RECORD_NONE, .defaults = &defaults};
+        problems_init(&r.problems);
+        cr_assert(zero(int, json_read(text, strlen(text), 1 << 20, &doc, &e)));
+        cr_assert(zero(int, job_spec_parse(doc, &ctx, only_utc, NULL, &r.problems, &r.refusal, NULL,
+                                           &r.paused, &r.spec, &e)));
+        cr_assert(eq(u32, r.spec->retry.max_attempts, said ? 0 : 3));
+        cr_assert(zero(int, job_print(r.spec, NULL, "", &out, &e)));
+        cr_assert(strstr(buf_str(&out), said ? "\"max_attempts\":null" : "\"max_attempts\":3") != NULL, "%s",
+                  buf_str(&out));
+        buf_reset(&out);
+        json_decref(doc);
+        job_spec_unref(r.spec);
+        problems_fini(&r.problems);
+    }
+    buf_fini(&out);
+}
+
+Test(job, wrong_bounds_are_told_once)
+{
+    struct result r =
+        parse(WITH("\"starts_at\":\"2026-01-02T00:00:00Z\",\"ends_at\":\"2026-01-01T00:00:00Z\""));
+    cr_assert(eq(sz, r.problems.count, 1));
+    cr_assert(eq(str, r.problems.items[0].pointer, "#/ends_at"));
+    done(&r);
+}
+
 Test(job, grpc_callbacks_have_their_own_fields)
 {
     struct result r =
