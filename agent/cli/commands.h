@@ -15,6 +15,8 @@ int cmd_job_pause(struct cli *cli, const struct cli_args *args);
 int cmd_job_resume(struct cli *cli, const struct cli_args *args);
 int cmd_job_run(struct cli *cli, const struct cli_args *args);
 int cmd_job_next(struct cli *cli, const struct cli_args *args);
+int cmd_job_explain(struct cli *cli, const struct cli_args *args);
+int cmd_job_revisions(struct cli *cli, const struct cli_args *args);
 int cmd_job_import(struct cli *cli, const struct cli_args *args);
 int cmd_job_export(struct cli *cli, const struct cli_args *args);
 int cmd_in(struct cli *cli, const struct cli_args *args);

@@ -236,6 +236,43 @@ def test_list_follows_pages_up_to_its_limit(agent, cli):
     assert json.loads(out) == {"jobs": jobs[:3], "next_cursor": "c"}
 
 
+def test_explain_follows_pages_and_tells_why(agent, cli):
+    def due(minute, outcome, text):
+        return {"due": f"2026-11-20T08:0{minute}:00.000Z", "local": f"2026-11-20T09:0{minute}:00+01:00", "fire": None,
+                "outcome": outcome, "reason": None, "text": text}
+
+    span = {"job": "a", "from": "2026-11-20T08:00:00.000Z", "to": "2026-11-20T09:00:00.000Z"}
+    first = {**span, "occurrences": [due(0, "succeeded", "fired.")], "next_from": "2026-11-20T08:01:00.000Z"}
+    rest = {**span, "occurrences": [due(1, None, "not known."), due(2, "future", "will be.")], "next_from": None}
+    agent.on("GET", "/v1/jobs/a/explain?at=2026-11-20T09%3A00&limit=1000", 200, first)
+    agent.on("GET", "/v1/jobs/a/explain?from=2026-11-20T08%3A01%3A00.000Z&to=2026-11-20T09%3A00%3A00.000Z&limit=1000", 200, rest)
+    code, out, err = cli("job", "explain", "a", "--at", "2026-11-20T09:00", "--limit", "0")
+    assert (code, err) == (0, "")
+    assert [line.split(None, 2) for line in out.splitlines()] == [
+        ["DUE", "OUTCOME", "WHY"], ["2026-11-20T09:00:00+01:00", "succeeded", "fired."],
+        ["2026-11-20T09:01:00+01:00", "unknown", "not known."], ["2026-11-20T09:02:00+01:00", "future", "will be."]]
+    code, out, _ = cli("job", "explain", "a", "--at", "2026-11-20T09:00", "--limit", "0", "--json")
+    assert code == 0 and len(json.loads(out)["occurrences"]) == 3 and json.loads(out)["next_from"] is None
+    agent.on("GET", "/v1/jobs/a/explain?limit=1", 200, first)
+    code, _, err = cli("job", "explain", "a", "--limit", "1")
+    assert code == 0 and "there are more than 1" in err
+    assert cli("job", "explain", "a", "--at", "2026-11-20", "--to", "2026-11-21T00:00:00Z")[0] == 2
+    assert cli("job", "explain", "gone")[0] == 3
+
+
+def test_revisions_are_a_table(agent, cli):
+    revision = {"version": 2, "at": "2026-11-20T08:00:00.000Z", "actor": "ann", "op": "pause", "state": "paused", "uid": "0" * 32,
+                "fire": None}
+    agent.on("GET", "/v1/jobs/a/revisions?limit=1", 200, {"revisions": [revision], "next_cursor": "9.9"})
+    agent.on("GET", "/v1/jobs/a/revisions?limit=100", 200, {"revisions": [revision], "next_cursor": "9.9"})
+    code, out, err = cli("job", "revisions", "a", "--limit", "1")
+    assert code == 0 and "there are more than 1" not in out and "there are more than 1" in err
+    assert out.splitlines()[1].split()[-5:] == ["pause", "ann", "2", "paused", "-"]
+    agent.on("GET", "/v1/jobs/a/revisions?cursor=9.9&limit=99", 200, {"revisions": [{**revision, "op": "create"}], "next_cursor": None})
+    code, out, _ = cli("job", "revisions", "a", "--json")
+    assert [r["op"] for r in json.loads(out)["revisions"]] == ["pause", "create"]
+
+
 def test_several_ids_are_all_tried(agent, cli):
     agent.on("DELETE", "/v1/jobs/a", 200, {"result": "in_flight", "last_fire": None})
     agent.on("DELETE", "/v1/jobs/c", 200, {"result": "cancelled", "last_fire": None})
