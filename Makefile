@@ -250,6 +250,14 @@ check-it: build $(TOOLS) $(O)/deps-it ## the real program with a real Consul, a 
 	@CARILLON_BINARY=$(abspath $(O))/carillon CARILLON_TOOLS=$(abspath $(O))/tests/tools CARILLON_RESULTS=$(abspath $(O))/results/check-it.json \
 	 $(PYTEST) tests/it --durations=10 --timeout=900 $(IT_ARGS)
 
+ifneq ($(SIM),)
+SIM_STORIES ?= 40
+.PHONY: sim
+sim: $(SIM) ## whole clusters on virtual time: SIM_STORIES of each kind, or the one of SEED=n (and SIM_KIND=name) with all its lines
+	@$(if $(SEED),SEED=$(SEED) SIM_KIND=$(or $(SIM_KIND),all) $(SIM) --color=never --jobs 1, \
+	 SIM_STORIES=$(SIM_STORIES) tests/tools/run_unit.py --name $@ --results $(O)/results --jobs $(JOBS) --verbose $(SIM))
+endif
+
 fuzz: $(O)/deps-test ## libFuzzer on every fuzz target, FUZZ_SECONDS each; finds go to tests/fuzz/corpus
 	@ASAN_OPTIONS=detect_leaks=1 LSAN_OPTIONS=suppressions=$(abspath tests/tools/lsan.supp):print_suppressions=0 \
 	 $(MAKE) O=$(O)/fuzz CC=$(CLANG) CFLAGS='-O1 -g' LIBFUZZER=1 \
@@ -321,7 +329,7 @@ coverage: $(O)/deps-test ## line coverage of the unit tests; fails under the flo
 # ---- everything -----------------------------------------------------------------------------------------------------
 
 STAGES := build check-format check-size check-layers $(if $(wildcard tests/tools/check_options.py),check-options) \
-          check check-clang lint check-asan $(if $(TSAN),check-tsan) check-it $(if $(FUZZ),fuzz) coverage
+          check $(if $(SIM),sim) check-clang lint check-asan $(if $(TSAN),check-tsan) check-it $(if $(FUZZ),fuzz) coverage
 
 .PHONY: test
 test: export FUZZ_SECONDS = 8

@@ -23,7 +23,6 @@
 #define STORE_RETRY_MS   1000
 #define ADDRESS_RETRY_MS 1000
 #define VACUUM_MS        60000
-#define HISTORY_MAX      1000 /* ended fires kept with a job beside its successes and dead letters */
 #define LAST_WORDS_MS    1000
 
 extern char **environ;
@@ -53,6 +52,8 @@ static bool passes(int rc)
     return rc == -ERR_UNAVAILABLE || rc == -ERR_RETRY || rc == -ERR_UNKNOWN_OUTCOME || rc == -ERR_TIMEOUT;
 }
 
+_Static_assert(CAPABILITY_SECRET_BYTES == STORE_SECRET_BYTES, "the one is made of the other");
+
 /* A database that is not there yet is waited for: in a cluster everything starts at once, and an agent that ended because of it
  * could not say what it lacks. 0 with n->store NULL: not yet. Blocks for as long as connecting takes. */
 static int try_store(struct node *n, struct err *e)
@@ -76,6 +77,10 @@ static int try_store(struct node *n, struct err *e)
     if (rc < 0)
         return err_set(e, n->store_trouble.code, "open the store: %s", n->store_trouble.text);
     n->store = ops;
+    memcpy(n->capability.secret, n->meta.secret, sizeof(n->capability.secret));
+    const char *url = n->config->api.advertise_url;
+    (void)snprintf(n->capability.url, sizeof(n->capability.url), "%s",
+                   url ? url : ""); /* shorter, by its option */
     n->owned = mem_new_array(_Atomic uint64_t, n->meta.slots / 64 + 1);
     atomic_store(&n->store_open, true); /* what other threads ask first: slots and owned stand from here on */
     return 0;
@@ -219,6 +224,7 @@ static int new_life(struct node *n, struct err *e)
                                      .clock = n->clock,
                                      .metrics = n->metrics,
                                      .safety = n->safety,
+                                     .capability = &n->capability,
                                      .tzdata = tzload_version(n->zones),
                                      .member = member,
                                      .peer_host = n->peer_host,
@@ -275,7 +281,7 @@ static void vacuum(void *arg)
 {
     struct node *n = arg;
     n->vacuuming = true;
-    struct store_vacuum what = {.now_ms = node_now_ms(n), .fires_max = HISTORY_MAX};
+    struct store_vacuum what = {.now_ms = node_now_ms(n), .fires_max = NODE_HISTORY_MAX};
     n->store->vacuum(n->store_self, &what, on_vacuumed, n);
 }
 

@@ -41,6 +41,7 @@ struct config_api {
     char *socket_mode_text;    /* as given, octal; never NULL */
     unsigned socket_mode;
     struct option_list hosts;
+    char *advertise_url; /* NULL: none */
     char *tls_cert, *tls_key, *tls_client_ca;
     uint64_t max_body_bytes, max_bulk_bytes;
     int64_t max_connections;

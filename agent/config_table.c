@@ -5,6 +5,7 @@
 
 #include "agent/base/log.h"
 #include "agent/base/text.h"
+#include "agent/base/url.h"
 #include "agent/config_private.h"
 #include "agent/store/store.h"
 #include "callback/guard.h"
@@ -74,6 +75,20 @@ static int check_absolute(const char *text, struct err *e)
                           : err_set(e, ERR_INVALID, "'%s' must begin with '/'", TEXTQ(text, strlen(text)));
 }
 
+/* A path is put behind it. */
+static int check_advertise_url(const char *text, struct err *e)
+{
+    char host[URL_HOST_SIZE];
+    const char *wrong = url_check(text, host);
+    size_t len = strlen(text);
+    for (const char *c = text; !wrong && *c; c++)
+        if (*c <= ' ' || *c > '~')
+            wrong = "must be printable ASCII";
+    if (!wrong && (strchr(text, '?') || text[len - 1] == '/'))
+        wrong = "must end before the path's last '/' and have no ?query";
+    return wrong ? err_set(e, ERR_INVALID, "'%s' %s", TEXTQ(text, len), wrong) : 0;
+}
+
 static int check_consul_address(const char *text, struct err *e)
 {
     size_t len = strlen(text);
@@ -140,6 +155,11 @@ static const struct option_row rows_before[] = {
         .help =
             "Further names that the Host header of a request may have; others than these, loopback and the listen "
             "addresses are refused (421)."),
+    ROW("api.advertise_url", STRING, api.advertise_url, .flags = CONFIG_PLACE, .max = 280,
+        .check = check_advertise_url,
+        .help =
+            "Where callees reach an agent's API, as http://carillon.internal:7420: put in front of the path in "
+            "Carillon-Complete, which is a bare path otherwise."),
     ROW("api.tls_cert", PATH, api.tls_cert, .flags = CONFIG_PLACE,
         .help = "Certificate (PEM) of the API: it is served over TLS."),
     ROW("api.tls_key", PATH, api.tls_key, .flags = CONFIG_PLACE, .help = "Key of the certificate (PEM)."),

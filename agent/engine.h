@@ -12,6 +12,7 @@
 #include "agent/core/planner.h"
 #include "agent/store/store.h"
 
+struct capability;
 struct clock_guard;
 struct config;
 struct consul_client;
@@ -36,7 +37,8 @@ struct engine_options {
     struct http_client *http;
     struct clock_guard *clock;
     struct metrics *metrics;
-    struct safety *safety; /* lives longer than the engine */
+    struct safety *safety;               /* lives longer than the engine */
+    const struct capability *capability; /* the same */
     const char *tzdata;
     const char *member;    /* "<name>.<random>" */
     const char *peer_host; /* where peers reach us; "" in standalone mode */

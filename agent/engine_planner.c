@@ -29,9 +29,11 @@ struct page_read {
     uint16_t slots[];
 };
 
+/* One fire or change. */
 struct change_read {
     struct engine *engine;
     uint64_t load;
+    struct uid uid; /* of the fire */
 };
 
 /* --- reads --------------------------------------------------------------------------------------------------------- */
@@ -195,6 +197,34 @@ static void get_job(struct engine *g, const struct planner_action *a)
     engine_ask_turn(g);
 }
 
+static void on_fire(void *arg, const struct err *e, struct fire_row *rows, size_t count, bool more)
+{
+    struct change_read *r = arg;
+    struct engine *g = r->engine;
+    bool ok = e->code == ERR_OK;
+    struct planner_event event = {
+        .kind = PLANNER_FIRES, .load = r->load, .ok = ok, .fires = rows, .fires_count = ok ? count : 0};
+    (void)more;
+    g->store_calls--;
+    for (size_t i = 0; i < event.fires_count; i++)
+        if (rows[i].state == FIRE_STATE_HELD)
+            engine_note_holder(g, rows[i].holder);
+    engine_plan(g, &event);
+    mem_free(r);
+}
+
+/* The newest row up to SEQ: a row may stand for a run of them. */
+static void get_fire(struct engine *g, const struct planner_action *a)
+{
+    if (engine_over(g))
+        return;
+    struct change_read *r = mem_new(struct change_read);
+    *r = (struct change_read){.engine = g, .load = a->load, .uid = a->uid};
+    uint64_t before = a->seq < UINT64_MAX ? a->seq + 1 : UINT64_MAX;
+    g->store_calls++;
+    g->o.store->get_fires(g->o.store_self, &r->uid, before, 1, on_fire, r);
+}
+
 static void on_change(void *arg, const struct err *e, const struct revision *found)
 {
     struct change_read *r = arg;
@@ -321,6 +351,7 @@ void engine_submit(struct engine *g, struct planner_api *api,
 }
 
 static const char *const result_names[ATTEMPT_RESULT_COUNT_] = {[ATTEMPT_OK] = "ok",
+                                                                [ATTEMPT_OPEN] = "open",
                                                                 [ATTEMPT_RETRY] = "failed",
                                                                 [ATTEMPT_GIVE_UP] = "gave_up",
                                                                 [ATTEMPT_NOT_STARTED] = "not_started",
@@ -355,7 +386,10 @@ static void carry_out(struct engine *g, const struct planner_action *a)
         dispatch_deliver(g->dispatch, a->delivery);
         break;
     case PLANNER_DO_REVOKE:
-        dispatch_revoke(g->dispatch, a->delivery);
+        if (a->abort)
+            dispatch_abort(g->dispatch, a->delivery);
+        else
+            dispatch_revoke(g->dispatch, a->delivery);
         break;
     case PLANNER_DO_LOAD_JOBS:
     case PLANNER_DO_LOAD_FIRES:
@@ -363,6 +397,9 @@ static void carry_out(struct engine *g, const struct planner_action *a)
         break;
     case PLANNER_DO_GET_JOB:
         get_job(g, a);
+        break;
+    case PLANNER_DO_GET_FIRE:
+        get_fire(g, a);
         break;
     case PLANNER_DO_FIND_CHANGE:
         find_change(g, a);

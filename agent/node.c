@@ -81,6 +81,11 @@ const char *node_cluster_secret(const struct node *n, size_t *ret_bytes)
     return n->secret;
 }
 
+const struct capability *node_capability(const struct node *n)
+{
+    return !node_is_client(n) && atomic_load(&n->store_open) ? &n->capability : NULL;
+}
+
 bool node_ready(const struct node *n)
 {
     return atomic_load(&n->ready);

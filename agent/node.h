@@ -12,10 +12,13 @@
 #include "agent/store/store.h"
 
 struct node;
+struct capability;
 struct http_client;
 struct loop;
 struct tzload;
 struct buf;
+
+#define NODE_HISTORY_MAX 1000 /* ended fires kept with a job beside its successes and dead letters */
 
 /* --- any thread ---------------------------------------------------------------------------------------------------- */
 
@@ -35,6 +38,8 @@ bool node_is_client(const struct node *n);
 const char *node_member(const struct node *n);
 /* The shared secret between agents, NULL: none configured. */
 const char *node_cluster_secret(const struct node *n, size_t *ret_bytes);
+/* What proves that somebody was called back for a fire. NULL for a client, and before the store was opened. */
+const struct capability *node_capability(const struct node *n);
 /* Whether the store has been opened since the start; true for a client. Before that only health, metrics and the cluster's view
  * can be asked. */
 bool node_store_open(const struct node *n);

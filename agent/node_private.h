@@ -14,6 +14,7 @@
 #include "agent/io/tzload.h"
 #include "agent/metrics.h"
 #include "agent/node.h"
+#include "callback/capability.h"
 #include "callback/safety.h"
 #include "consul/consul_client.h"
 #include "consul/consul_service.h"
@@ -53,9 +54,10 @@ struct node {
     void *store_self;
     struct store_meta meta;
     struct safety *safety;
-    struct engine *engine;  /* the present life; NULL between two */
-    struct engine *retired; /* declared dead, until the next may begin */
-    struct engine **lives;  /* all that have not ended, and the present one */
+    struct capability capability; /* made when the store was opened */
+    struct engine *engine;        /* the present life; NULL between two */
+    struct engine *retired;       /* declared dead, until the next may begin */
+    struct engine **lives;        /* all that have not ended, and the present one */
     size_t lives_count;
     struct loop_msg rebirth; /* deferred: make a new engine */
     _Atomic bool ready;

@@ -64,6 +64,8 @@ bool callback_may_start(struct callback_attempt *a, const struct callback_gate *
     int expected = CALLBACK_QUEUED;
     if (atomic_load(&gate->closed) || (int64_t)clock_boot_ms() >= atomic_load(&gate->lease_until_ms))
         return false;
+    if (callback_now_ms(gate) < a->delivery->from_ms) /* the clock was set back since this was begun */
+        return false;
     return atomic_compare_exchange_strong(&a->state, &expected, CALLBACK_STARTED);
 }
 
@@ -84,6 +86,8 @@ static bool listed(const struct job_code_range *codes, size_t count, int status)
 
 enum attempt_result callback_judge(const struct job_callback *cb, int status)
 {
+    if (cb->async && cb->transport == JOB_HTTP && status == 202)
+        return ATTEMPT_OPEN;
     if (listed(cb->success, cb->success_count, status))
         return ATTEMPT_OK;
     return listed(cb->give_up, cb->give_up_count, status) ? ATTEMPT_GIVE_UP : ATTEMPT_RETRY;

@@ -11,6 +11,7 @@
 #include "agent/core/planner.h"
 #include "agent/io/loop.h"
 
+struct capability;
 struct err;
 struct safety;
 
@@ -53,13 +54,18 @@ struct callback_attempt {
     struct list link;                     /* the dispatcher's, then the lane's */
     struct delivery *delivery;            /* its constant fields may be read by the lane */
     char endpoint[CALLBACK_ENDPOINT_MAX]; /* "host:port" chosen among a service's; "" for a direct target */
-    unsigned part, parts;           /* `callback.to` other than one: from 1, of how many; 0: the whole fire */
-    const char *source;             /* "/carillon/<cluster>" for ce-source; lives as long as the transport */
-    const struct callback_tls *tls; /* of the service; NULL: as with a direct target */
-    _Atomic int state;              /* enum callback_state */
-    uint64_t connect_us;            /* from the lane's taking it to the first byte of the request */
-    uint64_t latency_us;            /* from the lane's taking it to its end */
+    unsigned part, parts; /* `callback.to` other than one: from 1, of how many; 0: the whole fire */
+    const char *source;   /* "/carillon/<cluster>" for ce-source; lives as long as the transport */
+    const struct capability *capability; /* the transport's */
+    const struct callback_tls *tls;      /* of the service; NULL: as with a direct target */
+    _Atomic int state;                   /* enum callback_state */
+    uint64_t connect_us;                 /* from the lane's taking it to the first byte of the request */
+    uint64_t latency_us;                 /* from the lane's taking it to its end */
     struct attempt result;
+    void *lane;             /* the transport's, as are these */
+    void *transfer;         /* the lane thread's */
+    struct list abort_link; /* under the lane's lock */
+    bool ended;             /* under the lane's lock: it is on its way back */
 };
 
 /* On the loop thread, for each finished attempt, in batches. */
@@ -72,6 +78,8 @@ struct callback_options {
     unsigned connections_max; /* kept over all lanes */
     const char *user_agent;   /* "carillon/0.1.0" */
     struct safety *safety;    /* NULL: no keys, no secrets, every address; lives longer than the transport */
+    const struct capability
+        *capability; /* what asynchronous callees get to answer with; lives as long; NULL: none */
 };
 
 struct callback_ops {
@@ -81,6 +89,9 @@ struct callback_ops {
     /* Loop thread; cannot fail: what goes wrong is a result. LANE_HASH keeps an endpoint on one lane, so that its kept
      * connections are found again. */
     void (*deliver)(void *self, struct callback_attempt *attempt, uint64_t lane_hash);
+    /* Loop thread. Close the connection of one that was delivered and has not come back: it ends soon, as RETRY, or as it ended
+     * just before. NULL: it runs to its end. */
+    void (*abort)(void *self, struct callback_attempt *attempt);
     /* Loop thread. Ends what is under way as RETRY (NOT_STARTED if no byte went out), runs the callbacks, frees. */
     void (*close)(void *self);
 };
@@ -96,7 +107,8 @@ static inline bool callback_revoke(struct callback_attempt *a)
            expected == CALLBACK_REVOKED;
 }
 
-/* A lane, just before the first byte: whether the request may go out now (lease, gate, not revoked). Sets STARTED. */
+/* A lane, just before the first byte: whether the request may go out now (lease, gate, due by the clock as it is now, not revoked).
+ * Sets STARTED. */
 bool callback_may_start(struct callback_attempt *a, const struct callback_gate *gate);
 
 /* Whether an attempt that failed before its request could go out was made, in the sense of callback_revoke(): unless it was taken
@@ -110,7 +122,7 @@ int64_t callback_now_ms(const struct callback_gate *gate);
 #define CALLBACK_KEY_SIZE 68
 void callback_key(const struct callback_attempt *a, char ret[CALLBACK_KEY_SIZE]);
 
-/* OK, GIVE_UP or RETRY by the job's lists of codes. */
+/* OK, GIVE_UP or RETRY by the job's lists of codes; OPEN for a 202 of an asynchronous callee, whatever they say. */
 enum attempt_result callback_judge(const struct job_callback *cb, int status);
 
 /* --- writing a result ---------------------------------------------------------------------------------------------- */

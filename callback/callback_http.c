@@ -65,6 +65,7 @@ struct lane {
     CURLM *multi;
     pthread_mutex_t lock;
     struct list incoming; /* under lock */
+    struct list aborted;  /* under lock: callback_attempt.abort_link */
     bool stopping;        /* under lock */
     struct handback *handback;
     struct list running; /* lane thread: transfers under way */
@@ -83,12 +84,23 @@ struct http_lanes {
 
 /* --- results ------------------------------------------------------------------------------------------------------- */
 
+/* A is the loop's from here on: nobody closes its connection any more. */
+static void finish(struct lane *lane, struct callback_attempt *a)
+{
+    a->transfer = NULL;
+    pthread_mutex_lock(&lane->lock);
+    a->ended = true;
+    list_remove(&a->abort_link);
+    pthread_mutex_unlock(&lane->lock);
+    handback_add(lane->handback, a);
+}
+
 /* Ended without a byte on the wire. */
 static void finish_unsent(struct lane *lane, struct callback_attempt *a, enum attempt_result result,
                           const char *why)
 {
     callback_set_unsent(a, lane->lanes->options.gate, result, why);
-    handback_add(lane->handback, a);
+    finish(lane, a);
 }
 
 static void finish_unstarted(struct lane *lane, struct callback_attempt *a, const char *why)
@@ -305,6 +317,8 @@ static int transfer_prepare(struct transfer *t, struct callback_attempt *a, stru
         return err_set(e, ERR_TOO_BIG, "the request could not be built");
     set_tls(t, a->tls);
     curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, headers);
+    /* A kept connection may turn out dead when the request is on its way; at most once takes no such chance. */
+    curl_easy_setopt(t->easy, CURLOPT_FRESH_CONNECT, a->delivery->spec->at_most_once ? 1L : 0L);
     curl_easy_setopt(t->easy, CURLOPT_TIMEOUT_MS, (long)a->delivery->spec->callback.timeout_ms);
     set_method(t->easy, a->delivery);
     return 0;
@@ -314,6 +328,7 @@ static void start_transfer(struct lane *lane, struct callback_attempt *a)
 {
     struct err e = {0};
     a->result = (struct attempt){.status = -1, .retry_after_ms = -1};
+    a->transfer = NULL;
     struct transfer *t = transfer_get(lane);
     if (!t) {
         finish_unstarted(lane, a, "not started: out of memory");
@@ -334,6 +349,7 @@ static void start_transfer(struct lane *lane, struct callback_attempt *a)
         return;
     }
     list_push_back(&lane->running, &t->link);
+    a->transfer = t;
 }
 
 /* libcurl has read both forms, seconds and a date. */
@@ -360,10 +376,23 @@ static const char *explain(const struct transfer *t, CURLcode code)
     return t->error[0] ? t->error : curl_easy_strerror(code);
 }
 
+/* What a reply to a job that allows it asks for. */
+static enum attempt_control control_of(const struct transfer *t, enum attempt_result result)
+{
+    struct curl_header *h;
+    if (result != ATTEMPT_OK || !t->attempt->delivery->spec->callback.allow_control ||
+        curl_easy_header(t->easy, "Carillon-Job", 0, CURLH_HEADER, -1, &h) != CURLHE_OK)
+        return ATTEMPT_CONTROL_NONE;
+    if (strcmp(h->value, "pause") == 0)
+        return ATTEMPT_CONTROL_PAUSE;
+    return strcmp(h->value, "delete") == 0 ? ATTEMPT_CONTROL_DELETE : ATTEMPT_CONTROL_NONE;
+}
+
 static void read_result(struct transfer *t, CURLcode code, struct attempt *r)
 {
     long status = 0;
     uint64_t now_us = clock_boot_us();
+    r->sent = t->started_us != 0;
     r->duration_ms = (uint32_t)((now_us - (t->started_us ? t->started_us : t->taken_us)) / 1000);
     t->attempt->latency_us = now_us - t->taken_us;
     callback_copy_text(r->endpoint, sizeof(r->endpoint), t->attempt->endpoint);
@@ -379,6 +408,7 @@ static void read_result(struct transfer *t, CURLcode code, struct attempt *r)
     curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
     r->status = (int)status;
     r->result = callback_judge(&t->attempt->delivery->spec->callback, (int)status);
+    r->control = control_of(t, r->result);
     r->retry_after_ms = retry_after_ms(t->easy);
 }
 
@@ -397,7 +427,17 @@ static void end_transfer(struct lane *lane, struct transfer *t, CURLcode code)
         a->result.started_ms = callback_now_ms(lane->lanes->options.gate);
     read_result(t, code, &a->result);
     transfer_put(lane, t);
-    handback_add(lane->handback, a);
+    finish(lane, a);
+}
+
+/* The job's fire is over: whoever works on its request finds the connection closed. */
+static void abort_transfer(struct lane *lane, struct callback_attempt *a)
+{
+    struct transfer *t = a->transfer;
+    if (t)
+        (void)snprintf(t->error, sizeof(t->error), "connection closed: the fire was ended"); /* fits */
+    if (t)
+        end_transfer(lane, t, CURLE_ABORTED_BY_CALLBACK);
 }
 
 /* --- the lane's thread --------------------------------------------------------------------------------------------- */
@@ -413,6 +453,18 @@ static void finish_transfers(struct lane *lane)
             continue;
         curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, &t);
         end_transfer(lane, t, code);
+    }
+}
+
+static void close_aborted(struct lane *lane)
+{
+    for (;;) {
+        pthread_mutex_lock(&lane->lock);
+        struct list *link = list_pop_front(&lane->aborted);
+        pthread_mutex_unlock(&lane->lock);
+        if (!link)
+            return;
+        abort_transfer(lane, container_of(link, struct callback_attempt, abort_link));
     }
 }
 
@@ -448,7 +500,7 @@ static void abort_running(struct lane *lane)
         if (atomic_load(&a->state) == CALLBACK_STARTED) {
             read_result(t, CURLE_OPERATION_TIMEDOUT, &a->result);
             callback_set_error(&a->result, "no answer before the agent stopped");
-            handback_add(lane->handback, a);
+            finish(lane, a);
         } else {
             finish_unstarted(lane, a, "not started: the agent is stopping");
         }
@@ -470,10 +522,11 @@ static void *run_lane(void *arg)
     struct lane *lane = arg;
     int running;
     while (take_incoming(lane)) {
+        close_aborted(lane);
         curl_multi_perform(lane->multi, &running);
         finish_transfers(lane);
         pthread_mutex_lock(&lane->lock);
-        bool idle = list_empty(&lane->incoming) && !lane->stopping;
+        bool idle = list_empty(&lane->incoming) && list_empty(&lane->aborted) && !lane->stopping;
         pthread_mutex_unlock(&lane->lock);
         if (idle)
             curl_multi_poll(lane->multi, NULL, 0, POLL_MS, NULL);
@@ -511,6 +564,7 @@ static int lane_init(struct http_lanes *lanes, struct lane *lane, struct err *e)
 {
     lane->lanes = lanes;
     list_init(&lane->incoming);
+    list_init(&lane->aborted);
     list_init(&lane->running);
     lane->multi = fault_hit() ? NULL : curl_multi_init();
     if (!lane->multi)
@@ -580,9 +634,25 @@ static void http_deliver(void *self, struct callback_attempt *attempt, uint64_t 
 {
     struct http_lanes *lanes = self;
     struct lane *lane = &lanes->lanes[lane_hash % lanes->count];
+    attempt->lane = lane;
+    attempt->ended = false;
+    list_init(&attempt->abort_link);
     pthread_mutex_lock(&lane->lock);
     bool wake = list_empty(&lane->incoming);
     list_push_back(&lane->incoming, &attempt->link);
+    pthread_mutex_unlock(&lane->lock);
+    if (wake)
+        curl_multi_wakeup(lane->multi);
+}
+
+static void http_abort(void *self, struct callback_attempt *a)
+{
+    struct lane *lane = a->lane;
+    (void)self;
+    pthread_mutex_lock(&lane->lock);
+    bool wake = !a->ended && !list_linked(&a->abort_link);
+    if (wake)
+        list_push_back(&lane->aborted, &a->abort_link);
     pthread_mutex_unlock(&lane->lock);
     if (wake)
         curl_multi_wakeup(lane->multi);
@@ -592,5 +662,6 @@ const struct callback_ops callback_http = {
     .name = "http",
     .open = http_open,
     .deliver = http_deliver,
+    .abort = http_abort,
     .close = http_close,
 };

@@ -390,7 +390,7 @@ static void on_attempt_done(void *arg, struct callback_attempt *attempt)
     g->in_flight--;
     uncount(k);
     unblock(g);
-    if (attempt->result.result == ATTEMPT_OK)
+    if (attempt->result.result == ATTEMPT_OK || attempt->result.result == ATTEMPT_OPEN)
         earn_start(k->target);
     name_host(k);
     k->attempt.result.waited_for = k->waited_for;
@@ -468,6 +468,7 @@ struct ticket *dispatch_ticket_new(struct dispatch *d, struct delivery *delivery
     atomic_init(&k->attempt.state, CALLBACK_QUEUED);
     k->attempt.delivery = delivery;
     k->attempt.source = d->source;
+    k->attempt.capability = d->options.transport.capability;
     k->queued_ms = loop_now_ms(d->options.loop);
     k->queued_us = clock_boot_us();
     return k;
@@ -525,6 +526,24 @@ void dispatch_revoke(struct dispatch *d, struct delivery *delivery)
         dispatch_revoke_parts(delivery);
     else
         dispatch_revoke_ticket(d, delivery->driver);
+}
+
+void dispatch_abort_ticket(struct dispatch *d, struct ticket *k)
+{
+    enum job_transport transport = k->attempt.delivery->spec->callback.transport;
+    dispatch_revoke_ticket(d, k);
+    if (k->place == TICKET_SENT && d->options.transports[transport]->abort)
+        d->options.transports[transport]->abort(d->transports[transport], &k->attempt);
+}
+
+void dispatch_abort(struct dispatch *d, struct delivery *delivery)
+{
+    if (!delivery->driver)
+        return;
+    if (delivery->parts)
+        dispatch_abort_parts(delivery);
+    else
+        dispatch_abort_ticket(d, delivery->driver);
 }
 
 /* --- life ---------------------------------------------------------------------------------------------------------- */

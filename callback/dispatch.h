@@ -90,6 +90,9 @@ void dispatch_deliver(struct dispatch *d, struct delivery *delivery);
  * is not here. */
 void dispatch_revoke(struct dispatch *d, struct delivery *delivery);
 
+/* The same, and if its request has gone out its connection is closed: it ends soon, as RETRY unless its reply had come. */
+void dispatch_abort(struct dispatch *d, struct delivery *delivery);
+
 /* Ask options_of, tags_of and service_of again for every service, and take IN_FLIGHT_MAX over. What waits already keeps its tags. */
 void dispatch_reload(struct dispatch *d, uint32_t in_flight_max);
 

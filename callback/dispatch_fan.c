@@ -149,6 +149,14 @@ void dispatch_revoke_parts(struct delivery *delivery)
             dispatch_revoke_ticket(fan->d, fan->tickets[i]);
 }
 
+void dispatch_abort_parts(struct delivery *delivery)
+{
+    struct fan *fan = delivery->driver;
+    for (size_t i = 0; i < fan->count; i++)
+        if (fan->tickets[i])
+            dispatch_abort_ticket(fan->d, fan->tickets[i]);
+}
+
 bool dispatch_fan_has(const struct ticket *k)
 {
     const struct fan *fan = k->fan;

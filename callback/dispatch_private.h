@@ -122,6 +122,7 @@ struct ticket *dispatch_ticket_new(struct dispatch *d, struct delivery *delivery
 /* K takes its place in the line of its target, or ends. */
 void dispatch_enter(struct dispatch *d, struct ticket *k);
 void dispatch_revoke_ticket(struct dispatch *d, struct ticket *k);
+void dispatch_abort_ticket(struct dispatch *d, struct ticket *k);
 enum balance_choice dispatch_choose(struct ticket *k);
 
 /* --- dispatch_fan.c --- */
@@ -135,6 +136,7 @@ void dispatch_fan_out(struct dispatch *d, struct delivery *delivery);
 enum balance_choice dispatch_choose_part(struct ticket *k, bool *ret_gone);
 void dispatch_part_done(struct ticket *k);
 void dispatch_revoke_parts(struct delivery *delivery);
+void dispatch_abort_parts(struct delivery *delivery);
 bool dispatch_fan_has(const struct ticket *k); /* for dispatch_validate() */
 
 /* --- dispatch_group.c --- */

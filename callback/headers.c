@@ -8,6 +8,7 @@
 #include "agent/base/text.h"
 #include "agent/core/header_value.h"
 #include "agent/core/trace.h"
+#include "callback/capability.h"
 
 /* 64 headers of at most 4 KiB, the secrets in them, and our own. */
 #define HEADERS_BYTES_MAX (JOB_HEADERS_MAX * 4400 + HEADERS_SECRETS_MAX * SECRETS_VALUE_MAX + 8192)
@@ -170,6 +171,22 @@ static void add_trace(struct headers *h, const struct delivery *d)
         add(h, "tracestate", trace.state);
 }
 
+/* Who has the key can end the fire, so it is hidden like a secret when a callee sends it back. */
+static void add_complete(struct headers *h, const struct callback_attempt *a, const char *fire)
+{
+    const struct delivery *d = a->delivery;
+    char key[CAPABILITY_SIZE];
+    if (!a->capability || !d->spec->callback.async)
+        return;
+    capability_make(a->capability, &d->uid, d->seq, d->attempt, key);
+    begin(h);
+    buf_addf(&h->text, "Carillon-Complete: %s/v1/fires/%s/complete?key=", a->capability->url, fire);
+    h->secrets[h->secrets_count].start = h->text.len;
+    h->secrets[h->secrets_count++].len = strlen(key);
+    buf_add_str(&h->text, key);
+    end(h);
+}
+
 /* libcurl adds a form's type to a POST without one; a header without a value removes it. */
 static void add_content(struct headers *h, const struct delivery *d)
 {
@@ -239,6 +256,7 @@ static int add_common(struct headers *h, const struct callback_attempt *a, int64
     add_event(h, a, fire);
     add_attempt(h, a, key, deadline_ms);
     add_trace(h, a->delivery);
+    add_complete(h, a, fire);
     int rc = add_signature(h, a, key, now_ms, use->keys, e);
     if (rc == 0)
         rc = add_users(h, a->delivery->spec, use->secrets, empty_end, e);

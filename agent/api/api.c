@@ -115,7 +115,11 @@ int api_start(struct node *n, const struct config *c, const char *peer_listen, s
     int rc = rng_seed_os(&seed, e);
     if (rc == 0)
         rc = worker_pool_new(api->loop, "bulk", 1, NULL, NULL, NULL, &api->pool, e);
+    if (rc == 0)
+        rc = worker_pool_new(api->loop, "pages", 1, NULL, NULL, NULL, &api->pages, e);
     if (rc < 0) {
+        if (api->pool)
+            worker_pool_free(api->pool);
         mem_free(api);
         return err_wrap(e, "start the API");
     }
@@ -168,6 +172,7 @@ void api_stop(struct api *api)
     for (size_t i = 0; i < api->faces_count; i++)
         httpd_stop(api->faces[i].httpd);
     worker_pool_free(api->pool);
+    worker_pool_free(api->pages);
     loop_timer_free(api->again);
     assert(list_empty(&api->waiting) && list_empty(&api->calls));
     api_unref(api);

@@ -34,7 +34,8 @@ struct api {
     struct node *node;
     const struct config *config; /* as it was at the start: listeners and limits */
     struct loop *loop;
-    struct worker_pool *pool; /* reads the lines of bulks */
+    struct worker_pool *pool;  /* reads the lines of bulks */
+    struct worker_pool *pages; /* prints pages of jobs, explains, forecasts */
     struct http_tls peer_tls;
     struct listener_face faces[API_LISTENERS_MAX];
     size_t faces_count;
@@ -71,6 +72,13 @@ struct api_filter {
     const char *names[API_LABELS_MAX];
     const char *values[API_LABELS_MAX];
     struct store_filter filter;
+};
+
+/* The same for fires. */
+struct api_fire_filter {
+    const char *names[API_LABELS_MAX];
+    const char *values[API_LABELS_MAX];
+    struct store_fire_filter filter;
 };
 
 /* One request from its head to its reply. Its server's thread until it is posted, then the loop's. Gone after
@@ -154,13 +162,18 @@ void api_take_hint(struct api *api, uint16_t slot, const struct http_reply *repl
 
 /* --- resources: loop thread, each leads to one reply ---------------------------------------------------------------- */
 void api_write_answered(struct exchange *x); /* papi.answer is there, and none of NOT_OWNER */
+void api_fire_op_answered(struct exchange *x);
 void api_dry_run(struct exchange *x);
 void api_job_get(struct exchange *x);
 void api_job_next(struct exchange *x);
 void api_job_list(struct exchange *x);
 void api_job_delete_many(struct exchange *x);
 void api_job_fires(struct exchange *x);
+void api_job_explain(struct exchange *x);
+void api_job_revisions(struct exchange *x);
 void api_fire_get(struct exchange *x);
+void api_fire_search(struct exchange *x);
+void api_deadletters(struct exchange *x);
 void api_cluster(struct exchange *x);
 void api_owner(struct exchange *x);
 void api_service(struct exchange *x);
@@ -176,6 +189,30 @@ void api_bulk(struct exchange *x); /* its server's thread */
 /* F borrows RQ's texts. */
 void api_filter_set(const struct api_request *rq, struct api_filter *f);
 
+void api_fire_filter_set(const struct api_request *rq, struct api_fire_filter *f);
+
+/* --- page.c -------------------------------------------------------------------------------------------------------- */
+struct api_page_job {
+    struct store_job job; /* its spec is the page's */
+    char owner[STORE_NAME_MAX];
+};
+
+struct api_page {
+    struct work work;
+    struct api_page_job *jobs; /* those that this agent can read */
+    size_t count;
+    char cursor[API_CURSOR_SIZE]; /* of the next page, "": this is the last */
+    struct buf out;
+    void (*print)(struct api_page *p);
+    void (*done)(struct api_page *p, bool cancelled);
+    void *arg;
+};
+
+/* Copy FROM; run PRINT on a worker, which fills `out`, then DONE on the loop, which may take `out`: the page is gone afterwards.
+ * CANCELLED: the agent is stopping, PRINT did not run. Loop thread. ERR_NOMEM: neither runs. */
+int api_page_print(struct api *api, const struct store_page *from, void (*print)(struct api_page *p),
+                   void (*done)(struct api_page *p, bool cancelled), void *arg, struct err *e);
+
 /* --- print.c -------------------------------------------------------------------------------------------------------- */
 /* ,"key":"2026-…" or ,"key":null */
 void api_print_instant(struct buf *out, const char *key, int64_t ms);
@@ -187,7 +224,9 @@ void api_print_next(struct buf *out, const struct job_spec *spec, int64_t accept
                     uint64_t count);
 void api_print_last_fire(struct buf *out, const struct job_row *row);
 struct ring_entry;
-void api_print_fire_row(struct buf *out, const struct job_row *job, const struct fire_row *row);
+void api_print_fire_row(struct buf *out, const struct fire_row *row);
+/* The same with last_error. */
+void api_print_dead_letter(struct buf *out, const struct fire_row *row);
 void api_print_fire_ring(struct buf *out, const struct store_job *job, const struct ring_entry *entry);
 /* Name of the owner of SLOT, "" unknown. */
 void api_owner_name(const struct node *n, uint16_t slot, char ret[STORE_NAME_MAX]);

@@ -106,6 +106,8 @@ static void take_answer(struct bulk_item *item)
         bulk_line_fail(&item->line, API_STORE_UNAVAILABLE,
                        "the write could not be made durable; it may still happen");
         break;
+    case PLANNER_SUPERSEDED: /* of fires, which no line names */
+    case PLANNER_FINISHED:
     case PLANNER_NOT_OWNER:
         assert(false && "handled before");
         break;

@@ -222,9 +222,17 @@ static const struct {
     [API_JOB_GET] = {.run = api_job_get},
     [API_JOB_NEXT] = {.run = api_job_next},
     [API_JOB_FIRES] = {.run = api_job_fires},
+    [API_JOB_EXPLAIN] = {.run = api_job_explain},
+    [API_JOB_REVISIONS] = {.run = api_job_revisions},
     [API_JOB_LIST] = {.run = api_job_list},
     [API_JOB_DELETE_MANY] = {.run = api_job_delete_many},
     [API_FIRE_GET] = {.run = api_fire_get},
+    [API_FIRE_SEARCH] = {.run = api_fire_search},
+    [API_DEADLETTERS] = {.run = api_deadletters},
+    [API_FIRE_RETRY] = {.run = api_send_write, .write = true},
+    [API_FIRE_CANCEL] = {.run = api_send_write, .write = true},
+    [API_FIRE_COMPLETE] = {.run = api_send_write, .write = true},
+    [API_FIRE_HEARTBEAT] = {.run = api_send_write, .write = true},
     [API_BULK] = {.run = api_bulk, .at_once = true},
     [API_EXPORT] = {.run = api_export, .by_client = true},
     [API_CLUSTER] = {.run = api_cluster},
@@ -280,6 +288,9 @@ static int read_write(struct exchange *x)
     struct api_ids ids = api_ids_of(x->api, &x->face->rng);
     x->write.ctx = x->ctx;
     api_context_set_defaults(&x->write.ctx, &x->ctx.defaults); /* its texts, not those of the other copy */
+    if (x->req.route->argument == API_ARG_FIRE)
+        return api_fire_op_read(&x->write, &x->req, node_capability(x->api->node), body, bytes, &ids,
+                                &x->problem);
     return api_write_read(&x->write, &x->req, body, bytes, &ids, &x->problem);
 }
 

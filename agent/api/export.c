@@ -51,29 +51,34 @@ static void print_line(struct buf *out, const struct store_job *job)
     buf_add_str(out, "}\n");
 }
 
-static void print_page(struct buf *out, const struct store_page *page)
+static void print_page(struct api_page *p)
 {
-    for (size_t i = 0; i < page->jobs_count; i++)
-        if (page->jobs[i].spec)
-            print_line(out, &page->jobs[i]);
+    for (size_t i = 0; i < p->count; i++)
+        print_line(&p->out, &p->jobs[i].job);
 }
 
 /* --- one page, for another agent ----------------------------------------------------------------------------------- */
 
+static void single_printed(struct api_page *p, bool cancelled)
+{
+    struct exchange *x = p->arg;
+    struct httpd_header header = {API_CURSOR_HEADER, p->cursor};
+    if (cancelled)
+        exchange_refuse_with(x, API_OVERLOADED, "the agent is stopping");
+    else
+        exchange_reply(x, 200, "application/x-ndjson", &header, p->cursor[0] != '\0', &p->out);
+}
+
 static void on_single_page(void *arg, const struct err *e, struct store_page *page)
 {
     struct exchange *x = arg;
-    struct buf out = BUF_INIT(API_PAGE_BYTES_MAX);
-    char cursor[API_CURSOR_SIZE] = "";
-    if (e->code != ERR_OK) {
+    struct err own = {0};
+    if (e->code != ERR_OK)
         exchange_refuse_store(x, e);
-        return;
-    }
-    print_page(&out, page);
-    if (page->more)
-        api_cursor_print(page->next_ns, page->next_id, cursor);
-    struct httpd_header header = {API_CURSOR_HEADER, cursor};
-    exchange_reply(x, 200, "application/x-ndjson", &header, page->more, &out);
+    else if (x->api->stopping)
+        exchange_refuse_with(x, API_OVERLOADED, "the agent is stopping");
+    else if (api_page_print(x->api, page, print_page, single_printed, x, &own) < 0)
+        exchange_refuse_with(x, API_OVERLOADED, own.text);
 }
 
 static void single_page(struct exchange *x)
@@ -118,22 +123,41 @@ static void give_up(struct export *x, const char *why)
     x->last = true;
 }
 
+static void printed(struct api_page *p, bool cancelled)
+{
+    struct export *x = p->arg;
+    x->reading = false;
+    if (!cancelled) { /* what went before was flushed */
+        buf_fini(&x->out);
+        x->out = p->out;
+        buf_init(&p->out, API_PAGE_BYTES_MAX);
+    }
+    go_on(x);
+}
+
+static void take_page(struct export *x, const struct store_page *page)
+{
+    struct err e = {0};
+    x->tries = 0;
+    x->last = !page->more;
+    if (page->more) {
+        memcpy(x->req.after_ns, page->next_ns, sizeof(x->req.after_ns));
+        memcpy(x->req.after_id, page->next_id, sizeof(x->req.after_id));
+        x->req.has_cursor = true;
+    }
+    x->reading = !x->api->stopping && api_page_print(x->api, page, print_page, printed, x, &e) == 0;
+    if (!x->reading)
+        give_up(x, x->api->stopping ? "the agent is stopping" : e.text);
+}
+
 static void on_page(void *arg, const struct err *e, struct store_page *page)
 {
     struct export *x = arg;
     x->reading = false;
-    if (e->code != ERR_OK && (x->api->stopping || ++x->tries >= TRIES_MAX)) {
+    if (e->code == ERR_OK)
+        take_page(x, page);
+    else if (x->api->stopping || ++x->tries >= TRIES_MAX)
         give_up(x, e->text);
-    } else if (e->code == ERR_OK) {
-        print_page(&x->out, page);
-        x->tries = 0;
-        x->last = !page->more;
-        if (page->more) {
-            memcpy(x->req.after_ns, page->next_ns, sizeof(x->req.after_ns));
-            memcpy(x->req.after_id, page->next_id, sizeof(x->req.after_id));
-            x->req.has_cursor = true;
-        }
-    }
     go_on(x);
 }
 

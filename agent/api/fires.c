@@ -48,7 +48,7 @@ static uint64_t print_merged(struct buf *out, const struct history *h, const str
             api_print_fire_ring(out, &h->job, &h->ring[r++]);
         } else {
             last = rows[f].seq;
-            api_print_fire_row(out, &h->job.row, &rows[f++]);
+            api_print_fire_row(out, &rows[f++]);
         }
     }
     *ret_more |= r < h->ring_count || f < count;
@@ -114,7 +114,7 @@ static void on_fire(void *arg, const struct err *e, struct fire_row *rows, size_
     uint64_t seq = x->req.fire_seq;
     (void)more;
     if (e->code == ERR_OK && count > 0 && rows[0].seq <= seq && seq <= rows[0].seq_last)
-        api_print_fire_row(&out, h->has_job ? &h->job.row : NULL, &rows[0]);
+        api_print_fire_row(&out, &rows[0]);
     for (size_t i = 0; out.len == 0 && i < h->ring_count; i++)
         if (h->ring[i].seq == seq)
             api_print_fire_ring(&out, &h->job, &h->ring[i]);

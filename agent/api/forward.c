@@ -243,6 +243,8 @@ void api_refuse_not_owner(struct exchange *x, uint16_t slot)
 static uint16_t slot_of(const struct exchange *x)
 {
     const struct planner_api *p = &x->write.papi;
+    if (planner_op_of_fire(p->op))
+        return uid_slot(&p->uid);
     return (uint16_t)hashring_slot(p->ns, p->id, node_slots(x->api->node));
 }
 

@@ -167,6 +167,10 @@ static void on_keyed_job(void *arg, const struct err *e, struct store_job *jobs,
 
 void api_write_answered(struct exchange *x)
 {
+    if (planner_op_of_fire(x->write.papi.op)) {
+        api_fire_op_answered(x);
+        return;
+    }
     switch (x->write.papi.answer) {
     case PLANNER_OK:
     case PLANNER_CREATED:
@@ -192,6 +196,8 @@ void api_write_answered(struct exchange *x)
         exchange_refuse_with(x, API_STORE_UNAVAILABLE,
                              "the write could not be made durable; it may still happen");
         break;
+    case PLANNER_SUPERSEDED:
+    case PLANNER_FINISHED:
     case PLANNER_NOT_OWNER:
         assert(false && "handled before");
         break;

@@ -23,39 +23,38 @@ void api_filter_set(const struct api_request *rq, struct api_filter *f)
                                       .limit = rq->limit};
 }
 
-static void print_next_cursor(struct buf *out, const struct store_page *page)
+static void print(struct api_page *p)
 {
-    char cursor[API_CURSOR_SIZE];
-    buf_add_char(out, ']');
-    if (page->more)
-        api_cursor_print(page->next_ns, page->next_id, cursor);
-    api_print_text(out, "next_cursor", page->more ? cursor : NULL);
-    buf_add_char(out, '}');
+    buf_add_str(&p->out, "{\"jobs\":[");
+    for (size_t i = 0; i < p->count; i++) {
+        const struct api_page_job *j = &p->jobs[i];
+        if (i > 0)
+            buf_add_char(&p->out, ',');
+        (void)job_print(j->job.spec, &j->job.row, j->owner, &p->out, NULL); /* what failed shows in `out` */
+    }
+    buf_add_char(&p->out, ']');
+    api_print_text(&p->out, "next_cursor", p->cursor[0] ? p->cursor : NULL);
+    buf_add_char(&p->out, '}');
+}
+
+static void printed(struct api_page *p, bool cancelled)
+{
+    if (cancelled)
+        exchange_refuse_with(p->arg, API_OVERLOADED, "the agent is stopping");
+    else
+        exchange_json(p->arg, 200, &p->out);
 }
 
 static void on_page(void *arg, const struct err *e, struct store_page *page)
 {
     struct exchange *x = arg;
-    if (e->code != ERR_OK) {
+    struct err own = {0};
+    if (e->code != ERR_OK)
         exchange_refuse_store(x, e);
-        return;
-    }
-    struct buf out = BUF_INIT(API_PAGE_BYTES_MAX);
-    char owner[STORE_NAME_MAX];
-    bool any = false;
-    buf_add_str(&out, "{\"jobs\":[");
-    for (size_t i = 0; i < page->jobs_count; i++) {
-        const struct store_job *job = &page->jobs[i];
-        if (!job->spec)
-            continue; /* of a newer agent, or of a zone that is unknown here: others can show it */
-        if (any)
-            buf_add_char(&out, ',');
-        any = true;
-        api_owner_name(x->api->node, job->row.slot, owner);
-        (void)job_print(job->spec, &job->row, owner, &out, NULL); /* what failed shows in OUT below */
-    }
-    print_next_cursor(&out, page);
-    exchange_json(x, 200, &out);
+    else if (x->api->stopping)
+        exchange_refuse_with(x, API_OVERLOADED, "the agent is stopping");
+    else if (api_page_print(x->api, page, print, printed, x, &own) < 0)
+        exchange_refuse_with(x, API_OVERLOADED, own.text);
 }
 
 void api_job_list(struct exchange *x)

@@ -77,13 +77,15 @@ void api_print_last_fire(struct buf *out, const struct job_row *row)
 
 /* --- fires --------------------------------------------------------------------------------------------------------- */
 
-static void print_fire_head(struct buf *out, const struct uid *uid, uint64_t seq, const struct job_row *job)
+static void print_fire_head(struct buf *out, const struct uid *uid, uint64_t seq, const char *ns,
+                            const char *id, const char *service)
 {
     char fire[56];
     fire_id_print(uid, seq, fire);
     buf_addf(out, "{\"fire\":\"%s\"", fire);
-    api_print_text(out, "job", job ? job->id : NULL);
-    api_print_text(out, "namespace", job ? job->ns : NULL);
+    api_print_text(out, "job", id);
+    api_print_text(out, "namespace", ns);
+    api_print_text(out, "service", service[0] ? service : NULL);
     buf_addf(out, ",\"seq\":%llu", (unsigned long long)seq);
 }
 
@@ -96,9 +98,9 @@ static void print_lateness(struct buf *out, int64_t started_ms, int64_t due_ms, 
         buf_addf(out, ",\"lateness_ms\":%lld", (long long)(late_ms > 0 ? late_ms : 0));
 }
 
-void api_print_fire_row(struct buf *out, const struct job_row *job, const struct fire_row *row)
+static void print_row(struct buf *out, const struct fire_row *row)
 {
-    print_fire_head(out, &row->uid, row->seq, job);
+    print_fire_head(out, &row->uid, row->seq, row->ns, row->id, row->service);
     if (row->seq_last > row->seq) { /* a run of skipped or coalesced occurrences */
         buf_addf(out, ",\"seq_last\":%llu", (unsigned long long)row->seq_last);
         api_print_instant(out, "due_last", row->due_last_ms);
@@ -120,6 +122,18 @@ void api_print_fire_row(struct buf *out, const struct job_row *job, const struct
         buf_add_str(out, ",\"endpoints\":");
         buf_add(out, row->parts, row->parts_bytes);
     }
+}
+
+void api_print_fire_row(struct buf *out, const struct fire_row *row)
+{
+    print_row(out, row);
+    buf_add_char(out, '}');
+}
+
+void api_print_dead_letter(struct buf *out, const struct fire_row *row)
+{
+    print_row(out, row);
+    api_print_text(out, "last_error", row->last_error[0] ? row->last_error : NULL);
     buf_add_char(out, '}');
 }
 
@@ -127,7 +141,10 @@ void api_print_fire_ring(struct buf *out, const struct store_job *job, const str
 {
     uint32_t jitter_ms = job->spec ? job_jitter_ms(job->spec, &job->row.uid, entry->due_ms) : 0;
     int64_t started_ms = entry->due_ms + entry->late_ms;
-    print_fire_head(out, &job->row.uid, entry->seq, &job->row);
+    char service[RECORD_SERVICE_MAX] = "";
+    if (job->spec)
+        job_callee(job->spec, service);
+    print_fire_head(out, &job->row.uid, entry->seq, job->row.ns, job->row.id, service);
     api_print_instant(out, "due", entry->due_ms);
     buf_addf(out, ",\"jitter_ms\":%u", jitter_ms);
     api_print_instant(out, "started_at", started_ms);

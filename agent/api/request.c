@@ -5,6 +5,8 @@
 #include <strings.h>
 
 #include "agent/base/text.h"
+#include "agent/core/explain.h"
+#include "agent/core/tz.h"
 
 #define QUERY_BYTES_MAX  16384
 #define QUERY_PARAMS_MAX 32
@@ -92,7 +94,11 @@ bool api_host_allowed(const char *host, const struct api_rules *rules)
 
 static int check_host(struct reader *r)
 {
-    if (r->head->face != API_FACE_TCP)
+    const char *arg;
+    size_t arg_len;
+    unsigned allow;
+    const struct api_route *route = api_route_find(r->head->method, r->head->path, &arg, &arg_len, &allow);
+    if (r->head->face != API_FACE_TCP || (route && route->keyed))
         return 0;
     const char *host = header(r, "Host");
     if (host && api_host_allowed(host, r->rules))
@@ -194,13 +200,21 @@ static void query_ns(struct reader *r, const char *name, const char *value)
         memcpy(r->rq->ns, value, strlen(value) + 1);
 }
 
-static void query_prefix(struct reader *r, const char *name, const char *value)
+static void query_id(struct reader *r, const char *name, const char *value, char ret[RECORD_ID_MAX])
 {
     struct err e = {0};
     if (*value == '\0' || text_check_id(value, strlen(value), &e) < 0)
         bad_query(r, name, *value ? e.text : "must not be empty");
     else
-        memcpy(r->rq->prefix, value, strlen(value) + 1);
+        memcpy(ret, value, strlen(value) + 1);
+}
+
+static void query_service(struct reader *r, const char *name, const char *value)
+{
+    if (*value == '\0' || strlen(value) >= RECORD_SERVICE_MAX)
+        bad_query(r, name, "must be the name of a service, or a host with its port if there is one");
+    else
+        memcpy(r->rq->service, value, strlen(value) + 1);
 }
 
 static void query_label(struct reader *r, const char *name, const char *value)
@@ -232,30 +246,50 @@ static void query_name(struct reader *r, const char *name, const char *value, in
 static void query_cursor(struct reader *r, const char *name, const char *value)
 {
     struct api_request *rq = r->rq;
-    rq->has_cursor = rq->route->action == API_JOB_FIRES
-                         ? text_u64(value, strlen(value), 1, INT64_MAX, &rq->before_seq, NULL) == 0
-                         : api_cursor_parse(value, rq->after_ns, rq->after_id);
+    if (rq->route->action == API_JOB_FIRES)
+        rq->has_cursor = text_u64(value, strlen(value), 1, INT64_MAX, &rq->before_seq, NULL) == 0;
+    else if (rq->route->action == API_FIRE_SEARCH || rq->route->action == API_DEADLETTERS)
+        rq->has_cursor = api_fire_cursor_parse(value, rq->after_ns, &rq->fires_after);
+    else if (rq->route->action == API_JOB_REVISIONS)
+        rq->has_cursor = api_revision_cursor_parse(value, &rq->before_ms, &rq->before_change);
+    else
+        rq->has_cursor = api_cursor_parse(value, rq->after_ns, rq->after_id);
     if (!rq->has_cursor)
         bad_query(r, name, "is not a next_cursor of this list");
     else if (rq->after_ns[0] && !rq->ns_all && strcmp(rq->after_ns, rq->ns) != 0)
         bad_query(r, name, "is of another namespace's list");
 }
 
-static void query_from(struct reader *r, const char *name, const char *value)
+static void query_instant(struct reader *r, const char *name, const char *value, int64_t *ret_ms)
 {
     struct err e = {0};
-    if (text_instant_ms(value, strlen(value), &r->rq->from_ms, &e) < 0)
+    if (text_instant_ms(value, strlen(value), ret_ms, &e) < 0)
         bad_query(r, name, e.text);
+}
+
+/* Its zone is not known yet, but whether it is one does not depend on that. */
+static void query_at(struct reader *r, const char *name, const char *value)
+{
+    struct explain_span span;
+    struct err e = {0};
+    if (strlen(value) >= sizeof(r->rq->at))
+        bad_query(r, name, "is too long");
+    else if (explain_at_parse(value, strlen(value), tz_utc(), &span, &e) < 0)
+        bad_query(r, name, e.text);
+    else
+        memcpy(r->rq->at, value, strlen(value) + 1);
 }
 
 static const struct {
     const char *name;
     unsigned bit;
 } params[] = {
-    {"ns", API_Q_NS},           {"prefix", API_Q_PREFIX}, {"label", API_Q_LABEL},
-    {"state", API_Q_STATE},     {"limit", API_Q_LIMIT},   {"last_outcome", API_Q_LAST_OUTCOME},
-    {"count", API_Q_COUNT},     {"cursor", API_Q_CURSOR}, {"from", API_Q_FROM},
-    {"dry_run", API_Q_DRY_RUN}, {"all", API_Q_ALL},
+    {"ns", API_Q_NS},           {"prefix", API_Q_PREFIX},   {"label", API_Q_LABEL},
+    {"state", API_Q_STATE},     {"limit", API_Q_LIMIT},     {"last_outcome", API_Q_LAST_OUTCOME},
+    {"count", API_Q_COUNT},     {"cursor", API_Q_CURSOR},   {"from", API_Q_FROM},
+    {"dry_run", API_Q_DRY_RUN}, {"all", API_Q_ALL},         {"to", API_Q_TO},
+    {"job", API_Q_JOB},         {"service", API_Q_SERVICE}, {"outcome", API_Q_OUTCOME},
+    {"key", API_Q_KEY},         {"at", API_Q_AT},
 };
 
 static void query_value(struct reader *r, unsigned bit, const char *name, const char *value)
@@ -263,7 +297,17 @@ static void query_value(struct reader *r, unsigned bit, const char *name, const 
     struct api_request *rq = r->rq;
     switch (bit) {
     case API_Q_PREFIX:
-        query_prefix(r, name, value);
+        query_id(r, name, value, rq->prefix);
+        break;
+    case API_Q_JOB:
+        query_id(r, name, value, rq->job);
+        break;
+    case API_Q_SERVICE:
+        query_service(r, name, value);
+        break;
+    case API_Q_OUTCOME:
+        query_name(r, name, value, fire_outcome_parse,
+                   "must be pending, succeeded, dead, skipped, coalesced or cancelled", &rq->outcome);
         break;
     case API_Q_LABEL:
         query_label(r, name, value);
@@ -285,13 +329,23 @@ static void query_value(struct reader *r, unsigned bit, const char *name, const 
         query_cursor(r, name, value);
         break;
     case API_Q_FROM:
-        query_from(r, name, value);
+        query_instant(r, name, value, &rq->from_ms);
+        break;
+    case API_Q_TO:
+        query_instant(r, name, value, &rq->to_ms);
+        break;
+    case API_Q_AT:
+        query_at(r, name, value);
         break;
     case API_Q_DRY_RUN:
         query_flag(r, name, value, &rq->dry_run);
         break;
     case API_Q_ALL:
         query_flag(r, name, value, &rq->all);
+        break;
+    case API_Q_KEY: /* one that is too long is a wrong one */
+        (void)snprintf(rq->fire_key, sizeof(rq->fire_key), "%s",
+                       strlen(value) < sizeof(rq->fire_key) ? value : "");
         break;
     default: /* ns was read first */
         break;
@@ -358,10 +412,10 @@ static void query_pass(struct reader *r, bool ns_pass)
 static int read_query(struct reader *r)
 {
     struct api_request *rq = r->rq;
-    rq->state = rq->last_outcome = -1;
+    rq->state = rq->last_outcome = rq->outcome = -1;
     rq->limit = LIMIT_DEFAULT;
     rq->count = COUNT_DEFAULT;
-    rq->from_ms = RECORD_NONE;
+    rq->from_ms = rq->to_ms = RECORD_NONE;
     query_pass(r, true);
     bool given = rq->ns[0] || rq->ns_all;
     const char *ns = header(r, "Carillon-Namespace");
@@ -487,7 +541,7 @@ static int check_content_type(struct reader *r)
     if (r->rq->body_is_json)
         return 0;
     bool may_be_bare = route->body == API_BODY_NONE || route->body == API_BODY_OPTIONAL;
-    if (!type && may_be_bare && header(r, "Carillon-Client"))
+    if (!type && may_be_bare && (route->keyed || header(r, "Carillon-Client")))
         return 0;
     const char *wanted = route->body == API_BODY_NDJSON ? "application/x-ndjson"
                          : route->body == API_BODY_MERGE_PATCH
@@ -501,6 +555,21 @@ static int check_content_type(struct reader *r)
                                          "Content-Type: %s"
                                        : "a write needs Content-Type: %s",
                            wanted);
+}
+
+/* --- filter -------------------------------------------------------------------------------------------------------- */
+
+/* Nobody shall hit everything by leaving something out. */
+static int check_filter(const struct api_request *rq, struct api_problem *problem)
+{
+    if (rq->at[0] && (rq->from_ms != RECORD_NONE || rq->to_ms != RECORD_NONE))
+        return api_problem_set(problem, API_INVALID_REQUEST, "either at, or from and to");
+    if (rq->from_ms != RECORD_NONE && rq->to_ms != RECORD_NONE && rq->from_ms >= rq->to_ms)
+        return api_problem_set(problem, API_INVALID_REQUEST, "from must be before to");
+    if (rq->route->action == API_JOB_DELETE_MANY && !rq->prefix[0] && !rq->labels_count && !rq->all)
+        return api_problem_set(problem, API_INVALID_REQUEST,
+                               "deleting many needs prefix, label, or all=true");
+    return 0;
 }
 
 /* --- all of it ----------------------------------------------------------------------------------------------------- */
@@ -517,10 +586,7 @@ int api_request_read(const struct api_head *head, const struct api_rules *rules,
         read_argument(&r, arg, arg_len) < 0 || read_query(&r) < 0 || read_if_match(&r) < 0 ||
         read_if_none_match(&r) < 0 || read_key(&r) < 0)
         return -ERR_INVALID;
-    if (ret->route->action == API_JOB_DELETE_MANY && !ret->prefix[0] && !ret->labels_count && !ret->all)
-        return api_problem_set(problem, API_INVALID_REQUEST,
-                               "deleting many needs prefix, label, or all=true");
-    return 0;
+    return check_filter(ret, problem);
 }
 
 /* --- texts --------------------------------------------------------------------------------------------------------- */
@@ -532,12 +598,11 @@ void api_etag_print(const struct uid *uid, uint64_t version, char ret[API_ETAG_S
     (void)snprintf(ret, API_ETAG_SIZE, "\"%s.%llu\"", text, (unsigned long long)version);
 }
 
-void api_cursor_print(const char *ns, const char *id, char ret[API_CURSOR_SIZE])
+/* base64url without padding */
+static void cursor_encode(const char *plain, size_t len, char ret[API_CURSOR_SIZE])
 {
-    char plain[RECORD_NS_MAX + RECORD_ID_MAX];
     AUTO(buf_fini) struct buf out = BUF_INIT(API_CURSOR_SIZE - 1);
-    int len = snprintf(plain, sizeof(plain), "%s/%s", ns, id);
-    text_base64_encode(&out, plain, (size_t)len);
+    text_base64_encode(&out, plain, len);
     size_t n = strcspn(buf_str(&out), "=");
     memcpy(ret, buf_str(&out), n);
     ret[n] = '\0';
@@ -545,10 +610,10 @@ void api_cursor_print(const char *ns, const char *id, char ret[API_CURSOR_SIZE])
         *c = *c == '+' ? '-' : *c == '/' ? '_' : *c;
 }
 
-bool api_cursor_parse(const char *text, char ret_ns[RECORD_NS_MAX], char ret_id[RECORD_ID_MAX])
+/* OUT is NUL-terminated text then. */
+static bool cursor_decode(const char *text, struct buf *out)
 {
     char standard[API_CURSOR_SIZE];
-    AUTO(buf_fini) struct buf out = BUF_INIT(API_CURSOR_SIZE);
     size_t len = strlen(text);
     if (len == 0 || len > sizeof(standard) - 4)
         return false;
@@ -559,16 +624,91 @@ bool api_cursor_parse(const char *text, char ret_ns[RECORD_NS_MAX], char ret_id[
                                                          : text[i];
     while (len % 4)
         standard[len++] = '=';
-    if (text_base64_decode(&out, standard, len, NULL) < 0)
+    return text_base64_decode(out, standard, len, NULL) == 0 && strlen(buf_str(out)) == out->len;
+}
+
+/* The part of *AT up to the next slash, or to the end, into RET; false: too long, or there is nothing left. */
+static bool cursor_part(const char **at, char *ret, size_t size)
+{
+    size_t len = *at ? strcspn(*at, "/") : size;
+    if (len >= size)
         return false;
-    const char *slash = memchr(buf_str(&out), '/', out.len);
-    size_t ns_len = slash ? (size_t)(slash - out.data) : 0, id_len = slash ? out.len - ns_len - 1 : 0;
-    if (!slash || text_check_namespace(out.data, ns_len, NULL) < 0 ||
-        text_check_id(slash + 1, id_len, NULL) < 0)
-        return false;
-    memcpy(ret_ns, out.data, ns_len);
-    ret_ns[ns_len] = '\0';
-    memcpy(ret_id, slash + 1, id_len);
-    ret_id[id_len] = '\0';
+    memcpy(ret, *at, len);
+    ret[len] = '\0';
+    *at = (*at)[len] ? *at + len + 1 : NULL;
     return true;
+}
+
+void api_cursor_print(const char *ns, const char *id, char ret[API_CURSOR_SIZE])
+{
+    char plain[RECORD_NS_MAX + RECORD_ID_MAX];
+    int len = snprintf(plain, sizeof(plain), "%s/%s", ns, id);
+    cursor_encode(plain, (size_t)len, ret);
+}
+
+bool api_cursor_parse(const char *text, char ret_ns[RECORD_NS_MAX], char ret_id[RECORD_ID_MAX])
+{
+    AUTO(buf_fini) struct buf out = BUF_INIT(API_CURSOR_SIZE);
+    char ns[RECORD_NS_MAX], id[RECORD_ID_MAX];
+    if (!cursor_decode(text, &out))
+        return false;
+    const char *at = buf_str(&out);
+    if (!cursor_part(&at, ns, sizeof(ns)) || !cursor_part(&at, id, sizeof(id)) || at ||
+        text_check_namespace(ns, strlen(ns), NULL) < 0 || text_check_id(id, strlen(id), NULL) < 0)
+        return false;
+    memcpy(ret_ns, ns, sizeof(ns));
+    memcpy(ret_id, id, sizeof(id));
+    return true;
+}
+
+void api_fire_cursor_print(const char *ns, const struct api_fire_cursor *c, char ret[API_CURSOR_SIZE])
+{
+    char plain[RECORD_NS_MAX + RECORD_ID_MAX + 96], uid[33];
+    uid_print(&c->uid, uid);
+    int len = c->in_rings ? snprintf(plain, sizeof(plain), "%s/s/%s/%llu/%s", ns, uid,
+                                     (unsigned long long)c->seq, c->after_id)
+                          : snprintf(plain, sizeof(plain), "%s/b/%s/%llu/%lld", ns, uid,
+                                     (unsigned long long)c->seq, (long long)c->due_ms);
+    cursor_encode(plain, (size_t)len, ret);
+}
+
+bool api_fire_cursor_parse(const char *text, char ret_ns[RECORD_NS_MAX], struct api_fire_cursor *ret)
+{
+    AUTO(buf_fini) struct buf out = BUF_INIT(API_CURSOR_SIZE);
+    char ns[RECORD_NS_MAX], kind[2], uid[33], seq[24], rest[RECORD_ID_MAX];
+    struct api_fire_cursor c = {0};
+    if (!cursor_decode(text, &out))
+        return false;
+    const char *at = buf_str(&out);
+    if (!cursor_part(&at, ns, sizeof(ns)) || !cursor_part(&at, kind, sizeof(kind)) ||
+        !cursor_part(&at, uid, sizeof(uid)) || !cursor_part(&at, seq, sizeof(seq)) ||
+        !cursor_part(&at, rest, sizeof(rest)) || at)
+        return false;
+    c.in_rings = kind[0] == 's';
+    if (text_check_namespace(ns, strlen(ns), NULL) < 0 || !uid_parse(uid, strlen(uid), &c.uid) ||
+        text_u64(seq, strlen(seq), 0, UINT64_MAX, &c.seq, NULL) < 0)
+        return false;
+    if (c.in_rings && rest[0] && text_check_id(rest, strlen(rest), NULL) < 0)
+        return false;
+    if (!c.in_rings &&
+        (kind[0] != 'b' || text_i64(rest, strlen(rest), INT64_MIN + 1, INT64_MAX, &c.due_ms, NULL) < 0))
+        return false;
+    if (c.in_rings)
+        memcpy(c.after_id, rest, sizeof(rest));
+    memcpy(ret_ns, ns, sizeof(ns));
+    *ret = c;
+    return true;
+}
+
+void api_revision_cursor_print(int64_t at_ms, uint64_t change_id, char ret[API_REVISION_CURSOR_SIZE])
+{
+    (void)snprintf(ret, API_REVISION_CURSOR_SIZE, "%lld.%llu", (long long)at_ms,
+                   (unsigned long long)change_id); /* fits */
+}
+
+bool api_revision_cursor_parse(const char *text, int64_t *ret_at_ms, uint64_t *ret_change_id)
+{
+    const char *dot = strchr(text, '.');
+    return dot && text_i64(text, (size_t)(dot - text), 0, INT64_MAX, ret_at_ms, NULL) == 0 &&
+           text_u64(dot + 1, strlen(dot + 1), 0, UINT64_MAX, ret_change_id, NULL) == 0;
 }

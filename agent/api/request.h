@@ -17,7 +17,8 @@
 #define API_LABEL_VALUE 257 /* with NUL */
 #define API_KEY_MAX     256 /* with NUL */
 #define API_LIMIT_MAX   1000
-#define API_CURSOR_SIZE 400
+#define API_AT_MAX      40 /* with NUL */
+#define API_CURSOR_SIZE 512
 
 enum api_face { API_FACE_TCP, API_FACE_UNIX, API_FACE_OPS, API_FACE_PEER };
 
@@ -42,6 +43,15 @@ struct api_label {
     char value[API_LABEL_VALUE];
 };
 
+/* A place in a search of fires: first the booked ones, newest first, then job by job those that succeeded at once. */
+struct api_fire_cursor {
+    bool in_rings;
+    int64_t due_ms;               /* of the booked one behind which the list goes on */
+    struct uid uid;               /* its job; in rings: the job in which the list goes on behind SEQ ... */
+    uint64_t seq;                 /* ... 0: with the job's newest */
+    char after_id[RECORD_ID_MAX]; /* in rings: the job before that one, "": the first */
+};
+
 struct api_request {
     const struct api_route *route;
     enum api_face face;
@@ -51,6 +61,7 @@ struct api_request {
     char arg[256]; /* decoded: a checked id, a fire id, a service's name, the rest of a peer's path */
     struct uid fire_uid;
     uint64_t fire_seq;
+    char fire_key[64]; /* of a keyed route, "" none; not checked here */
 
     char prefix[RECORD_ID_MAX]; /* "": none */
     struct api_label labels[API_LABELS_MAX];
@@ -59,13 +70,21 @@ struct api_request {
     int last_outcome; /* -1: any */
     uint32_t limit;
     uint32_t count;
-    int64_t from_ms; /* RECORD_NONE: now */
+    int64_t from_ms;                  /* RECORD_NONE: now */
+    int64_t to_ms;                    /* RECORD_NONE: open */
+    char at[API_AT_MAX];              /* "": none; an instant, local time or date: its zone is the job's */
+    char job[RECORD_ID_MAX];          /* "": any */
+    char service[RECORD_SERVICE_MAX]; /* "": any */
+    int outcome;                      /* -1: any */
     bool dry_run;
     bool all;
     bool has_cursor;
     char after_ns[RECORD_NS_MAX]; /* cursor of jobs */
     char after_id[RECORD_ID_MAX];
-    uint64_t before_seq; /* cursor of fires; 0: the newest */
+    uint64_t before_seq;                /* cursor of fires; 0: the newest */
+    struct api_fire_cursor fires_after; /* cursor of a search */
+    int64_t before_ms;                  /* cursor of revisions */
+    uint64_t before_change;
 
     bool if_match;
     struct uid match_uid;
@@ -84,6 +103,12 @@ int api_request_read(const struct api_head *head, const struct api_rules *rules,
 /* Cursors as clients get them: opaque, URL-safe text. */
 void api_cursor_print(const char *ns, const char *id, char ret[API_CURSOR_SIZE]);
 bool api_cursor_parse(const char *text, char ret_ns[RECORD_NS_MAX], char ret_id[RECORD_ID_MAX]);
+
+void api_fire_cursor_print(const char *ns, const struct api_fire_cursor *c, char ret[API_CURSOR_SIZE]);
+bool api_fire_cursor_parse(const char *text, char ret_ns[RECORD_NS_MAX], struct api_fire_cursor *ret);
+#define API_REVISION_CURSOR_SIZE 48
+void api_revision_cursor_print(int64_t at_ms, uint64_t change_id, char ret[API_REVISION_CURSOR_SIZE]);
+bool api_revision_cursor_parse(const char *text, int64_t *ret_at_ms, uint64_t *ret_change_id);
 
 /* "<uid>.<version>" with its quotes. */
 #define API_ETAG_SIZE 64

@@ -25,9 +25,17 @@ enum api_action {
     API_JOB_GET,
     API_JOB_NEXT,
     API_JOB_FIRES,
+    API_JOB_EXPLAIN,
+    API_JOB_REVISIONS,
     API_JOB_LIST,
     API_JOB_DELETE_MANY,
     API_FIRE_GET,
+    API_FIRE_SEARCH,
+    API_DEADLETTERS,
+    API_FIRE_RETRY,
+    API_FIRE_CANCEL,
+    API_FIRE_COMPLETE,
+    API_FIRE_HEARTBEAT,
     API_BULK,
     API_EXPORT,
     API_CLUSTER,
@@ -55,6 +63,12 @@ enum {
     API_Q_FROM = 1 << 8,
     API_Q_DRY_RUN = 1 << 9,
     API_Q_ALL = 1 << 10,
+    API_Q_KEY = 1 << 11,
+    API_Q_TO = 1 << 12,
+    API_Q_JOB = 1 << 13,
+    API_Q_SERVICE = 1 << 14,
+    API_Q_OUTCOME = 1 << 15,
+    API_Q_AT = 1 << 16,
 };
 
 enum api_body { API_BODY_NONE, API_BODY_JSON, API_BODY_MERGE_PATCH, API_BODY_OPTIONAL, API_BODY_NDJSON };
@@ -80,6 +94,7 @@ struct api_route {
     bool all_namespaces; /* ns=* is allowed */
     bool probe;          /* also on the ops listeners, and without the rules of Host */
     bool peer_only;
+    bool keyed; /* for callees: whoever has the key of a fire may, so nothing else is asked of the head */
 };
 
 /* The route of METHOD ("HEAD" counts as GET) and PATH as sent. NULL: none; then *ret_allow holds the methods that PATH has

@@ -142,11 +142,10 @@ static enum api_code code_of(enum job_refusal refusal)
 static void refuse_unbuilt(const struct job_spec *spec, struct problems *p)
 {
     const struct job_callback *cb = &spec->callback;
-    if (cb->async)
-        problems_add(p, "#/callback/async",
-                     "this version has no asynchronous completion; a 2xx ends the fire");
-    if (cb->allow_control)
-        problems_add(p, "#/callback/allow_control", "this version does not act on Carillon-Job replies");
+    if (cb->async && cb->transport == JOB_GRPC)
+        problems_add(p, "#/callback/async", "is for HTTP, whose 202 says that the callee works on");
+    else if (cb->async && cb->to != JOB_TO_ONE)
+        problems_add(p, "#/callback/async", "is for fires that go to one endpoint");
 }
 
 static int parse_job(struct api_write *w, const json_t *doc, const struct job_spec *present,
@@ -362,6 +361,10 @@ static int build_body(struct api_write *w, const struct api_write_parts *parts, 
         return build_resume(w, parts, problem);
     case PLANNER_DELETE:
     case PLANNER_PAUSE:
+    case PLANNER_FIRE_RETRY: /* a fire's are read by api_fire_op_read() */
+    case PLANNER_FIRE_CANCEL:
+    case PLANNER_FIRE_COMPLETE:
+    case PLANNER_FIRE_HEARTBEAT:
         break;
     }
     return build_empty(parts, problem);
@@ -415,8 +418,8 @@ static enum planner_api_op op_of(enum api_action action)
     }
 }
 
-static int read_body(const struct api_request *rq, const char *body, size_t bytes, json_t **ret,
-                     struct api_problem *problem)
+int api_write_body(const struct api_request *rq, const char *body, size_t bytes, json_t **ret,
+                   struct api_problem *problem)
 {
     enum api_body kind = rq->route->body;
     struct err e = {0};
@@ -440,7 +443,7 @@ int api_write_read(struct api_write *w, const struct api_request *rq, const char
     AUTO(json_decref) json_t *doc = NULL;
     char derived[RECORD_ID_MAX];
     struct api_write_parts parts = {.op = op_of(rq->route->action), .ns = rq->ns, .id = rq->arg};
-    if (read_body(rq, body, bytes, &doc, problem) < 0)
+    if (api_write_body(rq, body, bytes, &doc, problem) < 0)
         return -ERR_INVALID;
     parts.doc = doc;
     if (w->ctx.id[0]) {

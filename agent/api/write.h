@@ -46,6 +46,15 @@ void api_context_make(const struct api_ids *ids, int64_t now_ms, const struct jo
 int api_write_read(struct api_write *w, const struct api_request *rq, const char *body, size_t bytes,
                    const struct api_ids *ids, struct api_problem *problem);
 
+/* The JSON of a body, NULL when there may be and is none. 0, or -ERR_INVALID with the reason in PROBLEM. */
+int api_write_body(const struct api_request *rq, const char *body, size_t bytes, json_t **ret,
+                   struct api_problem *problem);
+/* Read what RQ and BODY ask to be done to a fire. CAPABILITY checks the key of a keyed route; NULL: not here, but where it is sent
+ * on to. As api_write_read(). */
+struct capability;
+int api_fire_op_read(struct api_write *w, const struct api_request *rq, const struct capability *capability,
+                     const char *body, size_t bytes, const struct api_ids *ids, struct api_problem *problem);
+
 /* The same from parts that were read already. DOC: the job, the patch, or the run's or resume's body (borrowed; may be NULL
  * for the last two); ID "": from the body or made. Used for lines of a bulk. */
 struct api_write_parts {

@@ -369,9 +369,13 @@ static bool row_would_be_here(const struct explain_work *x, const struct uid *ui
     if (x->f->fires_all)
         return true;
     int64_t oldest_ms = INT64_MAX;
-    for (size_t i = 0; i < x->f->fires_count; i++)
-        if (same_uid(&x->f->fires[i].uid, uid) && x->f->fires[i].due_ms < oldest_ms)
-            oldest_ms = x->f->fires[i].due_ms;
+    for (size_t i = 0; i < x->f->fires_count; i++) {
+        const struct fire_row *row = &x->f->fires[i];
+        /* Dead letters stay when others go because they are too many; a backfill's are new, though of old dues. */
+        if (row->kind == FIRE_KIND_SCHEDULED && row->outcome != FIRE_OUTCOME_DEAD &&
+            same_uid(&row->uid, uid) && row->due_ms < oldest_ms)
+            oldest_ms = row->due_ms;
+    }
     return due_ms > oldest_ms;
 }
 
@@ -606,21 +610,4 @@ int explain(const struct explain_facts *facts, const struct explain_span *span, 
     }
     end_work(&x);
     return r;
-}
-
-size_t explain_uids(const struct explain_facts *facts, const struct explain_span *span, struct uid *ret,
-                    size_t max)
-{
-    struct explain_work x = {.f = facts, .span = span};
-    size_t n = 0;
-    if (begin_work(&x, NULL) == 0)
-        for (size_t i = x.eras_count; i-- > 0 && n < max;) {
-            const struct era *era = &x.eras[i];
-            int64_t from_ms = era->from_ms == INT64_MIN ? INT64_MIN : era->from_ms - SCHEDULE_PAST_MS;
-            bool wanted = era->kind == ERA_LIVE && from_ms < span->to_ms && era->until_ms >= span->from_ms;
-            if (wanted && (n == 0 || !same_uid(&ret[n - 1], &era->uid)))
-                ret[n++] = era->uid;
-        }
-    end_work(&x);
-    return n;
 }

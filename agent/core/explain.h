@@ -55,7 +55,7 @@ struct explain_facts {
     bool changes_all;             /* false: older ones were not read */
     const struct fire_row *fires; /* of any jobs that had the name, in any order */
     size_t fires_count;
-    bool fires_all; /* false: older ones than the oldest here were not read */
+    bool fires_all; /* false: older ones than the oldest scheduled here were not read, or are dropped */
     const struct ring_entry *ring;
     size_t ring_count;
     int64_t keep_ms; /* how long the rows of ended fires are kept */
@@ -92,10 +92,6 @@ struct explain_answer {
 int explain(const struct explain_facts *facts, const struct explain_span *span, size_t limit,
             struct explain_answer *ret, struct err *e);
 void explain_answer_fini(struct explain_answer *a);
-
-/* The jobs that had the name within SPAN, newest first: whose fires are facts. At most MAX; returns how many. */
-size_t explain_uids(const struct explain_facts *facts, const struct explain_span *span, struct uid *ret,
-                    size_t max);
 
 /* "pending", "future", "not_due" or an outcome; NULL: unknown. */
 const char *explain_outcome_name(const struct explain_item *item);

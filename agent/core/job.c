@@ -163,6 +163,20 @@ uint32_t job_jitter_ms(const struct job_spec *spec, const struct uid *uid, int64
     return (uint32_t)schedule_jitter_ms(uid->bytes, due_ms, spec->jitter_ms);
 }
 
+void job_callee(const struct job_spec *spec, char ret[RECORD_SERVICE_MAX])
+{
+    const struct job_callback *c = &spec->callback;
+    const char *text = c->service ? c->service : c->url ? c->url : c->address ? c->address : "";
+    size_t len = strlen(text);
+    if (!c->service && c->url) {
+        const char *host = strstr(text, "://");
+        text = host ? host + 3 : text;
+        len = strcspn(text, "/?#");
+    }
+    (void)snprintf(ret, RECORD_SERVICE_MAX, "%.*s",
+                   len < RECORD_SERVICE_MAX ? (int)len : RECORD_SERVICE_MAX - 1, text); /* cut: for people */
+}
+
 static struct schedule_options schedule_options_of(const struct job_spec *spec, const struct tz *zone,
                                                    int64_t min_interval_ms)
 {

@@ -199,4 +199,7 @@ int job_schedule_unskipped(const struct job_spec *spec, struct schedule **ret, s
 /* The stable delay of one due, 0 … jitter_ms: a function of uid and due only. */
 uint32_t job_jitter_ms(const struct job_spec *spec, const struct uid *uid, int64_t due_ms);
 
+/* The callee as history tells it: name of the service, or host (with its port) of the address given directly. */
+void job_callee(const struct job_spec *spec, char ret[RECORD_SERVICE_MAX]);
+
 #endif

@@ -47,6 +47,7 @@ struct delivery {
     uint16_t slot;
     uint64_t epoch;
     int64_t due_ms;
+    int64_t from_ms; /* nothing goes out before: the due and its jitter */
     uint32_t coalesced;
     struct job_spec *spec; /* borrowed: lives as long as the delivery */
     const void *payload;   /* the spec's, or the run's own */
@@ -62,6 +63,7 @@ struct delivery {
 
 enum attempt_result {
     ATTEMPT_OK,
+    ATTEMPT_OPEN,        /* 202 of an asynchronous callee: it works on, and tells the end by itself */
     ATTEMPT_RETRY,       /* failed; may be tried again by the job's rule */
     ATTEMPT_GIVE_UP,     /* a give_up_on code */
     ATTEMPT_NOT_STARTED, /* refused by the lease hook, or the process is ending: no attempt was made */
@@ -83,6 +85,12 @@ struct attempt {
     char excerpt[513];            /* of the reply's body, valid UTF-8 */
     const char *const *endpoints; /* with ENDPOINTS; valid during the event */
     size_t endpoints_count;
+    bool sent; /* the request had begun to go out: the callee may have seen it */
+    enum attempt_control {
+        ATTEMPT_CONTROL_NONE,
+        ATTEMPT_CONTROL_PAUSE,
+        ATTEMPT_CONTROL_DELETE,
+    } control; /* with OK: what the reply asks for, of a job that allows it */
 };
 
 enum planner_api_op {
@@ -92,8 +100,20 @@ enum planner_api_op {
     PLANNER_DELETE,
     PLANNER_PAUSE,
     PLANNER_RESUME,
-    PLANNER_RUN
+    PLANNER_RUN,
+    /* Of one fire, found by `uid` and `seq`; ns and id are not looked at. */
+    PLANNER_FIRE_RETRY, /* another attempt now: what waits goes out at once, what is open counts as failed first */
+    PLANNER_FIRE_CANCEL,   /* give up: it ends as cancelled, and the connection of an attempt is closed */
+    PLANNER_FIRE_COMPLETE, /* its callee tells how attempt `fire_attempt` ended */
+    PLANNER_FIRE_HEARTBEAT /* ... or that it is still at work */
 };
+
+static inline bool planner_op_of_fire(enum planner_api_op op)
+{
+    return op >= PLANNER_FIRE_RETRY;
+}
+
+#define PLANNER_DETAIL_MAX 513 /* with NUL: fits an attempt's excerpt */
 
 /* What resuming does with the dues that came while the job was paused; the rest is skipped. */
 enum planner_catch_up { PLANNER_CATCH_UP_NONE, PLANNER_CATCH_UP_LAST, PLANNER_CATCH_UP_ALL };
@@ -104,7 +124,8 @@ struct planner_api {
     enum planner_api_op op;
     char ns[RECORD_NS_MAX];
     char id[RECORD_ID_MAX];
-    struct uid uid; /* of the job if this creates one */
+    struct uid uid; /* of the job if this creates one, or of the fire */
+    uint64_t seq;   /* of the fire */
     uint64_t change_id;
     bool repeated; /* an earlier try of this very request may have been done: see store.find_change */
     bool fresh_id; /* the id was made just now: no one can have it */
@@ -124,6 +145,9 @@ struct planner_api {
     void *run_payload;              /* RUN with a payload of its own; the request's */
     size_t run_payload_bytes;
     bool run_force;
+    uint32_t fire_attempt;                /* COMPLETE, HEARTBEAT: the key was made for this attempt */
+    bool fire_ok;                         /* COMPLETE */
+    char fire_detail[PLANNER_DETAIL_MAX]; /* COMPLETE: valid UTF-8 */
 
     /* filled before REPLY */
     enum planner_answer {
@@ -132,8 +156,10 @@ struct planner_api {
         PLANNER_ACCEPTED, /* 202 */
         PLANNER_NOT_FOUND,
         PLANNER_EXISTS,
-        PLANNER_MISMATCH,    /* 412 */
-        PLANNER_INVALID,     /* merge said so */
+        PLANNER_MISMATCH, /* 412 */
+        PLANNER_INVALID,  /* merge said so */
+        PLANNER_SUPERSEDED, /* COMPLETE of an attempt that a later one has followed; an `ok` ends the fire all the same */
+        PLANNER_FINISHED,    /* the fire had ended before: see `outcome` */
         PLANNER_NOT_OWNER,   /* the slot went away meanwhile: forward again */
         PLANNER_UNAVAILABLE, /* the store cannot; nothing may be promised */
     } answer;
@@ -141,8 +167,10 @@ struct planner_api {
     struct job_row row;      /* as it is now (as it was, for DELETE) */
     struct job_spec *result; /* a reference for the caller, or NULL */
     uint64_t run_seq;
-    void *driver;             /* the caller's */
-    struct planner_api *next; /* the planner's */
+    enum fire_outcome outcome; /* of the fire, as it is now */
+    bool fire_continue;        /* HEARTBEAT with OK: false when nobody waits for this attempt any more */
+    void *driver;              /* the caller's */
+    struct planner_api *next;  /* the planner's */
 };
 
 enum planner_event_kind {
@@ -152,7 +180,7 @@ enum planner_event_kind {
     PLANNER_MOVE,    /* slots[] -> successor: stop starting, book what is in flight, hand over in one batch */
     PLANNER_LEASE,   /* may_start: false stops all starts (lease unsure, clock unsure), true resumes */
     PLANNER_JOBS,    /* answer to LOAD_JOBS / GET_JOB (ok false: it failed; the planner asks again later) */
-    PLANNER_FIRES,   /* answer to LOAD_FIRES */
+    PLANNER_FIRES,   /* answer to LOAD_FIRES / GET_FIRE */
     PLANNER_ATTEMPT, /* delivery + attempt: for a delivery with parts the worst of them, once all are back */
     PLANNER_PART,    /* delivery + attempt + part: one of its parts is back */
     PLANNER_BATCH_DONE,   /* batch + code */
@@ -196,11 +224,12 @@ struct planner_event {
 
 enum planner_action_kind {
     PLANNER_DO_DELIVER, /* delivery: start it (or queue it for its service) */
-    PLANNER_DO_REVOKE, /* delivery: must not start any more. If it has started it is finished as usual and ATTEMPT
-                                 comes; if not, ATTEMPT with NOT_STARTED comes. */
+    PLANNER_DO_REVOKE, /* delivery: must not start any more. If it has started it is finished as usual (ABORT: its connection
+                                 is closed) and ATTEMPT comes; if not, ATTEMPT with NOT_STARTED comes. */
     PLANNER_DO_LOAD_JOBS, /* load (id), slots[], from_ms, until_ms, cursor */
     PLANNER_DO_LOAD_FIRES,
     PLANNER_DO_GET_JOB,     /* load (id), ns+id or uid */
+    PLANNER_DO_GET_FIRE,    /* load (id), uid+seq: the row that holds it, ended or not, if there is one */
     PLANNER_DO_FIND_CHANGE, /* load (id), ns, id, change_id */
     PLANNER_DO_REPLY,       /* api: answered */
     PLANNER_DO_MOVED, /* slots[], epochs[] are the successor's now (durable): tell it; ok false: they did not go there, and are
@@ -213,6 +242,7 @@ enum planner_action_kind {
 struct planner_action {
     enum planner_action_kind kind;
     struct delivery *delivery;
+    bool abort; /* REVOKE */
     uint64_t load;
     const uint16_t *slots; /* valid until the next step */
     const uint64_t *epochs;
@@ -224,7 +254,7 @@ struct planner_action {
     uint16_t cursor_slot;
     int64_t cursor_wake_ms;
     struct uid uid; /* GET_JOB by uid when ns is NULL; cursor; COUNT */
-    uint64_t seq;   /* cursor of fires; COUNT */
+    uint64_t seq;   /* cursor of fires; GET_FIRE; COUNT */
     size_t limit;
     const char *ns;
     const char *id;

@@ -79,14 +79,14 @@ void papi_durable(struct planner *p, struct pjob *j, const struct job_change *ch
 /* --- what an operation changes --------------------------------------------------------------------------------------- */
 
 /* After the row was changed. DUE_MS: what was due next without it. */
-static void revise(struct pjob *j, const struct planner_api *api, const char *op, int64_t due_ms)
+void papi_revise(struct pjob *j, const struct planner_api *api, const char *op, int64_t due_ms)
 {
     memset(&j->revision, 0, sizeof(j->revision));
     j->revision.change_id = api->change_id;
     j->revision.at_ms = api->accepted_ms;
     j->revision.uid = j->row.uid;
     j->revision.version = j->row.version;
-    j->revision.seq = api->run_seq;
+    j->revision.seq = planner_op_of_fire(api->op) ? api->seq : api->run_seq;
     j->revision.state = j->row.state;
     j->revision.due_ms = due_ms;
     memcpy(j->revision.actor, api->actor, sizeof(j->revision.actor));
@@ -100,7 +100,7 @@ static void keep_definition(struct pjob *j)
     j->replaced = job_spec_ref(j->spec);
 }
 
-static void applied(struct pjob *j, enum planner_answer a)
+void papi_applied(struct pjob *j, enum planner_answer a)
 {
     j->api->answer = a;
     j->api_state = PAPI_APPLIED;
@@ -147,9 +147,9 @@ static void create(struct planner *p, struct pjob *j, const struct planner_api *
     pjob_set_spec(p, j, job_spec_ref(api->spec));
     new_version(p, j, api);
     pjob_plan_new(p, j, api->accepted_ms);
-    revise(j, api, "create", RECORD_NONE);
+    papi_revise(j, api, "create", RECORD_NONE);
     pjob_dirty(p, j, CHANGE_INSERT);
-    applied(j, PLANNER_CREATED);
+    papi_applied(j, PLANNER_CREATED);
 }
 
 static void unpause(struct planner *p, struct pjob *j, enum planner_catch_up catch_up)
@@ -229,9 +229,9 @@ static void replace(struct planner *p, struct pjob *j, const struct planner_api 
         unpause(p, j, PLANNER_CATCH_UP_NONE);
     if (was_paused && j->row.state != JOB_STATE_PAUSED)
         load_left(p, j);
-    revise(j, api, api->op == PLANNER_PATCH ? "patch" : "replace", due_ms);
+    papi_revise(j, api, api->op == PLANNER_PATCH ? "patch" : "replace", due_ms);
     pjob_dirty(p, j, CHANGE_REPLACE);
-    applied(j, PLANNER_OK);
+    papi_applied(j, PLANNER_OK);
 }
 
 static bool pause_changes(const struct pjob *j, const struct planner_api *api)
@@ -257,20 +257,36 @@ static void change(struct planner *p, struct pjob *j, struct planner_api *api)
     replace(p, j, api, spec);
 }
 
+static void delete_now(struct planner *p, struct pjob *j, const struct planner_api *api, const char *op)
+{
+    revoke_all(p, j);
+    pjob_drop_fires(p, j);
+    j->deleting = true;
+    keep_definition(j);
+    papi_revise(j, api, op, j->row.due_ms);
+    pjob_dirty(p, j, CHANGE_DELETE);
+}
+
 static void delete (struct planner *p, struct pjob *j, struct planner_api *api)
 {
     api->row = j->row;
     LIST_FOR (l, &j->fires) {
         const struct pfire *f = container_of(l, struct pfire, job_link);
-        api->deleted_in_flight |= f->in_flight && !f->ignored;
+        api->deleted_in_flight |= (f->in_flight && !f->ignored) || f->row.state == FIRE_STATE_OPEN;
     }
+    delete_now(p, j, api, "delete");
+    papi_applied(j, PLANNER_OK);
+}
+
+static void pause_now(struct planner *p, struct pjob *j, const struct planner_api *api, const char *op)
+{
+    pfire_book_first(p, j);
+    pjob_book_due(p, j);
     revoke_all(p, j);
-    pjob_drop_fires(p, j);
-    j->deleting = true;
-    keep_definition(j);
-    revise(j, api, "delete", j->row.due_ms);
-    pjob_dirty(p, j, CHANGE_DELETE);
-    applied(j, PLANNER_OK);
+    pause_row(p, j);
+    new_version(p, j, api);
+    papi_revise(j, api, op, j->row.due_ms);
+    pjob_dirty(p, j, CHANGE_UPDATE);
 }
 
 static void pause_job(struct planner *p, struct pjob *j, const struct planner_api *api)
@@ -279,14 +295,8 @@ static void pause_job(struct planner *p, struct pjob *j, const struct planner_ap
         papi_reply(p, j, PLANNER_OK);
         return;
     }
-    pfire_book_first(p, j);
-    pjob_book_due(p, j);
-    revoke_all(p, j);
-    pause_row(p, j);
-    new_version(p, j, api);
-    revise(j, api, "pause", j->row.due_ms);
-    pjob_dirty(p, j, CHANGE_UPDATE);
-    applied(j, PLANNER_OK);
+    pause_now(p, j, api, "pause");
+    papi_applied(j, PLANNER_OK);
 }
 
 static void resume(struct planner *p, struct pjob *j, const struct planner_api *api)
@@ -299,9 +309,9 @@ static void resume(struct planner *p, struct pjob *j, const struct planner_api *
     unpause(p, j, api->catch_up);
     load_left(p, j);
     new_version(p, j, api);
-    revise(j, api, "resume", due_ms);
+    papi_revise(j, api, "resume", due_ms);
     pjob_dirty(p, j, CHANGE_UPDATE);
-    applied(j, PLANNER_OK);
+    papi_applied(j, PLANNER_OK);
 }
 
 static void run(struct planner *p, struct pjob *j, struct planner_api *api)
@@ -331,16 +341,45 @@ static void run(struct planner *p, struct pjob *j, struct planner_api *api)
     j->plan_dirty = true; /* the next seq is not this one's: nothing starts before that is durable */
     if (overlaps)
         pfire_end(p, f, FIRE_OUTCOME_SKIPPED, FIRE_REASON_OVERLAP, NULL);
-    revise(j, api, "run", j->row.due_ms);
+    papi_revise(j, api, "run", j->row.due_ms);
     pjob_dirty(p, j, CHANGE_UPDATE);
-    applied(j, PLANNER_ACCEPTED);
+    papi_applied(j, PLANNER_ACCEPTED);
+}
+
+/* --- what a reply asks for ------------------------------------------------------------------------------------------- */
+
+/* In the batch that records the success, if it may; after a write of the API that is on its way, and after the row of a fire that a
+ * delete would end as cancelled. */
+static void control_now(struct planner *p, struct pjob *j)
+{
+    enum attempt_control control = j->control;
+    bool deletes = control == ATTEMPT_CONTROL_DELETE;
+    if (control == ATTEMPT_CONTROL_NONE || !pjob_active(j) || j->write_dirty || (deletes && j->fires_dirty))
+        return;
+    struct planner_api api = {.change_id = rng_u64(&p->rng) | 1, .accepted_ms = p->now_ms, .actor = "reply"};
+    j->control = ATTEMPT_CONTROL_NONE;
+    if (deletes)
+        delete_now(p, j, &api, "reply");
+    else if (j->row.state == JOB_STATE_ACTIVE)
+        pause_now(p, j, &api, "reply");
+    else
+        return;
+    j->write_dirty = true;
+}
+
+void papi_control(struct planner *p, struct pjob *j, enum attempt_control control)
+{
+    if (control == ATTEMPT_CONTROL_NONE)
+        return;
+    j->control = control;
+    control_now(p, j);
 }
 
 /* --- one at a time --------------------------------------------------------------------------------------------------- */
 
 static enum planner_answer success(const struct planner_api *api, const struct pjob *j)
 {
-    if (api->op == PLANNER_RUN)
+    if (api->op == PLANNER_RUN || api->op == PLANNER_FIRE_RETRY)
         return PLANNER_ACCEPTED;
     bool made =
         api->op == PLANNER_CREATE || (api->op == PLANNER_PUT && j->state == PJOB_LIVE && j->row.version == 1);
@@ -386,17 +425,31 @@ static void apply_present(struct planner *p, struct pjob *j, struct planner_api 
     case PLANNER_RUN:
         run(p, j, api);
         break;
+    case PLANNER_FIRE_RETRY:
+    case PLANNER_FIRE_CANCEL:
+    case PLANNER_FIRE_COMPLETE:
+    case PLANNER_FIRE_HEARTBEAT:
+        assert(false && "taken by papi_fire()");
+        break;
     }
 }
 
 static void apply(struct planner *p, struct pjob *j)
 {
     struct planner_api *api = j->api;
-    if (j->state == PJOB_LIVE && j->row.change_id == api->change_id && api->change_id != 0) {
+    bool of_fire = planner_op_of_fire(api->op);
+    if (of_fire && j->state == PJOB_LIVE) {
+        memcpy(api->ns, j->row.ns, sizeof(api->ns));
+        memcpy(api->id, j->row.id, sizeof(api->id));
+    }
+    bool revised = api->ns[0] && api->op != PLANNER_FIRE_COMPLETE && api->op != PLANNER_FIRE_HEARTBEAT;
+    if (!of_fire && j->state == PJOB_LIVE && j->row.change_id == api->change_id && api->change_id != 0) {
         papi_reply(p, j, success(api, j));
-    } else if (api->repeated && !j->api_looked) {
+    } else if (api->repeated && !j->api_looked && revised) {
         j->api_state = PAPI_FINDING;
         planner_read_change(p, j, api);
+    } else if (of_fire) {
+        papi_fire(p, j);
     } else if (mismatch(api, j)) {
         papi_reply(p, j, PLANNER_MISMATCH);
     } else if (j->state == PJOB_ABSENT) {
@@ -421,13 +474,14 @@ void papi_found(struct planner *p, struct pjob *j, const struct revision *found)
 /* Work on the queue until one has to wait for the store. Nothing is answered from what is not durable. */
 void papi_run(struct planner *p, struct pjob *j)
 {
+    control_now(p, j);
     while (j->api && j->api_state == PAPI_IDLE && !j->moving && !j->deleting && !j->write_dirty) {
         if (j->state == PJOB_STOPPED) {
             j->state = PJOB_READING;
             j->resync = true;
             planner_read_job(p, j);
         }
-        if (j->state != PJOB_LIVE && j->state != PJOB_ABSENT)
+        if ((j->state != PJOB_LIVE && j->state != PJOB_ABSENT) || papi_fire_waits(j))
             return;
         apply(p, j);
     }
@@ -437,9 +491,12 @@ void papi_run(struct planner *p, struct pjob *j)
 
 static struct pjob *job_for(struct planner *p, const struct planner_api *api, uint16_t slot)
 {
-    struct pjob *j = pjob_by_key(p, api->ns, api->id);
+    bool of_fire = planner_op_of_fire(api->op);
+    struct pjob *j = of_fire ? pjob_by_uid(p, &api->uid) : pjob_by_key(p, api->ns, api->id);
     if (j)
         return j;
+    if (of_fire)
+        return planner_stub(p, slot, &api->uid);
     j = pjob_new(p, slot, NULL);
     if (!j)
         return NULL;
@@ -456,15 +513,27 @@ static struct pjob *job_for(struct planner *p, const struct planner_api *api, ui
     return j;
 }
 
+static uint16_t slot_of(const struct planner *p, const struct planner_api *api)
+{
+    return planner_op_of_fire(api->op) ? uid_slot(&api->uid)
+                                       : (uint16_t)hashring_slot(api->ns, api->id, p->options.slots);
+}
+
 void planner_on_api(struct planner *p, struct planner_api *api)
 {
-    uint16_t slot = (uint16_t)hashring_slot(api->ns, api->id, p->options.slots);
-    struct pslot *s = &p->slots[slot];
+    uint16_t slot = slot_of(p, api);
+    struct pslot *s = &p->slots[slot % p->options.slots];
     api->result = NULL;
+    api->outcome = FIRE_OUTCOME_PENDING;
+    api->fire_continue = false;
     api->deleted_in_flight = false;
     api->run_seq = 0;
     api->next = NULL;
     memset(&api->row, 0, sizeof(api->row));
+    if (slot >= p->options.slots) { /* no fire ever had such an id */
+        answer(p, api, PLANNER_NOT_FOUND);
+        return;
+    }
     if (s->state == PSLOT_NONE || p->fenced) {
         answer(p, api, PLANNER_NOT_OWNER);
         return;

@@ -34,6 +34,12 @@ int64_t pfire_keep_until_ms(const struct planner *p, const struct fire_row *row)
                           row->outcome == FIRE_OUTCOME_DEAD ? o->dead_keep_ms : o->history_keep_ms);
 }
 
+/* An attempt that was accepted (OPEN) was told of then. */
+static void tell(struct planner *p, const struct pfire *f, const struct attempt *attempt, uint64_t count)
+{
+    pend_tell(p, f->job, &f->row, f->row.state == FIRE_STATE_OPEN ? NULL : attempt, count);
+}
+
 /* The end of a booked fire. Of a slot that was or is being given away it is only reported: its new owner counts it. */
 void pfire_end(struct planner *p, struct pfire *f, enum fire_outcome outcome, enum fire_reason reason,
                const struct attempt *attempt)
@@ -54,7 +60,8 @@ void pfire_end(struct planner *p, struct pfire *f, enum fire_outcome outcome, en
     pfire_set_target(p, f, false);
     unmark(f);
     f->ended = true;
-    pend_tell(p, j, row, attempt, count);
+    tell(p, f, attempt, count);
+    row->until_ms = RECORD_NONE;
     if (j->state == PJOB_GONE || j->moving) {
         row->state = FIRE_STATE_REPORTED;
         row->wake_ms = p->now_ms;
@@ -78,6 +85,7 @@ static void note_start(struct pfire *f, const struct attempt *attempt)
     if (f->booked)
         pfire_name(f);
     f->row.attempts = f->delivery.attempt;
+    f->row.attempt_ms = attempt->started_ms;
     if (f->row.attempts == 1)
         f->row.started_ms = attempt->started_ms;
 }
@@ -121,6 +129,7 @@ void pfire_wait_until(struct planner *p, struct pfire *f, int64_t wake_ms)
 {
     f->row.state = FIRE_STATE_WAITING;
     f->row.wake_ms = wake_ms;
+    f->row.until_ms = RECORD_NONE;
     unmark(f);
     pfire_dirty(p, f, f->durable_rev || f->in_batch ? CHANGE_UPDATE : CHANGE_INSERT);
 }
@@ -158,6 +167,18 @@ void pfire_count_failure(struct planner *p, struct pjob *j)
     if (j->row.failing_since_ms == RECORD_NONE)
         j->row.failing_since_ms = p->now_ms;
     pjob_unwritten(p, j);
+    if (j->state != PJOB_GONE && !j->moving)
+        pjob_dirty(p, j, CHANGE_UPDATE);
+}
+
+void pfire_after_failure(struct planner *p, struct pfire *f, const struct attempt *attempt, bool told)
+{
+    remember_endpoint(&f->delivery, attempt->endpoint);
+    pfire_count_failure(p, f->job);
+    if (attempt->result == ATTEMPT_GIVE_UP)
+        pfire_end(p, f, FIRE_OUTCOME_DEAD, FIRE_REASON_GIVE_UP, attempt);
+    else
+        pfire_retry_or_die(p, f, attempt->retry_after_ms, told ? NULL : attempt);
 }
 
 void pfire_failed(struct planner *p, struct pfire *f, const struct attempt *attempt)
@@ -167,25 +188,30 @@ void pfire_failed(struct planner *p, struct pfire *f, const struct attempt *atte
     book(p, f);
     note_start(f, attempt);
     pend_log(p, &f->row, attempt);
-    remember_endpoint(&f->delivery, attempt->endpoint);
-    pfire_count_failure(p, j);
-    if (attempt->result == ATTEMPT_GIVE_UP)
-        pfire_end(p, f, FIRE_OUTCOME_DEAD, FIRE_REASON_GIVE_UP, attempt);
-    else
-        pfire_retry_or_die(p, f, attempt->retry_after_ms, attempt);
+    pfire_after_failure(p, f, attempt, false);
     if (first)
         pjob_ended_first(p, j);
 }
 
+/* Its callee works on: a row tells until when it may. */
+static void opened(struct planner *p, struct pfire *f, const struct attempt *attempt)
+{
+    book(p, f);
+    note_start(f, attempt);
+    popen_begin(p, f, attempt);
+}
+
 static void succeeded(struct planner *p, struct pfire *f, const struct attempt *attempt)
 {
+    struct pjob *j = f->job;
     note_start(f, attempt);
-    if (!f->booked) {
+    if (f->booked) {
+        pend_log(p, &f->row, attempt);
+        pfire_end(p, f, FIRE_OUTCOME_SUCCEEDED, FIRE_REASON_NONE, attempt);
+    } else {
         first_succeeded(p, f, attempt);
-        return;
     }
-    pend_log(p, &f->row, attempt);
-    pfire_end(p, f, FIRE_OUTCOME_SUCCEEDED, FIRE_REASON_NONE, attempt);
+    papi_control(p, j, attempt->control);
 }
 
 /* Later, without a write: what the row says is still true. May free F. */
@@ -258,13 +284,17 @@ static enum fire_wait waited_for(const struct pfire *f, const struct attempt *at
 
 static void take_result(struct planner *p, struct pfire *f, const struct attempt *given)
 {
-    struct attempt own = *given, *attempt = &own;
-    own.waited_for = waited_for(f, given);
+    struct attempt *attempt = &p->told; /* actions point to it, and live longer than this call */
+    *attempt = *given;
+    attempt->waited_for = waited_for(f, given);
     if (attempt->result < ATTEMPT_NO_ENDPOINT)
         f->row.reason = FIRE_REASON_NONE;
     switch (attempt->result) {
     case ATTEMPT_OK:
         succeeded(p, f, attempt);
+        break;
+    case ATTEMPT_OPEN:
+        opened(p, f, attempt);
         break;
     case ATTEMPT_RETRY:
     case ATTEMPT_GIVE_UP:
@@ -288,19 +318,22 @@ static void take_result(struct planner *p, struct pfire *f, const struct attempt
 void planner_on_attempt(struct planner *p, const struct planner_event *event)
 {
     struct pfire *f = container_of(event->delivery, struct pfire, delivery);
+    const struct attempt *attempt = event->attempt;
     struct pjob *j = f->job;
     assert(f->in_flight);
     f->in_flight = false;
     p->stats.in_flight--;
-    planner_trash(p, (void (*)(void *))job_spec_unref, TAKE(f->spec));
-    pfire_back(p, f, event->attempt->result == ATTEMPT_OK);
+    planner_trash(p, (void (*)(void *))job_spec_unref, TAKE(f->spec)); /* lives until the next step */
+    pfire_back(p, f, attempt->result == ATTEMPT_OK || attempt->result == ATTEMPT_OPEN);
     if (f->ignored) {
         fire_parts_free(TAKE(f->parts));
         pfire_leave(p, f);
+    } else if (f->settled) {
+        pfire_arm(p, f);
     } else if (f->delivery.parts) {
-        pparts_ended(p, f, event->attempt);
+        pparts_ended(p, f, attempt);
     } else {
-        take_result(p, f, event->attempt);
+        take_result(p, f, attempt);
     }
     pjob_settle(p, j);
 }

@@ -87,6 +87,7 @@ static void mark_out(struct pjob *j, struct pchange *c)
     j->in_batch = true;
     j->plan_in_batch = j->plan_dirty;
     j->plan_dirty = false;
+    j->write_in_batch = j->write_dirty;
     j->unwritten_in_batch = j->unwritten;
     j->unwritten = 0;
     if (j->api_state == PAPI_APPLIED)
@@ -201,7 +202,7 @@ static void forget_job(struct planner *p, struct pjob *j)
     j->unwritten = 0;
     j->op = CHANGE_NONE;
     job_spec_unref(TAKE(j->replaced));
-    j->fires_dirty = j->plan_dirty = j->deleting = j->write_dirty = false;
+    j->fires_dirty = j->plan_dirty = j->deleting = j->write_dirty = j->write_in_batch = false;
 }
 
 static void reread(struct planner *p, struct pjob *j)
@@ -209,6 +210,7 @@ static void reread(struct planner *p, struct pjob *j)
     forget_job(p, j);
     planner_read_forget(j);
     j->api_state = PAPI_IDLE; /* it is applied to what will be read */
+    j->api_looked = false;
     j->state = PJOB_READING;
     j->resync = true;
     planner_read_job(p, j);
@@ -294,8 +296,8 @@ static void durable(struct planner *p, struct pjob *j, struct pchange *c)
     fires_durable(p, c);
     if (j->state == PJOB_GONE)
         return;
-    if (change->revision.op[0])
-        j->write_dirty = false;
+    if (j->write_in_batch)
+        j->write_dirty = j->write_in_batch = false;
     if (change->op == CHANGE_DELETE)
         deleted(p, j);
     papi_durable(p, j, change);

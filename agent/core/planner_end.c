@@ -147,7 +147,9 @@ static bool append(struct planner *p, struct fire_row *row, const struct attempt
 /* Without memory this attempt is missing in the log, not in the number of attempts. */
 void pend_log(struct planner *p, struct fire_row *row, const struct attempt *attempt)
 {
-    if (attempt->error[0])
+    if (attempt->result == ATTEMPT_OK || attempt->result == ATTEMPT_OPEN)
+        ; /* the last error stays what it was */
+    else if (attempt->error[0])
         snprintf(row->last_error, sizeof(row->last_error), "%s", attempt->error);
     else
         snprintf(row->last_error, sizeof(row->last_error), "status %d", attempt->status);
@@ -159,4 +161,41 @@ void pend_log(struct planner *p, struct fire_row *row, const struct attempt *att
         return;
     set_log(p, row, thinned, len);
     (void)append(p, row, attempt);
+}
+
+static void read_text(const json_t *entry, const char *key, char *ret, size_t size)
+{
+    const char *text = json_string_value(json_object_get(entry, key));
+    size_t len = text ? text_utf8_cut(text, strlen(text), size - 1) : 0;
+    memcpy(ret, text ? text : "", len);
+    ret[len] = '\0';
+}
+
+static void read_attempt(const json_t *entry, struct attempt *ret)
+{
+    const char *at = json_string_value(json_object_get(entry, "at"));
+    const json_t *status = json_object_get(entry, "status");
+    if (at)
+        (void)text_instant_ms(at, strlen(at), &ret->started_ms, NULL); /* else it stays what it was */
+    ret->status = json_is_integer(status) ? (int)json_integer_value(status) : -1;
+    read_text(entry, "endpoint", ret->endpoint, sizeof(ret->endpoint));
+    read_text(entry, "excerpt", ret->excerpt, sizeof(ret->excerpt));
+}
+
+bool pend_log_pop(struct planner *p, struct fire_row *row, struct attempt *ret)
+{
+    AUTO(json_decref) json_t *log = NULL;
+    AUTO(buf_fini) struct buf out = BUF_INIT(RECORD_LOG_MAX);
+    if (!row->log || json_read(row->log, row->log_bytes, RECORD_LOG_MAX, &log, NULL) < 0 ||
+        json_array_size(log) == 0)
+        return false;
+    size_t last = json_array_size(log) - 1, len;
+    AUTO(json_decref) json_t *entry = json_incref(json_array_get(log, last));
+    (void)json_array_remove(log, last);
+    char *rest = json_print_ordered(log, &out, NULL) == 0 ? buf_steal(&out, &len, NULL) : NULL;
+    if (!rest)
+        return false;
+    read_attempt(entry, ret);
+    set_log(p, row, rest, len);
+    return true;
 }

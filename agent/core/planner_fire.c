@@ -43,6 +43,11 @@ static void foreign_remove(struct planner *p, struct pfire *f)
     p->slots[f->row.slot].foreign--;
 }
 
+void pfire_not_foreign(struct planner *p, struct pfire *f)
+{
+    foreign_remove(p, f);
+}
+
 static void foreign_add(struct planner *p, struct pfire *f)
 {
     list_push_back(&p->foreign, &f->foreign_link);
@@ -134,7 +139,7 @@ void pfire_name(struct pfire *f)
     memcpy(f->row.id, j->row.id, sizeof(f->row.id));
     if (!j->spec)
         return;
-    planner_callee(j->spec, f->row.service);
+    job_callee(j->spec, f->row.service);
     f->row.version = j->row.version;
 }
 
@@ -159,7 +164,7 @@ struct pfire *pfire_book(struct planner *p, struct pjob *j, int64_t due_ms, enum
     f->row.jitter_ms = kind == FIRE_KIND_SCHEDULED ? job_jitter_ms(j->spec, &j->row.uid, due_ms) : 0;
     f->row.wake_ms = due_ms + f->row.jitter_ms;
     f->row.first_ms = p->now_ms > f->row.wake_ms ? p->now_ms : f->row.wake_ms;
-    f->row.started_ms = f->row.finished_ms = RECORD_NONE;
+    f->row.started_ms = f->row.finished_ms = f->row.attempt_ms = f->row.until_ms = RECORD_NONE;
     number(j, f);
     pfire_set_target(p, f, true);
     pfire_dirty(p, f, CHANGE_INSERT);
@@ -202,6 +207,7 @@ void pfire_hold_all(struct planner *p, struct pjob *j)
     pfire_book_first(p, j);
     LIST_FOR (l, &j->fires) {
         struct pfire *f = container_of(l, struct pfire, job_link);
+        f->ignored |= f->settled; /* its row says already what comes next */
         if (!f->in_flight || f->ignored || f->ended)
             continue;
         if (f->row.state != FIRE_STATE_HELD)
@@ -220,6 +226,16 @@ void pfire_revoke(struct planner *p, struct pfire *f)
     planner_act(p, PLANNER_DO_REVOKE)->delivery = &f->delivery;
 }
 
+void pfire_abort(struct planner *p, struct pfire *f)
+{
+    if (!f->in_flight)
+        return;
+    f->revoked = true;
+    struct planner_action *a = planner_act(p, PLANNER_DO_REVOKE);
+    a->delivery = &f->delivery;
+    a->abort = true;
+}
+
 static void deliver(struct planner *p, struct pfire *f)
 {
     struct pjob *j = f->job;
@@ -231,6 +247,7 @@ static void deliver(struct planner *p, struct pfire *f)
     d->slot = j->row.slot;
     d->epoch = p->slots[j->row.slot].epoch;
     d->due_ms = f->row.due_ms;
+    d->from_ms = f->row.due_ms + f->row.jitter_ms;
     d->coalesced = f->row.coalesced;
     d->spec = f->spec;
     d->payload = f->row.payload ? f->row.payload : f->spec->payload;
@@ -242,7 +259,8 @@ static void deliver(struct planner *p, struct pfire *f)
     d->driver = NULL;
     pfire_out(p, f);
     f->in_flight = true;
-    f->revoked = false;
+    f->begun_ms = p->now_ms;
+    f->revoked = f->settled = f->by_hand = false;
     p->stats.in_flight++;
     planner_act(p, PLANNER_DO_DELIVER)->delivery = d;
 }
@@ -259,7 +277,7 @@ void pfire_first(struct planner *p, struct pjob *j)
     f->row.due_ms = f->row.due_last_ms = j->row.due_ms;
     f->row.jitter_ms = (uint32_t)(j->row.wake_ms - j->row.due_ms);
     f->row.first_ms = p->now_ms;
-    f->row.started_ms = f->row.finished_ms = RECORD_NONE;
+    f->row.started_ms = f->row.finished_ms = f->row.attempt_ms = f->row.until_ms = RECORD_NONE;
     j->first = f;
     deliver(p, f);
 }
@@ -269,12 +287,21 @@ static bool fire_clean(const struct pfire *f)
     return f->durable_rev > 0 && f->dirty == CHANGE_NONE && !f->in_batch;
 }
 
+/* What its row says counts, and nothing of it is under way. */
+static bool rests(const struct pfire *f)
+{
+    return pjob_active(f->job) && !f->ended && !f->ignored && !f->in_flight && fire_clean(f);
+}
+
+static bool is_paused(const struct pfire *f)
+{
+    return f->job->row.state == JOB_STATE_PAUSED && f->row.kind != FIRE_KIND_RUN && !f->by_hand;
+}
+
 /* A paused job makes no attempts but those asked for by hand. */
 static bool may_run(const struct pfire *f)
 {
-    const struct pjob *j = f->job;
-    return pjob_active(j) && !f->ended && !f->ignored && !f->in_flight && fire_clean(f) &&
-           (j->row.state != JOB_STATE_PAUSED || f->row.kind == FIRE_KIND_RUN);
+    return rests(f) && !is_paused(f);
 }
 
 static bool is_mine(const struct planner *p, const struct fire_row *row)
@@ -285,7 +312,7 @@ static bool is_mine(const struct planner *p, const struct fire_row *row)
 static bool may_evict(const struct planner *p, const struct pfire *f)
 {
     const struct pjob *j = f->job;
-    bool paused = j->row.state == JOB_STATE_PAUSED && f->row.kind != FIRE_KIND_RUN;
+    bool paused = is_paused(f) && f->row.state == FIRE_STATE_WAITING;
     return j->state == PJOB_LIVE && fire_clean(f) && !f->moved && !f->in_flight && !f->parts_stale &&
            !j->moving && j->spec->concurrency == JOB_ALLOW &&
            (paused || f->row.wake_ms >= planner_edge_ms(p));
@@ -309,9 +336,11 @@ void pfire_arm(struct planner *p, struct pfire *f)
 {
     if (list_linked(&f->start.link))
         return;
-    bool waiting = f->row.state == FIRE_STATE_WAITING;
-    if (waiting && !f->ended && (may_evict(p, f) || spills(p, f)))
+    bool waiting = f->row.state == FIRE_STATE_WAITING, open = f->row.state == FIRE_STATE_OPEN;
+    if (((waiting && (may_evict(p, f) || spills(p, f))) || (open && may_evict(p, f))) && !f->ended)
         evict(p, f);
+    else if (open && rests(f))
+        planner_arm(p, &f->timer, f->row.wake_ms);
     else if (may_run(f) && waiting)
         planner_arm(p, &f->timer, f->row.wake_ms);
     else if (may_run(f) && f->row.state == FIRE_STATE_HELD && f->row.attempts == 1 && is_mine(p, &f->row) &&
@@ -345,10 +374,13 @@ void pfire_timer(struct wheel_timer *t, void *arg)
 {
     struct pfire *f = container_of(t, struct pfire, timer);
     struct planner *p = arg;
-    if (!may_run(f) || f->row.state != FIRE_STATE_WAITING)
+    bool open = f->row.state == FIRE_STATE_OPEN && rests(f);
+    if (!open && (!may_run(f) || f->row.state != FIRE_STATE_WAITING))
         return;
     if (f->row.wake_ms > p->now_ms)
         planner_arm(p, t, f->row.wake_ms);
+    else if (open)
+        popen_silent(p, f);
     else
         planner_start_later(p, &f->start, f->row.wake_ms);
 }
@@ -451,6 +483,9 @@ void pfire_loaded(struct planner *p, struct pfire *f)
         count_reported(p, f);
         break;
     case FIRE_STATE_OPEN:
+        f->row.wake_ms = popen_deadline_ms(p, f);
+        pfire_arm(p, f);
+        break;
     case FIRE_STATE_ENDED:
     case FIRE_STATE_COUNT_:
         break;

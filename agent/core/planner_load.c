@@ -163,6 +163,35 @@ void planner_read_change(struct planner *p, struct pjob *j, const struct planner
     a->change_id = api->change_id;
 }
 
+void planner_read_fire(struct planner *p, struct pjob *j, uint64_t seq)
+{
+    struct pread *r = read_new(p, PREAD_FIRE);
+    if (!r) {
+        papi_reply(p, j, PLANNER_UNAVAILABLE);
+        return;
+    }
+    r->job = j;
+    r->gen = p->gen;
+    j->read = r;
+    struct planner_action *a = planner_act(p, PLANNER_DO_GET_FIRE);
+    a->load = r->id;
+    a->uid = j->row.uid;
+    a->seq = seq;
+}
+
+static void on_fire_read(struct planner *p, const struct pread *r, const struct planner_event *event)
+{
+    struct pjob *j = r->job;
+    if (!j)
+        return;
+    uint64_t seq = j->api->seq;
+    bool found = event->fires_count > 0 && event->fires[0].seq <= seq && seq <= event->fires[0].seq_last;
+    j->read = NULL;
+    papi_fire_read(p, j, event->ok, found ? &event->fires[0] : NULL, r->gen);
+    papi_run(p, j);
+    pjob_settle(p, j);
+}
+
 void planner_on_change_found(struct planner *p, const struct planner_event *event)
 {
     struct pread *r = read_take(p, event->load);
@@ -488,7 +517,7 @@ static bool load_job_page(struct planner *p, struct pchain *c, const struct plan
     return true;
 }
 
-static struct pfire *find_fire(const struct pjob *j, uint64_t seq)
+struct pfire *pjob_find_fire(const struct pjob *j, uint64_t seq)
 {
     LIST_FOR (l, &j->fires) {
         struct pfire *f = container_of(l, struct pfire, job_link);
@@ -512,12 +541,26 @@ static void take_fire_row(struct planner *p, struct pfire *f, struct fire_row *r
     p->stats.memory_bytes += fire_row_bytes(&f->row);
 }
 
-static struct pjob *stub_for(struct planner *p, const struct fire_row *row)
+/* ROW was read for the API. What is decided on it is guarded by its rev; it may be older than it was when it was asked for. */
+struct pfire *pfire_take_row(struct planner *p, struct pjob *j, struct fire_row *row, uint64_t gen)
 {
-    struct pjob *j = pjob_new(p, row->slot, NULL);
+    struct pfire *f = pjob_find_fire(j, row->seq);
+    if (!f)
+        f = pfire_new(p, j, NULL);
+    if (!f)
+        return NULL;
+    if (row->rev >= f->durable_rev)
+        take_fire_row(p, f, row);
+    f->read_gen = gen;
+    return f;
+}
+
+struct pjob *planner_stub(struct planner *p, uint16_t slot, const struct uid *uid)
+{
+    struct pjob *j = pjob_new(p, slot, NULL);
     if (!j)
         return NULL;
-    j->row.uid = row->uid;
+    j->row.uid = *uid;
     if (pjob_add_uid(p, j, NULL) < 0) {
         pjob_gone(p, j);
         return NULL;
@@ -535,10 +578,10 @@ static bool load_fire(struct planner *p, const struct pchain *c, struct fire_row
     if (j && j->deleting)
         return true;
     if (!j)
-        j = stub_for(p, row);
+        j = planner_stub(p, row->slot, &row->uid);
     if (!j)
         return false;
-    struct pfire *f = find_fire(j, row->seq);
+    struct pfire *f = pjob_find_fire(j, row->seq);
     if (f && c->release && j->state == PJOB_READING)
         f->release = c->release;
     if (f && (!list_linked(&f->foreign_link) || row->rev < f->durable_rev))
@@ -665,6 +708,8 @@ static void on_read(struct planner *p, const struct planner_event *event, bool f
         p->chain_reads--;
     if (r && r->kind == PREAD_JOB)
         on_job(p, r->job, event);
+    else if (r && r->kind == PREAD_FIRE)
+        on_fire_read(p, r, event);
     else if (r && r->chain)
         on_page(p, r->chain, event, fires);
     mem_free(r);

@@ -54,7 +54,7 @@ static void put_parts(struct planner *p, struct pfire *f)
 /* Its last part may have ended, and who knew it died before the fire did. */
 bool pparts_open(struct planner *p, struct pfire *f)
 {
-    struct attempt none = {.result = ATTEMPT_OK, .status = -1, .retry_after_ms = -1};
+    static const struct attempt none = {.result = ATTEMPT_OK, .status = -1, .retry_after_ms = -1};
     if (!open_parts(p, f)) {
         f->row.wake_ms = p->now_ms + PLANNER_AGAIN_MS;
         pfire_arm(p, f);
@@ -85,10 +85,10 @@ void pparts_found(struct planner *p, struct pfire *f, const struct attempt *atte
     struct err e = {0};
     int r = fire_parts_new(attempt->endpoints, attempt->endpoints_count, &parts, &e);
     if (r == -ERR_TOO_BIG) {
-        struct attempt refused = {
+        p->told = (struct attempt){
             .result = ATTEMPT_RETRY, .status = -1, .retry_after_ms = -1, .started_ms = attempt->started_ms};
-        (void)snprintf(refused.error, sizeof(refused.error), "%.119s", e.text); /* cut, as all are */
-        pfire_failed(p, f, &refused);
+        (void)snprintf(p->told.error, sizeof(p->told.error), "%.119s", e.text); /* cut, as all are */
+        pfire_failed(p, f, &p->told);
         return;
     }
     bool frozen = r == 0 && write_parts(p, f, parts);
@@ -109,6 +109,7 @@ static bool part_ends(struct fire_part *part, const struct attempt *attempt)
         return true;
     case ATTEMPT_RETRY:
         break;
+    case ATTEMPT_OPEN: /* a fire for many endpoints is not asynchronous */
     case ATTEMPT_NOT_STARTED:
     case ATTEMPT_NO_ENDPOINT:
     case ATTEMPT_ENDPOINTS:
@@ -139,6 +140,8 @@ void planner_on_part(struct planner *p, const struct planner_event *event)
     struct fire_part *part = &f->parts->items[event->part];
     if (f->ignored || f->ended || !part_ends(part, event->attempt))
         return;
+    if (event->attempt->control != ATTEMPT_CONTROL_NONE)
+        f->control = event->attempt->control;
     if (event->attempt->result != ATTEMPT_GONE)
         note_attempt(p, f, event->attempt);
     f->parts_stale = !write_parts(p, f, f->parts);
@@ -178,7 +181,10 @@ void pparts_ended(struct planner *p, struct pfire *f, const struct attempt *atte
         pfire_count_failure(p, f->job);
         pfire_end(p, f, FIRE_OUTCOME_DEAD, FIRE_REASON_GIVE_UP, NULL);
     } else if (succeeded > 0) {
+        enum attempt_control control = f->control;
+        struct pjob *j = f->job;
         pfire_end(p, f, FIRE_OUTCOME_SUCCEEDED, FIRE_REASON_NONE, NULL);
+        papi_control(p, j, control);
     } else { /* all have left before they could be reached: those that are there now take their place */
         set_text(p, f, NULL, 0);
         pfire_wait_until(p, f, p->now_ms + PLANNER_AGAIN_MS);

@@ -91,6 +91,7 @@ struct pfire {
     bool round_begun;         /* an attempt at one of them was made in this delivery */
     struct pstart start;
     struct wheel_timer timer;
+    int64_t begun_ms;         /* when the delivery that is out was handed over */
     struct list foreign_link; /* planner.foreign while another member holds it */
     enum change_op dirty;     /* NONE, INSERT, UPDATE or DELETE */
     uint64_t durable_rev;     /* 0: not in the store yet */
@@ -100,6 +101,10 @@ struct pfire {
     bool moved; /* row.wake_ms is not what the store has: who evicts it may not find it again */
     bool revoked;
     bool ignored; /* its end is nobody's business any more */
+    bool
+        settled; /* how the attempt in flight ended is known already, by its completion: only its return is waited for */
+    enum attempt_control control; /* what a part's reply asks for when the fire succeeds */
+    bool by_hand; /* its next attempt was asked for: neither a pause nor the other fires hold it up */
     bool in_batch;
     bool ended; /* leaves memory when clean */
     int64_t
@@ -118,9 +123,11 @@ struct pjob {
         *replaced; /* what was the definition until that op; a reference; NULL: it stays, or is not kept */
     bool fires_dirty;
     bool in_batch;
-    bool plan_dirty;    /* due, seq or definition changed and not yet in a batch ... */
-    bool plan_in_batch; /* ... or in one that is not durable: nothing new starts */
-    bool write_dirty;   /* a write of the API is not durable, though its answer may have been given up */
+    bool plan_dirty;     /* due, seq or definition changed and not yet in a batch ... */
+    bool plan_in_batch;  /* ... or in one that is not durable: nothing new starts */
+    bool write_dirty;    /* a write of the API is not durable, though its answer may have been given up */
+    bool write_in_batch; /* ... and is in the batch that is out */
+    enum attempt_control control; /* asked for by a reply, not done yet */
     bool deleting;
     bool moving;             /* its slot is being handed over: frozen */
     bool wanted;             /* a page named it while it was being read */
@@ -147,16 +154,18 @@ struct pjob {
     struct planner_api *api, **api_tail;
     size_t api_count;
     enum { PAPI_IDLE, PAPI_FINDING, PAPI_APPLIED, PAPI_IN_BATCH } api_state;
-    bool api_looked; /* the change id of the first one is not in the store */
+    bool
+        api_looked; /* the change id of the first one is not in the store; or its fire was read, and is not pending */
 };
 
-enum pread_kind { PREAD_CHAIN, PREAD_JOB, PREAD_CHANGE };
+enum pread_kind { PREAD_CHAIN, PREAD_JOB, PREAD_CHANGE, PREAD_FIRE };
 
 struct pread {
     uint64_t id;
     enum pread_kind kind;
     struct pchain *chain;
     struct pjob *job; /* NULL: nobody waits for it any more */
+    uint64_t gen;     /* FIRE: planner.gen when it was asked for */
 };
 
 /* A range of rows of some slots, read page by page. */
@@ -263,6 +272,7 @@ struct planner {
         uint64_t gen;         /* what was read before this may be older than its last writes */
     } dead[PLANNER_DEAD_MAX]; /* newest at dead_next - 1 */
     size_t dead_count, dead_next;
+    struct attempt told;  /* what the step's actions say of an attempt */
     struct ptrash *trash; /* freed when the next step begins: actions may still point there */
     size_t trash_count, trash_capacity;
     struct planner_actions *actions; /* of the step that runs */
@@ -306,8 +316,6 @@ int64_t planner_edge_ms(const struct planner *p);
 void pjob_drop_fires(struct planner *p, struct pjob *j); /* memory only; what is in flight is ignored */
 
 /* --- planner_target.c: what has one pace and one window --- */
-/* The callee as history tells it: name of the service, or host of the address given directly. */
-void planner_callee(const struct job_spec *spec, char name[RECORD_SERVICE_MAX]);
 struct ptarget *ptarget_get(struct planner *p, const struct job_spec *spec);
 void ptarget_put(struct planner *p, struct ptarget *t);
 bool ptarget_token(struct planner *p, struct ptarget *t);
@@ -336,10 +344,15 @@ void planner_load_spilled(struct planner *p);
 void planner_load_foreign(struct planner *p);
 void planner_read_job(struct planner *p, struct pjob *j);
 void planner_read_change(struct planner *p, struct pjob *j, const struct planner_api *api);
+void planner_read_fire(struct planner *p, struct pjob *j, uint64_t seq);
 void planner_read_forget(struct pjob *j);
 void planner_on_jobs(struct planner *p, const struct planner_event *event);
 void planner_on_fires(struct planner *p, const struct planner_event *event);
 void planner_on_change_found(struct planner *p, const struct planner_event *event);
+/* A job of which only the uid is known, being read; NULL without memory. */
+struct pjob *planner_stub(struct planner *p, uint16_t slot, const struct uid *uid);
+struct pfire *pfire_take_row(struct planner *p, struct pjob *j, struct fire_row *row,
+                             uint64_t gen); /* NULL without memory */
 void planner_tomb(struct planner *p, const struct uid *uid, uint64_t seq, uint64_t rev);
 void planner_tombs_fini(struct planner *p);
 void pchain_free(struct planner *p, struct pchain *c);
@@ -365,6 +378,9 @@ void pfire_name(struct pfire *f);
 void pfire_book_first(struct planner *p, struct pjob *j);
 void pfire_hold_all(struct planner *p, struct pjob *j);
 void pfire_revoke(struct planner *p, struct pfire *f);
+void pfire_abort(struct planner *p, struct pfire *f); /* ... and close the connection of what has started */
+void pfire_not_foreign(struct planner *p, struct pfire *f);
+struct pfire *pjob_find_fire(const struct pjob *j, uint64_t seq); /* booked; NULL: not here */
 void pfire_arm(struct planner *p, struct pfire *f);
 void pfire_timer(struct wheel_timer *t, void *arg);
 void pfire_start(struct planner *p, struct pfire *f);
@@ -377,6 +393,8 @@ void planner_on_member_dead(struct planner *p, const char *member);
 
 /* --- planner_attempt.c: how attempts and booked fires end --- */
 void planner_on_attempt(struct planner *p, const struct planner_event *event);
+/* ATTEMPT failed and stands in the log: what comes next by the job's rule. TOLD: it was told of before. */
+void pfire_after_failure(struct planner *p, struct pfire *f, const struct attempt *attempt, bool told);
 /* Until when the row of a fire that ends now is kept. */
 int64_t pfire_keep_until_ms(const struct planner *p, const struct fire_row *row);
 void pfire_end(struct planner *p, struct pfire *f, enum fire_outcome outcome, enum fire_reason reason,
@@ -401,6 +419,8 @@ void planner_on_part(struct planner *p, const struct planner_event *event);
 void pend_count(struct planner *p, struct pjob *j, const struct fire_row *row, uint64_t count);
 void pend_ring(struct planner *p, struct pjob *j, const struct fire_row *row, const struct attempt *attempt);
 void pend_log(struct planner *p, struct fire_row *row, const struct attempt *attempt);
+/* Take the newest entry out again. False: there is none (or no memory), RET is untouched. */
+bool pend_log_pop(struct planner *p, struct fire_row *row, struct attempt *ret);
 void pend_tell(struct planner *p, const struct pjob *j, const struct fire_row *row,
                const struct attempt *attempt, uint64_t count);
 
@@ -415,6 +435,29 @@ void papi_push(struct pjob *j, struct planner_api *api);
 void papi_unpark(struct planner *p, struct pslot *s);
 void papi_reply(struct planner *p, struct pjob *j, enum planner_answer answer);
 void papi_overdue(struct planner *p, struct pjob *j);
+void papi_control(struct planner *p, struct pjob *j, enum attempt_control control);
+/* After the row was changed. DUE_MS: what was due next without it. */
+void papi_revise(struct pjob *j, const struct planner_api *api, const char *op, int64_t due_ms);
+void papi_applied(struct pjob *j, enum planner_answer answer);
+
+/* --- planner_ops.c: what the API does to one fire --- */
+void papi_fire(struct planner *p, struct pjob *j);
+/* GEN: the planner's when ROW was asked for; takes what ROW owns. */
+void papi_fire_read(struct planner *p, struct pjob *j, bool ok, struct fire_row *row, uint64_t gen);
+/* The first one is about a fire whose end is not durable yet: nothing can be said of it before. */
+bool papi_fire_waits(const struct pjob *j);
+
+/* --- planner_open.c: asynchronous callees --- */
+void popen_begin(struct planner *p, struct pfire *f, const struct attempt *attempt);
+void popen_succeed(struct planner *p, struct pfire *f, uint32_t attempt, const char *detail);
+/* Attempt number ATTEMPT, in flight or open, failed, and its callee will not tell anything else. BY_HAND: another one is asked for,
+ * whatever the job's rule says. */
+void popen_fail(struct planner *p, struct pfire *f, uint32_t attempt, const char *error, const char *detail,
+                bool by_hand);
+bool popen_extend(struct planner *p, struct pfire *f); /* a heartbeat; false: nothing has changed */
+void popen_silent(struct planner *p, struct pfire *f); /* its time is over */
+/* Its deadline; a while from now when nobody may have been there to hear its callee. */
+int64_t popen_deadline_ms(const struct planner *p, const struct pfire *f);
 
 /* --- planner_batch.c, planner_move.c --- */
 void planner_on_batch_done(struct planner *p, struct planner_batch *batch, int code);

@@ -5,25 +5,11 @@
 #include "agent/base/mem.h"
 #include "agent/core/planner_private.h"
 
-void planner_callee(const struct job_spec *spec, char name[RECORD_SERVICE_MAX])
-{
-    const struct job_callback *c = &spec->callback;
-    const char *text = c->service ? c->service : c->url ? c->url : c->address ? c->address : "";
-    size_t len = strlen(text);
-    if (!c->service && c->url) {
-        const char *host = strstr(text, "://");
-        text = host ? host + 3 : text;
-        len = strcspn(text, "/?#");
-    }
-    snprintf(name, RECORD_SERVICE_MAX, "%.*s", len < RECORD_SERVICE_MAX ? (int)len : RECORD_SERVICE_MAX - 1,
-             text);
-}
-
 /* A host given directly shares its pace over all of its paths. */
 static void target_name(const struct job_spec *spec, char name[PTARGET_NAME_MAX])
 {
     char callee[RECORD_SERVICE_MAX];
-    planner_callee(spec, callee);
+    job_callee(spec, callee);
     snprintf(name, PTARGET_NAME_MAX, "%s%s", spec->callback.service ? "service " : "", callee);
 }
 

@@ -23,8 +23,9 @@ struct option_row;
 struct tzload;
 struct buf;
 
-#define STORE_ADDRESS_MAX 128
-#define STORE_NAME_MAX    64
+#define STORE_ADDRESS_MAX  128
+#define STORE_NAME_MAX     64
+#define STORE_SECRET_BYTES 32
 
 struct store_member {
     char id[RECORD_MEMBER_MAX]; /* "<name>.<random>", a new one at every start */
@@ -189,6 +190,8 @@ struct store_meta {
     int64_t created_ms;
     uint32_t schema;
     char cluster[64];
+    uint8_t secret
+        [STORE_SECRET_BYTES]; /* random, made with the store: for keys that any of its agents can check */
 };
 
 struct store_open_args {

@@ -5,6 +5,7 @@
 
 #include "agent/base/clock.h"
 #include "agent/base/mem.h"
+#include "agent/base/rng.h"
 #include "agent/base/option.h"
 #include "agent/store/store_mem_private.h"
 
@@ -342,6 +343,10 @@ static int mem_open(const struct store_open_args *args, void **ret_self, struct 
     if (w && w->meta.schema && strcmp(w->meta.cluster, args->cluster) != 0)
         return err_set(e, ERR_PERMANENT, "the store belongs to cluster '%s', not '%s'", w->meta.cluster,
                        args->cluster);
+    uint8_t secret[STORE_SECRET_BYTES];
+    int rc = rng_os_bytes(secret, sizeof(secret), e);
+    if (rc < 0)
+        return rc;
     struct store_mem *s = mem_new(struct store_mem);
     s->own_world = !w;
     s->world = w ? w : store_mem_world_new();
@@ -354,6 +359,7 @@ static int mem_open(const struct store_open_args *args, void **ret_self, struct 
         s->world->meta =
             (struct store_meta){.slots = args->slots, .created_ms = s->now_ms(s->arg), .schema = 1};
         memcpy(s->world->meta.cluster, args->cluster, strlen(args->cluster) + 1);
+        memcpy(s->world->meta.secret, secret, sizeof(secret));
     }
     s->stats.ok = true;
     s->stats.since_ms = s->now_ms(s->arg);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/base/rng.h"
 #include "agent/base/text.h"
 #include "agent/store/store_sql.h"
 
@@ -61,6 +62,7 @@ static const char *const version_1[] = {
     "seq_last " UNSIGNED ", rev " UNSIGNED ", state TINYINT UNSIGNED NOT NULL, "
     "outcome TINYINT UNSIGNED NOT NULL, reason TINYINT UNSIGNED NOT NULL, due_ms BIGINT NULL, due_last_ms BIGINT NULL, "
     "jitter_ms INT UNSIGNED NOT NULL, wake_ms BIGINT NULL, first_ms BIGINT NULL, started_ms BIGINT NULL, finished_ms BIGINT NULL, "
+    "attempt_ms BIGINT NULL, until_ms BIGINT NULL, "
     "attempts INT UNSIGNED NOT NULL, attempts_before INT UNSIGNED NOT NULL, coalesced INT UNSIGNED NOT NULL, holder VARCHAR(95) " KEY_CHARS
     ", log MEDIUMBLOB NULL, parts MEDIUMBLOB NULL, "
     "last_error VARBINARY(159) NOT NULL, "
@@ -101,6 +103,7 @@ struct meta_read {
     bool has_cluster;
     bool has_slots;
     bool has_created;
+    bool has_secret;
 };
 
 static int read_meta_row(void *arg, MYSQL_ROW row, const unsigned long *lengths, struct err *e)
@@ -119,6 +122,10 @@ static int read_meta_row(void *arg, MYSQL_ROW row, const unsigned long *lengths,
         m->meta.created_ms = (int64_t)number;
     } else if (strcmp(row[0], "cluster") == 0) {
         m->has_cluster = sql_get_text(row[1], lengths[1], m->meta.cluster, sizeof(m->meta.cluster));
+    } else if (strcmp(row[0], "secret") == 0) {
+        m->has_secret =
+            lengths[1] == 2 * sizeof(m->meta.secret) &&
+            text_hex_decode(row[1], lengths[1], m->meta.secret, sizeof(m->meta.secret), NULL) >= 0;
     }
     (void)e;
     return 0;
@@ -207,16 +214,23 @@ static int migrate_locked(struct my_conn *c, struct err *e)
     return r;
 }
 
+/* Of several agents that make the store at once, the first one's values stay. */
 static int write_meta(struct my_conn *c, const char *cluster, uint32_t slots, struct err *e)
 {
     struct buf text = BUF_INIT(1024);
+    uint8_t secret[STORE_SECRET_BYTES];
+    char hex[2 * STORE_SECRET_BYTES + 1];
+    int r = rng_os_bytes(secret, sizeof(secret), e);
+    if (r < 0)
+        return err_wrap(e, "make the store's secret");
+    text_hex_encode(secret, sizeof(secret), hex);
     buf_add_str(&text, "INSERT IGNORE INTO meta (name, value) VALUES ('cluster', ");
     sql_add_utf8(&text, cluster, strlen(cluster));
     buf_addf(&text,
              "), ('slots', '%" PRIu32
-             "'), ('created_ms', CAST(FLOOR(UNIX_TIMESTAMP(NOW(3)) * 1000) AS CHAR))",
-             slots);
-    int r = my_exec(c, buf_str(&text), true, e);
+             "'), ('created_ms', CAST(FLOOR(UNIX_TIMESTAMP(NOW(3)) * 1000) AS CHAR)), ('secret', '%s')",
+             slots, hex);
+    r = my_exec(c, buf_str(&text), true, e);
     buf_fini(&text);
     return r;
 }
@@ -254,7 +268,7 @@ static int check_meta(const struct meta_read *m, const char *cluster, struct err
     int r = check_newer(m, e);
     if (r < 0)
         return r;
-    if (!m->has_cluster || !m->has_slots || !m->has_created)
+    if (!m->has_cluster || !m->has_slots || !m->has_created || !m->has_secret)
         return err_set(e, ERR_PERMANENT, "the store's table meta is incomplete");
     if (strcmp(m->meta.cluster, cluster) != 0)
         return err_set(e, ERR_PERMANENT, "the store belongs to cluster '%s', not '%s'", m->meta.cluster,
@@ -272,7 +286,7 @@ int my_schema_open(struct my_conn *c, struct my_conn *lock, const char *cluster,
         return r;
     r = read_meta(c, &m, e);
     /* A store that is up to date is opened by a user that may not change tables. */
-    if (r == -ERR_NOT_FOUND || (r == 0 && (!m.has_cluster || m.meta.schema < VERSION))) {
+    if (r == -ERR_NOT_FOUND || (r == 0 && (!m.has_cluster || !m.has_secret || m.meta.schema < VERSION))) {
         r = migrate(c, lock, cluster, slots, e);
         if (r == 0)
             r = read_meta(c, &m, e);

@@ -70,6 +70,8 @@ static const struct sql_column fire_columns[] = {
     {"first_ms", SQL_MS, false, FIRE(first_ms), 0, 0},
     {"started_ms", SQL_MS, false, FIRE(started_ms), 0, 0},
     {"finished_ms", SQL_MS, false, FIRE(finished_ms), 0, 0},
+    {"attempt_ms", SQL_MS, false, FIRE(attempt_ms), 0, 0},
+    {"until_ms", SQL_MS, false, FIRE(until_ms), 0, 0},
     {"attempts", SQL_U32, false, FIRE(attempts), 0, UINT32_MAX},
     {"attempts_before", SQL_U32, false, FIRE(attempts_before), 0, UINT32_MAX},
     {"coalesced", SQL_U32, false, FIRE(coalesced), 0, UINT32_MAX},

@@ -138,7 +138,11 @@ static void on_end(struct pbed *b, struct bev *ev)
     struct attempt a = {.result = ATTEMPT_OK, .status = 200, .retry_after_ms = -1, .started_ms = ev->from_ms};
     snprintf(a.endpoint, sizeof(a.endpoint), "10.0.0.7:8080");
     a.duration_ms = (uint32_t)(b->now - ev->from_ms);
-    if (pbed_chance(b, b->o.fail)) {
+    if (((struct out *)ev->ptr)->aborted) {
+        a.result = ATTEMPT_RETRY;
+        a.status = -1;
+        snprintf(a.error, sizeof(a.error), "connection closed");
+    } else if (pbed_chance(b, b->o.fail)) {
         a.result = ATTEMPT_RETRY;
         a.status = 503;
         snprintf(a.excerpt, sizeof(a.excerpt), "busy \"now\"");
@@ -271,10 +275,12 @@ static void act(struct pbed *b, int node, const struct planner_action *a)
         break;
     case PLANNER_DO_REVOKE:
         ((struct out *)a->delivery->driver)->revoked = true;
+        ((struct out *)a->delivery->driver)->aborted |= a->abort;
         break;
     case PLANNER_DO_LOAD_JOBS:
     case PLANNER_DO_LOAD_FIRES:
     case PLANNER_DO_GET_JOB:
+    case PLANNER_DO_GET_FIRE:
     case PLANNER_DO_FIND_CHANGE:
         pbed_ask(b, node, a);
         break;
@@ -299,8 +305,17 @@ static void act(struct pbed *b, int node, const struct planner_action *a)
         snprintf(b->log, sizeof(b->log), "%s", a->text);
         break;
     case PLANNER_DO_COUNT:
+        MUST(!a->attempt || a->attempt->result < ATTEMPT_RESULT_COUNT_, "an action tells of an attempt");
         break;
     }
+}
+
+/* Actions are carried out after the step, so nothing in them may point into its frames. */
+static __attribute__((noinline)) void scribble(void)
+{
+    volatile char stack[16384];
+    for (size_t i = 0; i < sizeof(stack); i++)
+        stack[i] = (char)0xa5;
 }
 
 /* Actions may feed the planner again at once (a reply that is resent), so they are copied out first. */
@@ -317,6 +332,7 @@ void pbed_step(struct pbed *b, int node, struct planner_event *event)
     if (fault)
         fault_arm((unsigned)rng_below(&b->rng, 4));
     planner_step(n->p, event, &n->actions);
+    scribble();
     fault_disarm();
     for (size_t i = 0; i < n->actions.count; i++)
         act(b, node, &n->actions.items[i]);

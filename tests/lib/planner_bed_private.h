@@ -35,7 +35,7 @@ struct change_seen {
 
 struct out { /* a delivery that is out */
     struct delivery *d;
-    bool started, revoked;
+    bool started, revoked, aborted;
     size_t parts_open;         /* of a delivery with parts */
     enum attempt_result worst; /* of them so far */
     struct out *next;

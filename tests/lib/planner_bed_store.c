@@ -367,6 +367,21 @@ static void read_job(struct pbed *b, struct bev *ev)
         ev->jobs[0] = (struct planner_job){.row = s->row, .spec = job_spec_ref(s->spec)};
 }
 
+/* The row that covers the seq, ended or not. */
+static void read_fire(struct pbed *b, struct bev *ev)
+{
+    ev->fires = mem_new_array(struct fire_row, 1);
+    for (size_t i = 0; i < b->fires_count; i++) {
+        const struct fire_row *f = &b->fires[i];
+        if (memcmp(&f->uid, &ev->uid, sizeof(f->uid)) != 0 || f->seq > ev->seq || f->seq_last < ev->seq)
+            continue;
+        int r = fire_row_copy(f, &ev->fires[0], NULL);
+        assert(r == 0);
+        ev->count = 1;
+        return;
+    }
+}
+
 static void on_answer(struct pbed *b, struct bev *ev)
 {
     if (!b->nodes[ev->node].alive)
@@ -376,7 +391,7 @@ static void on_answer(struct pbed *b, struct bev *ev)
     if (ev->kind == PLANNER_DO_FIND_CHANGE) {
         e.kind = PLANNER_CHANGE_FOUND;
         e.revision = ev->count ? &found : NULL;
-    } else if (ev->kind == PLANNER_DO_LOAD_FIRES) {
+    } else if (ev->kind == PLANNER_DO_LOAD_FIRES || ev->kind == PLANNER_DO_GET_FIRE) {
         e.kind = PLANNER_FIRES;
         e.fires = ev->fires;
         e.fires_count = e.ok ? ev->count : 0;
@@ -401,6 +416,8 @@ static void on_read(struct pbed *b, struct bev *ev)
         read_fires(b, answer);
     else if (ev->kind == PLANNER_DO_GET_JOB)
         read_job(b, answer);
+    else if (ev->kind == PLANNER_DO_GET_FIRE)
+        read_fire(b, answer);
     else
         for (size_t i = 0; i < b->changes_count; i++)
             if (b->changes[i].change_id == ev->change_id && strcmp(b->changes[i].id, ev->key) == 0) {

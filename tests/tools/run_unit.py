@@ -40,13 +40,14 @@ def main():
     parser.add_argument("--results", required=True, help="folder for the counts")
     parser.add_argument("--name", required=True, help="name of this run there")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--verbose", action="store_true", help="show what the tests say of themselves too")
     parser.add_argument("binaries", nargs="*")
     args = parser.parse_intermixed_args()
     passed = failed = 0
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         for binary, good, bad, seconds, output in pool.map(run, args.binaries):
             passed, failed = passed + good, failed + bad
-            if bad:
+            if bad or args.verbose:
                 print(output)
             print(f"  {binary.split('/tests/', 1)[-1]:44} {good:4} passed {bad:3} failed {seconds:7.2f} s", flush=True)
     print(f"[====] Synthesis: Tested: {passed + failed} | Passing: {passed} | Failing: {failed} "

@@ -1,5 +1,6 @@
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "agent/api/request.h"
@@ -227,7 +228,7 @@ Test(request, each_listener_serves_its_own)
     expect_code(head, API_NOT_FOUND, "jobs on the ops listener");
     head.path = "/readyz";
     expect_code(head, API_OK, "a probe there");
-    expect_code(HEAD("GET", "/v1/deadletters", ""), API_NOT_FOUND, "what comes later");
+    expect_code(HEAD("GET", "/v1/deadletters/x", ""), API_NOT_FOUND, "what is not there");
     expect_code(HEAD("POST", "/v1/cluster", "", JSON), API_METHOD_NOT_ALLOWED, "method");
 }
 
@@ -249,6 +250,62 @@ Test(request, a_cursor_comes_back_as_it_was)
     static const char *const bad[] = {"", "x", "!!!!", "YQ", "YS8=", "L2E", "YS8", "QS9i", "a+/b"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         cr_assert(not(api_cursor_parse(bad[i], ns, id)), "%s", bad[i]);
+}
+
+Test(request, a_search_goes_on_where_its_cursor_says)
+{
+    struct api_fire_cursor c = {.due_ms = -1795424400000, .seq = UINT64_MAX}, back;
+    char text[API_CURSOR_SIZE], ns[RECORD_NS_MAX], longest[RECORD_ID_MAX];
+    memset(longest, '~', sizeof(longest));
+    longest[RECORD_ID_MAX - 1] = '\0';
+    for (size_t i = 0; i < 16; i++)
+        c.uid.bytes[i] = (uint8_t)(255 - i);
+    static const char *const ids[] = {"", "a", NULL};
+    for (size_t i = 0; i < 4; i++) {
+        c.in_rings = i > 0;
+        if (i > 0) {
+            c.due_ms = 0;
+            const char *id = ids[i - 1] ? ids[i - 1] : longest;
+            memcpy(c.after_id, id, strlen(id) + 1);
+        }
+        api_fire_cursor_print("team-b", &c, text);
+        cr_assert(api_fire_cursor_parse(text, ns, &back), "%zu", i);
+        cr_assert(eq(str, ns, "team-b"));
+        cr_assert(back.in_rings == c.in_rings && back.due_ms == c.due_ms && back.seq == c.seq, "%zu", i);
+        cr_assert(eq(str, back.after_id, c.after_id));
+        cr_assert(zero(int, memcmp(&back.uid, &c.uid, sizeof(c.uid))));
+    }
+    static const char *const bad[] = {"", "x", "!!!!", "YS9iLw", "YS9iL3gvMS8x", "YQ"};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        cr_assert(not(api_fire_cursor_parse(bad[i], ns, &back)), "%s", bad[i]);
+}
+
+Test(request, what_explain_asks_is_read_and_judged)
+{
+    struct api_request rq;
+    expect_ok(HEAD("GET", "/v1/jobs/x/explain", "at=2026-03-29T02:30&limit=5"), &rq);
+    cr_assert(eq(str, rq.at, "2026-03-29T02:30"));
+    expect_ok(HEAD("GET", "/v1/jobs/x/explain", "from=1970-01-01T00:00:01Z&to=1970-01-01T00:00:02Z"), &rq);
+    cr_assert(eq(i64, rq.from_ms, 1000));
+    cr_assert(eq(i64, rq.to_ms, 2000));
+    static const char *const bad[] = {"at=noon", "at=2026-02-30", "at=2026-01-01&to=2026-01-02T00:00:00Z",
+                                      "from=1970-01-01T00:00:01Z&to=1970-01-01T00:00:01Z",
+                                      "at=2026-01-01T00:00:00.0000000000000000000000Z"};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        expect_code(HEAD("GET", "/v1/jobs/x/explain", bad[i]), API_INVALID_REQUEST, bad[i]);
+}
+
+Test(request, a_cursor_of_revisions_comes_back_as_it_was)
+{
+    struct api_request rq;
+    char text[API_REVISION_CURSOR_SIZE], query[80];
+    api_revision_cursor_print(1795000000123, UINT64_MAX, text);
+    (void)snprintf(query, sizeof(query), "cursor=%s", text);
+    expect_ok(HEAD("GET", "/v1/jobs/x/revisions", query), &rq);
+    cr_assert(eq(i64, rq.before_ms, 1795000000123));
+    cr_assert(eq(u64, rq.before_change, UINT64_MAX));
+    expect_code(HEAD("GET", "/v1/jobs/x/revisions", "cursor=1.-1"), API_INVALID_REQUEST, "-1");
+    expect_code(HEAD("GET", "/v1/jobs/x/revisions", "cursor=12"), API_INVALID_REQUEST, "12");
 }
 
 Test(request, a_cursor_of_another_namespace_is_refused)

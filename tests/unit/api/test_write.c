@@ -169,7 +169,7 @@ Test(write, everything_wrong_with_a_job_is_pointed_at)
 
 Test(write, what_this_version_does_not_do_is_refused)
 {
-    expect_code(POST, "{\"schedule\":\"@every 9s\",\"callback\":{\"http\":{\"service\":\"a\"},\"async\":{}}}",
+    expect_code(POST, "{\"schedule\":\"@every 9s\",\"callback\":{\"grpc\":{\"service\":\"a\"},\"async\":{}}}",
                 API_INVALID_JOB, "#/callback/async");
 }
 

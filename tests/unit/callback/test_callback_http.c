@@ -609,6 +609,18 @@ Test(callback_http, nothing_starts_once_the_lease_is_over_or_the_gate_closed)
     bed_close();
 }
 
+Test(callback_http, nothing_goes_out_before_its_due_when_the_clock_was_set_back_meanwhile)
+{
+    bed_open();
+    script.replies[0] = OK_REPLY;
+    bed.delivery.from_ms = callback_now_ms(&bed.gate) + 60000;
+    cr_assert(eq(int, attempt()->result, ATTEMPT_NOT_STARTED));
+    cr_assert(zero(uint, raw_server_requests(bed.server)));
+    bed.delivery.from_ms = callback_now_ms(&bed.gate);
+    cr_assert(eq(int, attempt()->result, ATTEMPT_OK));
+    bed_close();
+}
+
 Test(callback_http, an_attempt_taken_back_in_time_ends_as_not_started_whatever_happens)
 {
     bed_open();

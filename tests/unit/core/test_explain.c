@@ -646,10 +646,6 @@ Test(explain, a_deleted_job_is_told_of_as_far_as_kept)
     expect_at(b, "2026-11-22T08:00:00Z",
               "2026-11-22T09:00:00+01:00 not_due (deleted): not due: the job had been deleted by 'ann' at "
               "2026-11-21T13:00:00+01:00.\n");
-    struct uid uids[4];
-    struct explain_span span = {.from_ms = instant(DUE), .to_ms = instant(NOW)};
-    cr_assert(eq(sz, explain_uids(&b->f, &span, uids, 4), 1));
-    cr_assert(zero(int, memcmp(&uids[0], &b->row.uid, sizeof(uids[0]))));
     bed_free(b);
 }
 
@@ -666,9 +662,6 @@ Test(explain, a_name_may_have_been_two_jobs)
     b->row.uid.bytes[15] = 7;
     add_change(b, "create", "2026-11-22T12:00:00Z", JOB_STATE_ACTIVE, NULL);
     b->changes[0].row = created;
-    struct explain_span span = {.from_ms = instant("2026-11-19T00:00:00Z"), .to_ms = instant(NOW)};
-    struct uid uids[4];
-    cr_assert(eq(sz, explain_uids(&b->f, &span, uids, 4), 2));
     expect_at(b, "2026-11-21T10:00:00Z",
               "2026-11-21T11:00:00+01:00 not_due (deleted): not due: the job had been deleted by 'ann' at "
               "2026-11-20T13:00:00+01:00; it was created again by 'ann' at 2026-11-22T13:00:00+01:00.\n");

@@ -550,6 +550,7 @@ static inline void contract_same_fire(const struct fire_row *a, const struct fir
           "seq %" PRIu64 ": rev %" PRIu64 " and %" PRIu64, a->seq, a->rev, b->rev);
     CHECK(a->due_ms == b->due_ms && a->due_last_ms == b->due_last_ms && a->jitter_ms == b->jitter_ms &&
               a->wake_ms == b->wake_ms && a->first_ms == b->first_ms && a->started_ms == b->started_ms &&
+              a->attempt_ms == b->attempt_ms && a->until_ms == b->until_ms &&
               a->finished_ms == b->finished_ms && a->attempts == b->attempts &&
               a->attempts_before == b->attempts_before && a->coalesced == b->coalesced &&
               a->version == b->version,

@@ -1,0 +1,150 @@
+/* What is done to one fire: retried or given up by hand, completed or kept alive by its callee. */
+#include <assert.h>
+#include <string.h>
+
+#include "agent/api/api_private.h"
+#include "agent/base/text.h"
+#include "callback/capability.h"
+
+/* --- reading ------------------------------------------------------------------------------------------------------- */
+
+static int read_complete(struct planner_api *p, const json_t *doc, struct api_problem *problem)
+{
+    static const char *const known[] = {"status", "detail", NULL};
+    static const char *const statuses[] = {"ok", "failed", NULL};
+    struct problems *errors = &problem->errors;
+    unsigned status = 0;
+    if (json_expect_object(doc, NULL, errors)) {
+        const char *detail = NULL;
+        size_t bytes = 0;
+        json_unknown_fields(doc, known, NULL, errors);
+        if (json_require(doc, "status", NULL, errors))
+            (void)json_field_enum(doc, "status", statuses, &status, NULL, errors); /* a problem is noted */
+        (void)json_field_string(doc, "detail", 0, 65536, &detail, &bytes, NULL, errors); /* absent: none */
+        size_t len = detail ? text_utf8_cut(detail, bytes, sizeof(p->fire_detail) - 1) : 0;
+        memcpy(p->fire_detail, detail ? detail : "", len);
+        p->fire_detail[len] = '\0';
+    }
+    p->fire_ok = status == 0;
+    return problems_any(errors) ? api_problem_errors(problem, API_INVALID_REQUEST) : 0;
+}
+
+static int read_empty(const json_t *doc, struct api_problem *problem)
+{
+    static const char *const known[] = {NULL};
+    if (doc && json_expect_object(doc, NULL, &problem->errors))
+        json_unknown_fields(doc, known, NULL, &problem->errors);
+    return problems_any(&problem->errors) ? api_problem_errors(problem, API_INVALID_REQUEST) : 0;
+}
+
+static enum planner_api_op op_of(enum api_action action)
+{
+    switch ((int)action) {
+    case API_FIRE_RETRY:
+        return PLANNER_FIRE_RETRY;
+    case API_FIRE_CANCEL:
+        return PLANNER_FIRE_CANCEL;
+    case API_FIRE_COMPLETE:
+        return PLANNER_FIRE_COMPLETE;
+    default:
+        assert(action == API_FIRE_HEARTBEAT);
+        return PLANNER_FIRE_HEARTBEAT;
+    }
+}
+
+/* The key comes before everything else: without it nothing is said about fires. */
+static int check_key(struct planner_api *p, const struct api_request *rq, const struct capability *capability,
+                     struct api_problem *problem)
+{
+    if (!rq->route->keyed || !capability ||
+        capability_check(capability, &rq->fire_uid, rq->fire_seq, rq->fire_key, &p->fire_attempt))
+        return 0;
+    return api_problem_set(problem, API_FORBIDDEN,
+                           rq->fire_key[0]
+                               ? "this is no key of the fire"
+                               : "the key is missing: it came with the callback, in Carillon-Complete");
+}
+
+int api_fire_op_read(struct api_write *w, const struct api_request *rq, const struct capability *capability,
+                     const char *body, size_t bytes, const struct api_ids *ids, struct api_problem *problem)
+{
+    AUTO(json_decref) json_t *doc = NULL;
+    struct planner_api *p = &w->papi;
+    p->op = op_of(rq->route->action);
+    p->uid = rq->fire_uid;
+    p->seq = rq->fire_seq;
+    if (check_key(p, rq, capability, problem) < 0 || api_write_body(rq, body, bytes, &doc, problem) < 0)
+        return -ERR_INVALID;
+    if (ids->slots && uid_slot(&p->uid) >= ids->slots)
+        return api_problem_set(problem, API_NOT_FOUND, "no fire ever had this id");
+    int rc = p->op == PLANNER_FIRE_COMPLETE ? read_complete(p, doc, problem) : read_empty(doc, problem);
+    p->change_id = w->ctx.change_id;
+    p->accepted_ms = w->ctx.accepted_ms;
+    p->repeated |= w->ctx.repeated;
+    memcpy(p->actor, w->ctx.actor, sizeof(p->actor));
+    w->ctx.uid = p->uid;
+    return rc;
+}
+
+/* --- answering ----------------------------------------------------------------------------------------------------- */
+
+static void answer(struct exchange *x, int status)
+{
+    const struct planner_api *p = &x->write.papi;
+    struct buf out = BUF_INIT(4096);
+    char fire[56];
+    fire_id_print(&p->uid, p->seq, fire);
+    if (p->op == PLANNER_FIRE_HEARTBEAT)
+        buf_addf(&out, "{\"continue\":%s}", p->fire_continue ? "true" : "false");
+    else
+        buf_addf(&out, "{\"fire\":\"%s\",\"outcome\":\"%s\"}", fire, fire_outcome_name(p->outcome));
+    exchange_json(x, status, &out);
+}
+
+static void refuse_finished(struct exchange *x)
+{
+    char text[80];
+    (void)snprintf(text, sizeof(text), "the fire has ended: %s",
+                   fire_outcome_name(x->write.papi.outcome)); /* fits */
+    exchange_refuse_with(x, API_ALREADY_FINISHED, text);
+}
+
+static void refuse_superseded(struct exchange *x)
+{
+    exchange_refuse_with(x, API_SUPERSEDED,
+                         x->write.papi.fire_ok
+                             ? "a later attempt has followed this one; the fire has ended all the same"
+                             : "a later attempt has followed this one, which counts as failed already");
+}
+
+void api_fire_op_answered(struct exchange *x)
+{
+    switch (x->write.papi.answer) {
+    case PLANNER_OK:
+    case PLANNER_CREATED:
+        answer(x, 200);
+        break;
+    case PLANNER_ACCEPTED:
+        answer(x, 202);
+        break;
+    case PLANNER_SUPERSEDED:
+        refuse_superseded(x);
+        break;
+    case PLANNER_FINISHED:
+        refuse_finished(x);
+        break;
+    case PLANNER_NOT_FOUND:
+        exchange_refuse_with(x, API_NOT_FOUND, "there is no such fire, or none that is kept");
+        break;
+    case PLANNER_EXISTS:
+    case PLANNER_MISMATCH:
+    case PLANNER_INVALID:
+    case PLANNER_UNAVAILABLE:
+        exchange_refuse_with(x, API_STORE_UNAVAILABLE,
+                             "it could not be made durable; it may still happen, and may be repeated");
+        break;
+    case PLANNER_NOT_OWNER:
+        assert(false && "handled before");
+        break;
+    }
+}

@@ -1,0 +1,229 @@
+/* What the API does to one fire: by hand (retry, cancel) or for its callee (complete, heartbeat). One at a time a job, like all
+ * writes, and answered when durable. A fire that is not in memory, or that another member holds, is read first: what is decided
+ * is decided on its row, and the row's revision sees to it that nobody decides twice. */
+#include <assert.h>
+#include <string.h>
+
+#include "agent/core/planner_private.h"
+
+/* The newest attempt that a callee can have seen. */
+static uint32_t newest_attempt(const struct pfire *f)
+{
+    return f->in_flight && !f->settled ? f->delivery.attempt : f->row.attempts;
+}
+
+static bool is_running(const struct pfire *f)
+{
+    return (f->in_flight && !f->settled) || f->row.state == FIRE_STATE_HELD;
+}
+
+static void done(struct pjob *j, const struct pfire *f, enum planner_answer answer)
+{
+    j->api->outcome = f->row.outcome;
+    papi_applied(j, answer);
+}
+
+static void reply(struct planner *p, struct pjob *j, const struct pfire *f, enum planner_answer answer)
+{
+    j->api->outcome = f->row.outcome;
+    papi_reply(p, j, answer);
+}
+
+/* --- for the callee -------------------------------------------------------------------------------------------------- */
+
+static void complete(struct planner *p, struct pjob *j, struct pfire *f)
+{
+    const struct planner_api *api = j->api;
+    uint32_t newest = newest_attempt(f), attempt = api->fire_attempt;
+    bool waits = f->row.state == FIRE_STATE_WAITING && !is_running(f);
+    if (api->fire_ok) {
+        popen_succeed(p, f, attempt, api->fire_detail);
+        done(j, f, attempt < newest ? PLANNER_SUPERSEDED : PLANNER_OK);
+    } else if (attempt < newest) {
+        reply(p, j, f, PLANNER_SUPERSEDED);
+    } else if (waits && attempt == newest) { /* counted already: by silence, or by this very request before */
+        reply(p, j, f, PLANNER_OK);
+    } else {
+        const char *detail = api->fire_detail;
+        popen_fail(p, f, attempt, detail[0] ? detail : "its callee says that it failed", detail, false);
+        done(j, f, PLANNER_OK);
+    }
+}
+
+static void heartbeat(struct planner *p, struct pjob *j, struct pfire *f)
+{
+    struct planner_api *api = j->api;
+    uint32_t newest = newest_attempt(f);
+    /* One that is newer than the row was sent by a member that died before it could tell. */
+    api->fire_continue = api->fire_attempt > newest ||
+                         (api->fire_attempt == newest && (is_running(f) || f->row.state == FIRE_STATE_OPEN));
+    if (api->fire_attempt == newest && f->row.state == FIRE_STATE_OPEN && popen_extend(p, f))
+        done(j, f, PLANNER_OK);
+    else
+        reply(p, j, f, PLANNER_OK);
+}
+
+/* --- by hand --------------------------------------------------------------------------------------------------------- */
+
+static void retry(struct planner *p, struct pjob *j, struct pfire *f)
+{
+    if (is_running(f)) { /* that is an attempt now */
+        reply(p, j, f, PLANNER_ACCEPTED);
+        return;
+    }
+    if (f->row.state == FIRE_STATE_OPEN && j->spec->at_most_once) {
+        reply(p, j, f, PLANNER_FINISHED); /* its only attempt has been made */
+        return;
+    }
+    if (f->row.state == FIRE_STATE_OPEN)
+        popen_fail(p, f, f->row.attempts, "another attempt was asked for before this one was completed", "",
+                   true);
+    else
+        pfire_wait_until(p, f, p->now_ms);
+    f->by_hand = true;
+    papi_revise(j, j->api, "retry", j->row.due_ms);
+    pjob_dirty(p, j, CHANGE_UPDATE);
+    done(j, f, PLANNER_ACCEPTED);
+}
+
+static void cancel(struct planner *p, struct pjob *j, struct pfire *f)
+{
+    if (f->in_flight) {
+        pfire_abort(p, f);
+        f->ignored = true;
+    }
+    papi_revise(j, j->api, "cancel", j->row.due_ms);
+    j->api->outcome = FIRE_OUTCOME_CANCELLED;
+    papi_applied(j, PLANNER_OK);
+    pfire_end(p, f, FIRE_OUTCOME_CANCELLED, FIRE_REASON_CANCELLED, NULL); /* may free it */
+}
+
+/* --- which fire ------------------------------------------------------------------------------------------------------ */
+
+static void act(struct planner *p, struct pjob *j, struct pfire *f)
+{
+    pfire_not_foreign(p, f);
+    switch (j->api->op) {
+    case PLANNER_FIRE_RETRY:
+        retry(p, j, f);
+        break;
+    case PLANNER_FIRE_CANCEL:
+        cancel(p, j, f);
+        break;
+    case PLANNER_FIRE_COMPLETE:
+        complete(p, j, f);
+        break;
+    case PLANNER_FIRE_HEARTBEAT:
+        heartbeat(p, j, f);
+        break;
+    case PLANNER_CREATE:
+    case PLANNER_PUT:
+    case PLANNER_PATCH:
+    case PLANNER_DELETE:
+    case PLANNER_PAUSE:
+    case PLANNER_RESUME:
+    case PLANNER_RUN:
+        assert(false && "an operation on a job");
+        break;
+    }
+}
+
+/* A completion may be repeated when its answer was lost: what it said is so, which is success. */
+static bool said_so(const struct planner_api *api, enum fire_outcome outcome)
+{
+    return api->repeated &&
+           ((api->op == PLANNER_FIRE_CANCEL && outcome == FIRE_OUTCOME_CANCELLED) ||
+            (api->op == PLANNER_FIRE_COMPLETE && api->fire_ok && outcome == FIRE_OUTCOME_SUCCEEDED));
+}
+
+static void finished(struct planner *p, struct pjob *j, enum fire_outcome outcome)
+{
+    struct planner_api *api = j->api;
+    api->outcome = outcome;
+    bool ok = api->op == PLANNER_FIRE_HEARTBEAT || said_so(api, outcome);
+    papi_reply(p, j, ok ? PLANNER_OK : PLANNER_FINISHED);
+}
+
+/* No row holds it. Of a job that is there, what had a number and has no row any more has ended. */
+static void no_row(struct planner *p, struct pjob *j)
+{
+    if (j->state == PJOB_LIVE && j->api->seq > 0 && j->api->seq <= j->row.counts.seq)
+        finished(p, j, FIRE_OUTCOME_SUCCEEDED);
+    else
+        papi_reply(p, j, PLANNER_NOT_FOUND);
+}
+
+static void act_on_row(struct planner *p, struct pjob *j, struct fire_row *row, uint64_t gen)
+{
+    bool known = pjob_find_fire(j, row->seq) != NULL; /* as held by another member */
+    if (row->state == FIRE_STATE_ENDED || row->state == FIRE_STATE_REPORTED) {
+        finished(p, j, row->outcome);
+        return;
+    }
+    if (j->state != PJOB_LIVE) { /* its job is being deleted elsewhere */
+        papi_reply(p, j, PLANNER_NOT_FOUND);
+        return;
+    }
+    struct pfire *f = pfire_take_row(p, j, row, gen);
+    if (!f) {
+        papi_reply(p, j, PLANNER_UNAVAILABLE);
+        return;
+    }
+    act(p, j, f);
+    if (f->dirty != CHANGE_NONE)
+        return;
+    if (known || f->row.state == FIRE_STATE_HELD) {
+        pfire_loaded(p, f);
+        return;
+    }
+    /* It lies in the store for a reason, and what was read may be older than what is there. */
+    planner_tomb(p, &f->row.uid, f->row.seq, f->durable_rev);
+    pfire_free(p, f);
+}
+
+void papi_fire_read(struct planner *p, struct pjob *j, bool ok, struct fire_row *row, uint64_t gen)
+{
+    assert(j->api && j->api_state == PAPI_FINDING);
+    j->api_state = PAPI_IDLE;
+    const struct pfire *f = pjob_find_fire(j, j->api->seq);
+    if (!ok)
+        papi_reply(p, j, PLANNER_UNAVAILABLE);
+    else if (f && !list_linked(&f->foreign_link))
+        return; /* it came in meanwhile */
+    else if (!row)
+        no_row(p, j);
+    else
+        act_on_row(p, j, row, gen);
+}
+
+/* The first attempt of a due whose fire has no row yet. */
+static struct pfire *book_running(struct planner *p, struct pjob *j)
+{
+    struct pfire *f = j->first;
+    if (!f || f->row.seq != j->api->seq || j->state != PJOB_LIVE)
+        return NULL;
+    pfire_book_first(p, j);
+    return f;
+}
+
+bool papi_fire_waits(const struct pjob *j)
+{
+    const struct pfire *f = planner_op_of_fire(j->api->op) ? pjob_find_fire(j, j->api->seq) : NULL;
+    return f && f->ended && (f->dirty != CHANGE_NONE || f->in_batch);
+}
+
+void papi_fire(struct planner *p, struct pjob *j)
+{
+    struct pfire *f = pjob_find_fire(j, j->api->seq);
+    bool here = f && !f->ignored && !list_linked(&f->foreign_link);
+    if (here && f->ended)
+        finished(p, j, f->row.outcome);
+    else if (here && j->state == PJOB_LIVE)
+        act(p, j, f);
+    else if ((f = book_running(p, j)))
+        act(p, j, f);
+    else {
+        j->api_state = PAPI_FINDING;
+        planner_read_fire(p, j, j->api->seq);
+    }
+}

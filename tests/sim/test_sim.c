@@ -1,0 +1,65 @@
+/* Whole clusters on virtual time. SEED=<n> SIM_KIND=<name> tells one story with all its lines; SIM_STORIES=<n> tells so many of
+ * each kind. The first few seeds are always the same, the others are new each time and printed when they fail. */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "tests/sim/story.h"
+
+#define FIXED   1
+#define MINUTES 3
+
+static unsigned env_number(const char *name, unsigned otherwise)
+{
+    const char *text = getenv(name);
+    return text ? (unsigned)strtoul(text, NULL, 10) : otherwise;
+}
+
+static void tell(enum story_kind kind)
+{
+    const char *one = getenv("SEED");
+    unsigned minutes = env_number("SIM_MINUTES", MINUTES), count = env_number("SIM_STORIES", 2 * FIXED);
+    if (one) {
+        struct story_result r = story_run(kind, strtoull(one, NULL, 10), minutes, stderr);
+        cr_assert_eq(r.code, 0, "the story of seed %s breaks a promise", one);
+        return;
+    }
+    struct story_result sum = {0};
+    uint64_t fresh = (uint64_t)time(NULL) * 1000;
+    for (unsigned i = 0; i < count; i++) {
+        uint64_t seed = i < FIXED ? i + 1 : fresh + i;
+        struct story_result r = story_run(kind, seed, minutes, NULL);
+        cr_assert_eq(r.code, 0, "SEED=%llu SIM_KIND=%s breaks a promise", (unsigned long long)seed,
+                     story_name(kind));
+        sum.events += r.events;
+        sum.fires += r.fires;
+        sum.repeats += r.repeats;
+        sum.simulated_ms += r.simulated_ms;
+    }
+    fprintf(
+        stderr,
+        "sim %-8s %u stories, %.1f cluster-hours, %llu events, %llu fires acknowledged, %llu further attempts\n",
+        story_name(kind), count, (double)sum.simulated_ms / 3600000, (unsigned long long)sum.events,
+        (unsigned long long)sum.fires, (unsigned long long)sum.repeats);
+}
+
+static bool wanted(enum story_kind kind)
+{
+    const char *name = getenv("SIM_KIND");
+    return !name || story_kind(name) == (int)kind;
+}
+
+#define STORY(name, kind) \
+    Test(sim, name)       \
+    {                     \
+        if (wanted(kind)) \
+            tell(kind);   \
+    }
+
+STORY(planned_changes_repeat_nothing, STORY_PLANNED)
+STORY(crashes_lose_nothing, STORY_CRASHES)
+STORY(a_store_in_trouble_loses_nothing, STORY_STORE)
+STORY(a_consul_in_trouble_loses_nothing, STORY_CONSUL)
+STORY(a_network_in_trouble_loses_nothing, STORY_NETWORK)
+STORY(all_troubles_at_once_lose_nothing, STORY_ALL)
