@@ -316,11 +316,17 @@ static void explain(struct grpc_rpc *rpc, struct attempt *r, const char *details
     callback_set_error(r, rpc->cancelled ? rpc->cancelled : text);
 }
 
-/* A code counts once the callee may have seen the request; until then it says something about the way there, and giving up is not
- * for that. A callee may also refuse a request before all of it was sent. */
+/* Whether CODE is the callee's word. The library says UNAVAILABLE by itself when the connection breaks, and giving up is not for that;
+ * also the callee may refuse a request before all of it was sent. A deadline that passed is known to both sides alike. */
 static bool is_answer(const struct grpc_rpc *rpc)
 {
-    return !rpc->cancelled && (rpc->sent || (rpc->ready && rpc->code != GRPC_STATUS_UNAVAILABLE));
+    if (rpc->cancelled)
+        return false;
+    if (rpc->code == GRPC_STATUS_DEADLINE_EXCEEDED)
+        return rpc->ready;
+    if (grpc_call_failed_before_recv_message(rpc->call))
+        return false;
+    return rpc->sent || (rpc->ready && rpc->code != GRPC_STATUS_UNAVAILABLE);
 }
 
 static void read_result(struct grpc_rpc *rpc, struct attempt *r)

@@ -14,10 +14,10 @@ SERVER = pathlib.Path(__file__).with_name("callee_server.py")
 class Callee:
     """Several ports in one process: each may stand for an instance of a service."""
 
-    def __init__(self, ports=1, name="callee", folder=None):
+    def __init__(self, ports=1, name="callee", folder=None, server=SERVER):
         self.folder = pathlib.Path(folder or make_folder())
         [control_port] = free_ports(1)
-        self.process = Process(name, [sys.executable, str(SERVER), control_port], self.folder)
+        self.process = Process(name, [sys.executable, str(server), control_port], self.folder)
         self._control_port = control_port
         self._wanted = ports
         self._stream = None
