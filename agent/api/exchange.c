@@ -217,6 +217,7 @@ static const struct {
     [API_JOB_PATCH] = {.run = api_send_write, .write = true},
     [API_JOB_DELETE] = {.run = api_send_write, .write = true},
     [API_JOB_RUN] = {.run = api_send_write, .write = true},
+    [API_JOB_BACKFILL] = {.run = api_send_write, .write = true},
     [API_JOB_PAUSE] = {.run = api_send_write, .write = true},
     [API_JOB_RESUME] = {.run = api_send_write, .write = true},
     [API_JOB_GET] = {.run = api_job_get},

@@ -101,6 +101,17 @@ static void answer_run(struct exchange *x)
     exchange_json(x, 202, &out);
 }
 
+static void answer_backfill(struct exchange *x)
+{
+    const struct planner_api *p = &x->write.papi;
+    struct buf out = BUF_INIT(4096);
+    buf_addf(&out, "{\"job\":\"%s\"", p->id); /* checked: nothing to escape */
+    api_print_instant(&out, "from", p->backfill_from_ms);
+    api_print_instant(&out, "to", p->backfill_to_ms);
+    buf_addf(&out, ",\"dues\":%llu}", (unsigned long long)p->backfill_dues);
+    exchange_json(x, 202, &out);
+}
+
 static void answer_success(struct exchange *x)
 {
     const struct planner_api *p = &x->write.papi;
@@ -108,6 +119,8 @@ static void answer_success(struct exchange *x)
         answer_deleted(x, &p->row, p->deleted_in_flight);
     } else if (p->op == PLANNER_RUN) {
         answer_run(x);
+    } else if (p->op == PLANNER_BACKFILL) {
+        answer_backfill(x);
     } else if (p->result) {
         answer_job(x, p->answer == PLANNER_CREATED ? 201 : 200, p->result, &p->row);
     } else { /* an earlier try of this write was done, and the job has gone since */
@@ -130,7 +143,10 @@ static void refuse_exists(struct exchange *x)
 {
     char text[400];
     const struct planner_api *p = &x->write.papi;
-    (void)snprintf(text, sizeof(text), "namespace '%s' has a job '%s'", p->ns, p->id); /* fits */
+    (void)snprintf(text, sizeof(text),
+                   p->op == PLANNER_BACKFILL ? "namespace '%s', job '%s': a backfill is under way"
+                                             : "namespace '%s' has a job '%s'",
+                   p->ns, p->id); /* fits */
     exchange_refuse_with(x, API_ALREADY_EXISTS, text);
 }
 
@@ -144,6 +160,10 @@ static void refuse_version(struct exchange *x)
 /* What api_write_merge said; moved, as the exchange owns both. */
 static void refuse_merged(struct exchange *x)
 {
+    if (x->write.papi.refusal[0]) {
+        exchange_refuse_with(x, API_INVALID_REQUEST, x->write.papi.refusal);
+        return;
+    }
     api_problem_fini(&x->problem);
     x->problem = x->write.problem;
     memset(&x->write.problem, 0, sizeof(x->write.problem));

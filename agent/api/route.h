@@ -20,6 +20,7 @@ enum api_action {
     API_JOB_PATCH,
     API_JOB_DELETE,
     API_JOB_RUN,
+    API_JOB_BACKFILL,
     API_JOB_PAUSE,
     API_JOB_RESUME,
     API_JOB_GET,

@@ -322,6 +322,30 @@ static int build_run(struct api_write *w, const struct api_write_parts *parts, s
     return w->papi.run_payload ? 0 : api_problem_set(problem, API_OVERLOADED, "%s", e.text);
 }
 
+static void read_instant(const json_t *doc, const char *key, const struct json_at *at, int64_t *ret_ms,
+                         struct problems *p)
+{
+    const char *text = NULL;
+    struct err e = {0};
+    if (!json_require(doc, key, at, p) || !json_field_string(doc, key, 1, 64, &text, NULL, at, p))
+        return;
+    if (text_instant_ms(text, strlen(text), ret_ms, &e) < 0)
+        json_problem(p, at, key, "%s", e.text);
+}
+
+/* Whether the span can be backfilled its job tells. */
+static int build_backfill(struct api_write *w, const struct api_write_parts *parts,
+                          struct api_problem *problem)
+{
+    static const char *const known[] = {"from", "to", NULL};
+    if (json_expect_object(parts->doc, parts->at, &problem->errors)) {
+        json_unknown_fields(parts->doc, known, parts->at, &problem->errors);
+        read_instant(parts->doc, "from", parts->at, &w->papi.backfill_from_ms, &problem->errors);
+        read_instant(parts->doc, "to", parts->at, &w->papi.backfill_to_ms, &problem->errors);
+    }
+    return problems_any(&problem->errors) ? api_problem_errors(problem, API_INVALID_REQUEST) : 0;
+}
+
 static int build_resume(struct api_write *w, const struct api_write_parts *parts, struct api_problem *problem)
 {
     static const char *const known[] = {"catch_up", NULL};
@@ -359,6 +383,8 @@ static int build_body(struct api_write *w, const struct api_write_parts *parts, 
         return build_run(w, parts, problem);
     case PLANNER_RESUME:
         return build_resume(w, parts, problem);
+    case PLANNER_BACKFILL:
+        return build_backfill(w, parts, problem);
     case PLANNER_DELETE:
     case PLANNER_PAUSE:
     case PLANNER_FIRE_RETRY: /* a fire's are read by api_fire_op_read() */
@@ -410,6 +436,8 @@ static enum planner_api_op op_of(enum api_action action)
         return PLANNER_DELETE;
     case API_JOB_RUN:
         return PLANNER_RUN;
+    case API_JOB_BACKFILL:
+        return PLANNER_BACKFILL;
     case API_JOB_PAUSE:
         return PLANNER_PAUSE;
     default:

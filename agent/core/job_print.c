@@ -117,6 +117,12 @@ static void add_status(struct buf *out, const struct job_spec *spec, const struc
     add_instant(out, "last_success_at", row->last_success_ms);
     buf_addf(out, ",\"consecutive_failures\":%u", row->consecutive_failures);
     add_instant(out, "failing_since", row->failing_since_ms);
+    if (row->backfill_next_ms < row->backfill_until_ms) {
+        buf_addf(out, ",\"backfill\":{\"pending\":%u", row->backfill_pending);
+        add_instant(out, "from", row->backfill_next_ms);
+        add_instant(out, "to", row->backfill_until_ms);
+        buf_add_char(out, '}');
+    }
     buf_add_char(out, '}');
 }
 

@@ -101,6 +101,7 @@ enum planner_api_op {
     PLANNER_PAUSE,
     PLANNER_RESUME,
     PLANNER_RUN,
+    PLANNER_BACKFILL, /* fire the dues of [backfill_from_ms, backfill_to_ms) beside the schedule */
     /* Of one fire, found by `uid` and `seq`; ns and id are not looked at. */
     PLANNER_FIRE_RETRY, /* another attempt now: what waits goes out at once, what is open counts as failed first */
     PLANNER_FIRE_CANCEL,   /* give up: it ends as cancelled, and the connection of an attempt is closed */
@@ -145,9 +146,10 @@ struct planner_api {
     void *run_payload;              /* RUN with a payload of its own; the request's */
     size_t run_payload_bytes;
     bool run_force;
-    uint32_t fire_attempt;                /* COMPLETE, HEARTBEAT: the key was made for this attempt */
-    bool fire_ok;                         /* COMPLETE */
-    char fire_detail[PLANNER_DETAIL_MAX]; /* COMPLETE: valid UTF-8 */
+    int64_t backfill_from_ms, backfill_to_ms; /* BACKFILL */
+    uint32_t fire_attempt;                    /* COMPLETE, HEARTBEAT: the key was made for this attempt */
+    bool fire_ok;                             /* COMPLETE */
+    char fire_detail[PLANNER_DETAIL_MAX];     /* COMPLETE: valid UTF-8 */
 
     /* filled before REPLY */
     enum planner_answer {
@@ -157,7 +159,7 @@ struct planner_api {
         PLANNER_NOT_FOUND,
         PLANNER_EXISTS,
         PLANNER_MISMATCH, /* 412 */
-        PLANNER_INVALID,  /* merge said so */
+        PLANNER_INVALID,  /* merge said so, or `refusal` does */
         PLANNER_SUPERSEDED, /* COMPLETE of an attempt that a later one has followed; an `ok` ends the fire all the same */
         PLANNER_FINISHED,    /* the fire had ended before: see `outcome` */
         PLANNER_NOT_OWNER,   /* the slot went away meanwhile: forward again */
@@ -167,6 +169,8 @@ struct planner_api {
     struct job_row row;      /* as it is now (as it was, for DELETE) */
     struct job_spec *result; /* a reference for the caller, or NULL */
     uint64_t run_seq;
+    uint64_t backfill_dues;    /* BACKFILL: how many it is; with EXISTS: another one is under way */
+    char refusal[120];         /* INVALID: why, "" when merge knows */
     enum fire_outcome outcome; /* of the fire, as it is now */
     bool fire_continue;        /* HEARTBEAT with OK: false when nobody waits for this attempt any more */
     void *driver;              /* the caller's */

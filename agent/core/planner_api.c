@@ -379,7 +379,7 @@ void papi_control(struct planner *p, struct pjob *j, enum attempt_control contro
 
 static enum planner_answer success(const struct planner_api *api, const struct pjob *j)
 {
-    if (api->op == PLANNER_RUN || api->op == PLANNER_FIRE_RETRY)
+    if (api->op == PLANNER_RUN || api->op == PLANNER_BACKFILL || api->op == PLANNER_FIRE_RETRY)
         return PLANNER_ACCEPTED;
     bool made =
         api->op == PLANNER_CREATE || (api->op == PLANNER_PUT && j->state == PJOB_LIVE && j->row.version == 1);
@@ -425,6 +425,9 @@ static void apply_present(struct planner *p, struct pjob *j, struct planner_api 
     case PLANNER_RUN:
         run(p, j, api);
         break;
+    case PLANNER_BACKFILL:
+        pbackfill_ask(p, j, api);
+        break;
     case PLANNER_FIRE_RETRY:
     case PLANNER_FIRE_CANCEL:
     case PLANNER_FIRE_COMPLETE:
@@ -464,6 +467,7 @@ void papi_found(struct planner *p, struct pjob *j, const struct revision *found)
     assert(j->api && j->api_state == PAPI_FINDING);
     if (found) {
         j->api->run_seq = found->seq;
+        pbackfill_found(j, j->api);
         papi_reply(p, j, success(j->api, j));
         return;
     }
@@ -528,6 +532,8 @@ void planner_on_api(struct planner *p, struct planner_api *api)
     api->fire_continue = false;
     api->deleted_in_flight = false;
     api->run_seq = 0;
+    api->backfill_dues = 0;
+    api->refusal[0] = '\0';
     api->next = NULL;
     memset(&api->row, 0, sizeof(api->row));
     if (slot >= p->options.slots) { /* no fire ever had such an id */

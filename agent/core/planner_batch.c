@@ -105,6 +105,7 @@ static int fill_change(struct pchange *c, struct pjob *j, struct err *e)
     change->expect_rev = j->durable_rev;
     j->row.rev = j->op == CHANGE_NONE ? j->durable_rev : j->durable_rev + 1;
     change->row = j->row;
+    change->row.wake_ms = pbackfill_wake_ms(&j->row);
     change->revision = j->revision;
     change->tag = j;
     if (j->op == CHANGE_INSERT || j->op == CHANGE_REPLACE)

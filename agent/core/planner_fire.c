@@ -148,8 +148,8 @@ static void number(struct pjob *j, struct pfire *f)
     pfire_name(f);
     f->row.seq = f->row.seq_last = ++j->row.counts.seq;
     f->booked = true;
-    if (f->row.kind != FIRE_KIND_RUN)
-        j->row.scheduled++;
+    j->row.scheduled += f->row.kind == FIRE_KIND_SCHEDULED;
+    j->row.backfill_pending += f->row.kind == FIRE_KIND_BACKFILL;
 }
 
 /* A new row, waiting for its first attempt, which comes when the row is durable. The caller advances the job. */
@@ -390,6 +390,10 @@ void pfire_start(struct planner *p, struct pfire *f)
     struct pjob *j = f->job;
     if (!may_run(f))
         return;
+    if (pfire_aside(f) && j->spec->concurrency != JOB_ALLOW && pjob_has_fire_running(j)) {
+        planner_arm(p, &f->timer, p->now_ms + PLANNER_AGAIN_MS); /* one at a time, whoever is first */
+        return;
+    }
     if (!pparts_open(p, f))
         return;
     bool sends = j->spec->callback.to == JOB_TO_ONE || f->row.parts;

@@ -221,7 +221,7 @@ static bool may_leave(const struct planner *p, const struct pjob *j)
         return false;
     if (j->state == PJOB_ABSENT)
         return true;
-    return j->state == PJOB_LIVE && j->row.wake_ms >= planner_edge_ms(p);
+    return j->state == PJOB_LIVE && pbackfill_wake_ms(&j->row) >= planner_edge_ms(p);
 }
 
 void pjob_settle(struct planner *p, struct pjob *j)
@@ -260,6 +260,7 @@ void pjob_take_row(struct planner *p, struct pjob *j, const struct job_row *row,
     j->state = PJOB_LIVE;
     j->wanted = j->resync = false;
     pjob_set_spec(p, j, spec);
+    pbackfill_loaded(p, j);
 }
 
 /* Both were asked for, J by one key and OTHER by the other, and turned out to be the same job. */

@@ -123,6 +123,7 @@ static void act(struct planner *p, struct pjob *j, struct pfire *f)
     case PLANNER_PAUSE:
     case PLANNER_RESUME:
     case PLANNER_RUN:
+    case PLANNER_BACKFILL:
         assert(false && "an operation on a job");
         break;
     }

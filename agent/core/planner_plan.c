@@ -148,6 +148,12 @@ static bool fires_complete(struct planner *p, struct pjob *j)
     return false;
 }
 
+/* Asked for by people after its time: it neither gives way to what the schedule fires, nor does that to it. */
+bool pfire_aside(const struct pfire *f)
+{
+    return f->row.kind == FIRE_KIND_BACKFILL || f->row.attempts_before > 0;
+}
+
 /* forbid: what only waits for a retry is folded into the due that has come. */
 static bool fold_waiting(struct planner *p, struct pjob *j)
 {
@@ -159,7 +165,7 @@ static bool fold_waiting(struct planner *p, struct pjob *j)
     LIST_FOR_SAFE(l, &j->fires)
     {
         struct pfire *f = container_of(l, struct pfire, job_link);
-        if (f == next || f->ended || f->ignored)
+        if (f == next || f->ended || f->ignored || pfire_aside(f))
             continue;
         folded += 1 + f->row.coalesced;
         pfire_end(p, f, FIRE_OUTCOME_COALESCED, FIRE_REASON_COALESCED, NULL);
@@ -176,7 +182,7 @@ static void cancel_unfinished(struct planner *p, struct pjob *j)
     LIST_FOR_SAFE(l, &j->fires)
     {
         struct pfire *f = container_of(l, struct pfire, job_link);
-        if (f->ended || f->ignored ||
+        if (f->ended || f->ignored || pfire_aside(f) ||
             list_linked(&f->foreign_link)) /* another member's attempt is its own to end */
             continue;
         if (f->in_flight) {
@@ -224,7 +230,7 @@ void pjob_ended_first(struct planner *p, struct pjob *j)
 
 static bool pending_full(const struct pjob *j)
 {
-    return pjob_pending(j) + (j->first ? 1 : 0) >= j->spec->max_pending;
+    return pjob_pending(j) - j->row.backfill_pending + (j->first ? 1 : 0) >= j->spec->max_pending;
 }
 
 static int64_t overlap_ms(const struct pjob *j)
@@ -237,7 +243,7 @@ static int64_t overlap_ms(const struct pjob *j)
 
 static int64_t wake_ms(const struct pjob *j)
 {
-    if (j->row.state == JOB_STATE_DONE)
+    if (j->row.state == JOB_STATE_DONE && !pbackfill_active(&j->row))
         return j->row.wake_ms > j->not_before_ms ? j->row.wake_ms : j->not_before_ms;
     if (j->row.state != JOB_STATE_ACTIVE)
         return PLANNER_NEVER;
@@ -249,6 +255,8 @@ static int64_t wake_ms(const struct pjob *j)
         return PLANNER_NEVER;
     if (j->spec->concurrency == JOB_QUEUE && pjob_pending(j) > 0)
         return PLANNER_NEVER;
+    if (j->spec->concurrency == JOB_FORBID && pbackfill_running(j))
+        return PLANNER_NEVER; /* a fire of the past must not cost one of now, which waits for its attempt */
     return j->row.wake_ms > j->not_before_ms ? j->row.wake_ms : j->not_before_ms;
 }
 
@@ -257,6 +265,8 @@ void pjob_arm(struct planner *p, struct pjob *j)
     if (j->state == PJOB_READING || list_linked(&j->start.link))
         return;
     int64_t at_ms = pjob_active(j) ? wake_ms(j) : PLANNER_NEVER;
+    if (at_ms > p->now_ms && pbackfill_ready(p, j))
+        at_ms = p->now_ms > j->not_before_ms ? p->now_ms : j->not_before_ms;
     if (at_ms == PLANNER_NEVER)
         wheel_cancel(p->wheel, &j->timer);
     else if (!wheel_timer_armed(&j->timer) || wheel_timer_due_ms(&j->timer) != (uint64_t)at_ms)
@@ -283,6 +293,17 @@ static void expire(struct planner *p, struct pjob *j)
     pjob_dirty(p, j, CHANGE_DELETE);
 }
 
+/* Nothing is booked while nothing may start: the rows would only wait. */
+static void backfill(struct planner *p, struct pjob *j)
+{
+    if (planner_starts_allowed(p)) {
+        pbackfill_go(p, j);
+        return;
+    }
+    j->not_before_ms = p->now_ms + PLANNER_AGAIN_MS;
+    planner_arm(p, &j->timer, j->not_before_ms);
+}
+
 void pjob_timer(struct wheel_timer *t, void *arg)
 {
     struct planner *p = arg;
@@ -295,9 +316,11 @@ void pjob_timer(struct wheel_timer *t, void *arg)
     if (!pjob_active(j))
         return;
     int64_t at_ms = wake_ms(j);
-    if (at_ms == PLANNER_NEVER)
+    if (at_ms > p->now_ms && pbackfill_ready(p, j) && j->not_before_ms <= p->now_ms)
+        backfill(p, j);
+    else if (at_ms == PLANNER_NEVER)
         return;
-    if (at_ms > p->now_ms)
+    else if (at_ms > p->now_ms)
         planner_arm(p, t, at_ms);
     else if (j->row.state == JOB_STATE_DONE)
         expire(p, j);

@@ -25,8 +25,9 @@
 #define PLANNER_FOREIGN_MS      1000 /* how often fires held by other members are looked at */
 #define PLANNER_DEAD_MAX        256  /* dead members remembered */
 #define PLANNER_COPY_MORE_MS \
-    ((int64_t)86400 * 1000) /* a copy is kept so much longer than asked: many die by one */
-#define PLANNER_NEVER INT64_MAX
+    ((int64_t)86400 * 1000)        /* a copy is kept so much longer than asked: many die by one */
+#define PLANNER_BACKFILL_MAX 10000 /* dues of one backfill */
+#define PLANNER_NEVER        INT64_MAX
 
 enum pjob_state {
     PJOB_READING, /* being asked for: key or uid is known, the row is not */
@@ -375,6 +376,7 @@ void pfire_drop(struct planner *p, struct pfire *f); /* out of memory; in flight
 void pfire_first(struct planner *p, struct pjob *j);
 struct pfire *pfire_book(struct planner *p, struct pjob *j, int64_t due_ms, enum fire_kind kind);
 void pfire_name(struct pfire *f);
+bool pfire_aside(const struct pfire *f);
 void pfire_book_first(struct planner *p, struct pjob *j);
 void pfire_hold_all(struct planner *p, struct pjob *j);
 void pfire_revoke(struct planner *p, struct pfire *f);
@@ -458,6 +460,18 @@ bool popen_extend(struct planner *p, struct pfire *f); /* a heartbeat; false: no
 void popen_silent(struct planner *p, struct pfire *f); /* its time is over */
 /* Its deadline; a while from now when nobody may have been there to hear its callee. */
 int64_t popen_deadline_ms(const struct planner *p, const struct pfire *f);
+
+/* --- planner_backfill.c --- */
+bool pbackfill_active(const struct job_row *row);
+/* row.wake_ms as the store shall have it. */
+int64_t pbackfill_wake_ms(const struct job_row *row);
+void pbackfill_loaded(struct planner *p, struct pjob *j);
+bool pbackfill_ready(const struct planner *p, const struct pjob *j); /* its next fires may be booked */
+void pbackfill_go(struct planner *p, struct pjob *j);
+bool pbackfill_running(const struct pjob *j); /* or one that was re-driven */
+/* An earlier try of API's request was done. */
+void pbackfill_found(const struct pjob *j, struct planner_api *api);
+void pbackfill_ask(struct planner *p, struct pjob *j, struct planner_api *api);
 
 /* --- planner_batch.c, planner_move.c --- */
 void planner_on_batch_done(struct planner *p, struct planner_batch *batch, int code);

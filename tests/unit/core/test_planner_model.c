@@ -35,13 +35,24 @@ static void job_text(struct pbed *b, const struct weather *w, char *text, size_t
              rule, rng_below(r, 3) ? "" : ",\"max_pending\":2");
 }
 
+static void backfill_something(struct pbed *b, const char *id)
+{
+    struct rng *r = pbed_rng(b);
+    struct planner_api *api = &pbed_call(b, PLANNER_BACKFILL, id, NULL)->api;
+    api->backfill_to_ms = pbed_now(b) - (int64_t)rng_below(r, 60000);
+    api->backfill_from_ms = api->backfill_to_ms - (int64_t)rng_below(r, 120000);
+}
+
 static void write_something(struct pbed *b, const struct weather *w)
 {
     struct rng *r = pbed_rng(b);
     char id[16], text[512];
     snprintf(id, sizeof(id), "j%u", (unsigned)rng_below(r, JOBS));
     job_text(b, w, text, sizeof(text));
-    switch (rng_below(r, 8)) {
+    switch (rng_below(r, 9)) {
+    case 8:
+        backfill_something(b, id);
+        break;
     case 0:
         (void)pbed_call(b, PLANNER_CREATE, id, text);
         break;
