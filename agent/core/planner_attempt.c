@@ -329,6 +329,7 @@ void planner_on_attempt(struct planner *p, const struct planner_event *event)
         fire_parts_free(TAKE(f->parts));
         pfire_leave(p, f);
     } else if (f->settled) {
+        f->settled = false;
         pfire_arm(p, f);
     } else if (f->delivery.parts) {
         pparts_ended(p, f, attempt);

@@ -207,7 +207,7 @@ void pfire_hold_all(struct planner *p, struct pjob *j)
     pfire_book_first(p, j);
     LIST_FOR (l, &j->fires) {
         struct pfire *f = container_of(l, struct pfire, job_link);
-        f->ignored |= f->settled; /* its row says already what comes next */
+        f->ignored |= f->in_flight && f->settled; /* its row says already what comes next */
         if (!f->in_flight || f->ignored || f->ended)
             continue;
         if (f->row.state != FIRE_STATE_HELD)
@@ -467,6 +467,13 @@ static void count_reported(struct planner *p, struct pfire *f)
     pjob_dirty(p, j, CHANGE_UPDATE);
 }
 
+bool pfire_is_held(const struct planner *p, const struct pfire *f)
+{
+    if (f->row.state != FIRE_STATE_HELD)
+        return false;
+    return is_mine(p, &f->row) ? orphan_of(p, &f->row) != NULL : !holder_dead(p, f);
+}
+
 void pfire_loaded(struct planner *p, struct pfire *f)
 {
     foreign_remove(p, f);
@@ -478,15 +485,16 @@ void pfire_loaded(struct planner *p, struct pfire *f)
         pfire_arm(p, f);
         break;
     case FIRE_STATE_HELD:
-        if (is_mine(p, &f->row) ? !orphan_of(p, &f->row) : holder_dead(p, f))
-            release_held(p, f);
-        else
+        if (pfire_is_held(p, f))
             foreign_add(p, f);
+        else
+            release_held(p, f);
         break;
     case FIRE_STATE_REPORTED:
         count_reported(p, f);
         break;
     case FIRE_STATE_OPEN:
+        f->moved = popen_deadline_ms(p, f) > f->row.wake_ms;
         f->row.wake_ms = popen_deadline_ms(p, f);
         pfire_arm(p, f);
         break;

@@ -31,7 +31,7 @@ static void ask_again(struct planner *p)
 /* Needed only while a page is out or to come that may have been read before now. */
 void planner_tomb(struct planner *p, const struct uid *uid, uint64_t seq, uint64_t rev)
 {
-    if (list_empty(&p->chains))
+    if (list_empty(&p->chains) && p->fire_reads == 0)
         return;
     uint8_t key[24];
     tomb_key(key, uid, seq);
@@ -41,6 +41,7 @@ void planner_tomb(struct planner *p, const struct uid *uid, uint64_t seq, uint64
         memcpy(t->key, key, sizeof(key));
         if (map_put(&p->tombs, t->key, sizeof(t->key), t, NULL, NULL) < 0) {
             mem_free(t);
+            p->tombs_lost = ++p->gen;
             ask_again(p);
             return;
         }
@@ -52,14 +53,13 @@ void planner_tomb(struct planner *p, const struct uid *uid, uint64_t seq, uint64
     list_push_back(&p->tomb_list, &t->link);
 }
 
-/* Whether a row of C's page may be older than what was buried since the page was asked for. */
-static bool tomb_refuses(const struct planner *p, const struct pchain *c, const struct uid *uid, uint64_t seq,
-                         uint64_t rev)
+bool planner_tomb_refuses(const struct planner *p, uint64_t gen, const struct uid *uid, uint64_t seq,
+                          uint64_t rev)
 {
     uint8_t key[24];
     tomb_key(key, uid, seq);
     const struct ptomb *t = map_get(&p->tombs, key, sizeof(key));
-    return t && t->gen > c->gen && rev < t->rev;
+    return p->tombs_lost > gen || (t && t->gen > gen && rev < t->rev);
 }
 
 static void tomb_free(struct planner *p, struct ptomb *t)
@@ -85,6 +85,8 @@ static void tombs_prune(struct planner *p)
         if (c->read && c->gen < oldest)
             oldest = c->gen;
     }
+    if (p->fire_reads > 0) /* soon answered */
+        oldest = 0;
     for (int i = 0; i < PLANNER_TIMERS_PER_STEP && !list_empty(&p->tomb_list); i++) {
         struct ptomb *t = container_of(list_first(&p->tomb_list), struct ptomb, link);
         if (t->gen >= oldest)
@@ -172,6 +174,7 @@ void planner_read_fire(struct planner *p, struct pjob *j, uint64_t seq)
     }
     r->job = j;
     r->gen = p->gen;
+    p->fire_reads++;
     j->read = r;
     struct planner_action *a = planner_act(p, PLANNER_DO_GET_FIRE);
     a->load = r->id;
@@ -182,6 +185,7 @@ void planner_read_fire(struct planner *p, struct pjob *j, uint64_t seq)
 static void on_fire_read(struct planner *p, const struct pread *r, const struct planner_event *event)
 {
     struct pjob *j = r->job;
+    p->fire_reads--;
     if (!j)
         return;
     uint64_t seq = j->api->seq;
@@ -482,7 +486,7 @@ static bool load_job(struct planner *p, const struct pchain *c, struct planner_j
 {
     const struct job_row *r = &row->row;
     if (!row->spec || r->slot >= p->options.slots || !chain_covers(p, c, r->slot) ||
-        r->wake_ms >= c->until_ms || tomb_refuses(p, c, &r->uid, 0, r->rev))
+        r->wake_ms >= c->until_ms || planner_tomb_refuses(p, c->gen, &r->uid, 0, r->rev))
         return true;
     struct pjob *j = pjob_by_uid(p, &r->uid);
     if (!j)
@@ -572,7 +576,7 @@ struct pjob *planner_stub(struct planner *p, uint16_t slot, const struct uid *ui
 static bool load_fire(struct planner *p, const struct pchain *c, struct fire_row *row)
 {
     if (row->slot >= p->options.slots || !chain_covers(p, c, row->slot) || row->state == FIRE_STATE_ENDED ||
-        tomb_refuses(p, c, &row->uid, row->seq, row->rev))
+        planner_tomb_refuses(p, c->gen, &row->uid, row->seq, row->rev))
         return true;
     struct pjob *j = pjob_by_uid(p, &row->uid);
     if (j && j->deleting)

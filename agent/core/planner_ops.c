@@ -1,6 +1,7 @@
 /* What the API does to one fire: by hand (retry, cancel) or for its callee (complete, heartbeat). One at a time a job, like all
  * writes, and answered when durable. A fire that is not in memory, or that another member holds, is read first: what is decided
- * is decided on its row, and the row's revision sees to it that nobody decides twice. */
+ * is decided on its row, and the row's revision sees to it that nobody decides twice. What another member holds is that member's to
+ * end, which is a matter of its reply: until then nothing can be said. */
 #include <assert.h>
 #include <string.h>
 
@@ -80,6 +81,7 @@ static void retry(struct planner *p, struct pjob *j, struct pfire *f)
                    true);
     else
         pfire_wait_until(p, f, p->now_ms);
+    pfire_set_target(p, f, true);
     f->by_hand = true;
     papi_revise(j, j->api, "retry", j->row.due_ms);
     pjob_dirty(p, j, CHANGE_UPDATE);
@@ -100,9 +102,20 @@ static void cancel(struct planner *p, struct pjob *j, struct pfire *f)
 
 /* --- which fire ------------------------------------------------------------------------------------------------------ */
 
+/* Somebody else's attempt, or our own of before the slot went and came back. */
+static bool must_wait(const struct pjob *j, const struct pfire *f)
+{
+    enum planner_api_op op = j->api->op;
+    return f->row.state == FIRE_STATE_HELD && list_linked(&f->foreign_link) &&
+           (op == PLANNER_FIRE_CANCEL || op == PLANNER_FIRE_COMPLETE);
+}
+
 static void act(struct planner *p, struct pjob *j, struct pfire *f)
 {
-    pfire_not_foreign(p, f);
+    if (must_wait(j, f)) {
+        papi_reply(p, j, PLANNER_UNAVAILABLE);
+        return;
+    }
     switch (j->api->op) {
     case PLANNER_FIRE_RETRY:
         retry(p, j, f);
@@ -156,7 +169,6 @@ static void no_row(struct planner *p, struct pjob *j)
 
 static void act_on_row(struct planner *p, struct pjob *j, struct fire_row *row, uint64_t gen)
 {
-    bool known = pjob_find_fire(j, row->seq) != NULL; /* as held by another member */
     if (row->state == FIRE_STATE_ENDED || row->state == FIRE_STATE_REPORTED) {
         finished(p, j, row->outcome);
         return;
@@ -170,16 +182,14 @@ static void act_on_row(struct planner *p, struct pjob *j, struct fire_row *row, 
         papi_reply(p, j, PLANNER_UNAVAILABLE);
         return;
     }
-    act(p, j, f);
-    if (f->dirty != CHANGE_NONE)
-        return;
-    if (known || f->row.state == FIRE_STATE_HELD) {
+    bool held = pfire_is_held(p, f);
+    if (held)
         pfire_loaded(p, f);
-        return;
-    }
-    /* It lies in the store for a reason, and what was read may be older than what is there. */
-    planner_tomb(p, &f->row.uid, f->row.seq, f->durable_rev);
-    pfire_free(p, f);
+    else
+        pfire_not_foreign(p, f);
+    act(p, j, f);
+    if (!held && f->dirty == CHANGE_NONE)
+        pfire_loaded(p, f); /* may drop it again: its time is far off */
 }
 
 void papi_fire_read(struct planner *p, struct pjob *j, bool ok, struct fire_row *row, uint64_t gen)
@@ -189,8 +199,9 @@ void papi_fire_read(struct planner *p, struct pjob *j, bool ok, struct fire_row 
     const struct pfire *f = pjob_find_fire(j, j->api->seq);
     if (!ok)
         papi_reply(p, j, PLANNER_UNAVAILABLE);
-    else if (f && !list_linked(&f->foreign_link))
-        return; /* it came in meanwhile */
+    else if ((f && !list_linked(&f->foreign_link)) ||
+             (row && planner_tomb_refuses(p, gen, &row->uid, row->seq, row->rev)))
+        return; /* it came in meanwhile, or came and went: look again */
     else if (!row)
         no_row(p, j);
     else

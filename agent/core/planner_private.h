@@ -245,6 +245,8 @@ struct planner {
     struct map targets;    /* name -> ptarget */
     struct map tombs;      /* uid+seq -> ptomb */
     struct list tomb_list; /* oldest first */
+    size_t fire_reads;     /* rows asked for by the API */
+    uint64_t tombs_lost;   /* gen of the last one for which there was no memory */
     uint64_t gen;          /* counts loads and gains */
     uint64_t read_id;
     struct list chains;
@@ -354,6 +356,9 @@ void planner_on_change_found(struct planner *p, const struct planner_event *even
 struct pjob *planner_stub(struct planner *p, uint16_t slot, const struct uid *uid);
 struct pfire *pfire_take_row(struct planner *p, struct pjob *j, struct fire_row *row,
                              uint64_t gen); /* NULL without memory */
+/* Whether a row with REV that was asked for at GEN may be older than what was buried since. */
+bool planner_tomb_refuses(const struct planner *p, uint64_t gen, const struct uid *uid, uint64_t seq,
+                          uint64_t rev);
 void planner_tomb(struct planner *p, const struct uid *uid, uint64_t seq, uint64_t rev);
 void planner_tombs_fini(struct planner *p);
 void pchain_free(struct planner *p, struct pchain *c);
@@ -381,6 +386,8 @@ void pfire_book_first(struct planner *p, struct pjob *j);
 void pfire_hold_all(struct planner *p, struct pjob *j);
 void pfire_revoke(struct planner *p, struct pfire *f);
 void pfire_abort(struct planner *p, struct pfire *f); /* ... and close the connection of what has started */
+/* Whether its row's holder, another member or we as we were before the slot went and came back, may still end it. */
+bool pfire_is_held(const struct planner *p, const struct pfire *f);
 void pfire_not_foreign(struct planner *p, struct pfire *f);
 struct pfire *pjob_find_fire(const struct pjob *j, uint64_t seq); /* booked; NULL: not here */
 void pfire_arm(struct planner *p, struct pfire *f);

@@ -77,6 +77,7 @@ bool pbed_chance(struct pbed *b, double share)
 
 static void oracle_start(struct pbed *b, int node, const struct delivery *d)
 {
+    pbed_async_check_start(b, d);
     /* A booked one keeps the jitter of the definition that it was booked under. */
     int64_t from_ms = d->due_ms + (d->booked ? 0 : job_jitter_ms(d->spec, &d->uid, d->due_ms));
     MUST(b->now >= from_ms, "a fire is early by %lld ms", (long long)(from_ms - b->now));
@@ -150,6 +151,9 @@ static void on_end(struct pbed *b, struct bev *ev)
         a.result = ATTEMPT_GIVE_UP;
         a.status = 410;
     }
+    if (a.result == ATTEMPT_OK)
+        a.control = b->o.control;
+    pbed_async_accept(b, ((struct out *)ev->ptr)->d, &a);
     pbed_finish(b, ev->node, ev->ptr, &a);
 }
 
@@ -170,7 +174,9 @@ static void on_start(struct pbed *b, struct bev *ev)
     struct bev *end = pbed_bev_new(on_end, ev->node);
     end->ptr = o;
     end->from_ms = b->now;
-    pbed_post(b, end, b->now + pbed_some(b, b->o.duration_max_ms));
+    int64_t ends_ms = b->now + pbed_some(b, b->o.duration_max_ms);
+    pbed_post(b, end, ends_ms);
+    pbed_async_started(b, o->d, ends_ms);
 }
 
 static void deliver(struct pbed *b, int node, struct delivery *d)
@@ -205,7 +211,8 @@ static void resend_later(struct pbed *b, struct pbed_call *c, int64_t delay_ms)
 
 static void send_call(struct pbed *b, struct pbed_call *c)
 {
-    int node = b->owner[hashring_slot(c->api.ns, c->api.id, b->o.slots)];
+    int node = b->owner[planner_op_of_fire(c->api.op) ? uid_slot(&c->api.uid)
+                                                      : hashring_slot(c->api.ns, c->api.id, b->o.slots)];
     if (node < 0 || !b->nodes[node].alive) {
         resend_later(b, c, 20);
         return;
@@ -226,6 +233,7 @@ static void replied(struct pbed *b, struct planner_api *api)
         return;
     }
     c->answered = true;
+    c->answered_ms = b->now;
     if (api->op != PLANNER_DELETE || api->answer != PLANNER_OK || !api->row.version)
         return;
     for (size_t i = 0; i < b->jobs_count; i++) {
@@ -521,10 +529,10 @@ void pbed_node_kill(struct pbed *b, int node, int64_t declared_after_ms)
             continue;
         /* The planner that died still points to the old request: a copy goes on. */
         c->in_planner = false;
-        c->answered = true;
+        c->answered = c->lost = true;
         struct pbed_call *again = mem_new(struct pbed_call);
         *again = *c;
-        again->answered = false;
+        again->answered = again->lost = false;
         again->api.driver = again;
         again->api.repeated = true;
         again->api.spec = c->api.spec ? job_spec_ref(c->api.spec) : NULL;

@@ -32,7 +32,13 @@ struct pbed_options {
     size_t retry_window;
     size_t out_max; /* 0: no limit */
     size_t catch_up_per_s;
-    double fault; /* share of the planners' steps in which an allocation fails */
+    double
+        async_early; /* share of attempts at asynchronous callees whose completion is there before the 202 */
+    double async_fail;            /* ... of completions that tell of a failure */
+    double async_silent;          /* ... of callees that never tell */
+    int64_t async_max_ms;         /* of their work */
+    enum attempt_control control; /* what successful replies ask for */
+    double fault;                 /* share of the planners' steps in which an allocation fails */
 };
 
 struct pbed_options pbed_defaults(uint64_t seed);
@@ -41,6 +47,8 @@ struct pbed_options pbed_defaults(uint64_t seed);
 struct pbed_call {
     struct planner_api api;
     bool answered;
+    bool lost; /* who had it died: a copy goes on */
+    int64_t answered_ms;
     bool in_planner;
     int node;                /* who has it */
     struct job_spec *merged; /* what merge answers */
@@ -81,6 +89,11 @@ void pbed_run(struct pbed *b, int64_t ms);
 /* TEXT: the job's JSON without id. The spec is a new reference; asserts that it parses. */
 struct job_spec *pbed_spec(const struct pbed *b, const char *id, const char *text);
 struct pbed_call *pbed_call(struct pbed *b, enum planner_api_op op, const char *id, const char *text);
+/* Of a fire; ATTEMPT and OK count for its callee's calls only. */
+struct pbed_call *pbed_fire_call(struct pbed *b, enum planner_api_op op, const struct uid *uid, uint64_t seq,
+                                 uint32_t attempt, bool ok);
+enum planner_answer pbed_fire_do(struct pbed *b, enum planner_api_op op, const struct uid *uid, uint64_t seq,
+                                 uint32_t attempt, bool ok);
 /* The same, then run until it is answered. */
 enum planner_answer pbed_do(struct pbed *b, enum planner_api_op op, const char *id, const char *text);
 

@@ -130,6 +130,11 @@ void pbed_finish(struct pbed *b, int node, struct out *o, const struct attempt *
 /* planner_bed_parts.c: whether O is one of those; then it is under way */
 bool pbed_parts_start(struct pbed *b, int node, struct out *o);
 
+/* planner_bed_async.c */
+void pbed_async_started(struct pbed *b, const struct delivery *d, int64_t ends_ms);
+void pbed_async_accept(struct pbed *b, const struct delivery *d, struct attempt *a);
+void pbed_async_check_start(struct pbed *b, const struct delivery *d);
+
 /* planner_bed_store.c */
 struct srow *pbed_add(struct pbed *b, const struct job_row *row, struct job_spec *spec); /* takes SPEC */
 struct srow *pbed_by_id(const struct pbed *b, const char *id);

@@ -16,19 +16,20 @@ static const char *const rules[] = {"allow", "allow", "allow", "forbid", "queue"
 static const char *const receivers[] = {"", "", "\"to\":\"all\",", "\"to\":\"shards\","};
 
 struct weather {
-    bool kills, moves, faults, writes, all_rules, no_memory;
+    bool kills, moves, faults, writes, all_rules, no_memory, async;
 };
 
 static void job_text(struct pbed *b, const struct weather *w, char *text, size_t size)
 {
     struct rng *r = pbed_rng(b);
-    bool service = rng_below(r, 2);
+    bool service = rng_below(r, 2), async = w->async && rng_below(r, 3);
+    const char *one = async ? "\"async\":{\"timeout\":\"1s\",\"max\":\"3s\"}," : "";
     const char *rule = w->all_rules ? rules[rng_below(r, 6)] : "allow";
     snprintf(text, size,
              "{\"schedule\":\"%s\",\"callback\":{%s\"http\":{%s%u%s\"}},\"max_fires\":%u,"
              "\"retry\":{\"min_backoff\":\"100ms\",\"max_backoff\":\"2s\",\"max_attempts\":%u},"
              "\"misfire\":{\"policy\":\"%s\"},\"jitter\":\"%ums\",\"concurrency\":\"%s\"%s}",
-             schedules[rng_below(r, 6)], service ? receivers[rng_below(r, 4)] : "",
+             schedules[rng_below(r, 6)], service ? receivers[rng_below(r, 4)] : one,
              service ? "\"service\":\"s" : "\"url\":\"http://10.0.0.", (unsigned)rng_below(r, SERVICES),
              service ? "\",\"path\":\"/x" : "/x", 5 + (unsigned)rng_below(r, 20),
              2 + (unsigned)rng_below(r, 4), rng_below(r, 3) ? "all" : "last", (unsigned)rng_below(r, 2) * 300,
@@ -75,6 +76,22 @@ static void write_something(struct pbed *b, const struct weather *w)
         (void)pbed_call(b, PLANNER_PUT, id, text);
         break;
     }
+}
+
+/* To a fire that was sent: by hand, or as a callee that mistakes its attempt. */
+static void do_something_to_a_fire(struct pbed *b)
+{
+    static const enum planner_api_op ops[] = {PLANNER_FIRE_RETRY, PLANNER_FIRE_RETRY, PLANNER_FIRE_CANCEL,
+                                              PLANNER_FIRE_COMPLETE, PLANNER_FIRE_HEARTBEAT};
+    struct rng *r = pbed_rng(b);
+    size_t n;
+    const struct pbed_sent *sent = pbed_sent(b, &n);
+    if (n == 0)
+        return;
+    size_t back = rng_below(r, n < 50 ? n : 50);
+    const struct pbed_sent *s = &sent[n - 1 - back];
+    uint32_t attempt = (uint32_t)rng_range(r, 1, s->attempt);
+    (void)pbed_fire_call(b, ops[rng_below(r, 5)], &s->uid, s->seq, attempt, rng_below(r, 2));
 }
 
 static void move_something(struct pbed *b)
@@ -130,6 +147,9 @@ static void one_life(uint64_t seed, const struct weather *w)
         o.unavailable = 0.1;
     }
     o.fault = w->no_memory ? 0.1 : 0;
+    o.async_early = rng_below(&r, 2) ? 0.1 : 0;
+    o.async_fail = o.async_silent = 0.2;
+    o.async_max_ms = rng_below(&r, 2) ? 800 : 4000;
     struct pbed *b = pbed_new(&o);
     int a = pbed_node_start(b), c = pbed_node_start(b);
     for (unsigned s = 0; s < o.slots; s++)
@@ -139,6 +159,8 @@ static void one_life(uint64_t seed, const struct weather *w)
             write_something(b, w);
         if (rng_below(&r, 8) == 0)
             release_something(b);
+        if (w->async && rng_below(&r, 4) == 0)
+            do_something_to_a_fire(b);
         if (w->moves && rng_below(&r, 10) == 0)
             move_something(b);
         if (w->kills && rng_below(&r, 60) == 0)
@@ -147,7 +169,8 @@ static void one_life(uint64_t seed, const struct weather *w)
     }
     pbed_check(b, false);
     struct pbed_options *set = pbed_set(b);
-    set->fail = set->give_up = set->no_endpoint = set->unknown = set->unavailable = set->fault = 0;
+    set->fail = set->give_up = set->no_endpoint = set->unknown = set->unavailable = set->fault =
+        set->async_fail = set->async_silent = 0;
     pbed_run(b, 5000); /* writes that were on their way to the dead have come again */
     for (int i = 0; i < JOBS; i++) {
         char id[16];
@@ -211,4 +234,18 @@ Test(planner_model, allocations_that_fail)
 {
     lives("planner_model/memory", 40,
           &(struct weather){.moves = true, .writes = true, .faults = true, .no_memory = true});
+}
+
+Test(planner_model, asynchronous_callees)
+{
+    lives("planner_model/async", 40,
+          &(struct weather){.moves = true, .writes = true, .faults = true, .async = true});
+}
+
+Test(planner_model, asynchronous_callees_and_deaths)
+{
+    lives(
+        "planner_model/async_deaths", 40,
+        &(struct weather){
+            .kills = true, .moves = true, .writes = true, .faults = true, .all_rules = true, .async = true});
 }
