@@ -245,10 +245,12 @@ check-clang: $(O)/deps-test ## everything compiles with clang under the same war
 VENV = $(CACHE)/venv-$(shell sha256sum <tests/tools/requirements.txt | cut -c1-12)
 PYTEST = $(VENV)/bin/python -m pytest -p no:cacheprovider
 IT_ARGS ?=
+# All of them: files side by side, each worker with servers of its own, as most of the time is waiting. Some: one by one.
+IT_JOBS ?= $(if $(IT_ARGS),0,2)
 check-it: build $(TOOLS) $(O)/deps-it ## the real program with a real Consul, a real MariaDB and callees
 	@mkdir -p $(O)/results
 	@CARILLON_BINARY=$(abspath $(O))/carillon CARILLON_TOOLS=$(abspath $(O))/tests/tools CARILLON_RESULTS=$(abspath $(O))/results/check-it.json \
-	 $(PYTEST) tests/it --durations=10 --timeout=900 $(IT_ARGS)
+	 $(PYTEST) tests/it -n $(IT_JOBS) --dist loadfile --no-loadscope-reorder --durations=20 --timeout=900 $(IT_ARGS)
 
 ifneq ($(SIM),)
 SIM_STORIES ?= 40

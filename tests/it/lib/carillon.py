@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import secrets
+import signal
 
 import requests
 import yaml
@@ -250,5 +251,8 @@ class Cluster:
         wait_until(self.settled, timeout, f"cluster {self.name} settled")
 
     def end(self):
-        for agent in reversed(self.agents):
+        """At once: nothing of them will be looked at again, and their servers may be gone already."""
+        for agent in self.agents:
+            agent.process.signal(signal.SIGKILL)
+        for agent in self.agents:
             agent.end()

@@ -40,7 +40,10 @@ def _template():
 
 
 class MariaDB:
-    """One server with a binlog; port, socket and data stay the same over restarts."""
+    """One server with a binlog; port, socket and data stay the same over restarts.
+
+    It has a folder for temporary tables of its own: a server that starts removes all that it finds there, and the one whose
+    they are then crashes in using them."""
 
     def __init__(self, name="mariadb", folder=None, options=()):
         self.folder = pathlib.Path(folder or make_folder())
@@ -51,7 +54,7 @@ class MariaDB:
         self.address = f"127.0.0.1:{self.port}"
         self._copy_template()
         argv = [_program("mariadbd"), "--no-defaults", f"--datadir={self.data}", f"--socket={self.socket}",
-                f"--pid-file={self.data / 'pid'}", "--bind-address=127.0.0.1", f"--port={self.port}",
+                f"--pid-file={self.data / 'pid'}", f"--tmpdir={self.folder}", "--bind-address=127.0.0.1", f"--port={self.port}",
                 "--skip-name-resolve", "--innodb-flush-log-at-trx-commit=1", "--sync-binlog=1", "--log-bin=binlog",
                 "--server-id=1", f"--innodb-log-file-size={LOG_FILE_SIZE}", "--innodb-buffer-pool-size=256M",
                 "--max-connections=300", "--character-set-server=utf8mb4", *options]
