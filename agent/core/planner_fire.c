@@ -352,22 +352,20 @@ void pfire_arm(struct planner *p, struct pfire *f)
 
 /* One that waits for its due, not for the callee, is left alone. The row is right as it is: it says when the fire would have gone
  * without us. */
-void pfire_release(struct planner *p, struct pfire *f)
+bool pfire_release(struct planner *p, struct pfire *f)
 {
     bool waits = f->row.attempts > 0 || f->row.reason == FIRE_REASON_NO_ENDPOINT;
     if (!waits || f->row.state != FIRE_STATE_WAITING || f->in_flight || f->ended || f->ignored ||
         list_linked(&f->start.link) ||
         (f->job->row.state == JOB_STATE_PAUSED && f->row.kind != FIRE_KIND_RUN))
-        return;
+        return false;
     if (f->row.wake_ms > p->now_ms)
         f->row.wake_ms = p->now_ms;
     f->moved = f->start.released = true;
-    if (!may_run(f)) { /* when it is written */
-        pfire_arm(p, f);
-        return;
-    }
     wheel_cancel(p->wheel, &f->timer);
-    planner_start_later(p, &f->start, f->row.wake_ms);
+    if (may_run(f))
+        planner_start_later(p, &f->start, f->row.wake_ms);
+    return true; /* what may not run yet is armed when it is written */
 }
 
 void pfire_timer(struct wheel_timer *t, void *arg)
@@ -480,8 +478,8 @@ void pfire_loaded(struct planner *p, struct pfire *f)
     switch (f->row.state) {
     case FIRE_STATE_WAITING:
         pfire_set_target(p, f, true);
-        if (pfire_is_released(p, f))
-            pfire_release(p, f);
+        if (pfire_is_released(p, f) && pfire_release(p, f))
+            break;
         pfire_arm(p, f);
         break;
     case FIRE_STATE_HELD:

@@ -330,8 +330,8 @@ void pfire_out(struct planner *p, struct pfire *f);
 void pfire_back(struct planner *p, struct pfire *f, bool success);
 /* It has come from the store: whether it is one of those that were released meanwhile. */
 bool pfire_is_released(const struct planner *p, const struct pfire *f);
-/* It may go at once instead of when its row says. May free F. */
-void pfire_release(struct planner *p, struct pfire *f);
+/* It may go at once instead of when its row says. False: it waits for something else. */
+bool pfire_release(struct planner *p, struct pfire *f);
 /* Pages of the release may come: there is room for what they bring. */
 bool planner_release_room(const struct planner *p, uint64_t release);
 void planner_on_release(struct planner *p, const char *service);

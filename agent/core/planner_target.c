@@ -156,7 +156,7 @@ static void release_loaded(struct planner *p, struct ptarget *t)
 {
     t->users++; /* until all are through */
     LIST_FOR_SAFE(l, &t->fires)
-    pfire_release(p, container_of(l, struct pfire, target_link));
+    (void)pfire_release(p, container_of(l, struct pfire, target_link)); /* or it waits for something else */
     ptarget_put(p, t);
 }
 
