@@ -5,7 +5,6 @@
  * None of our code runs on a thread of the library's: what it has done comes out of the queue. */
 #include <assert.h>
 #include <grpc/grpc_security.h>
-#include <grpc/support/log.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,6 +14,7 @@
 #include "agent/base/mem.h"
 #include "agent/base/rng.h"
 #include "agent/base/text.h"
+#include "agent/io/grpc_library.h"
 #include "callback/callback_grpc_private.h"
 
 #define MESSAGE_MAX    ((size_t)1 << 20)
@@ -111,12 +111,6 @@ static void take_event(struct grpc_transport *t, uint64_t for_us)
     }
 }
 
-/* What the library has to say is for those who look for errors in it. */
-static void log_library(gpr_log_func_args *args)
-{
-    log_debug(&log_here, "library", "text=%s", LOGQ(args->message));
-}
-
 /* A call on a channel that leads nowhere, for batches without operations. */
 static void hang_bell(struct grpc_transport *t)
 {
@@ -180,8 +174,7 @@ static void close_queue(struct grpc_transport *t)
 static void *run_thread(void *arg)
 {
     struct grpc_transport *t = arg;
-    gpr_set_log_function(log_library);
-    grpc_init();
+    grpc_library_up();
     t->cq = grpc_completion_queue_create_for_next(NULL);
     hang_bell(t);
     while (take_incoming(t)) {
@@ -191,7 +184,7 @@ static void *run_thread(void *arg)
     abort_running(t);
     close_lines(t);
     close_queue(t);
-    grpc_shutdown_blocking();
+    grpc_library_down();
     return NULL;
 }
 

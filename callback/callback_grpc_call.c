@@ -286,18 +286,36 @@ static size_t copy_reply(const struct grpc_rpc *rpc, char *out, size_t size)
     return len;
 }
 
-/* "grpc-retry-pushback-ms", by which a callee of gRPC says what Retry-After says in HTTP. */
-static int64_t retry_after_ms(const grpc_metadata_array *trailing)
+/* Of the reply, wherever the callee put it; NULL: not there. */
+static const grpc_slice *reply_metadata(const struct grpc_rpc *rpc, const char *name)
 {
+    const grpc_metadata_array *both[] = {&rpc->trailing, &rpc->initial};
+    for (size_t k = 0; k < 2; k++)
+        for (size_t i = 0; i < both[k]->count; i++)
+            if (grpc_slice_str_cmp(both[k]->metadata[i].key, name) == 0)
+                return &both[k]->metadata[i].value;
+    return NULL;
+}
+
+/* By it a callee of gRPC says what Retry-After says in HTTP. */
+static int64_t retry_after_ms(const struct grpc_rpc *rpc)
+{
+    const grpc_slice *value = reply_metadata(rpc, "grpc-retry-pushback-ms");
     uint64_t ms;
-    for (size_t i = 0; i < trailing->count; i++) {
-        grpc_slice value = trailing->metadata[i].value;
-        if (grpc_slice_str_cmp(trailing->metadata[i].key, "grpc-retry-pushback-ms") == 0 &&
-            text_u64((const char *)GRPC_SLICE_START_PTR(value), GRPC_SLICE_LENGTH(value), 1, INT64_MAX, &ms,
-                     NULL) == 0)
-            return ms < RETRY_AFTER_MAX_MS ? (int64_t)ms : (int64_t)RETRY_AFTER_MAX_MS;
-    }
-    return -1;
+    if (!value || text_u64((const char *)GRPC_SLICE_START_PTR(*value), GRPC_SLICE_LENGTH(*value), 1,
+                           INT64_MAX, &ms, NULL) < 0)
+        return -1;
+    return ms < RETRY_AFTER_MAX_MS ? (int64_t)ms : (int64_t)RETRY_AFTER_MAX_MS;
+}
+
+static enum attempt_control control_of(const struct grpc_rpc *rpc)
+{
+    const grpc_slice *value = callback_of(rpc)->allow_control ? reply_metadata(rpc, "carillon-job") : NULL;
+    if (!value)
+        return ATTEMPT_CONTROL_NONE;
+    if (grpc_slice_str_cmp(*value, "pause") == 0)
+        return ATTEMPT_CONTROL_PAUSE;
+    return grpc_slice_str_cmp(*value, "delete") == 0 ? ATTEMPT_CONTROL_DELETE : ATTEMPT_CONTROL_NONE;
 }
 
 /* gRPC begins with what is always the same; there is room for the end only. */
@@ -339,8 +357,11 @@ static void read_result(struct grpc_rpc *rpc, struct attempt *r)
     if (answer) {
         r->status = (int)rpc->code;
         r->result = callback_judge(callback_of(rpc), r->status);
-        r->retry_after_ms = retry_after_ms(&rpc->trailing);
+        r->retry_after_ms = retry_after_ms(rpc);
     }
+    if (r->result == ATTEMPT_OK)
+        r->control = control_of(rpc);
+    r->sent = rpc->sent || rpc->ready; /* what had no success may have been half sent */
     if (rpc->code == GRPC_STATUS_OK && answer) {
         bytes = copy_reply(rpc, reply, sizeof(reply));
         headers_hide_secrets(&rpc->headers, reply, bytes);

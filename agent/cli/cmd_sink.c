@@ -1,4 +1,5 @@
-/* A callee for trying things out. The server's thread only notes when a request came; all else happens on the loop. */
+/* A callee for trying things out, over HTTP or gRPC. The servers' threads only note when a request came; all else happens on the
+ * loop. */
 #include <signal.h>
 #include <string.h>
 
@@ -8,8 +9,11 @@
 #include "agent/base/rng.h"
 #include "agent/base/text.h"
 #include "agent/cli/commands.h"
+#include "agent/core/grpc_code.h"
+#include "agent/io/grpcd.h"
 #include "agent/io/httpd.h"
 #include "agent/io/loop.h"
+#include "callback/fire_message.h"
 
 #define LISTEN_DEFAULT  "127.0.0.1:8080"
 #define BODY_MAX        ((int64_t)16 << 20)
@@ -17,34 +21,64 @@
 #define HEADER_MAX      ((size_t)128 << 10)
 #define IDLE_MS         120000
 #define STATUS_FAILED   500
+#define CODE_FAILED     14 /* UNAVAILABLE */
 
 /* A request on its way to its answer. */
 struct visit {
     struct loop_msg msg;
     struct sink *sink;
-    struct httpd_request *rq;
-    int64_t arrived_ms;     /* wall clock */
-    int64_t answer_boot_ms; /* when to answer */
-    int status;
-    struct visit *next; /* in the queue of those that wait */
+    struct httpd_request *rq; /* over HTTP, else */
+    struct grpcd_call *call;  /* over gRPC */
+    int64_t arrived_ms;       /* wall clock */
+    int64_t answer_boot_ms;   /* when to answer */
+    int status;               /* HTTP's or gRPC's */
+    struct visit *next;       /* in the queue of those that wait */
 };
 
 struct sink {
     struct cli *cli;
     struct loop *loop;
-    struct httpd *httpd;
+    struct httpd *httpd; /* NULL: gRPC only */
+    struct grpcd *grpcd; /* NULL: HTTP only */
     struct loop_timer *timer;
     struct visit *first, **last; /* waiting for their answer, in the order of their times */
     struct visit *hanging;       /* will not get one */
     struct rng rng;
-    int status;
+    int status, code;
     uint64_t fail_first;
     double fail_rate;
     uint64_t delay_ms;
     bool hang, json, ending;
 };
 
-/* --- printing ------------------------------------------------------------------------------------------------------ */
+/* --- what came ----------------------------------------------------------------------------------------------------- */
+
+/* NAME in lower case. */
+static const char *header(const struct visit *v, const char *name)
+{
+    return v->call ? grpcd_metadata(v->call, name) : httpd_header(v->rq, name);
+}
+
+static const char *method_of(const struct visit *v)
+{
+    return v->call ? "gRPC" : httpd_method(v->rq);
+}
+
+static const char *path_of(const struct visit *v)
+{
+    return v->call ? grpcd_method(v->call) : httpd_path(v->rq);
+}
+
+/* The payload of a fire, whatever carries it. */
+static void read_payload(const struct visit *v, struct buf *out)
+{
+    size_t bytes;
+    const char *body = v->call ? grpcd_message(v->call, &bytes) : httpd_body(v->rq, &bytes);
+    if (v->call && strcmp(path_of(v), FIRE_METHOD) == 0)
+        (void)fire_message_payload(body, bytes, out, NULL); /* of another shape: empty */
+    else
+        buf_add(out, body, bytes);
+}
 
 struct facts {
     const char *job, *fire, *due;
@@ -56,13 +90,11 @@ struct facts {
 /* False: the request is no callback of carillon's. */
 static bool read_facts(const struct visit *v, struct facts *ret)
 {
-    const char *attempt = httpd_header(v->rq, "Carillon-Attempt"), *due = httpd_header(v->rq, "ce-time");
-    const char *seq = httpd_header(v->rq, "Carillon-Seq");
+    const char *attempt = header(v, "carillon-attempt"), *due = header(v, "ce-time");
+    const char *seq = header(v, "carillon-seq");
     int64_t due_ms;
-    *ret = (struct facts){.job = httpd_header(v->rq, "ce-subject"),
-                          .fire = httpd_header(v->rq, "ce-id"),
-                          .due = due,
-                          .attempt = 1};
+    *ret =
+        (struct facts){.job = header(v, "ce-subject"), .fire = header(v, "ce-id"), .due = due, .attempt = 1};
     if (!ret->job || !ret->fire || !due || text_instant_ms(due, strlen(due), &due_ms, NULL) < 0)
         return false;
     if (seq)
@@ -73,16 +105,26 @@ static bool read_facts(const struct visit *v, struct facts *ret)
     return true;
 }
 
+/* --- printing ------------------------------------------------------------------------------------------------------ */
+
 static json_t *body_json(const struct visit *v)
 {
-    size_t bytes;
+    AUTO(buf_fini) struct buf body = BUF_INIT(BODY_MAX);
     json_t *value = NULL;
-    const char *body = httpd_body(v->rq, &bytes);
-    if (bytes == 0)
+    read_payload(v, &body);
+    if (body.len == 0)
         return json_null();
-    if (json_read(body, bytes, (size_t)BODY_MAX, &value, NULL) == 0)
+    if (json_read(buf_str(&body), body.len, (size_t)BODY_MAX, &value, NULL) == 0)
         return value;
-    return text_utf8_valid(body, bytes) ? json_stringn(body, bytes) : json_string("(not text)");
+    return text_utf8_valid(buf_str(&body), body.len) ? json_stringn(buf_str(&body), body.len)
+                                                     : json_string("(not text)");
+}
+
+static json_t *status_json(const struct visit *v)
+{
+    if (v->sink->hang)
+        return json_null();
+    return v->call ? json_string(grpc_code_name(v->status)) : json_integer(v->status);
 }
 
 static void print_json(const struct visit *v, const struct facts *f, bool callback)
@@ -97,9 +139,9 @@ static void print_json(const struct visit *v, const struct facts *f, bool callba
         (void)json_set(line, "attempt", json_integer(f->attempt), NULL);
         (void)json_set(line, "lateness_ms", json_integer(f->lateness_ms), NULL);
     }
-    (void)json_set(line, "method", json_string(httpd_method(v->rq)), NULL);
-    (void)json_set(line, "path", json_string(httpd_path(v->rq)), NULL);
-    (void)json_set(line, "status", v->sink->hang ? json_null() : json_integer(v->status), NULL);
+    (void)json_set(line, "method", json_string(method_of(v)), NULL);
+    (void)json_set(line, "path", json_string(path_of(v)), NULL);
+    (void)json_set(line, "status", status_json(v), NULL);
     (void)json_set(line, "body", body_json(v), NULL);
     (void)json_dumpf(line, v->sink->cli->out, JSON_COMPACT); /* cli_run() looks for errors at the end */
     (void)fputc('\n', v->sink->cli->out);
@@ -108,22 +150,26 @@ static void print_json(const struct visit *v, const struct facts *f, bool callba
 
 static void print_text(const struct visit *v, const struct facts *f, bool callback)
 {
-    char status[16];
-    (void)snprintf(status, sizeof(status), "%d", v->status); /* three digits */
+    char number[16];
+    (void)snprintf(number, sizeof(number), "%d", v->status); /* three digits */
+    const char *status = v->sink->hang ? "none" : v->call ? grpc_code_name(v->status) : number;
     if (callback)
         (void)fprintf(v->sink->cli->out, "callback job=%s fire=%s attempt=%u lateness_ms=%lld status=%s\n",
-                      LOGQ(f->job), LOGQ(f->fire), f->attempt, (long long)f->lateness_ms,
-                      v->sink->hang ? "none" : status);
+                      LOGQ(f->job), LOGQ(f->fire), f->attempt, (long long)f->lateness_ms, status);
     else
-        (void)fprintf(v->sink->cli->out, "request method=%s path=%s status=%s\n", LOGQ(httpd_method(v->rq)),
-                      LOGQ(httpd_path(v->rq)), v->sink->hang ? "none" : status);
+        (void)fprintf(v->sink->cli->out, "request method=%s path=%s status=%s\n", LOGQ(method_of(v)),
+                      LOGQ(path_of(v)), status);
 }
 
 /* --- answering ----------------------------------------------------------------------------------------------------- */
 
 static void answer(struct visit *v)
 {
-    httpd_reply(v->rq, v->status, NULL, 0, NULL);
+    if (v->call)
+        grpcd_reply(v->call, v->status, v->status ? "told to fail" : NULL, NULL,
+                    0); /* a FireReply is empty */
+    else
+        httpd_reply(v->rq, v->status, NULL, 0, NULL);
     mem_free(v);
 }
 
@@ -150,11 +196,12 @@ static void wait_for_answer(struct sink *s, struct visit *v)
         loop_timer_arm(s->timer, (int64_t)s->delay_ms);
 }
 
-static int choose_status(struct sink *s, const struct facts *f, bool callback)
+static int choose_status(const struct visit *v, const struct facts *f, bool callback)
 {
+    struct sink *s = v->sink;
     if ((callback && f->attempt <= s->fail_first) || (s->fail_rate > 0 && rng_double(&s->rng) < s->fail_rate))
-        return STATUS_FAILED;
-    return s->status;
+        return v->call ? CODE_FAILED : STATUS_FAILED;
+    return v->call ? s->code : s->status;
 }
 
 static void take_visit(struct loop_msg *msg)
@@ -163,7 +210,7 @@ static void take_visit(struct loop_msg *msg)
     struct sink *s = v->sink;
     struct facts facts;
     bool callback = read_facts(v, &facts);
-    v->status = choose_status(s, &facts, callback);
+    v->status = choose_status(v, &facts, callback);
     if (s->json)
         print_json(v, &facts, callback);
     else
@@ -188,14 +235,25 @@ static int64_t on_accept(struct httpd_request *rq, void *arg)
     return BODY_MAX;
 }
 
-static void on_request(struct httpd_request *rq, void *arg)
+static void tell_loop(struct sink *s, struct httpd_request *rq, struct grpcd_call *call)
 {
     struct visit *v = mem_new(struct visit);
     v->msg.run = take_visit;
-    v->sink = arg;
+    v->sink = s;
     v->rq = rq;
+    v->call = call;
     v->arrived_ms = clock_wall_ms();
-    loop_post(v->sink->loop, &v->msg);
+    loop_post(s->loop, &v->msg);
+}
+
+static void on_request(struct httpd_request *rq, void *arg)
+{
+    tell_loop(arg, rq, NULL);
+}
+
+static void on_call(struct grpcd_call *call, void *arg)
+{
+    tell_loop(arg, NULL, call);
 }
 
 static void on_too_large(struct httpd_request *rq, void *arg)
@@ -210,12 +268,23 @@ static void on_signal(void *arg, int signum)
     loop_stop(((struct sink *)arg)->loop);
 }
 
+static int read_code(struct sink *s, const struct cli_args *args, struct err *e)
+{
+    const char *name = args_get(args, "--code");
+    s->code = name ? grpc_code_find(name) : 0;
+    return s->code < 0 ? err_set(e, ERR_INVALID, "--code: %s is no gRPC code such as OK or UNAVAILABLE",
+                                 TEXTQ(name, strlen(name)))
+                       : 0;
+}
+
 static int read_options(struct sink *s, const struct cli_args *args, struct err *e)
 {
     uint64_t status = 200, seed = 0;
     s->hang = args_has(args, "--hang");
     s->json = args_has(args, "--json");
     int r = args_u64(args, "--status", 200, 599, &status, e);
+    if (r == 0)
+        r = read_code(s, args, e);
     if (r == 0)
         r = args_u64(args, "--fail-first", 0, 1000000, &s->fail_first, e);
     if (r == 0)
@@ -229,7 +298,7 @@ static int read_options(struct sink *s, const struct cli_args *args, struct err 
     return r;
 }
 
-static int start(struct sink *s, const char *listen, struct err *e)
+static int start_httpd(struct sink *s, const char *listen, struct err *e)
 {
     struct httpd_options o = {.listen = listen,
                               .socket_mode = 0660,
@@ -240,13 +309,30 @@ static int start(struct sink *s, const char *listen, struct err *e)
                               .handle = on_request,
                               .too_large = on_too_large,
                               .arg = s};
+    return httpd_start(&o, &s->httpd, e);
+}
+
+static int start_grpcd(struct sink *s, const char *listen, struct err *e)
+{
+    struct grpcd_options o = {.listen = listen, .handle = on_call, .arg = s};
+    return grpcd_start(&o, &s->grpcd, e);
+}
+
+/* With gRPC alone nobody expects a web server beside it. */
+static int start(struct sink *s, const struct cli_args *args, struct err *e)
+{
+    const char *listen = args_get(args, "--listen"), *grpc = args_get(args, "--grpc");
     int r = loop_signal(s->loop, SIGINT, on_signal, s, e);
     if (r == 0)
         r = loop_signal(s->loop, SIGTERM, on_signal, s, e);
-    return r < 0 ? r : httpd_start(&o, &s->httpd, e);
+    if (r == 0 && (listen || !grpc))
+        r = start_httpd(s, listen ? listen : LISTEN_DEFAULT, e);
+    if (r == 0 && grpc)
+        r = start_grpcd(s, grpc, e);
+    return r;
 }
 
-/* After the server has gone: its requests are answered to nobody, which frees them. */
+/* After the servers have gone: their requests are answered to nobody, which frees them. */
 static void drop_visits(struct visit *list)
 {
     while (list) {
@@ -258,10 +344,19 @@ static void drop_visits(struct visit *list)
 
 static void serve(struct sink *s)
 {
-    (void)fprintf(s->cli->err, "sink listens on %s\n", httpd_address(s->httpd));
+    if (s->httpd)
+        (void)fprintf(s->cli->err, "sink listens on %s\n", httpd_address(s->httpd));
+    if (s->grpcd)
+        (void)fprintf(s->cli->err, "sink listens on %s (gRPC)\n", grpcd_address(s->grpcd));
     loop_run(s->loop);
+}
+
+static void stop(struct sink *s)
+{
     s->ending = true;
-    httpd_stop(s->httpd);
+    if (s->httpd)
+        httpd_stop(s->httpd);
+    grpcd_stop(s->grpcd);
     drop_visits(s->first);
     drop_visits(s->hanging);
 }
@@ -270,16 +365,16 @@ int cmd_sink(struct cli *cli, const struct cli_args *args)
 {
     struct err e;
     struct sink s = {.cli = cli};
-    const char *listen = args_get(args, "--listen");
     s.last = &s.first;
     if (read_options(&s, args, &e) < 0)
         return cli_fail(cli, CLI_USAGE, "%s", e.text);
     if (loop_new(&s.loop, &e) < 0)
         return cli_fail(cli, CLI_FAILED, "%s", e.text);
     s.timer = loop_timer_new(s.loop, answer_due, &s);
-    int r = start(&s, listen ? listen : LISTEN_DEFAULT, &e);
+    int r = start(&s, args, &e);
     if (r == 0)
         serve(&s);
+    stop(&s);
     loop_timer_free(s.timer);
     loop_free(s.loop);
     return r == 0 ? CLI_OK : cli_fail(cli, CLI_FAILED, "%s", e.text);

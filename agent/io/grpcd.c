@@ -16,6 +16,7 @@
 #include "agent/base/list.h"
 #include "agent/base/mem.h"
 #include "agent/base/text.h"
+#include "agent/io/grpc_library.h"
 
 #define MESSAGE_MAX (4 * 1024 * 1024)
 
@@ -319,7 +320,7 @@ static void library_down(struct grpcd *g)
            GRPC_QUEUE_SHUTDOWN)
         continue;
     grpc_completion_queue_destroy(g->cq);
-    grpc_shutdown_blocking();
+    grpc_library_down();
 }
 
 static int make_credentials(const struct grpcd_options *o, grpc_server_credentials **ret, struct err *e)
@@ -395,7 +396,7 @@ int grpcd_start(const struct grpcd_options *options, struct grpcd **ret, struct 
     g->stop_tag.run = on_stopped;
     list_init(&g->calls);
     pthread_mutex_init(&g->lock, NULL);
-    grpc_init();
+    grpc_library_up();
     g->cq = grpc_completion_queue_create_for_next(NULL);
     int rc = listen_on(g, options, e);
     if (rc == 0) {

@@ -4,9 +4,10 @@ import json
 import time
 
 import pytest
+from lib.carillon import binary
 from lib.grpc_callee import GrpcCallee
 from lib.oracle import instant
-from lib.procs import wait_until
+from lib.procs import Process, can_connect, free_ports, wait_until
 from lib.tls import Authority
 from standardwebhooks import Webhook
 
@@ -126,6 +127,17 @@ def test_codes_are_retried_with_the_same_fire_id(agent, grpc_callee):
     assert {r["request"]["fire"] for r in records} == {fire["fire"]}
     assert [r["request"]["attempt"] for r in records] == [1, 2, 3, 4]
     assert records[3]["at"] - records[2]["at"] >= 1.5
+
+
+def test_a_reply_pauses_the_job_that_allows_it(agent, grpc_callee):
+    grpc_callee.behave({"trailing": {"carillon-job": "pause"}})
+    for job_id, allowed in (("mine", True), ("not-mine", False)):
+        body = job({"address": grpc_callee.address()}, schedule="@every 1s")
+        body["callback"]["allow_control"] = allowed
+        agent.put(job_id, body)
+    wait_until(lambda: agent.get("mine")["status"]["state"] == "paused", 10, "the job paused")
+    wait_until(lambda: agent.get("not-mine")["status"]["counts"]["succeeded"] >= 2, 10, "the other goes on")
+    assert agent.get("not-mine")["status"]["state"] == "active"
 
 
 def test_give_up_codes_make_a_dead_letter_at_once(agent, grpc_callee):
@@ -295,3 +307,61 @@ def test_what_grpc_cannot_carry_is_refused_at_the_write(agent):
         "#/callback/give_up_on/0", "#/callback/give_up_on/1"}
     answer = agent.call("PUT", "/v1/jobs/bad", json=job({}))
     assert answer.status_code == 400 and answer.json()["code"] == "no_target"
+
+
+@pytest.fixture
+def grpc_sink(folder):
+    """grpc_sink(*flags): `carillon sink --grpc` and its address."""
+    started = []
+
+    def start(*flags):
+        [port] = free_ports(1)
+        sink = Process(f"sink{len(started)}", [binary(), "sink", "--grpc", f"127.0.0.1:{port}", *flags], folder).start()
+        started.append(sink)
+        wait_until(lambda: can_connect(port), 10, "sink ready", alive=[sink])
+        return sink, f"127.0.0.1:{port}"
+
+    yield start
+    for sink in started:
+        sink.end()
+
+
+def lines_of(sink):
+    return [line for line in sink.log_text().splitlines() if not line.startswith("sink listens")]
+
+
+def test_the_sink_answers_over_grpc(agent, grpc_sink):
+    sink, address = grpc_sink("--fail-first", "1", "--json")
+    agent.put("plain", job({"address": address}, payload={"n": 1}))
+    assert ended(agent, "plain")["outcome"] == "succeeded"
+    first, second = map(json.loads, lines_of(sink))
+    assert (first["job"], first["attempt"], first["status"]) == ("plain", 1, "UNAVAILABLE")
+    assert (second["attempt"], second["status"], second["body"]) == (2, "OK", {"n": 1})
+    assert (second["method"], second["path"]) == ("gRPC", FIRE)
+    agent.put("bytes", job({"address": address, "method": "/a.B/C"}, payload={"n": 2}, retry={"max_attempts": 2}))
+    ended(agent, "bytes")
+    assert json.loads(lines_of(sink)[-1])["body"] == {"n": 2}
+    assert sink.term(10) == 0
+
+
+def test_the_sink_fails_is_slow_and_hangs_over_grpc(agent, grpc_sink):
+    for name, flags, outcome in (("fails", ["--code", "NOT_FOUND"], "status=NOT_FOUND"),
+                                 ("slow", ["--delay", "300ms"], "status=OK"), ("hangs", ["--hang"], "status=none")):
+        sink, address = grpc_sink(*flags)
+        agent.put(name, job({"address": address}, timeout="1s" if name == "hangs" else "20s",
+                            retry={"max_attempts": 1}, give_up_on=[]))
+        fire = ended(agent, name)
+        [line] = lines_of(sink)
+        assert line.startswith(f"callback job={name} fire={fire['fire']} attempt=1 lateness_ms=") and line.endswith(outcome)
+        assert fire["attempts"][0]["status"] == {"fails": 5, "slow": 0, "hangs": 4}[name]
+        assert name != "slow" or fire["attempts"][0]["duration_ms"] >= 300
+        assert sink.term(10) == 0
+
+
+def test_the_sink_refuses_a_taken_port_and_an_unknown_code(grpc_sink, folder):
+    _, address = grpc_sink()
+    for flags, code, text in ((["--grpc", address], 1, f"cannot listen on {address}"),
+                              (["--grpc", address, "--code", "NOPE"], 2, "NOPE is no gRPC code")):
+        one = Process("refused", [binary(), "sink", *flags], folder).start()
+        assert one.wait(10) == code
+        assert text in one.log_text()
