@@ -15,6 +15,7 @@
 #include "agent/core/balance.h"
 #include "agent/core/job.h"
 #include "agent/store/store_mysql.h"
+#include "agent/store/store_raft.h"
 #include "consul/consul_client.h"
 
 struct store_ops;
@@ -29,6 +30,7 @@ struct config_agent {
     char *zone;
     int64_t weight;
     uint64_t shutdown_grace_ms;
+    char *data_dir; /* never NULL */
 };
 
 struct config_log {
@@ -87,7 +89,8 @@ struct config_store {
     uint64_t horizon_ms;
     int64_t batch_rows;
     uint64_t batch_delay_ms;
-    struct store_mysql_options mysql; /* filled by the driver's own rows */
+    struct store_mysql_options mysql; /* filled by the drivers' own rows */
+    struct store_raft_options raft;   /* its dir is never NULL */
 };
 
 struct config_callback {

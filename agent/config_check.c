@@ -47,6 +47,16 @@ static int default_driver(struct config *c, struct err *e)
     return default_text(&c->store.driver, config_drivers(&count)[0].ops->name, e);
 }
 
+static int default_raft_dir(struct config *c, struct err *e)
+{
+    if (c->store.raft.dir)
+        return 0;
+    AUTO(buf_fini) struct buf dir = BUF_INIT(4200);
+    buf_addf(&dir, "%s/raft", c->agent.data_dir);
+    c->store.raft.dir = buf_steal(&dir, NULL, e);
+    return c->store.raft.dir ? 0 : err_wrap(e, "agent.data_dir");
+}
+
 static int make_app_url(struct config *c, struct err *e)
 {
     if (c->cluster.mode == CONFIG_MODE_CONSUL || c->app.port == 0)
@@ -64,6 +74,8 @@ int config_finish(struct config *c, struct err *e)
     int r = default_name(c, e);
     if (r == 0)
         r = default_driver(c, e);
+    if (r == 0)
+        r = default_raft_dir(c, e);
     if (r == 0)
         r = make_app_url(c, e);
     c->api.socket_mode = (unsigned)strtoul(c->api.socket_mode_text, NULL, 8); /* checked by its row */
@@ -239,7 +251,10 @@ static void check_app(struct check *k)
 static void check_store(struct check *k)
 {
     const struct store_mysql_options *m = &k->c->store.mysql;
-    if (!k->c->store.driver || strcmp(k->c->store.driver, store_mysql.name) != 0)
+    const char *driver = k->c->store.driver;
+    if (driver && strcmp(driver, store_raft.name) == 0 && k->c->cluster.mode == CONFIG_MODE_CONSUL)
+        problem(k, "store.driver", "raft is for one standalone agent; several need mysql");
+    if (!driver || strcmp(driver, store_mysql.name) != 0)
         return;
     check_secret(k, "store.mysql.password_file", m->password_file);
     check_readable(k, "store.mysql.tls_ca", m->tls_ca);

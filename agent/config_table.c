@@ -133,6 +133,9 @@ static const struct option_row rows_before[] = {
         .help = "Name of this agent in logs, Consul and answers. The host's name if not given."),
     ROW("agent.role", ENUM, agent.role, .flags = CONFIG_PLACE, .def = "member", .allowed = roles,
         .help = "member: owns jobs and fires them. client: only forwards to the members, opens no store."),
+    ROW("agent.data_dir", PATH, agent.data_dir, .flags = CONFIG_PLACE, .def = "./carillon-data",
+        .help =
+            "Folder of what this agent itself keeps: the log of store.driver raft. Made when it is missing."),
     ROW("agent.zone", STRING, agent.zone, .flags = CONFIG_PLACE, .max = 63, .check = check_name,
         .help = "Where this agent runs (availability zone): endpoints of the same zone can be preferred."),
     ROW("agent.weight", INT, agent.weight, .flags = CONFIG_PLACE, .def = "1", .min = 1, .max = 1000,
@@ -250,7 +253,8 @@ static const struct option_row rows_before[] = {
 
     ROW("store.driver", STRING, store.driver, .max = 32, .check = check_driver,
         .help =
-            "Where jobs are kept: mysql. In consul mode it must be given; the default in standalone mode is mysql."),
+            "Where jobs are kept. raft: in files of this agent's own, for one standalone agent; the default there. mysql: "
+            "in a database; in consul mode it must be given."),
     ROW("store.horizon", DURATION, store.horizon_ms, .def = "60s", .min = 5 * SECOND_MS, .max = HOUR_MS,
         .help = "Dues this near are kept in memory."),
     ROW("store.batch_rows", INT, store.batch_rows, .def = "500", .min = 1, .max = 10000,
@@ -516,6 +520,8 @@ static const char *const section_help[] = {
     "The connection to Consul (cluster.mode consul).",
     "store",
     "Where jobs are kept.",
+    "store.raft",
+    "The driver raft: a log on this machine, without any server.",
     "store.mysql",
     "The driver mysql: MariaDB 10.6 or newer, MySQL 8.0 or newer.",
     "callback",
@@ -536,6 +542,8 @@ static const char *const section_help[] = {
 const struct config_driver *config_drivers(size_t *ret_count)
 {
     static const struct config_driver drivers[] = {
+        {&store_raft,
+         offsetof(struct config, store.raft)}, /* the first is the default of a standalone agent */
         {&store_mysql, offsetof(struct config, store.mysql)},
     };
     *ret_count = sizeof(drivers) / sizeof(drivers[0]);

@@ -9,6 +9,7 @@
 #include "agent/base/log.h"
 #include "agent/base/mem.h"
 #include "agent/base/option.h"
+#include "agent/base/rng.h"
 #include "agent/store/raft/folder.h"
 #include "agent/store/store_raft_private.h"
 
@@ -153,6 +154,7 @@ static void answer_done(struct replica_op *op)
 
 /* --- members ------------------------------------------------------------------------------------------------------- */
 
+/* Who has the lock on the folder is alone: the members of earlier processes are dead, and their slots free at once. */
 static enum replica_step encode_join(struct replica_op *op, struct machine *m, enum command_kind *ret_kind,
                                      struct buf *out)
 {
@@ -163,7 +165,8 @@ static enum replica_step encode_join(struct replica_op *op, struct machine *m, e
         return REPLICA_ANSWERED;
     }
     *ret_kind = COMMAND_JOIN;
-    command_put_join(out, call_of(op)->me);
+    command_put_join(out, call_of(op)->me, !call_of(op)->store->joined, call_of(op)->now_ms);
+    call_of(op)->store->joined = true;
     return REPLICA_WHOLE;
 }
 
@@ -172,6 +175,7 @@ static void rs_join(void *self, const struct store_member *me, store_done *done,
     struct call *c = call_new(self, encode_join, answer_done, arg);
     c->op.applied = apply_fence;
     c->me = me;
+    c->now_ms = c->store->now_ms(c->store->arg);
     c->done = done;
     replica_submit(c->store->replica, &c->op);
 }
@@ -435,6 +439,9 @@ static int open_replica(struct store_raft *s, const struct store_open_args *args
         .patience_ms = PATIENCE_MS};
     assert(strlen(args->cluster) < sizeof(options.make.cluster));
     memcpy(options.make.cluster, args->cluster, strlen(args->cluster) + 1);
+    int r = rng_os_bytes(options.make.secret, sizeof(options.make.secret), e);
+    if (r < 0)
+        return r;
     return replica_open(&options, &s->replica, e);
 }
 

@@ -16,6 +16,7 @@ struct store_raft {
     void *arg;
     int lock_fd;
     struct uid swept;         /* replica's thread: where the sweep over histories stands */
+    bool joined;              /* replica's thread: a member of this process is in the store */
     struct store_stats stats; /* loop thread */
     bool committing;          /* loop thread */
 };

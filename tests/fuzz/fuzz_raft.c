@@ -31,7 +31,7 @@ static struct machine *made(void)
     command_put_make(&command, &meta);
     entry_add(&entry, COMMAND_MAKE, &command);
     buf_reset(&command);
-    command_put_join(&command, &me);
+    command_put_join(&command, &me, true, 1000);
     entry_add(&entry, COMMAND_JOIN, &command);
     apply(m, &entry);
     return m;

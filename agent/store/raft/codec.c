@@ -80,6 +80,8 @@ static const struct codec_field fire_fields[] = {
     {26, CODEC_TEXT, false, FIRE(service), 0, 0},
     {27, CODEC_U64, false, FIRE(version), 0, UINT64_MAX},
     {28, CODEC_U32, false, FIRE(attempts_before), 0, UINT32_MAX},
+    {29, CODEC_MS, false, FIRE(attempt_ms), 0, 0},
+    {30, CODEC_MS, false, FIRE(until_ms), 0, 0},
 };
 
 static const struct codec_field revision_fields[] = {

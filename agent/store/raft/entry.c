@@ -61,11 +61,14 @@ void command_put_make(struct buf *b, const struct store_meta *meta)
     codec_put_u64(b, meta->slots);
     codec_put_i64(b, meta->created_ms);
     codec_put_text(b, meta->cluster);
+    buf_add(b, meta->secret, sizeof(meta->secret));
 }
 
-void command_put_join(struct buf *b, const struct store_member *me)
+void command_put_join(struct buf *b, const struct store_member *me, bool alone, int64_t at_ms)
 {
     codec_put_row(b, codec_member(), me, CODEC_ALL);
+    codec_put_u64(b, alone);
+    codec_put_i64(b, at_ms);
 }
 
 void command_put_declare(struct buf *b, const char *victim, int64_t at_ms)

@@ -32,7 +32,8 @@ int entry_end(struct buf *b, struct err *e);
 
 /* Times are the proposer's: the state machine has no clock. */
 void command_put_make(struct buf *b, const struct store_meta *meta);
-void command_put_join(struct buf *b, const struct store_member *me);
+/* ALONE: every other member is dead since AT_MS. */
+void command_put_join(struct buf *b, const struct store_member *me, bool alone, int64_t at_ms);
 void command_put_declare(struct buf *b, const char *victim, int64_t at_ms);
 void command_put_slots(struct buf *b, const char *member, const struct slot_change *slots, size_t count);
 /* CUTS: histories that are too long, and the newest seq of each that goes. */

@@ -156,6 +156,9 @@ static enum err_code do_make(struct machine *m, struct codec_in *in)
     meta.slots = (uint32_t)codec_get_u64(in, SLOTS_MAX);
     meta.created_ms = codec_get_i64(in);
     codec_get_text(in, meta.cluster, sizeof(meta.cluster));
+    const void *secret = codec_get_raw(in, sizeof(meta.secret));
+    if (secret)
+        memcpy(meta.secret, secret, sizeof(meta.secret));
     in->bad |= meta.schema == 0 || meta.slots == 0;
     if (in->bad || m->meta.schema != 0)
         return ERR_EXISTS;
@@ -163,12 +166,25 @@ static enum err_code do_make(struct machine *m, struct codec_in *in)
     return ERR_OK;
 }
 
+static void bury(struct machine_member *member, int64_t at_ms)
+{
+    if (member->row.dead)
+        return;
+    member->row.dead = true;
+    member->died_ms = at_ms;
+}
+
 static enum err_code do_join(struct machine *m, struct codec_in *in)
 {
     struct store_member me = {0};
     codec_get_row(in, codec_member(), &me, CODEC_ALL);
+    bool alone = codec_get_u64(in, 1) != 0;
+    int64_t at_ms = codec_get_i64(in);
     if (in->bad)
         return ERR_INVALID;
+    for (size_t i = 0; alone && i < m->members_count; i++)
+        if (strcmp(m->members[i].row.id, me.id) != 0)
+            bury(&m->members[i], at_ms);
     if (find_member(m, me.id))
         return machine_fence(m, me.id) < 0 ? ERR_FENCED : ERR_OK;
     machine_member_insert(m, &me, 0);
@@ -183,10 +199,8 @@ static enum err_code do_declare(struct machine *m, struct codec_in *in)
     codec_get_text(in, victim, sizeof(victim));
     int64_t at_ms = codec_get_i64(in);
     struct machine_member *member = in->bad ? NULL : find_member(m, victim);
-    if (member && !member->row.dead) {
-        member->row.dead = true;
-        member->died_ms = at_ms;
-    }
+    if (member)
+        bury(member, at_ms);
     return ERR_OK;
 }
 

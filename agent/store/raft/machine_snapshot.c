@@ -101,6 +101,7 @@ static void put_meta(const struct machine *m, struct buf *b)
     codec_put_u64(b, m->meta.slots);
     codec_put_i64(b, m->meta.created_ms);
     codec_put_text(b, m->meta.cluster);
+    buf_add(b, m->meta.secret, sizeof(m->meta.secret));
     codec_put_u64(b, m->seq);
     codec_put_u64(b, m->proposer);
 }
@@ -370,6 +371,9 @@ static void get_meta(struct restore *r, struct codec_in *in)
     m->meta.slots = (uint32_t)codec_get_u64(in, UINT16_MAX + 1);
     m->meta.created_ms = codec_get_i64(in);
     codec_get_text(in, m->meta.cluster, sizeof(m->meta.cluster));
+    const void *secret = codec_get_raw(in, sizeof(m->meta.secret));
+    if (secret)
+        memcpy(m->meta.secret, secret, sizeof(m->meta.secret));
     m->seq = codec_get_u64(in, UINT64_MAX);
     m->proposer = codec_get_u64(in, UINT64_MAX);
 }

@@ -107,7 +107,8 @@ Test(config, defaults_are_those_of_the_manual)
     cr_assert(eq(uint, l.c->cluster.mode, CONFIG_MODE_STANDALONE));
     cr_assert(eq(i64, l.c->cluster.slots, 4096));
     cr_assert(l.c->cluster.listen == NULL);
-    cr_assert(eq(str, l.c->store.driver, "mysql"));
+    cr_assert(eq(str, l.c->store.driver, "raft"));
+    cr_assert(eq(str, l.c->store.raft.dir, "./carillon-data/raft"));
     cr_assert(eq(str, l.c->store.mysql.host, "127.0.0.1"));
     cr_assert(eq(u64, l.c->store.mysql.timeout_ms, 5000));
     cr_assert(l.c->callback.allow_loopback);
@@ -160,6 +161,10 @@ Test(config, the_driver_gets_its_own_struct)
     cr_assert(config_store_driver(l.c, &options) == &store_mysql);
     cr_assert(eq(str, ((const struct store_mysql_options *)options)->database, "other"));
     done(&l);
+    l = load_good("agent: {data_dir: /var/lib/x}\n", NULL, NULL);
+    cr_assert(config_store_driver(l.c, &options) == &store_raft);
+    cr_assert(eq(str, ((const struct store_raft_options *)options)->dir, "/var/lib/x/raft"));
+    done(&l);
     l = load_good("cluster: {mode: consul}\nagent: {role: client}\n", NULL, NULL);
     cr_assert(config_store_driver(l.c, &options) == NULL);
     done(&l);
@@ -169,6 +174,8 @@ Test(config, problems_between_options_name_the_line)
 {
     expect_lines("cluster:\n  mode: consul\n", NULL,
                  LIST("configuration: store.driver: must be given when cluster.mode is consul"));
+    expect_lines("cluster:\n  mode: consul\nstore:\n  driver: raft\n", NULL,
+                 LIST("c.yaml:4: store.driver: raft is for one standalone agent; several need mysql"));
     expect_lines(
         "api:\n  listen: ['127.0.0.1:1', '0.0.0.0:7420']\n", NULL,
         LIST(
@@ -276,7 +283,7 @@ Test(config, values_outside_their_meaning_are_refused)
          "--set: api.socket_mode: '9660' is no file mode; write it in octal, as 0660"},
         {"agent.name=a b", "--set: agent.name: 'a b' is no name: 1 to 63 of A-Z a-z 0-9 . _ -"},
         {"cluster.name=A", "--set: cluster.name: 'A' is no namespace: 1 to 63 of a-z 0-9 -"},
-        {"store.driver=sqlite", "--set: store.driver: 'sqlite' is not one of mysql"},
+        {"store.driver=sqlite", "--set: store.driver: 'sqlite' is not one of raft, mysql"},
         {"consul.address=ftp://x",
          "--set: consul.address: 'ftp://x': write host:port, http://host:port, https://host:port "
          "or unix:///path"},

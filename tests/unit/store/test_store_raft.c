@@ -102,11 +102,16 @@ Test(store_raft, what_was_written_is_there_after_a_restart)
     size_t fires = load_all(&b.t, true, 7);
     reopen(&b);
     cr_assert_eq(b.t.meta.created_ms, made.created_ms);
+    cr_assert_arr_eq(b.t.meta.secret, made.secret, sizeof(made.secret));
     struct store_filter all = {.state = -1, .last_outcome = -1};
     cr_assert_eq(list_all(&b.t, &all, 1000), 150);
     cr_assert_eq(load_all(&b.t, true, 7), fires);
     struct contract_answer *a = contract_beat(&b.t, "m1");
     cr_assert(a->alive && a->slots_count == CONTRACT_SLOTS);
+    contract_free(a);
+    cr_assert_eq(contract_join(&b.t, "m2"), ERR_OK);
+    a = contract_beat(&b.t, "m1");
+    cr_assert_not(a->alive, "%s", "who had the folder before is dead");
     contract_free(a);
     bed_close(&b);
 }
