@@ -260,6 +260,12 @@ sim: $(SIM) ## whole clusters on virtual time: SIM_STORIES of each kind, or the 
 	 SIM_STORIES=$(SIM_STORIES) tests/tools/run_unit.py --name $@ --results $(O)/results --jobs $(JOBS) --verbose $(SIM))
 endif
 
+ifneq ($(SIM),)
+.PHONY: sim-mutants
+sim-mutants: $(O)/deps-test ## break one rule of the protocol at a time and count the stories until the simulation notices
+	@tests/tools/sim_mutants.py $(MUTANT_ARGS)
+endif
+
 fuzz: $(O)/deps-test ## libFuzzer on every fuzz target, FUZZ_SECONDS each; finds go to tests/fuzz/corpus
 	@ASAN_OPTIONS=detect_leaks=1 LSAN_OPTIONS=suppressions=$(abspath tests/tools/lsan.supp):print_suppressions=0 \
 	 $(MAKE) O=$(O)/fuzz CC=$(CLANG) CFLAGS='-O1 -g' LIBFUZZER=1 \
