@@ -21,7 +21,8 @@ KINDS = ("planned", "crashes", "store", "consul", "network", "all")
 MUTANTS = (
     ("the next due is computed from now, not from the persisted one", "agent/core/planner_plan.c",
      "return job_next_due(j->spec, j->row.due_ms, ret_ms);",
-     "return job_next_due(j->spec, (j->row.wake_ms > j->row.due_ms + 500 ? j->row.wake_ms : j->row.due_ms + 700), ret_ms);", "planned"),
+     "return job_next_due(j->spec, j->row.last.finished_ms > j->row.due_ms ? j->row.last.finished_ms : j->row.due_ms, ret_ms);",
+     "store"),
     ("a fire counts before it is acknowledged", "agent/core/planner_attempt.c",
      "    case ATTEMPT_RETRY:\n    case ATTEMPT_GIVE_UP:\n        pfire_failed(p, f, attempt);",
      "    case ATTEMPT_RETRY:\n        succeeded(p, f, attempt);\n        break;\n    case ATTEMPT_GIVE_UP:\n        pfire_failed(p, f, attempt);", "crashes"),
