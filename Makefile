@@ -253,7 +253,7 @@ check-it: build $(TOOLS) $(O)/deps-it ## the real program with a real Consul, a 
 	 $(PYTEST) tests/it -n $(IT_JOBS) --dist loadfile --no-loadscope-reorder --durations=20 --timeout=900 $(IT_ARGS)
 
 ifneq ($(SIM),)
-SIM_STORIES ?= 40
+SIM_STORIES ?= 14
 .PHONY: sim
 sim: $(SIM) ## whole clusters on virtual time: SIM_STORIES of each kind, or the one of SEED=n (and SIM_KIND=name) with all its lines
 	@$(if $(SEED),SEED=$(SEED) SIM_KIND=$(or $(SIM_KIND),all) $(SIM) --color=never --jobs 1, \

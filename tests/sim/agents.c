@@ -60,6 +60,8 @@ static void on_rejoin(void *arg)
 {
     struct sim_proc *p = arg;
     sim_note("%s was declared dead and joins again", p->member);
+    if (sim.all_live)
+        sim_broken("%s was declared dead, and nothing was wrong with it or the store", p->member);
     sim_after(1, p, retire, p);
 }
 

@@ -13,8 +13,9 @@
     400 /* an agent's clock may be off by 250 ms, and Consul's and the store's news are older than that */
 #define STALE_EPOCH_US \
     6000000 /* a member that was wrongly declared dead stops at its next beat, or with its lease */
-#define UNWRITTEN_US 1500000 /* what ended so long before a crash was written */
-#define COMING_MS    5000
+#define UNWRITTEN_US \
+    3500000 /* what ended so long before a crash was written: behind a slow commit, with a slow one */
+#define COMING_MS 5000
 
 /* --- what is looked at when an attempt starts ---------------------------------------------------------------------- */
 

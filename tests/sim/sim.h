@@ -89,6 +89,7 @@ struct sim {
     uint64_t events, turns;
     FILE *trace;       /* the story told; NULL: not */
     bool planned;      /* nothing but planned changes: then nothing may be repeated */
+    bool all_live;     /* nobody has a reason to declare anybody dead */
     bool crashes_only; /* and kill -9, but no other trouble */
 };
 

@@ -184,7 +184,8 @@ static void clock_back(void *arg)
 static void step_clock(void)
 {
     unsigned host = some_host();
-    sim.hosts[host].wall_shift_us = sim_between(-3000000, 3000000);
+    int64_t most_us = below(2) ? 240000 : 3000000; /* what the store's clock lets pass, and what not */
+    sim.hosts[host].wall_shift_us = sim_between(-most_us, most_us);
     sim_note("the clock of a%u is set by %lld ms", host + 1, (long long)sim.hosts[host].wall_shift_us / 1000);
     sim_after(sim_between(1000, 20000) * 1000, NULL, clock_back, (void *)(uintptr_t)host);
 }
@@ -210,7 +211,9 @@ static void trouble(enum story_kind kind)
         consul_trouble();
         break;
     case STORY_NETWORK:
-        if (below(3) == 0)
+        if (below(4) == 0)
+            step_clock();
+        else if (below(3) == 0)
             stop();
         else
             cut();
@@ -256,6 +259,7 @@ static void set_weather(enum story_kind kind)
     w->peer_lossy_percent = (all || kind == STORY_NETWORK) && below(2) ? 1 + below(20) : 0;
     sim.planned = kind == STORY_PLANNED;
     sim.crashes_only = kind == STORY_CRASHES;
+    sim.all_live = kind == STORY_PLANNED || kind == STORY_CONSUL;
 }
 
 static void heal(void)

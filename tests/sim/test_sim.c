@@ -1,5 +1,5 @@
 /* Whole clusters on virtual time. SEED=<n> SIM_KIND=<name> tells one story with all its lines; SIM_STORIES=<n> tells so many of
- * each kind, SIM_FIRST=<n> those of the seeds from n on. The first few seeds are always the same, the others are new each time and printed when they fail. */
+ * each kind, SIM_FIRST=<n> those of the seeds from n on. Without it two of each. The first seeds are always the same, the others are new each time and printed when they fail. */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,7 +7,7 @@
 
 #include "tests/sim/story.h"
 
-#define FIXED   1
+#define FIXED   10 /* the first seeds of each kind are always these */
 #define MINUTES 3
 
 static unsigned env_number(const char *name, unsigned otherwise)
@@ -19,7 +19,7 @@ static unsigned env_number(const char *name, unsigned otherwise)
 static void tell(enum story_kind kind)
 {
     const char *one = getenv("SEED");
-    unsigned minutes = env_number("SIM_MINUTES", MINUTES), count = env_number("SIM_STORIES", 2 * FIXED);
+    unsigned minutes = env_number("SIM_MINUTES", MINUTES), count = env_number("SIM_STORIES", 2);
     if (one) {
         struct story_result r = story_run(kind, strtoull(one, NULL, 10), minutes, stderr);
         cr_assert_eq(r.code, 0, "the story of seed %s breaks a promise", one);
