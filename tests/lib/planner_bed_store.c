@@ -523,3 +523,8 @@ void pbed_check(const struct pbed *b, bool drained)
     }
     MUST(b->conflicts == 0, "%zu conflicts", b->conflicts);
 }
+
+size_t pbed_gets(const struct pbed *b)
+{
+    return b->gets;
+}
