@@ -534,6 +534,11 @@ const struct planner_stats *engine_planner_stats(const struct engine *g)
     return planner_stats(g->planner);
 }
 
+const struct planner *engine_planner(const struct engine *g)
+{
+    return g->planner;
+}
+
 const struct ownership_view *engine_ownership_view(const struct engine *g)
 {
     static const struct ownership_view none;

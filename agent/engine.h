@@ -78,6 +78,7 @@ bool engine_ended(const struct engine *g);
 const char *engine_member(const struct engine *g);
 bool engine_owns(const struct engine *g, uint16_t slot);
 const struct planner_stats *engine_planner_stats(const struct engine *g);
+const struct planner *engine_planner(const struct engine *g);
 const struct ownership_view *engine_ownership_view(const struct engine *g);
 const struct membership_view *engine_membership_view(const struct engine *g); /* NULL: standalone */
 /* "" when unknown; RET_EPOCH may be NULL. */

@@ -259,6 +259,8 @@ static void count_commit(struct engine *g, const struct err *e)
     double took_s = (double)((int64_t)clock_boot_us() - g->commit_sent_us) / 1e6;
     metrics_observe(g->o.metrics, METRIC_STORE_DURATION, "commit", NULL, took_s);
     metrics_observe(g->o.metrics, METRIC_STORE_BATCH_ROWS, NULL, NULL, (double)g->store_batch.jobs_count);
+    for (size_t i = 0; e->code == ERR_OK && i < g->store_batch.jobs_count; i++)
+        metrics_observe(g->o.metrics, METRIC_FIRE_STAGE, "store", NULL, took_s);
     if (e->code != ERR_OK && (size_t)e->code < sizeof(error_classes) / sizeof(*error_classes) &&
         error_classes[e->code])
         metrics_add(g->o.metrics, METRIC_STORE_ERRORS, error_classes[e->code], NULL, NULL, 1);
@@ -377,12 +379,20 @@ static void count(struct engine *g, const struct planner_action *a)
                 (double)(a->fires ? a->fires : 1));
 }
 
+/* From the instant at which it should have gone out to here. */
+static void observe_wheel(struct engine *g, const struct delivery *d)
+{
+    int64_t late_ms = g->planner_now_ms - d->since_ms;
+    metrics_observe(g->o.metrics, METRIC_FIRE_STAGE, "wheel", NULL, late_ms > 0 ? (double)late_ms / 1000 : 0);
+}
+
 /* --- steps --------------------------------------------------------------------------------------------------------- */
 
 static void carry_out(struct engine *g, const struct planner_action *a)
 {
     switch (a->kind) {
     case PLANNER_DO_DELIVER:
+        observe_wheel(g, a->delivery);
         dispatch_deliver(g->dispatch, a->delivery);
         break;
     case PLANNER_DO_REVOKE:

@@ -47,18 +47,24 @@ static const struct family families[METRIC_COUNT_] = {
                                   {"service"},
                                   seconds},
     [METRIC_JOBS] = {"carillon_jobs", "Jobs in memory: those that are due soon.", GAUGE, {"state"}, NULL},
-    [METRIC_PENDING_FIRES] =
-        {"carillon_pending_fires", "Booked fires in memory that have not ended.", GAUGE, {0}, NULL},
+    [METRIC_PENDING_FIRES] = {"carillon_pending_fires",
+                              "Fires in memory that have begun and not ended, those under way included.",
+                              GAUGE,
+                              {0},
+                              NULL},
     [METRIC_RETRIES_WAITING] = {"carillon_retries_waiting",
-                                "Attempts that wait for an endpoint or a limit.",
+                                "Fires in memory that were tried and wait to be tried again.",
                                 GAUGE,
                                 {"service"},
                                 NULL},
     [METRIC_IN_FLIGHT] = {"carillon_in_flight", "Attempts under way.", GAUGE, {"service"}, NULL},
     [METRIC_DEAD_LETTERS] =
         {"carillon_dead_letters", "Fires given up since the start.", GAUGE, {"namespace"}, NULL},
-    [METRIC_OLDEST_OVERDUE] =
-        {"carillon_oldest_overdue_seconds", "Age of the oldest due that has not started.", GAUGE, {0}, NULL},
+    [METRIC_OLDEST_OVERDUE] = {"carillon_oldest_overdue_seconds",
+                               "Age of the oldest due in memory whose first attempt has not begun.",
+                               GAUGE,
+                               {0},
+                               NULL},
     [METRIC_STORE_BATCH_ROWS] = {"carillon_store_batch_rows", "Jobs in a commit.", HISTOGRAM, {0}, rows},
     [METRIC_STORE_DURATION] =
         {"carillon_store_duration_seconds", "Duration of calls to the store.", HISTOGRAM, {"op"}, seconds},
@@ -217,6 +223,12 @@ void metrics_set(struct metrics *m, enum metric family, const char *a, const cha
 {
     assert(families[family].kind != HISTOGRAM);
     change(m, family, a, b, c, value, true);
+}
+
+void metrics_set_more(struct metrics *m, enum metric family, const char *a, double value)
+{
+    assert(families[family].kind == GAUGE);
+    change(m, family, a, NULL, NULL, value, false);
 }
 
 void metrics_clear(struct metrics *m, enum metric family)

@@ -403,10 +403,41 @@ void node_peer_message(struct node *n, const char *path, const char *body, size_
 
 /* --- metrics ------------------------------------------------------------------------------------------------------- */
 
+struct target_sums {
+    struct metrics *metrics;
+    int64_t oldest_ms;
+};
+
+/* What direct targets have is summed up without a name: their hosts are as many as users like. */
+static void add_target(void *arg, const struct planner_target_view *view)
+{
+    struct target_sums *sums = arg;
+    metrics_set_more(sums->metrics, METRIC_RETRIES_WAITING, view->service ? view->service : "",
+                     (double)view->retries_waiting);
+    if (view->oldest_ms != RECORD_NONE && view->oldest_ms < sums->oldest_ms)
+        sums->oldest_ms = view->oldest_ms;
+}
+
+/* Ms that the oldest due has been waiting: to be started, for an endpoint, or in its target's line. */
+static int64_t overdue_ms(const struct node *n, int64_t booked_ms)
+{
+    const struct planner_stats *s = engine_planner_stats(n->engine);
+    struct dispatch_stats d = dispatch_stats(engine_dispatch(n->engine));
+    int64_t now_ms = node_now_ms(n), since_ms = booked_ms;
+    if (s->oldest_overdue_ms != RECORD_NONE && s->oldest_overdue_ms < since_ms)
+        since_ms = s->oldest_overdue_ms;
+    int64_t late_ms = since_ms == INT64_MAX ? 0 : now_ms - since_ms;
+    int64_t line_ms = d.oldest_ms == INT64_MAX ? 0 : loop_now_ms(n->loop) - d.oldest_ms;
+    return late_ms > line_ms ? late_ms : line_ms;
+}
+
 static void set_planner_gauges(struct node *n)
 {
     const struct planner_stats *s = engine_planner_stats(n->engine);
-    int64_t overdue = s->oldest_overdue_ms == RECORD_NONE ? 0 : node_now_ms(n) - s->oldest_overdue_ms;
+    struct target_sums sums = {.metrics = n->metrics, .oldest_ms = INT64_MAX};
+    metrics_clear(n->metrics, METRIC_RETRIES_WAITING);
+    planner_each_target(engine_planner(n->engine), add_target, &sums);
+    int64_t overdue = overdue_ms(n, sums.oldest_ms);
     metrics_set(n->metrics, METRIC_JOBS, "loaded", NULL, NULL, (double)s->jobs_loaded);
     metrics_set(n->metrics, METRIC_PENDING_FIRES, NULL, NULL, NULL, (double)s->fires_loaded);
     metrics_set(n->metrics, METRIC_OLDEST_OVERDUE, NULL, NULL, NULL,
@@ -418,13 +449,11 @@ static void set_dispatch_gauges(struct node *n)
     struct dispatch *d = engine_dispatch(n->engine);
     struct dispatch_group_view g;
     metrics_clear(n->metrics, METRIC_IN_FLIGHT);
-    metrics_clear(n->metrics, METRIC_RETRIES_WAITING);
     metrics_clear(n->metrics, METRIC_ENDPOINTS_EJECTED);
     for (size_t at = 0; dispatch_next_group(d, &at, &g);) {
-        const char *name = g.service ? g.service : g.host;
-        metrics_set(n->metrics, METRIC_IN_FLIGHT, name, NULL, NULL, (double)g.in_flight);
-        metrics_set(n->metrics, METRIC_RETRIES_WAITING, name, NULL, NULL, (double)g.waiting);
-        metrics_set(n->metrics, METRIC_ENDPOINTS_EJECTED, name, NULL, NULL, (double)g.ejected);
+        metrics_set_more(n->metrics, METRIC_IN_FLIGHT, g.service ? g.service : "", (double)g.in_flight);
+        if (g.service)
+            metrics_set_more(n->metrics, METRIC_ENDPOINTS_EJECTED, g.service, (double)g.ejected);
     }
 }
 

@@ -102,9 +102,10 @@ void dispatch_set_share(struct dispatch *d, double share);
 /* --- looking ------------------------------------------------------------------------------------------------------- */
 
 struct dispatch_stats {
-    size_t in_flight; /* with a lane */
-    size_t waiting;   /* for a turn or an endpoint */
-    size_t groups;    /* services and hosts */
+    size_t in_flight;  /* with a lane */
+    size_t waiting;    /* for a turn or an endpoint */
+    int64_t oldest_ms; /* loop's clock: since when the one waits that waits longest; INT64_MAX: none does */
+    size_t groups;     /* services and hosts */
 };
 struct dispatch_stats dispatch_stats(const struct dispatch *d);
 

@@ -409,8 +409,15 @@ void dispatch_set_share(struct dispatch *d, double share)
 
 struct dispatch_stats dispatch_stats(const struct dispatch *d)
 {
-    return (struct dispatch_stats){
-        .in_flight = d->in_flight, .waiting = d->waiting, .groups = d->groups_count};
+    struct dispatch_stats stats = {
+        .in_flight = d->in_flight, .waiting = d->waiting, .oldest_ms = INT64_MAX, .groups = d->groups_count};
+    for (size_t i = 0; i < d->groups_count; i++)
+        for (unsigned j = 0; j < d->groups[i]->targets_count; j++) {
+            const struct list *first = list_first(&d->groups[i]->targets[j]->line);
+            if (first && container_of(first, struct ticket, link)->queued_ms < stats.oldest_ms)
+                stats.oldest_ms = container_of(first, struct ticket, link)->queued_ms;
+        }
+    return stats;
 }
 
 /* An endpoint in several targets is in the same state in all; the targets differ in which they list. */

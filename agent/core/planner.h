@@ -54,6 +54,7 @@ struct delivery {
     size_t payload_bytes;
     const char *content_type;
     bool booked;       /* it has a fire row */
+    int64_t since_ms;  /* when it should have gone out */
     char tried[4][64]; /* endpoints that failed this fire, newest first; "" unused */
     /* `callback.to` other than one. NULL: nothing is to be sent, the endpoints are to be named (ATTEMPT_ENDPOINTS); else each
      * pending part is to be sent to its endpoint, a PART event follows for each and then one ATTEMPT. */
@@ -312,6 +313,14 @@ bool planner_has_dirty(const struct planner *p);
 /* How many deliveries of a target may be out from now on. */
 void planner_set_out_max(struct planner *p, size_t out_max);
 const struct planner_stats *planner_stats(const struct planner *p);
+/* Walks what is in memory of a target: */
+struct planner_target_view {
+    const char *service;    /* NULL: an address given directly */
+    size_t retries_waiting; /* fires that were tried and wait to be tried again */
+    int64_t oldest_ms;      /* oldest fire that should have been tried and was not; RECORD_NONE: none */
+};
+void planner_each_target(const struct planner *p,
+                         void (*fn)(void *arg, const struct planner_target_view *view), void *arg);
 /* Whether SLOT is held, loaded and not being moved. */
 bool planner_owns(const struct planner *p, uint16_t slot);
 uint64_t planner_epoch(const struct planner *p, uint16_t slot); /* 0: not held */

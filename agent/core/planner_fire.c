@@ -256,6 +256,9 @@ static void deliver(struct planner *p, struct pfire *f)
     d->booked = f->booked;
     d->parts = f->parts;
     f->round_begun = false;
+    d->since_ms = d->attempt == 1 && f->row.reason != FIRE_REASON_NO_ENDPOINT
+                      ? f->row.due_ms + f->row.jitter_ms
+                      : f->row.wake_ms;
     d->driver = NULL;
     pfire_out(p, f);
     f->in_flight = true;

@@ -131,6 +131,34 @@ void pfire_back(struct planner *p, struct pfire *f, bool success)
     ptarget_put(p, t);
 }
 
+static struct planner_target_view view_of(const struct planner *p, const struct ptarget *t)
+{
+    static const char prefix[] = "service ";
+    struct planner_target_view view = {.oldest_ms = RECORD_NONE};
+    if (strncmp(t->name, prefix, sizeof(prefix) - 1) == 0)
+        view.service = t->name + sizeof(prefix) - 1;
+    LIST_FOR (l, &t->fires) {
+        const struct pfire *f = container_of(l, struct pfire, target_link);
+        int64_t from_ms = f->row.due_ms + f->row.jitter_ms;
+        if (f->in_flight || f->ended || f->row.state != FIRE_STATE_WAITING)
+            continue;
+        view.retries_waiting += f->row.attempts > 0;
+        if (f->row.attempts == 0 && from_ms <= p->now_ms &&
+            (view.oldest_ms == RECORD_NONE || from_ms < view.oldest_ms))
+            view.oldest_ms = from_ms;
+    }
+    return view;
+}
+
+void planner_each_target(const struct planner *p,
+                         void (*fn)(void *arg, const struct planner_target_view *view), void *arg)
+{
+    for (struct map_iter it = {0}; map_next(&p->targets, &it);) {
+        struct planner_target_view view = view_of(p, it.value);
+        fn(arg, &view);
+    }
+}
+
 /* --- release --------------------------------------------------------------------------------------------------------- */
 
 static const struct prelease *release_find(const struct planner *p, uint64_t number)

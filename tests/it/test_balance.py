@@ -1,7 +1,11 @@
 """The balancer against real callees: who gets which share, who is left out and for how long, limits that hold."""
 import collections
+import signal
 import time
 
+import pytest
+import yaml
+from lib.carillon import Agent
 from lib.load import rfc3339
 from lib.procs import wait_until
 
@@ -109,3 +113,177 @@ def test_rate_holds_over_the_cluster_and_nobody_else_waits(cluster, callees, sha
     wait_until(lambda: abs(here(a) - 50) < 0.01 and abs(here(b) - 50) < 0.01, 20, "a half each")
     for instance in instances:
         shared_consul.deregister(instance)
+
+
+def stream(agent, service, count, every="1s", prefix=None, **job):
+    """COUNT jobs, their phases spread over EVERY; returns their prefix."""
+    prefix, begin = prefix or f"{service}-", time.time() + 0.5
+    agent.bulk({"op": "create", "id": f"{prefix}{n}", "job": {
+        "schedule": f"@every {every}", "starts_at": rfc3339(begin + n / count),
+        "callback": {"http": {"service": service, "path": "/s"}, "timeout": "5s"}, **job}} for n in range(count))
+    return prefix
+
+
+def endpoints(agent, service):
+    """{port: what /v1/services says of it}."""
+    return {int(e["address"].rsplit(":", 1)[1]): e for e in agent.ask("GET", f"/v1/services/{service}", 200)["endpoints"]}
+
+
+def test_one_fails_one_is_slow_one_leaves_one_comes(cluster, callees, shared_consul):
+    """Four endpoints, 200 callbacks a second: one answers 500, one takes 200 ms; then one leaves and a new one comes."""
+    callee = callees(ports=5)
+    sick, slow, leaving, steady, comes = callee.ports
+    service = f"four-{sick}"
+    for port in callee.ports[:4]:
+        shared_consul.register(service, port)
+    quick = {"min_backoff": "50ms", "factor": 1, "max_backoff": "50ms", "jitter": 0}
+    [agent] = cluster.start(1, config={"services": {service: {
+        "slow_start": "5s", "outlier": {"base": "4s", "failures": 5}}}})
+    callee.behave({"port": sick, "status": 500}, {"port": slow, "delay": 0.2})
+    stream(agent, service, 200, retry=quick)
+    time.sleep(6.0)
+    records = callee.records()
+    first = min(r["at"] for r in records)
+    got = shares(r for r in records if r["at"] > first + 1.0)
+    total = sum(got.values())
+    print(f"of {total} callbacks: answers 500 {got[sick]}, takes 200 ms {got[slow]}, others {got[leaving]} and {got[steady]}")
+    ejected = endpoints(agent, service)[sick]
+    samples = agent.metrics()
+    print(f"the one that answers 500: {ejected['health']} until {ejected['ejected_until']}, "
+          f"{ejected['failures']} failures in a row, {got[sick]} callbacks in 5 s")
+    assert got[sick] < 0.1 * total and got[slow] < 0.1 * total
+    assert 0.25 < got[leaving] / (got[leaving] + got[steady]) < 0.75
+    assert wait_until(lambda: endpoints(agent, service)[sick]["health"] == "ejected", 20, "ejected")
+    wait_until(lambda: agent.metrics().get(f'carillon_endpoints_ejected{{service="{service}"}}') == 1, 20, "counted as ejected")
+    assert f'carillon_in_flight{{service="{service}"}}' in samples
+    retried = [r for r in records if r["headers"]["carillon-attempt"] == "2"]
+    assert retried and all(r["port"] != sick for r in retried), "a retry goes where it has not failed"
+
+    callee.behave({"port": slow, "delay": 0.2})
+    shared_consul.deregister(f"{service}-{leaving}")
+    left_at = time.monotonic()
+    time.sleep(2.0)
+    late = sorted(r["at"] - left_at for r in callee.records() if r["port"] == leaving and r["at"] > left_at)
+    print(f"deregistered: last callback {1000 * (late[-1] if late else 0):.0f} ms after")
+    shared_consul.register(service, comes)
+    came_at = time.monotonic()
+    callee_of = lambda: [r for r in callee.records() if r["at"] > came_at]  # noqa: E731
+    wait_until(lambda: any(r["port"] == comes for r in callee_of()), 20, "new endpoint used")
+    time.sleep(7.0)
+    since = callee_of()
+    used = min(r["at"] for r in since if r["port"] == comes) - came_at
+    early = shares(r for r in since if r["at"] < came_at + 1.0)
+    grown = shares(r for r in since if r["at"] > came_at + 5.0)
+    print(f"registered: first callback {1000 * used:.0f} ms after; its share in the first second "
+          f"{early[comes] / sum(early.values()):.2f}, after slow start {grown[comes] / sum(grown.values()):.2f}")
+    assert not late or late[-1] < 1.0
+    assert early[comes] < 0.5 * sum(early.values()), "no herd on the new one"
+    assert grown[comes] > 0.1 * sum(grown.values())
+    agent.ask("DELETE", f"/v1/jobs?prefix={service}-", 200)
+    for port in callee.ports:
+        shared_consul.deregister(f"{service}-{port}")
+
+
+def test_half_of_the_endpoints_stay_in_use_when_all_fail(cluster, callees, shared_consul):
+    callee = callees(ports=4)
+    service = f"half-{callee.port}"
+    for port in callee.ports:
+        shared_consul.register(service, port)
+    [agent] = cluster.start(1, config={"services": {service: {"outlier": {"base": "60s", "failures": 3}}}})
+    callee.behave({"status": 503})
+    stream(agent, service, 50, retry={"min_backoff": "100ms", "factor": 1, "max_backoff": "100ms", "jitter": 0})
+    metric = f'carillon_endpoints_ejected{{service="{service}"}}'
+    wait_until(lambda: agent.metrics().get(metric) == 2, 20, "two ejected")
+    time.sleep(1.0)
+    callee.clear()
+    time.sleep(1.0)
+    used = shares(callee.records())
+    states = collections.Counter(e["health"] for e in endpoints(agent, service).values())
+    print(f"all four fail: {dict(states)}, still called: {len(used)} of 4")
+    assert states == {"ejected": 2, "passing": 2} and len(used) == 2
+    agent.ask("DELETE", f"/v1/jobs?prefix={service}-", 200)
+    for port in callee.ports:
+        shared_consul.deregister(f"{service}-{port}")
+
+
+@pytest.mark.parametrize("policy", ["p2c", "round_robin", "least_request", "consistent_hash"])
+def test_shares_follow_the_weights(cluster, callees, shared_consul, policy):
+    """Three endpoints of weight 1, 2 and 5, 800 jobs that fire once. consistent_hash: and each job's callbacks go to one endpoint."""
+    callee = callees(ports=3)
+    service, weights = f"w-{policy.replace('_', '-')}-{callee.port}", dict(zip(callee.ports, (1, 2, 5)))
+    for port, weight in weights.items():
+        shared_consul.register(service, port, weight=weight)
+    [agent] = cluster.start(1, config={"services": {service: {"policy": policy}}})
+    burst(agent, service, 800, 4.0)
+    got = shares(callee.wait_for(800, 60))
+    assert agent.ask("GET", f"/v1/services/{service}", 200)["policy"] == policy
+    theory = {port: 100 * weight for port, weight in weights.items()}
+    print(f"{policy}: " + ", ".join(f"weight {w}: {got[p]} of {theory[p]}" for p, w in weights.items()))
+    # Sampling alone: four sigma is 38 to 55 of 800; latency weighs in as well with p2c.
+    slack = {"round_robin": 8, "consistent_hash": 70}.get(policy, 160)
+    assert all(abs(got[p] - theory[p]) <= slack for p in weights), got
+    if policy == "consistent_hash":
+        stream(agent, service, 60, prefix="again-")
+        of_job = collections.defaultdict(set)
+        for r in callee.wait_for(800 + 3 * 60, 60):
+            of_job[r["headers"]["ce-subject"]].add(r["port"])
+        assert all(len(ports) == 1 for ports in of_job.values())
+        agent.ask("DELETE", "/v1/jobs?prefix=again-", 200)
+    for port in callee.ports:
+        shared_consul.deregister(f"{service}-{port}")
+
+
+def most_at_once(records):
+    """The most requests that were under way at a time."""
+    events = sorted([(r["at"], 1) for r in records] + [(r["done"], -1) for r in records if r["done"]])
+    now = most = 0
+    for _, step in events:
+        now += step
+        most = max(most, now)
+    return most
+
+
+def test_limits_of_service_and_endpoint_hold_under_load(cluster, callees, shared_consul):
+    callee = callees(ports=3)
+    service = f"limit-{callee.port}"
+    for port in callee.ports:
+        shared_consul.register(service, port)
+    [agent] = cluster.start(1, config={"services": {service: {"max_in_flight": 10, "max_in_flight_per_endpoint": 4}}})
+    callee.behave({"delay": [0.02, 0.08]})
+    burst(agent, service, 600, 0.5)
+    records = callee.wait_for(600, 60)
+    of_port = {p: most_at_once([r for r in records if r["port"] == p]) for p in callee.ports}
+    print(f"600 at once, at most 10 and 4 an endpoint: {most_at_once(records)} at once, {sorted(of_port.values())} an endpoint")
+    assert most_at_once(records) <= 10 and max(of_port.values()) <= 4
+    for port in callee.ports:
+        shared_consul.deregister(f"{service}-{port}")
+
+
+def test_static_endpoints_are_balanced_by_weight_and_reloaded(folder, shared_mariadb, callees):
+    """Standalone: the configuration lists them; SIGHUP takes another list over."""
+    callee = callees(ports=3)
+    one, two, three = callee.ports
+    database = shared_mariadb.create("static_endpoints")
+    password = folder / "password"
+    password.write_text(database["password"])
+    password.chmod(0o600)
+    agent = Agent("alone", folder, {"store": {"driver": "mysql", "mysql": {
+        "host": "127.0.0.1", "port": shared_mariadb.port, "user": database["user"], "password_file": str(password),
+        "database": database["database"]}}, "services": {"shop": {"policy": "round_robin", "slow_start": "0s", "endpoints": [
+            f"127.0.0.1:{one}", {"address": f"127.0.0.1:{two}", "weight": 3}]}}})
+    agent.start()
+    try:
+        burst(agent, "shop", 200, 1.0)
+        got = shares(callee.wait_for(200, 60))
+        callee.clear()
+        agent.config["services"]["shop"]["endpoints"] = [f"127.0.0.1:{three}"]
+        agent.config_path.write_text(yaml.safe_dump(agent.config, sort_keys=False))
+        agent.process.popen.send_signal(signal.SIGHUP)
+        wait_until(lambda: list(endpoints(agent, "shop")) == [three], 20, "reloaded")
+        burst(agent, "shop", 50, 0.2, prefix="after-")
+        after = shares(callee.wait_for(50, 60))
+        print(f"weights 1 and 3: {got[one]} and {got[two]} of 200; after the reload {dict(after)}")
+        assert abs(got[one] - 50) <= 2 and got[one] + got[two] == 200
+        assert after == {three: 50}
+    finally:
+        agent.end()

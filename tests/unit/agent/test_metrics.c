@@ -154,3 +154,18 @@ Test(metrics, a_value_that_finds_no_memory_is_lost_and_nothing_else)
     }
     check_line("carillon_fires_total{namespace=\"ns\",outcome=\"dead\",reason=\"\"} 1");
 }
+
+Test(metrics, a_gauge_with_too_many_labels_sums_the_rest_up)
+{
+    char name[16];
+    for (int i = 0; i < 600; i++) {
+        (void)snprintf(name, sizeof(name), "s%d", i);
+        metrics_set_more(m, METRIC_IN_FLIGHT, name, 2);
+    }
+    check_line("carillon_in_flight{service=\"s499\"} 2");
+    check_line("carillon_in_flight{service=\"other\"} 200");
+    metrics_clear(m, METRIC_IN_FLIGHT);
+    metrics_set_more(m, METRIC_IN_FLIGHT, "s7", 1);
+    check_line("carillon_in_flight{service=\"s7\"} 1");
+    cr_assert(eq(sz, lines_with("carillon_in_flight{"), 1));
+}

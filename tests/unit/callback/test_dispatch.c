@@ -118,6 +118,25 @@ Test(dispatch, a_service_that_is_heard_of_in_time_releases_nobody)
     bed_close();
 }
 
+Test(dispatch, tells_since_when_the_one_that_waits_longest_does)
+{
+    bed_open();
+    bed.options.endpoint_in_flight_max = 1;
+    bed_start();
+    struct job_spec spec = bed_spec("billing", NULL);
+    open_service(&spec, "billing", 1);
+    cr_assert(eq(i64, dispatch_stats(bed.d).oldest_ms, INT64_MAX));
+    int64_t before_ms = loop_now_ms(bed.loop);
+    deliver(&spec);
+    deliver(&spec);
+    run_for(20);
+    deliver(&spec);
+    int64_t oldest_ms = dispatch_stats(bed.d).oldest_ms;
+    cr_assert(ge(i64, oldest_ms, before_ms));
+    cr_assert(le(i64, oldest_ms, loop_now_ms(bed.loop) - 20), "the first in line, not the last");
+    bed_close();
+}
+
 Test(dispatch, an_endpoint_that_left_gets_nothing_more)
 {
     bed_start();

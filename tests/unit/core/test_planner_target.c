@@ -173,6 +173,37 @@ Test(planner_target, a_paused_job_stays_paused)
     pbed_free(b);
 }
 
+struct views {
+    struct planner_target_view service, direct;
+};
+
+static void take_view(void *arg, const struct planner_target_view *view)
+{
+    struct views *views = arg;
+    *(view->service ? &views->service : &views->direct) = *view;
+}
+
+Test(planner_target, tells_who_waits_to_be_tried_again_and_who_was_never_tried)
+{
+    struct pbed_options o = pbed_defaults(7);
+    o.fail = 1;
+    struct pbed *b = one_member(&o);
+    struct views views = {0};
+    put_many(b, 3, "a", "\"callback\":{\"http\":{\"url\":\"http://10.0.0.9/x\"}}", "1s",
+             ",\"retry\":{\"min_backoff\":\"20s\",\"max_backoff\":\"20s\"}");
+    pbed_run(b, 2000);
+    pbed_set(b)->no_endpoint = 1;
+    put_many(b, 2, "b", TO("s"), "1s", "");
+    pbed_run(b, 3000);
+    planner_each_target(pbed_planner(b, 0), take_view, &views);
+    cr_assert(eq(sz, views.direct.retries_waiting, 3));
+    cr_assert(eq(i64, views.direct.oldest_ms, RECORD_NONE));
+    cr_assert(eq(str, (char *)views.service.service, "s"));
+    cr_assert(zero(sz, views.service.retries_waiting));
+    cr_assert(eq(i64, views.service.oldest_ms, pbed_fire(b, &pbed_job(b, "b0")->uid, 1)->due_ms));
+    pbed_free(b);
+}
+
 Test(planner_target, a_callee_that_hangs_gets_no_more_than_it_may_have_and_delays_no_other)
 {
     struct pbed_options o = pbed_defaults(7);
