@@ -26,8 +26,6 @@ MUTANTS = (
     ("a fire counts before it is acknowledged", "agent/core/planner_attempt.c",
      "    case ATTEMPT_RETRY:\n    case ATTEMPT_GIVE_UP:\n        pfire_failed(p, f, attempt);",
      "    case ATTEMPT_RETRY:\n        succeeded(p, f, attempt);\n        break;\n    case ATTEMPT_GIVE_UP:\n        pfire_failed(p, f, attempt);", "crashes"),
-    ("a member's lease is over after half a second for the others", "agent/core/ownership/lease.c",
-     "if (o->now_ms - m->since_ms >= OWNERSHIP_LEASE_MS)", "if (o->now_ms - m->since_ms >= 500)", "planned"),
     ("the own lease is not looked at before a request goes out", "callback/callback.c",
      "if (atomic_load(&gate->closed) || (int64_t)clock_boot_ms() >= atomic_load(&gate->lease_until_ms))",
      "if (atomic_load(&gate->closed))", "network"),
@@ -55,8 +53,6 @@ MUTANTS = (
      "if (jump > CLOCK_GUARD_STEP_MS * 1000 && g->stored)", "if (jump < 0 && g->stored)", "all"),
     ("what was begun before the clock was set back goes out", "callback/callback.c",
      "if (callback_now_ms(gate) < a->delivery->from_ms)", "if (callback_now_ms(gate) < 0)", "all"),
-    ("Consul's list decides who lives", "agent/core/ownership/lease.c",
-     "    if (o->run_broken)\n        m->since_ms = o->now_ms;", "    if (!o->key_held)\n        m->since_ms = 0;", "consul"),
 )
 
 
