@@ -284,9 +284,8 @@ static enum fire_wait waited_for(const struct pfire *f, const struct attempt *at
 
 static void take_result(struct planner *p, struct pfire *f, const struct attempt *given)
 {
-    struct attempt *attempt = &p->told; /* actions point to it, and live longer than this call */
-    *attempt = *given;
-    attempt->waited_for = waited_for(f, given);
+    struct attempt own = *given, *attempt = &own;
+    own.waited_for = waited_for(f, given);
     if (attempt->result < ATTEMPT_NO_ENDPOINT)
         f->row.reason = FIRE_REASON_NONE;
     switch (attempt->result) {

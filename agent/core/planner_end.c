@@ -62,6 +62,15 @@ void pend_ring(struct planner *p, struct pjob *j, const struct fire_row *row, co
     j->row.ring_bytes = ring_log_add(j->row.ring, j->row.ring_bytes, &entry, p->options.history_keep);
 }
 
+/* Actions are carried out after the step; whose ATTEMPT it is may not live so long. */
+static const struct attempt *keep_attempt(struct planner *p, const struct attempt *attempt)
+{
+    struct attempt *kept = mem_new(struct attempt);
+    *kept = *attempt;
+    planner_trash(p, mem_free, kept);
+    return kept;
+}
+
 void pend_tell(struct planner *p, const struct pjob *j, const struct fire_row *row,
                const struct attempt *attempt, uint64_t count)
 {
@@ -71,7 +80,7 @@ void pend_tell(struct planner *p, const struct pjob *j, const struct fire_row *r
     a->fires = count;
     a->outcome = row->outcome;
     a->reason = row->reason;
-    a->attempt = attempt;
+    a->attempt = attempt ? keep_attempt(p, attempt) : NULL;
     a->due_ms = row->due_ms;
     a->spec = j->spec;
     a->lateness_ms =

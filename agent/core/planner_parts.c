@@ -85,10 +85,10 @@ void pparts_found(struct planner *p, struct pfire *f, const struct attempt *atte
     struct err e = {0};
     int r = fire_parts_new(attempt->endpoints, attempt->endpoints_count, &parts, &e);
     if (r == -ERR_TOO_BIG) {
-        p->told = (struct attempt){
+        struct attempt too_many = {
             .result = ATTEMPT_RETRY, .status = -1, .retry_after_ms = -1, .started_ms = attempt->started_ms};
-        (void)snprintf(p->told.error, sizeof(p->told.error), "%.119s", e.text); /* cut, as all are */
-        pfire_failed(p, f, &p->told);
+        (void)snprintf(too_many.error, sizeof(too_many.error), "%.119s", e.text); /* cut, as all are */
+        pfire_failed(p, f, &too_many);
         return;
     }
     bool frozen = r == 0 && write_parts(p, f, parts);

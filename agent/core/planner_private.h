@@ -275,7 +275,6 @@ struct planner {
         uint64_t gen;         /* what was read before this may be older than its last writes */
     } dead[PLANNER_DEAD_MAX]; /* newest at dead_next - 1 */
     size_t dead_count, dead_next;
-    struct attempt told;  /* what the step's actions say of an attempt */
     struct ptrash *trash; /* freed when the next step begins: actions may still point there */
     size_t trash_count, trash_capacity;
     struct planner_actions *actions; /* of the step that runs */

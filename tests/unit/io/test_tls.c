@@ -120,7 +120,7 @@ static void call(const struct http_tls *tls)
                                   .tls = tls,
                                   .timeout_ms = 5000,
                                   .connect_timeout_ms = 5000,
-                                  .reply_bytes_max = 100};
+                                  .reply_bytes_max = 10000};
     (void)http_send(client, &o, on_done, NULL);
     loop_run(loop);
 }
