@@ -252,6 +252,7 @@ static void grpc_deliver(void *self, struct callback_attempt *attempt, uint64_t 
     rpc->taken_us = clock_boot_us();
     rpc->deadline_us = rpc->taken_us + (uint64_t)cb->timeout_ms * 1000;
     rpc->where.done = on_resolved;
+    rpc->where.until_ms = loop_now_ms(t->options.loop) + cb->timeout_ms;
     list_init(&rpc->link);
     headers_init(&rpc->headers);
     if (split_address(rpc, cb->service ? attempt->endpoint : cb->address)) {

@@ -45,6 +45,8 @@ struct resolver {
     struct map names;
     struct list queue;
     unsigned lookups;
+    struct loop_timer *timer; /* armed for the first question that runs out of time */
+    int64_t timer_ms;
 };
 
 /* --- addresses ----------------------------------------------------------------------------------------------------- */
@@ -223,6 +225,49 @@ static struct name *name_add(struct resolver *r, const char *host)
     return NULL;
 }
 
+/* --- time ---------------------------------------------------------------------------------------------------------- */
+
+/* Those of N that waited long enough go to LATE; *NEXT_MS becomes the first instant at which another will have. */
+static void take_late(struct name *n, int64_t now_ms, struct list *late, int64_t *next_ms)
+{
+    LIST_FOR_SAFE(link, &n->asking)
+    {
+        struct resolve *q = container_of(link, struct resolve, link);
+        if (q->until_ms <= now_ms) {
+            list_remove(link);
+            list_push_back(late, link);
+        } else if (q->until_ms < *next_ms) {
+            *next_ms = q->until_ms;
+        }
+    }
+}
+
+static void look_at_time(void *arg)
+{
+    struct resolver *r = arg;
+    int64_t now_ms = loop_now_ms(r->loop), next_ms = INT64_MAX;
+    struct list late, *link;
+    list_init(&late);
+    for (struct map_iter it = {0}; map_next(&r->names, &it);)
+        take_late(it.value, now_ms, &late, &next_ms);
+    r->timer_ms = next_ms;
+    if (next_ms != INT64_MAX)
+        loop_timer_arm(r->timer, next_ms - now_ms);
+    while ((link = list_pop_front(&late)))
+        answer(container_of(link, struct resolve, link), NULL, 0, "looking up the host's name timed out");
+}
+
+static void wait_until(struct resolver *r, int64_t until_ms)
+{
+    int64_t left_ms = until_ms - loop_now_ms(r->loop);
+    if (!loop_timer_armed(r->timer) || left_ms < r->timer_ms - loop_now_ms(r->loop)) {
+        r->timer_ms = until_ms;
+        loop_timer_arm(r->timer, left_ms);
+    }
+}
+
+/* --- questions ----------------------------------------------------------------------------------------------------- */
+
 void resolver_ask(struct resolver *r, struct resolve *q)
 {
     struct sockaddr_storage literal;
@@ -240,6 +285,7 @@ void resolver_ask(struct resolver *r, struct resolve *q)
         return;
     }
     list_push_back(&n->asking, &q->link);
+    wait_until(r, q->until_ms);
     if (!n->lookup && !list_linked(&n->link)) {
         list_push_back(&r->queue, &n->link);
         start_queued(r);
@@ -252,6 +298,7 @@ struct resolver *resolver_new(struct loop *loop, uint64_t seed)
     r->loop = loop;
     map_init(&r->names, seed);
     list_init(&r->queue);
+    r->timer = loop_timer_new(loop, look_at_time, r);
     return r;
 }
 
@@ -277,5 +324,6 @@ void resolver_free(struct resolver *r)
         name_free(n);
     }
     map_fini(&r->names);
+    loop_timer_free(r->timer);
     mem_free(r);
 }

@@ -23,6 +23,7 @@ struct resolve {
     struct list link;
     char host[RESOLVE_HOST_SIZE]; /* name, IPv4 or IPv6 without brackets */
     uint16_t port;
+    int64_t until_ms; /* the loop's clock: how long to wait for an answer */
     void (*done)(struct resolve *q);
     /* the answer: addresses with PORT, in the order to try them; none: why */
     struct sockaddr_storage addresses[RESOLVE_ADDRESSES_MAX];
