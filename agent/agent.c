@@ -15,6 +15,7 @@
 #include "agent/base/text.h"
 #include "agent/io/file.h"
 #include "agent/io/http.h"
+#include "agent/events.h"
 #include "agent/node_private.h"
 #include "agent/version.h"
 #include "consul/consul_self.h"
@@ -223,6 +224,7 @@ static int new_life(struct node *n, struct err *e)
                                      .http = n->http,
                                      .clock = n->clock,
                                      .metrics = n->metrics,
+                                     .events = n->events,
                                      .safety = n->safety,
                                      .capability = &n->capability,
                                      .tzdata = tzload_version(n->zones),
@@ -581,6 +583,7 @@ static void close_node(struct node *n)
     mem_free((void *)n->owned);
     free_reloads(n);
     metrics_free(n->metrics);
+    events_free(n->events);
 }
 
 static int watch_signals(struct node *n, struct err *e)
@@ -656,6 +659,7 @@ int agent_run(const struct agent_start *start, struct err *e)
     }
     log_info(&log_here, "starting", "version=%s name=%s", version_text(), start->config->agent.name);
     n.metrics = metrics_new();
+    n.events = events_new();
     metrics_set(n.metrics, METRIC_CONFIG_RELOAD_OK, NULL, NULL, NULL, 1);
     rc = run_node(&n, e ? e : &own);
     if (!all_ended(&n))

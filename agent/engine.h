@@ -19,6 +19,7 @@ struct consul_client;
 struct dispatch;
 struct endpoints;
 struct engine;
+struct events;
 struct err;
 struct http_client;
 struct loop;
@@ -37,6 +38,7 @@ struct engine_options {
     struct http_client *http;
     struct clock_guard *clock;
     struct metrics *metrics;
+    struct events *events;               /* lives longer than the engine; NULL: nobody is told */
     struct safety *safety;               /* lives longer than the engine */
     const struct capability *capability; /* the same */
     const char *tzdata;

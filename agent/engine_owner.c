@@ -255,6 +255,15 @@ void engine_disown(struct engine *g)
         atomic_store(&g->o.owned[i], 0);
 }
 
+static void tell_slots(struct engine *g, const struct ownership_action *a, const char *what, const char *to)
+{
+    char text[64 + RECORD_MEMBER_MAX];
+    log_info(&log_here, what, "count=%zu%s%s", a->slots_count, to ? " to=" : "", to ? to : "");
+    (void)snprintf(text, sizeof(text), "%s: %zu%s%s", what, a->slots_count, to ? ", to " : "",
+                   to ? to : ""); /* fits */
+    engine_tell_cluster(g, text);
+}
+
 static void pass_slots(struct engine *g, const struct ownership_action *a)
 {
     struct planner_event event = {
@@ -265,13 +274,12 @@ static void pass_slots(struct engine *g, const struct ownership_action *a)
     mark_slots(g, a->slots, a->slots_count, a->kind == OWNERSHIP_DO_GAINED && !engine_over(g));
     if (event.kind == PLANNER_MOVE && g->handing_since_ms == 0)
         g->handing_since_ms = (int64_t)clock_boot_ms();
-    log_info(&log_here,
-             event.kind == PLANNER_SLOTS_GAINED ? "slots gained"
-             : event.kind == PLANNER_MOVE       ? "slots move"
-                                                : "slots lost",
-             "count=%zu%s%s", a->slots_count, event.kind == PLANNER_MOVE ? " to=" : "",
-             event.kind == PLANNER_MOVE ? a->member : "");
     engine_plan(g, &event);
+    tell_slots(g, a,
+               event.kind == PLANNER_SLOTS_GAINED ? "slots gained"
+               : event.kind == PLANNER_MOVE       ? "slots move"
+                                                  : "slots lost",
+               event.kind == PLANNER_MOVE ? a->member : NULL);
 }
 
 static void pass_dead(struct engine *g, const char *member)
@@ -446,6 +454,7 @@ static void carry_out(struct engine *g, const struct ownership_action *a)
         break;
     case OWNERSHIP_DO_LOG:
         log_info(&log_here, "ownership", "text=%s", LOGQ(a->text));
+        engine_tell_cluster(g, a->text);
         break;
     case OWNERSHIP_ACTION_COUNT_:
         break;

@@ -415,6 +415,7 @@ static void carry_out(struct engine *g, const struct planner_action *a)
         find_change(g, a);
         break;
     case PLANNER_DO_REPLY:
+        engine_tell_job(g, a->api);
         queue_reply(g, a->api);
         break;
     case PLANNER_DO_MOVED:
@@ -428,6 +429,7 @@ static void carry_out(struct engine *g, const struct planner_action *a)
         break;
     case PLANNER_DO_COUNT:
         count(g, a);
+        engine_tell_fire(g, a);
         break;
     }
 }

@@ -164,6 +164,11 @@ void engine_send_replies(struct engine *g);
 void engine_attempt_done(void *arg, struct delivery *delivery, const struct attempt *attempt);
 void engine_part_done(void *arg, struct delivery *delivery, size_t part, const struct attempt *attempt);
 
+/* engine_events.c */
+void engine_tell_fire(struct engine *g, const struct planner_action *a);
+void engine_tell_job(struct engine *g, const struct planner_api *api);
+void engine_tell_cluster(struct engine *g, const char *what);
+
 /* engine_owner.c */
 void engine_own(struct engine *g, struct ownership_event *event);
 void engine_tick_owner(struct engine *g);

@@ -157,6 +157,11 @@ struct http_client *node_http(const struct node *n)
     return n->http;
 }
 
+struct events *node_events(struct node *n)
+{
+    return n->events;
+}
+
 /* --- cluster ------------------------------------------------------------------------------------------------------- */
 
 static const struct membership_member *consul_member(const struct node *n, const char *id)

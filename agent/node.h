@@ -12,6 +12,7 @@
 #include "agent/store/store.h"
 
 struct node;
+struct events;
 struct capability;
 struct http_client;
 struct loop;
@@ -119,6 +120,9 @@ void node_service(struct node *n, const char *name, node_service_done *done, voi
 /* Whether Consul is known to have no instance of the service (a warning at the write). A name that nobody asked for yet is watched
  * from then on: asking before the write is sent, and again when it is answered, tells also of the first one. */
 bool node_service_unknown(struct node *n, const char *name);
+
+/* What this agent has to tell to whoever listens. */
+struct events *node_events(struct node *n);
 
 /* A peer's message for the ownership protocol: PATH is what follows "/peer/v1/", BODY its JSON. DONE gets the answer. */
 typedef void node_peer_done(void *arg, int status, const char *body);

@@ -37,6 +37,7 @@ struct node {
     enum node_state state;
     struct loop *loop;
     struct metrics *metrics;
+    struct events *events;
     struct clock_guard *clock;
     struct tzload *zones;
     struct http_client *http;

@@ -110,6 +110,7 @@ int api_start(struct node *n, const struct config *c, const char *peer_listen, s
     atomic_init(&api->stopping, false);
     list_init(&api->waiting);
     list_init(&api->calls);
+    list_init(&api->listeners);
     api->peer_tls = (struct http_tls){
         .ca_file = c->cluster.tls_ca, .cert_file = c->cluster.tls_cert, .key_file = c->cluster.tls_key};
     int rc = rng_seed_os(&seed, e);
@@ -125,6 +126,7 @@ int api_start(struct node *n, const struct config *c, const char *peer_listen, s
     }
     rng_init(&api->rng, seed);
     api->again = loop_timer_new(api->loop, look_again, api);
+    api->keep_alive = loop_timer_new(api->loop, api_events_keep_alive, api);
     rc = listen_on_all(api, peer_listen, e);
     if (rc < 0) {
         api_stop(api);
@@ -168,12 +170,14 @@ void api_stop(struct api *api)
         api_call_cancel(call);
         call->done(call, &e, NULL);
     }
+    api_events_stop(api);
     look_again(api); /* each sees `stopping` and gives up */
     for (size_t i = 0; i < api->faces_count; i++)
         httpd_stop(api->faces[i].httpd);
     worker_pool_free(api->pool);
     worker_pool_free(api->pages);
     loop_timer_free(api->again);
+    loop_timer_free(api->keep_alive);
     assert(list_empty(&api->waiting) && list_empty(&api->calls));
     api_unref(api);
 }

@@ -51,6 +51,9 @@ struct api {
     struct list calls; /* of peers, under way */
     size_t calls_count;
     struct loop_timer *again;
+    struct list listeners; /* to events */
+    size_t listeners_count;
+    struct loop_timer *keep_alive; /* of theirs */
 };
 
 /* What looks again when the timer fires; embedded. RUN may wait again. */
@@ -119,8 +122,8 @@ void exchange_refuse_with(struct exchange *x, enum api_code code, const char *de
 /* For an error of the store. */
 void exchange_refuse_store(struct exchange *x, const struct err *e);
 /* Start a reply in pieces: the stream outlives X, which must not be used any more. */
-struct httpd_stream *exchange_stream(struct exchange *x, const struct httpd_header *headers, size_t count,
-                                     size_t buffer_bytes);
+struct httpd_stream *exchange_stream(struct exchange *x, const char *type, const struct httpd_header *headers,
+                                     size_t count, size_t buffer_bytes);
 #define EXCHANGE_HEADERS_MAX 8 /* of a reply; a caller may add 5 */
 
 /* --- exchange.c: the server's callbacks, and what makes ids --------------------------------------------------------- */
@@ -184,6 +187,10 @@ void api_metrics(struct exchange *x);
 void api_openapi(struct exchange *x); /* any thread */
 void api_peer(struct exchange *x);
 void api_export(struct exchange *x);
+void api_events(struct exchange *x);
+/* Timer, and the end, of those who listen to events. */
+void api_events_keep_alive(void *arg);
+void api_events_stop(struct api *api);
 void api_bulk(struct exchange *x); /* its server's thread */
 
 /* F borrows RQ's texts. */

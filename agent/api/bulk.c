@@ -322,7 +322,7 @@ void api_bulk(struct exchange *x)
     struct bulk *b = bulk_new(api, &x->ctx, x->req.ns, rng_u64(&x->face->rng));
     b->counts_as_bulk = true;
     start(b, body, bytes);
-    b->stream = exchange_stream(x, NULL, 0, STREAM_BYTES);
+    b->stream = exchange_stream(x, "application/x-ndjson", NULL, 0, STREAM_BYTES);
     httpd_stream_on_room(b->stream, room, b);
     loop_post(api->loop, &b->msg);
 }

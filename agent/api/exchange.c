@@ -80,11 +80,11 @@ void exchange_refuse_store(struct exchange *x, const struct err *e)
     exchange_refuse_with(x, API_STORE_UNAVAILABLE, e->text);
 }
 
-struct httpd_stream *exchange_stream(struct exchange *x, const struct httpd_header *headers,
+struct httpd_stream *exchange_stream(struct exchange *x, const char *type, const struct httpd_header *headers,
                                      size_t headers_count, size_t buffer_bytes)
 {
     struct httpd_header all[EXCHANGE_HEADERS_MAX];
-    size_t n = common_headers(x, "application/x-ndjson", headers, headers_count, all);
+    size_t n = common_headers(x, type, headers, headers_count, all);
     count(x, 200);
     return httpd_stream_begin(x->rq, 200, all, n, buffer_bytes);
 }
@@ -236,6 +236,7 @@ static const struct {
     [API_FIRE_HEARTBEAT] = {.run = api_send_write, .write = true},
     [API_BULK] = {.run = api_bulk, .at_once = true},
     [API_EXPORT] = {.run = api_export, .by_client = true},
+    [API_EVENTS] = {.run = api_events, .by_client = true},
     [API_CLUSTER] = {.run = api_cluster},
     [API_OWNER] = {.run = api_owner},
     [API_SERVICE] = {.run = api_service},

@@ -279,7 +279,7 @@ void api_export(struct exchange *x)
         exchange_refuse_with(x, API_OVERLOADED, "no memory");
         return;
     }
-    ex->stream = exchange_stream(x, NULL, 0, STREAM_BYTES);
+    ex->stream = exchange_stream(x, "application/x-ndjson", NULL, 0, STREAM_BYTES);
     httpd_stream_on_room(ex->stream, room, ex);
     go_on(ex);
 }

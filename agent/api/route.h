@@ -39,6 +39,7 @@ enum api_action {
     API_FIRE_HEARTBEAT,
     API_BULK,
     API_EXPORT,
+    API_EVENTS,
     API_CLUSTER,
     API_OWNER,
     API_SERVICE,

@@ -226,6 +226,18 @@ static const struct cli_command commands[] = {
      .args_max = 16,
      .run = cmd_next},
 
+    {.name = "tail",
+     .group = LOOKING,
+     .usage = "[--all-namespaces] [--attempts] [--count N]",
+     .help =
+         "Print a line for each fire, change of a job and news of the cluster, as it happens at one agent.",
+     .more =
+         "Each agent tells of the jobs that it owns; --addr chooses which. Goes on when the agent is started again.\n",
+     .flags = FLAGS({.name = "--all-namespaces", .letter = 'A', .help = "jobs of every namespace"},
+                    {.name = "--attempts", .help = "also attempts that failed and will be repeated"},
+                    {.name = "--count", .letter = 'n', .value = "N", .help = "end after N lines"}),
+     .remote = true,
+     .run = cmd_tail},
     {.name = "cluster status",
      .group = LOOKING,
      .usage = "",

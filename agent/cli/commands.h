@@ -22,6 +22,7 @@ int cmd_job_export(struct cli *cli, const struct cli_args *args);
 int cmd_in(struct cli *cli, const struct cli_args *args);
 int cmd_next(struct cli *cli, const struct cli_args *args);
 
+int cmd_tail(struct cli *cli, const struct cli_args *args);
 int cmd_cluster_status(struct cli *cli, const struct cli_args *args);
 int cmd_cluster_owner(struct cli *cli, const struct cli_args *args);
 int cmd_service_get(struct cli *cli, const struct cli_args *args);

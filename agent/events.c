@@ -1,0 +1,65 @@
+#include "agent/events.h"
+
+#include <assert.h>
+
+#include "agent/base/buf.h"
+#include "agent/base/mem.h"
+
+#define EVENT_MAX_BYTES 16384
+
+struct events {
+    struct list listeners;
+};
+
+const char *event_kind_name(enum event_kind kind)
+{
+    static const char *const names[] = {"fire", "attempt", "job", "cluster"};
+    _Static_assert(sizeof(names) / sizeof(names[0]) == EVENT_KIND_COUNT_, "a name for each");
+    assert((unsigned)kind < EVENT_KIND_COUNT_);
+    return names[kind];
+}
+
+struct events *events_new(void)
+{
+    struct events *v = mem_new(struct events);
+    list_init(&v->listeners);
+    return v;
+}
+
+void events_free(struct events *v)
+{
+    assert(!v || list_empty(&v->listeners));
+    mem_free(v);
+}
+
+void events_join(struct events *v, struct events_listener *l)
+{
+    list_push_back(&v->listeners, &l->link);
+}
+
+void events_leave(struct events_listener *l)
+{
+    list_remove(&l->link);
+}
+
+bool events_wanted(const struct events *v)
+{
+    return v && !list_empty(&v->listeners);
+}
+
+void events_tell(struct events *v, enum event_kind kind, const char *ns, const struct buf *json)
+{
+    AUTO(buf_fini) struct buf text = BUF_INIT(EVENT_MAX_BYTES);
+    if (!events_wanted(v) || buf_failed(json))
+        return;
+    buf_addf(&text, "event: %s\ndata: ", event_kind_name(kind));
+    buf_add(&text, buf_str(json), json->len);
+    buf_add_str(&text, "\n\n");
+    if (buf_failed(&text))
+        return;
+    LIST_FOR_SAFE(link, &v->listeners)
+    {
+        struct events_listener *l = container_of(link, struct events_listener, link);
+        l->take(l, ns, text.data, text.len);
+    }
+}

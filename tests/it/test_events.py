@@ -1,0 +1,156 @@
+"""What an agent tells of as it happens: GET /v1/events, and `carillon tail`."""
+import json
+import secrets
+import socket
+import subprocess
+import threading
+
+import pytest
+import requests
+from lib.carillon import binary
+from lib.procs import wait_until
+
+
+class Listener:
+    """Reads the events of one agent until it is closed: (kind, data) in `seen`."""
+
+    def __init__(self, agent, **params):
+        self.seen = []
+        self.response = requests.get(f"http://{agent.address}/v1/events", params=params, stream=True, timeout=60)
+        assert self.response.status_code == 200
+        assert self.response.headers["Content-Type"] == "text/event-stream"
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
+        self.wait(lambda kind, data: kind == "hello")
+
+    def _read(self):
+        kind = None
+        try:
+            for line in self.response.iter_lines(chunk_size=1):
+                if line.startswith(b"event: "):
+                    kind = line[7:].decode()
+                elif line.startswith(b"data: "):
+                    self.seen.append((kind, json.loads(line[6:])))
+        except (requests.RequestException, AttributeError, ValueError):
+            pass  # closed
+
+    def find(self, wanted):
+        return [data for kind, data in list(self.seen) if wanted(kind, data)]
+
+    def wait(self, wanted, timeout=20):
+        return wait_until(lambda: self.find(wanted), timeout, f"event among {self.seen[-5:]}")[0]
+
+    def close(self):
+        self.response.close()
+
+
+@pytest.fixture
+def listen():
+    """listen(agent, ns=…) → Listener"""
+    made = []
+
+    def start(agent, **params):
+        made.append(Listener(agent, **params))
+        return made[-1]
+
+    yield start
+    for listener in made:
+        listener.close()
+
+
+@pytest.fixture
+def name(three):
+    made = f"e{secrets.token_hex(4)}"
+    yield made
+    three[0].ask("DELETE", f"/v1/jobs?prefix={made}", 200)
+
+
+def job(service, schedule="@every 1s", **rest):
+    return {"schedule": schedule, "callback": {"http": {"service": service, "path": "/"}}, **rest}
+
+
+def test_fires_attempts_and_changes_are_told_by_the_owner(three, service, callee, name, listen):
+    all_heard = [listen(agent) for agent in three]
+    others = [listen(agent, ns="elsewhere") for agent in three]
+    three[0].put(name, job(service, "@every 1s", retry={"min_backoff": "200ms", "jitter": 0}))
+    heard = wait_until(lambda: [h for h in all_heard if h.find(lambda kind, d: d.get("job") == name)], 20, "an event")[0]
+    created = heard.wait(lambda kind, d: kind == "job" and d["job"] == name)
+    assert (created["op"], created["version"], created["state"], created["actor"]) == ("create", 1, "active", "local")
+    fire = heard.wait(lambda kind, d: kind == "fire" and d["job"] == name)
+    assert (fire["outcome"], fire["reason"], fire["status"], fire["count"]) == ("succeeded", None, 200, 1)
+    assert fire["fire"].endswith(f".{fire['seq']}") and fire["lateness_ms"] >= 0 and fire["endpoint"].endswith(str(callee.port))
+    callee.behave({"status": 503})
+    failed = heard.wait(lambda kind, d: kind == "attempt" and d["job"] == name)
+    assert failed["outcome"] == "pending" and failed["status"] == 503
+    callee.behave()
+    three[1].ask("POST", f"/v1/jobs/{name}/pause", 200, headers={"Carillon-Client": "it"})
+    heard.wait(lambda kind, d: kind == "job" and d["op"] == "pause" and d["state"] == "paused")
+    three[2].ask("DELETE", f"/v1/jobs/{name}", 200, headers={"Carillon-Client": "it"})
+    heard.wait(lambda kind, d: kind == "job" and d["op"] == "delete")
+    assert not any(o.find(lambda kind, d: "job" in d) for o in others), "of another namespace"
+    assert sum(bool(h.find(lambda kind, d: d.get("job") == name)) for h in all_heard) == 1, "only the owner tells of it"
+
+
+def test_the_cluster_is_told_of(cluster, listen):
+    a, b = cluster.start(2)
+    heard = listen(a)
+    b.kill9()
+    heard.wait(lambda kind, d: kind == "cluster" and "dead" in d["text"])
+    heard.wait(lambda kind, d: kind == "cluster" and "slots gained" in d["text"] and d["slots"] > 2048)
+
+
+def test_who_does_not_read_loses_events_and_costs_nothing(cluster, shared_consul, callee, folder):
+    """Over a unix socket, of which the kernel keeps little. Far more is told than it and the agent keep for one client."""
+    service = f"slow-{callee.port}"
+    instance = shared_consul.register(service, callee.port)
+    agent = cluster.agent()
+    path = str(folder / "api.sock")
+    agent.config["api"]["listen"].append(f"unix:{path}")
+    agent.start()
+    cluster.wait_settled()
+    slow = socket.socket(socket.AF_UNIX)
+    slow.connect(path)
+    slow.sendall(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    count = 3000
+    lines = [{"op": "create", "id": f"{n:-<190}", "job": job(service, "@after 1s")} for n in range(count)]
+    assert all(r["status"] == 201 for r in agent.bulk(lines))
+    wait_until(lambda: agent.metric("carillon_fires_total") >= count, 60, "all fired though nobody reads")
+    slow.settimeout(60)
+    got = b""
+    while not got.endswith(b"\n:\n\n\r\n"):  # the comment of a quiet time, as a chunk
+        got += slow.recv(1 << 16)
+    dropped = [json.loads(part.split(b"\n")[0])["dropped"] for part in got.split(b"event: dropped\ndata: ")[1:]]
+    told = got.count(b"event: job\n") + got.count(b"event: fire\n")
+    print(f"{sum(dropped)} of {2 * count} events dropped; {len(got) >> 10} KiB were kept for the client by carillon and the kernel")
+    assert sum(dropped) > 0 and sum(dropped) + told >= 2 * count, (dropped, told)
+    slow.close()
+    shared_consul.deregister(instance)
+
+
+def test_tail_prints_a_line_an_event_and_comes_back(cluster, shared_consul, callee):
+    service = f"tail-{callee.port}"
+    instance = shared_consul.register(service, callee.port)
+    [agent] = cluster.start(1)
+    tail = subprocess.Popen([binary(), "tail", "--addr", agent.address], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    lines = []
+    reader = threading.Thread(target=lambda: lines.extend(iter(tail.stdout.readline, "")), daemon=True)
+    reader.start()
+    try:
+        agent.put("a", job(service))
+        wait_until(lambda: any(" fire job=a " in line and " outcome=succeeded " in line for line in lines), 20, "a fire in the tail")
+        agent.ask("POST", "/v1/jobs/a/pause", 200, headers={"Carillon-Client": "it"})
+        agent.ask("POST", "/v1/jobs/a/resume", 200, headers={"Carillon-Client": "it"})
+        wait_until(lambda: any(" job job=a op=pause by=local version=2 state=paused" in line for line in lines), 20, "the pause")
+        agent.term()
+        agent.start()
+        since = len(lines)
+        wait_until(lambda: any(" fire job=a " in line for line in lines[since:]), 30, "a fire after the restart")
+        one = subprocess.run([binary(), "tail", "--addr", agent.address, "--json", "--count", "1"], capture_output=True, text=True,
+                             timeout=60, check=True)
+        assert json.loads(one.stdout)["event"] in ("fire", "job", "cluster")
+    finally:
+        tail.terminate()
+        tail.wait(10)
+        shared_consul.deregister(instance)
+    nobody = subprocess.run([binary(), "tail", "--addr", "127.0.0.1:1"], capture_output=True, text=True, timeout=60, check=False)
+    assert nobody.returncode == 4
