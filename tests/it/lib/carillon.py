@@ -57,7 +57,7 @@ class Agent:
         self.address = f"127.0.0.1:{api}"
         self.url = f"http://{self.address}"
         self.config = merge({
-            "agent": {"name": name},
+            "agent": {"name": name, "data_dir": str(self.folder / f"{name}-data")},
             "log": {"level": os.environ.get("CARILLON_LOG", "info")},
             "api": {"listen": [self.address]},
         }, config or {})
