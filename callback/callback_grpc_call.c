@@ -226,7 +226,7 @@ void grpc_rpc_start(struct grpc_rpc *rpc, bool ready)
     char denied[GUARD_WHY_SIZE];
     struct callback_attempt *a = rpc->attempt;
     struct err e = {0};
-    size_t count;
+    size_t count = 0;
     uint64_t now_us = clock_boot_us();
     if (!is_permitted(rpc, rpc->address, denied)) {
         grpc_rpc_fail(rpc, denied);

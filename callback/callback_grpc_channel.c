@@ -118,7 +118,7 @@ static grpc_channel *make_channel(const struct grpc_rpc *rpc, const char *target
         text_arg("grpc.ssl_target_name_override", tls && tls->server_name ? tls->server_name : ""),
     };
     size_t count = sizeof(list) / sizeof(*list);
-    grpc_channel_args args = {.num_args = tls && tls->server_name ? count : count - 1, .args = list};
+    grpc_channel_args args = {tls && tls->server_name ? count : count - 1, list};
     return grpc_channel_create(target, creds, &args);
 }
 

@@ -344,7 +344,7 @@ static int listen_on(struct grpcd *g, const struct grpcd_options *o, struct err 
                        {.type = GRPC_ARG_INTEGER,
                         .key = (char *)"grpc.max_receive_message_length",
                         .value.integer = MESSAGE_MAX}};
-    grpc_channel_args args = {.num_args = 2, .args = list};
+    grpc_channel_args args = {2, list};
     size_t at, len;
     int rc = text_host_port(o->listen, strlen(o->listen), true, &at, &len, NULL, e);
     if (rc < 0 || (rc = make_credentials(o, &creds, e)) < 0)
