@@ -457,10 +457,23 @@ static int check_meta(const struct store_raft *s, const struct store_meta *meta,
     return 0;
 }
 
+static int check_folder(const char *dir, struct err *e)
+{
+    struct err why = {0};
+    int r = folder_check(dir, &why);
+    if (r == -ERR_PROTOCOL)
+        return err_set(e, ERR_PERMANENT,
+                       "%.60s cannot be used: %.80s. Put a copy of it back, or move it away to begin empty",
+                       dir, why.text);
+    return r < 0 ? err_set(e, why.code, "%s", why.text) : 0;
+}
+
 static int open_parts(struct store_raft *s, const struct store_open_args *args, struct store_meta *ret_meta,
                       struct err *e)
 {
     int r = folder_lock(s->options.dir, &s->lock_fd, e);
+    if (r == 0)
+        r = check_folder(s->options.dir, e);
     if (r == 0)
         r = open_replica(s, args, e);
     if (r < 0)

@@ -10,4 +10,9 @@ struct err;
  * has it, or it is no folder; ERR_IO. */
 int folder_lock(const char *dir, int *ret_fd, struct err *e);
 
+/* Look at what the library below would misread in a locked DIR: the newest snapshot's description, its open segments, its terms. The
+ * rest it checks itself. ERR_PROTOCOL: something was changed since it was written (a write that a crash cut short is no
+ * such thing: nobody was told of it); ERR_IO, ERR_NOMEM, ERR_TOO_BIG. */
+int folder_check(const char *dir, struct err *e);
+
 #endif

@@ -1,6 +1,7 @@
 #include <criterion/criterion.h>
 
 #include <dirent.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -182,5 +183,188 @@ Test(store_raft, snapshots_are_written_while_it_works_and_read_back)
     size_t jobs = list_all(&b.t, &all, 1000);
     reopen(&b);
     cr_assert_eq(list_all(&b.t, &all, 1000), jobs);
+    bed_close(&b);
+}
+
+/* --- damage -------------------------------------------------------------------------------------------------------- */
+
+static void path_in(char ret[200], const char *dir, const char *name)
+{
+    (void)snprintf(ret, 200, "%.60s/%.130s", dir, name);
+}
+
+static char *read_all(const char *path, size_t *ret_len)
+{
+    FILE *f = fopen(path, "rb");
+    cr_assert(f, "%s", path);
+    cr_assert_eq(fseek(f, 0, SEEK_END), 0);
+    *ret_len = (size_t)ftell(f);
+    rewind(f);
+    char *data = mem_new_array(char, *ret_len + 1);
+    cr_assert_eq(fread(data, 1, *ret_len, f), *ret_len);
+    (void)fclose(f);
+    return data;
+}
+
+static void write_all(const char *path, const char *data, size_t len)
+{
+    FILE *f = fopen(path, "wb");
+    cr_assert(f, "%s", path);
+    cr_assert_eq(fwrite(data, 1, len, f), len);
+    cr_assert_eq(fclose(f), 0);
+}
+
+/* What a crash would leave: the files as they are while the store is open. */
+static void copy_folder(const char *from, const char *to)
+{
+    DIR *d = opendir(from);
+    cr_assert(d);
+    for (struct dirent *f; (f = readdir(d));) {
+        char a[200], b[200];
+        size_t len;
+        if (f->d_name[0] == '.')
+            continue;
+        path_in(a, from, f->d_name);
+        path_in(b, to, f->d_name);
+        char *data = read_all(a, &len);
+        write_all(b, data, len);
+        mem_free(data);
+    }
+    closedir(d);
+}
+
+/* The first file whose name begins so and that holds something. */
+static bool find_file(const char *dir, const char *begin, const char *end, char ret[200])
+{
+    DIR *d = opendir(dir);
+    bool found = false;
+    cr_assert(d);
+    for (struct dirent *f; !found && (f = readdir(d));) {
+        size_t len = strlen(f->d_name), tail = strlen(end);
+        if (strncmp(f->d_name, begin, strlen(begin)) != 0 || len < tail ||
+            strcmp(f->d_name + len - tail, end) != 0)
+            continue;
+        path_in(ret, dir, f->d_name);
+        size_t bytes;
+        char *data = read_all(ret, &bytes);
+        found = bytes >= 8 && memcmp(data, "\0\0\0\0\0\0\0\0", 8) != 0;
+        mem_free(data);
+    }
+    closedir(d);
+    return found;
+}
+
+/* A store with a snapshot, closed and open segments, as a crash leaves it, in a folder of its own. */
+static void crashed(struct bed *b, struct bed *ret)
+{
+    bed_open(b);
+    contract_join(&b->t, "m1");
+    for (unsigned i = 0; i < 30; i++) {
+        char id[16];
+        (void)snprintf(id, sizeof(id), "j%u", i);
+        contract_make(&b->t, 6, i, "default", id, "\"payload\":{\"n\":1}");
+        if (i == 15)
+            store_raft_snapshot(b->t.self);
+        for (unsigned beat = 0; i == 16 && stats_of(b).snapshots == 0; beat++) {
+            contract_free(contract_beat(&b->t, "m1"));
+            cr_assert_lt(beat, 10000000u, "%s", "no snapshot");
+        }
+    }
+    *ret = *b;
+    ret->t.self = NULL;
+    memcpy(ret->dir, "/tmp/carillon-test-XXXXXX", 26);
+    cr_assert(mkdtemp(ret->dir));
+    copy_folder(b->dir, ret->dir);
+}
+
+/* Opening must be refused in words that help. */
+static void expect_refused(struct bed *b, const char *what)
+{
+    struct err e = {0};
+    cr_assert_eq(try_open(b, "test", &e), -ERR_PERMANENT, "%s: opened, or %s", what, e.text);
+    cr_assert(strstr(e.text, "cannot be used") && strstr(e.text, "Put a copy of it back"), "%s: %s", what,
+              e.text);
+}
+
+static void flip_and_expect(struct bed *origin, const char *begin, const char *end, unsigned percent)
+{
+    struct bed b = *origin;
+    char path[200];
+    size_t len, used;
+    b.t.self = NULL;
+    memcpy(b.dir, "/tmp/carillon-test-XXXXXX", 26);
+    cr_assert(mkdtemp(b.dir));
+    copy_folder(origin->dir, b.dir);
+    cr_assert(find_file(b.dir, begin, end, path), "%s", begin);
+    char *data = read_all(path, &len);
+    for (used = len; used > 1 && data[used - 1] == 0;)
+        used--;
+    data[(used - 1) * percent / 100] ^= 0x10;
+    write_all(path, data, len);
+    expect_refused(&b, path);
+    mem_free(data);
+    remove_files(b.dir);
+}
+
+Test(store_raft, a_flipped_bit_anywhere_is_refused)
+{
+    static const unsigned places[] = {0, 7, 31, 50, 77, 99, 100};
+    struct bed b, origin;
+    crashed(&b, &origin);
+    for (unsigned i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+        flip_and_expect(&origin, "open-", "", places[i]);
+        flip_and_expect(&origin, "0000", "", places[i]);
+        flip_and_expect(&origin, "snapshot-", ".meta", places[i]);
+    }
+    flip_and_expect(&origin, "metadata", "", 0);
+    remove_files(origin.dir);
+    bed_close(&b);
+}
+
+Test(store_raft, a_missing_or_shortened_file_is_refused)
+{
+    struct bed b, origin;
+    char path[200];
+    size_t len;
+    crashed(&b, &origin);
+    cr_assert(find_file(origin.dir, "open-", "", path));
+    char *data = read_all(path, &len);
+    size_t used = len;
+    while (used > 0 && data[used - 1] == 0)
+        used--;
+    write_all(path, data, used - 9);
+    expect_refused(&origin, "a shortened segment");
+    write_all(path, data, len);
+    mem_free(data);
+    cr_assert(find_file(origin.dir, "snapshot-", ".meta", path));
+    cr_assert_eq(unlink(path), 0);
+    path[strlen(path) - 5] = 0;
+    expect_refused(&origin, "a snapshot without description");
+    remove_files(origin.dir);
+    bed_close(&b);
+}
+
+/* Sectors of the last write that were not reached: its call was not answered, so it may be gone. */
+Test(store_raft, a_write_that_a_crash_cut_short_is_no_damage)
+{
+    struct bed b, origin;
+    char path[200];
+    size_t len, used;
+    struct err e = {0};
+    crashed(&b, &origin);
+    cr_assert(find_file(origin.dir, "open-", "", path));
+    char *data = read_all(path, &len);
+    for (used = len; data[used - 1] == 0;)
+        used--;
+    size_t sector = (used - 1) / 512 * 512;
+    memset(data + sector, 0, used - sector);
+    write_all(path, data, len);
+    mem_free(data);
+    cr_assert_eq(try_open(&origin, "test", &e), 0, "%s", e.text);
+    struct store_filter all = {.state = -1, .last_outcome = -1};
+    size_t jobs = list_all(&origin.t, &all, 1000);
+    cr_assert(jobs >= 26 && jobs <= 30, "%zu jobs", jobs);
+    origin.t.ops->close(origin.t.self);
+    remove_files(origin.dir);
     bed_close(&b);
 }
