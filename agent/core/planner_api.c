@@ -327,6 +327,8 @@ static void run(struct planner *p, struct pjob *j, struct planner_api *api)
     if (payload || !api->run_payload) {
         pfire_book_first(p, j); /* numbers are given in the order of booking */
         pjob_book_due(p, j);
+        if (j->spec->concurrency == JOB_QUEUE && !api->run_force)
+            pjob_book_queue(p, j);
         f = pfire_book(p, j, p->now_ms, FIRE_KIND_RUN);
     }
     if (!f) {
@@ -339,8 +341,11 @@ static void run(struct planner *p, struct pjob *j, struct planner_api *api)
     p->stats.memory_bytes += f->row.payload_bytes;
     api->run_seq = f->row.seq;
     j->plan_dirty = true; /* the next seq is not this one's: nothing starts before that is durable */
+    f->by_hand = api->run_force;
     if (overlaps)
         pfire_end(p, f, FIRE_OUTCOME_SKIPPED, FIRE_REASON_OVERLAP, NULL);
+    else if (!api->run_force)
+        pjob_run_rule(p, j, f);
     papi_revise(j, api, "run", j->row.due_ms);
     pjob_dirty(p, j, CHANGE_UPDATE);
     papi_applied(j, PLANNER_ACCEPTED);

@@ -147,6 +147,8 @@ void pfire_retry_or_die(struct planner *p, struct pfire *f, int64_t retry_after_
     switch (retry_decide(&spec->retry, f->row.attempts - f->row.attempts_before, f->row.first_ms, p->now_ms,
                          after_ms, &p->rng, &next_ms)) {
     case RETRY_AGAIN:
+        if (spec->concurrency != JOB_ALLOW && next_ms < f->job->quiet_ms)
+            next_ms = f->job->quiet_ms;
         if (told)
             pend_tell(p, f->job, &f->row, told, 1);
         pfire_wait_until(p, f, next_ms);
@@ -175,6 +177,7 @@ void pfire_after_failure(struct planner *p, struct pfire *f, const struct attemp
 {
     remember_endpoint(&f->delivery, attempt->endpoint);
     pfire_count_failure(p, f->job);
+    pjob_keep_quiet(f->job, attempt);
     if (attempt->result == ATTEMPT_GIVE_UP)
         pfire_end(p, f, FIRE_OUTCOME_DEAD, FIRE_REASON_GIVE_UP, attempt);
     else
@@ -227,6 +230,10 @@ static void not_started(struct planner *p, struct pfire *f)
 {
     struct pjob *j = f->job;
     int64_t again_ms = f->revoked ? p->now_ms : p->now_ms + PLANNER_AGAIN_MS;
+    if (f->revoked && f->booked && pjob_due_waits(p, j)) { /* called back: it is folded into that */
+        again_ms = p->now_ms + PLANNER_NO_ENDPOINT_MS;
+        j->not_before_ms = 0;
+    }
     if (!f->booked) {
         j->not_before_ms = again_ms;
         pfire_free(p, f);
@@ -253,10 +260,8 @@ static int64_t look_ms(const struct planner *p, const struct pfire *f)
 void pfire_no_endpoint(struct planner *p, struct pfire *f)
 {
     const struct retry_rule *rule = &f->job->spec->retry;
-    bool first = !f->booked;
     bool told = f->booked && f->dirty == CHANGE_NONE && f->row.state == FIRE_STATE_WAITING &&
                 f->row.reason == FIRE_REASON_NO_ENDPOINT;
-    struct pjob *j = f->job;
     book(p, f);
     f->row.attempts = f->delivery.attempt - 1;
     f->row.reason = FIRE_REASON_NO_ENDPOINT;
@@ -266,8 +271,6 @@ void pfire_no_endpoint(struct planner *p, struct pfire *f)
         pfire_wait_until(p, f, look_ms(p, f));
     else
         look_again(p, f, look_ms(p, f));
-    if (first)
-        pjob_ended_first(p, j);
 }
 
 /* Why a first attempt was late, as far as the planner knows better than whoever delivered it. */

@@ -201,6 +201,11 @@ void pfire_book_first(struct planner *p, struct pjob *j)
     hold(p, f);
 }
 
+static bool is_mine(const struct planner *p, const struct fire_row *row)
+{
+    return strcmp(row->holder, p->member) == 0;
+}
+
 /* Before the slot goes to another member: what is in flight stays ours to end, told by its row. */
 void pfire_hold_all(struct planner *p, struct pjob *j)
 {
@@ -208,6 +213,11 @@ void pfire_hold_all(struct planner *p, struct pjob *j)
     LIST_FOR (l, &j->fires) {
         struct pfire *f = container_of(l, struct pfire, job_link);
         f->ignored |= f->in_flight && f->settled; /* its row says already what comes next */
+        if (f->row.state == FIRE_STATE_HELD && !f->in_flight && !f->ended && is_mine(p, &f->row) &&
+            !list_linked(&f->foreign_link)) {
+            f->row.attempts = 0; /* at most once, and not yet begun: it may begin where it goes */
+            pfire_wait_until(p, f, p->now_ms);
+        }
         if (!f->in_flight || f->ignored || f->ended)
             continue;
         if (f->row.state != FIRE_STATE_HELD)
@@ -307,11 +317,6 @@ static bool may_run(const struct pfire *f)
     return rests(f) && !is_paused(f);
 }
 
-static bool is_mine(const struct planner *p, const struct fire_row *row)
-{
-    return strcmp(row->holder, p->member) == 0;
-}
-
 static bool may_evict(const struct planner *p, const struct pfire *f)
 {
     const struct pjob *j = f->job;
@@ -391,8 +396,8 @@ void pfire_start(struct planner *p, struct pfire *f)
     struct pjob *j = f->job;
     if (!may_run(f))
         return;
-    if (pfire_aside(f) && j->spec->concurrency != JOB_ALLOW && pjob_has_fire_running(j)) {
-        planner_arm(p, &f->timer, p->now_ms + PLANNER_AGAIN_MS); /* one at a time, whoever is first */
+    if (f->row.state == FIRE_STATE_WAITING && !pfire_has_turn(p, f)) {
+        planner_arm(p, &f->timer, p->now_ms + PLANNER_AGAIN_MS);
         return;
     }
     if (!pparts_open(p, f))

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/base/mem.h"
 #include "agent/base/text.h"
 #include "agent/core/planner_private.h"
 
@@ -52,51 +53,54 @@ int64_t popen_deadline_ms(const struct planner *p, const struct pfire *f)
     return f->row.wake_ms > grace_ms ? f->row.wake_ms : grace_ms;
 }
 
-/* The attempt as the log has it since its 202, or as far as it is known of one whose reply has not come. */
-static struct attempt attempt_of(struct planner *p, struct pfire *f, uint32_t number)
+/* The attempt as the log has it since its 202, or as far as it is known of one whose reply has not come. Actions point to it, so it
+ * lives until the next step. */
+static struct attempt *attempt_of(struct planner *p, struct pfire *f, uint32_t number)
 {
     struct fire_row *row = &f->row;
-    struct attempt a = {.status = -1, .retry_after_ms = -1, .sent = true, .started_ms = p->now_ms};
+    struct attempt *a = mem_new(struct attempt);
+    planner_trash(p, mem_free, a);
+    *a = (struct attempt){.status = -1, .retry_after_ms = -1, .started_ms = p->now_ms};
     bool open = row->state == FIRE_STATE_OPEN && row->attempts == number;
     if (row->state == FIRE_STATE_HELD && row->wake_ms < p->now_ms)
-        a.started_ms = row->wake_ms;
+        a->started_ms = row->wake_ms;
     else if (f->in_flight && f->begun_ms < p->now_ms)
-        a.started_ms = f->begun_ms;
-    if (open && !pend_log_pop(p, row, &a))
-        a.started_ms = row->attempt_ms;
+        a->started_ms = f->begun_ms;
+    if (open && !pend_log_pop(p, row, a))
+        a->started_ms = row->attempt_ms;
     if (number > row->attempts)
         row->attempts = number;
     if (row->started_ms == RECORD_NONE)
-        row->started_ms = a.started_ms;
-    int64_t took_ms = p->now_ms - a.started_ms;
-    a.duration_ms = took_ms <= 0 ? 0 : took_ms > UINT32_MAX ? UINT32_MAX : (uint32_t)took_ms;
-    row->attempt_ms = a.started_ms;
+        row->started_ms = a->started_ms;
+    int64_t took_ms = p->now_ms - a->started_ms;
+    a->duration_ms = took_ms <= 0 ? 0 : took_ms > UINT32_MAX ? UINT32_MAX : (uint32_t)took_ms;
+    row->attempt_ms = a->started_ms;
     row->until_ms = RECORD_NONE;
     return a;
 }
 
 void popen_succeed(struct planner *p, struct pfire *f, uint32_t number, const char *detail)
 {
-    struct attempt a = attempt_of(p, f, number);
-    a.result = ATTEMPT_OK;
-    a.error[0] = '\0';
-    copy_text(a.excerpt, sizeof(a.excerpt), detail);
-    pend_log(p, &f->row, &a);
+    struct attempt *a = attempt_of(p, f, number);
+    a->result = ATTEMPT_OK;
+    a->error[0] = '\0';
+    copy_text(a->excerpt, sizeof(a->excerpt), detail);
+    pend_log(p, &f->row, a);
     if (f->in_flight) {
         pfire_revoke(p, f);
         f->ignored = true;
     }
-    pfire_end(p, f, FIRE_OUTCOME_SUCCEEDED, FIRE_REASON_NONE, &a);
+    pfire_end(p, f, FIRE_OUTCOME_SUCCEEDED, FIRE_REASON_NONE, a);
 }
 
 void popen_fail(struct planner *p, struct pfire *f, uint32_t number, const char *error, const char *detail,
                 bool by_hand)
 {
-    struct attempt a = attempt_of(p, f, number);
-    a.result = ATTEMPT_RETRY;
-    copy_text(a.error, sizeof(a.error), error);
-    copy_text(a.excerpt, sizeof(a.excerpt), detail);
-    pend_log(p, &f->row, &a);
+    struct attempt *a = attempt_of(p, f, number);
+    a->result = ATTEMPT_RETRY;
+    copy_text(a->error, sizeof(a->error), error);
+    copy_text(a->excerpt, sizeof(a->excerpt), detail);
+    pend_log(p, &f->row, a);
     bool told = f->row.state == FIRE_STATE_OPEN;
     if (f->in_flight) {
         pfire_abort(p, f);
@@ -105,7 +109,7 @@ void popen_fail(struct planner *p, struct pfire *f, uint32_t number, const char 
     if (by_hand)
         pfire_wait_until(p, f, p->now_ms);
     else
-        pfire_after_failure(p, f, &a, told);
+        pfire_after_failure(p, f, a, told);
     f->ignored |= f->ended && f->in_flight;
     if (!f->ended)
         pfire_set_target(p, f, true);

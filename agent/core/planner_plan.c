@@ -3,11 +3,10 @@
 
 #include "agent/core/planner_private.h"
 
-#define CLOCKS_DIFFER_MS 250 /* members whose clocks differ by more do not fire */
-#define FIRES_AGAIN_MS   1000
+#define CLOCKS_DIFFER_MS 250   /* members whose clocks differ by more do not fire */
 #define EXPIRE_AGAIN_MS  60000 /* a done job with unfinished fires is looked at again after this */
 
-static bool next_due(const struct pjob *j, int64_t *ret_ms)
+bool pjob_next_due(const struct pjob *j, int64_t *ret_ms)
 {
     /* An instant that was in the past when the job was made does not bring the recurring dues before that with it. */
     if (j->row.due_ms < j->row.created_ms)
@@ -42,19 +41,6 @@ void pjob_plan_new(struct planner *p, struct pjob *j, int64_t accepted_ms)
     int64_t due_ms = 0;
     bool any = job_first_due(j->spec, accepted_ms, RECORD_NONE, &due_ms);
     pjob_advance(p, j, any, due_ms);
-}
-
-bool pjob_has_fire_running(const struct pjob *j)
-{
-    if (j->first)
-        return true;
-    LIST_FOR (l, &j->fires) {
-        const struct pfire *f = container_of(l, struct pfire, job_link);
-        if (!f->ended && !f->ignored &&
-            (f->in_flight || f->row.state == FIRE_STATE_HELD || f->row.state == FIRE_STATE_OPEN))
-            return true;
-    }
-    return false;
 }
 
 /* --- runs of dues that are not fired -------------------------------------------------------------------------------- */
@@ -97,7 +83,7 @@ bool pjob_skip(struct planner *p, struct pjob *j, int64_t until_ms, enum fire_re
     j->row.scheduled -= count; /* skipped ones do not count against max_fires */
     j->row.due_ms = last_ms;
     int64_t next_ms = 0;
-    bool has_next = next_due(j, &next_ms);
+    bool has_next = pjob_next_due(j, &next_ms);
     pjob_advance(p, j, has_next, next_ms);
     pjob_dirty(p, j, CHANGE_UPDATE);
     return true;
@@ -117,113 +103,17 @@ static bool fold_overdue(struct planner *p, struct pjob *j)
     if (!book_run(p, j, count, last_ms, FIRE_OUTCOME_COALESCED, FIRE_REASON_COALESCED))
         return false;
     j->row.due_ms = last_ms;
-    bool has_next = next_due(j, &last_ms);
+    bool has_next = pjob_next_due(j, &last_ms);
     assert(has_next); /* newest_ms at least */
     j->row.due_ms = last_ms;
     struct pfire *f = last_ms == newest_ms ? pfire_book(p, j, newest_ms, FIRE_KIND_SCHEDULED) : NULL;
     if (f) {
         f->row.coalesced = (uint32_t)count;
-        has_next = next_due(j, &last_ms);
+        has_next = pjob_next_due(j, &last_ms);
     }
     pjob_advance(p, j, has_next, last_ms);
     pjob_dirty(p, j, CHANGE_UPDATE);
     return true;
-}
-
-/* --- concurrency ----------------------------------------------------------------------------------------------------- */
-
-/* Fires that wait beyond the horizon are the store's; a rule that has to end them needs them here. */
-static bool fires_complete(struct planner *p, struct pjob *j)
-{
-    uint64_t here = 0;
-    LIST_FOR (l, &j->fires) {
-        const struct pfire *f = container_of(l, struct pfire, job_link);
-        here += !f->ended && !f->ignored;
-    }
-    if (here >= pjob_pending(j))
-        return true;
-    planner_load_fires(p, &j->row.slot, 1, PLANNER_NEVER);
-    j->not_before_ms = p->now_ms + FIRES_AGAIN_MS;
-    pjob_arm(p, j);
-    return false;
-}
-
-/* Asked for by people after its time: it neither gives way to what the schedule fires, nor does that to it. */
-bool pfire_aside(const struct pfire *f)
-{
-    return f->row.kind == FIRE_KIND_BACKFILL || f->row.attempts_before > 0;
-}
-
-/* forbid: what only waits for a retry is folded into the due that has come. */
-static bool fold_waiting(struct planner *p, struct pjob *j)
-{
-    uint32_t folded = 0;
-    int64_t due_ms = j->row.due_ms, next_ms = 0;
-    struct pfire *next = pfire_book(p, j, due_ms, FIRE_KIND_SCHEDULED);
-    if (!next)
-        return false;
-    LIST_FOR_SAFE(l, &j->fires)
-    {
-        struct pfire *f = container_of(l, struct pfire, job_link);
-        if (f == next || f->ended || f->ignored || pfire_aside(f))
-            continue;
-        folded += 1 + f->row.coalesced;
-        pfire_end(p, f, FIRE_OUTCOME_COALESCED, FIRE_REASON_COALESCED, NULL);
-    }
-    next->row.coalesced = folded;
-    bool has_next = next_due(j, &next_ms);
-    pjob_advance(p, j, has_next, next_ms);
-    pjob_dirty(p, j, CHANGE_UPDATE);
-    return true;
-}
-
-static void cancel_unfinished(struct planner *p, struct pjob *j)
-{
-    LIST_FOR_SAFE(l, &j->fires)
-    {
-        struct pfire *f = container_of(l, struct pfire, job_link);
-        if (f->ended || f->ignored || pfire_aside(f) ||
-            list_linked(&f->foreign_link)) /* another member's attempt is its own to end */
-            continue;
-        if (f->in_flight) {
-            pfire_revoke(p, f);
-            f->ignored = true;
-        }
-        pfire_end(p, f, FIRE_OUTCOME_CANCELLED, FIRE_REASON_REPLACED, NULL);
-    }
-}
-
-/* Whether the due may start now. False: it was dealt with, or waits for something that looks at the job again. */
-static bool rule_allows(struct planner *p, struct pjob *j)
-{
-    if (j->spec->concurrency == JOB_ALLOW || pjob_pending(j) == 0)
-        return j->spec->concurrency == JOB_ALLOW || pjob_clean(j);
-    if (!pjob_clean(j) || j->spec->concurrency == JOB_QUEUE || !fires_complete(p, j))
-        return false;
-    if (j->spec->concurrency == JOB_REPLACE) {
-        cancel_unfinished(p, j);
-        return pjob_clean(j); /* nothing could be cancelled: all is held elsewhere */
-    }
-    if (pjob_has_fire_running(j))
-        (void)pjob_skip(p, j, p->now_ms + 1, FIRE_REASON_OVERLAP);
-    else
-        (void)fold_waiting(p, j);
-    return false;
-}
-
-/* The next due has come while the first attempt of this one runs. */
-static void overlap(struct planner *p, struct pjob *j)
-{
-    pfire_book_first(p, j);
-    if (j->spec->concurrency == JOB_REPLACE)
-        cancel_unfinished(p, j);
-}
-
-/* forbid: the dues that came while it ran are skipped, told in one row. */
-void pjob_ended_first(struct planner *p, struct pjob *j)
-{
-    if (j->spec->concurrency == JOB_FORBID && j->row.state == JOB_STATE_ACTIVE)
-        (void)pjob_skip(p, j, p->now_ms + 1, FIRE_REASON_OVERLAP);
 }
 
 /* --- waking ---------------------------------------------------------------------------------------------------------- */
@@ -236,8 +126,10 @@ static bool pending_full(const struct pjob *j)
 static int64_t overlap_ms(const struct pjob *j)
 {
     enum job_concurrency rule = j->spec->concurrency;
-    if (!j->has_next_due || rule == JOB_FORBID || rule == JOB_QUEUE || pending_full(j))
+    if (!j->has_next_due || rule == JOB_FORBID || pending_full(j))
         return PLANNER_NEVER;
+    if (rule == JOB_QUEUE) /* that it is watched while it waits costs a row: not for a short wait */
+        return planner_add_ms(j->next_due_ms, PLANNER_QUEUE_LOOK_MS);
     return j->next_due_ms + job_jitter_ms(j->spec, &j->row.uid, j->next_due_ms);
 }
 
@@ -254,10 +146,11 @@ static int64_t wake_ms(const struct pjob *j)
     if (j->spec->concurrency != JOB_ALLOW && !pjob_clean(j))
         return PLANNER_NEVER;
     if (j->spec->concurrency == JOB_QUEUE && pjob_pending(j) > 0)
-        return PLANNER_NEVER;
+        return j->row.wake_ms > j->queue_look_ms ? j->row.wake_ms : j->queue_look_ms;
     if (j->spec->concurrency == JOB_FORBID && pbackfill_running(j))
         return PLANNER_NEVER; /* a fire of the past must not cost one of now, which waits for its attempt */
-    return j->row.wake_ms > j->not_before_ms ? j->row.wake_ms : j->not_before_ms;
+    int64_t from_ms = j->not_before_ms > j->quiet_ms ? j->not_before_ms : j->quiet_ms;
+    return j->row.wake_ms > from_ms ? j->row.wake_ms : from_ms;
 }
 
 void pjob_arm(struct planner *p, struct pjob *j)
@@ -325,7 +218,7 @@ void pjob_timer(struct wheel_timer *t, void *arg)
     else if (j->row.state == JOB_STATE_DONE)
         expire(p, j);
     else if (j->first)
-        overlap(p, j);
+        pjob_overlap(p, j);
     else
         planner_start_later(p, &j->start, j->row.wake_ms);
 }
@@ -343,7 +236,7 @@ static void start_booked(struct planner *p, struct pjob *j)
         pjob_arm(p, j);
         return;
     }
-    bool has_next = next_due(j, &next_ms);
+    bool has_next = pjob_next_due(j, &next_ms);
     pjob_advance(p, j, has_next, next_ms);
     pjob_dirty(p, j, CHANGE_UPDATE);
 }
@@ -355,8 +248,23 @@ void pjob_book_due(struct planner *p, struct pjob *j)
     if (j->row.state != JOB_STATE_ACTIVE || j->first || j->row.due_ms == RECORD_NONE ||
         j->row.wake_ms > p->now_ms + CLOCKS_DIFFER_MS)
         return;
+    if (j->spec->concurrency != JOB_ALLOW && pjob_pending(j) > 0)
+        return; /* nobody can have sent it: it waits for the end of another */
     planner_start_cancel(p, &j->start);
     start_booked(p, j);
+}
+
+/* queue: the dues that have come take their numbers before what is asked for now. */
+void pjob_book_queue(struct planner *p, struct pjob *j)
+{
+    while (j->row.state == JOB_STATE_ACTIVE && j->row.due_ms != RECORD_NONE && j->row.wake_ms <= p->now_ms &&
+           !pending_full(j)) {
+        int64_t due_ms = j->row.due_ms;
+        planner_start_cancel(p, &j->start);
+        start_booked(p, j);
+        if (j->row.due_ms == due_ms)
+            return; /* no memory */
+    }
 }
 
 void pjob_start(struct planner *p, struct pjob *j)
@@ -369,13 +277,13 @@ void pjob_start(struct planner *p, struct pjob *j)
     if (!j->spec->one_shot && j->row.due_ms < p->now_ms - window_ms &&
         pjob_skip(p, j, p->now_ms - window_ms, FIRE_REASON_LATE))
         return;
-    if (!rule_allows(p, j) || fold_overdue(p, j))
+    if (!pjob_rule_allows(p, j) || fold_overdue(p, j))
         return;
     if (needs_booking(j->spec)) {
         start_booked(p, j);
         return;
     }
-    j->has_next_due = next_due(j, &j->next_due_ms);
+    j->has_next_due = pjob_next_due(j, &j->next_due_ms);
     pfire_first(p, j);
     pjob_arm(p, j);
 }

@@ -25,9 +25,10 @@
 #define PLANNER_FOREIGN_MS      1000 /* how often fires held by other members are looked at */
 #define PLANNER_DEAD_MAX        256  /* dead members remembered */
 #define PLANNER_COPY_MORE_MS \
-    ((int64_t)86400 * 1000)        /* a copy is kept so much longer than asked: many die by one */
-#define PLANNER_BACKFILL_MAX 10000 /* dues of one backfill */
-#define PLANNER_NEVER        INT64_MAX
+    ((int64_t)86400 * 1000)         /* a copy is kept so much longer than asked: many die by one */
+#define PLANNER_BACKFILL_MAX  10000 /* dues of one backfill */
+#define PLANNER_QUEUE_LOOK_MS 5000  /* how often a queue that does not move is looked at */
+#define PLANNER_NEVER         INT64_MAX
 
 enum pjob_state {
     PJOB_READING, /* being asked for: key or uid is known, the row is not */
@@ -146,6 +147,8 @@ struct pjob {
     int64_t next_due_ms; /* what follows row.due_ms; valid while `first` is out */
     bool has_next_due;
     int64_t not_before_ms;
+    int64_t quiet_ms;      /* an attempt that ended without a reply may run until then */
+    int64_t queue_look_ms; /* queue: when to look whether too many wait */
     struct pstart start;
     struct wheel_timer timer;
     struct ptarget *target;
@@ -369,9 +372,23 @@ void pjob_start(struct planner *p, struct pjob *j);
 void pjob_book_due(struct planner *p, struct pjob *j);
 void pjob_plan_new(struct planner *p, struct pjob *j, int64_t after_ms);
 void pjob_advance(struct planner *p, struct pjob *j, bool has_next, int64_t next_ms);
-void pjob_ended_first(struct planner *p, struct pjob *j); /* forbid: what was due meanwhile is skipped */
 bool pjob_skip(struct planner *p, struct pjob *j, int64_t until_ms, enum fire_reason reason);
+
+bool pjob_next_due(const struct pjob *j, int64_t *ret_ms); /* after the row's */
+void pjob_book_queue(struct planner *p, struct pjob *j);
+
+/* --- planner_rules.c: concurrency --- */
 bool pjob_has_fire_running(const struct pjob *j);
+bool pjob_rule_allows(struct planner *p, struct pjob *j);
+void pjob_overlap(struct planner *p, struct pjob *j);
+void pjob_ended_first(struct planner *p, struct pjob *j); /* forbid: what was due meanwhile is skipped */
+bool pjob_due_waits(const struct planner *p,
+                    const struct pjob *j); /* forbid: one has come and is not dealt with */
+void pjob_run_rule(struct planner *p, struct pjob *j, struct pfire *f); /* F is a run, just booked */
+void pjob_keep_quiet(struct pjob *j, const struct attempt *attempt);
+bool pfire_aside(const struct pfire *f);
+/* Unless allow, one attempt of a job at a time; queue: in the order of their numbers. */
+bool pfire_has_turn(struct planner *p, const struct pfire *f);
 
 /* --- planner_fire.c: fires in memory, booked, held, started --- */
 struct pfire *pfire_new(struct planner *p, struct pjob *j, struct err *e);
@@ -380,7 +397,6 @@ void pfire_drop(struct planner *p, struct pfire *f); /* out of memory; in flight
 void pfire_first(struct planner *p, struct pjob *j);
 struct pfire *pfire_book(struct planner *p, struct pjob *j, int64_t due_ms, enum fire_kind kind);
 void pfire_name(struct pfire *f);
-bool pfire_aside(const struct pfire *f);
 void pfire_book_first(struct planner *p, struct pjob *j);
 void pfire_hold_all(struct planner *p, struct pjob *j);
 void pfire_revoke(struct planner *p, struct pfire *f);

@@ -143,6 +143,11 @@ static void on_end(struct pbed *b, struct bev *ev)
         a.result = ATTEMPT_RETRY;
         a.status = -1;
         snprintf(a.error, sizeof(a.error), "connection closed");
+    } else if (pbed_chance(b, b->o.reset)) {
+        a.result = ATTEMPT_RETRY;
+        a.status = -1;
+        a.sent = true;
+        snprintf(a.error, sizeof(a.error), "connection reset");
     } else if (pbed_chance(b, b->o.fail)) {
         a.result = ATTEMPT_RETRY;
         a.status = 503;
@@ -725,7 +730,7 @@ struct pbed_call *pbed_call(struct pbed *b, enum planner_api_op op, const char *
 enum planner_answer pbed_do(struct pbed *b, enum planner_api_op op, const char *id, const char *text)
 {
     struct pbed_call *c = pbed_call(b, op, id, text);
-    for (int i = 0; i < 20000 && !c->answered; i++)
+    for (int i = 0; i < 120000 && !c->answered; i++)
         pbed_run(b, 1);
     MUST(c->answered, "no answer");
     return c->api.answer;
@@ -783,14 +788,4 @@ size_t pbed_fire_writes(const struct pbed *b)
 size_t pbed_conflicts(const struct pbed *b)
 {
     return b->conflicts;
-}
-
-void pbed_refuse(struct pbed *b, const char *id)
-{
-    snprintf(b->refused, sizeof(b->refused), "%s", id);
-}
-
-const char *pbed_last_log(const struct pbed *b)
-{
-    return b->log;
 }

@@ -17,6 +17,7 @@ struct pbed_options {
     uint64_t seed;
     unsigned slots;
     double fail;    /* share of attempts that fail */
+    double reset;   /* ... without a reply, when the request was out */
     double give_up; /* ... for good */
     double no_endpoint;
     int64_t duration_max_ms; /* of an attempt */

@@ -17,7 +17,7 @@ enum planner_answer pbed_fire_do(struct pbed *b, enum planner_api_op op, const s
                                  uint32_t attempt, bool ok)
 {
     struct pbed_call *c = pbed_fire_call(b, op, uid, seq, attempt, ok);
-    for (int i = 0; i < 20000 && !c->answered; i++)
+    for (int i = 0; i < 120000 && !c->answered; i++)
         pbed_run(b, 1);
     MUST(c->answered, "no answer");
     return c->api.answer;

@@ -455,6 +455,16 @@ const struct fire_row *pbed_fire(const struct pbed *b, const struct uid *uid, ui
     return fire_of(b, uid, seq);
 }
 
+void pbed_refuse(struct pbed *b, const char *id)
+{
+    snprintf(b->refused, sizeof(b->refused), "%s", id);
+}
+
+const char *pbed_last_log(const struct pbed *b)
+{
+    return b->log;
+}
+
 /* --- the promises ---------------------------------------------------------------------------------------------------- */
 
 static uint64_t covered_until(const struct pbed *b, const struct uid *uid, uint64_t seq)

@@ -1,0 +1,203 @@
+/* Stories of what concurrency asks for, beyond those of test_planner.c. */
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+#include <string.h>
+
+#include "tests/lib/planner_bed.h"
+
+#define JOB(schedule, rest) \
+    "{\"schedule\":\"" schedule "\",\"callback\":{\"http\":{\"url\":\"http://10.0.0.9/x\"}}," rest "}"
+#define SLOW_RETRY "\"retry\":{\"min_backoff\":\"1h\",\"max_backoff\":\"1h\"}"
+
+static struct pbed *members(const struct pbed_options *o, unsigned count)
+{
+    struct pbed *b = pbed_new(o);
+    for (unsigned i = 0; i < count; i++)
+        (void)pbed_node_start(b);
+    for (unsigned s = 0; s < o->slots; s++)
+        pbed_give(b, s, 0);
+    pbed_run(b, 50);
+    return b;
+}
+
+static size_t sent_count(const struct pbed *b)
+{
+    size_t n;
+    (void)pbed_sent(b, &n);
+    return n;
+}
+
+static uint64_t run(struct pbed *b, bool force)
+{
+    struct pbed_call *c = pbed_call(b, PLANNER_RUN, "a", NULL);
+    c->api.run_force = force;
+    while (!c->answered)
+        pbed_run(b, 1);
+    cr_assert(eq(int, c->api.answer, PLANNER_ACCEPTED));
+    return c->api.run_seq;
+}
+
+static const struct fire_row *fire(const struct pbed *b, uint64_t seq)
+{
+    return pbed_fire(b, &pbed_job(b, "a")->uid, seq);
+}
+
+Test(planner_rules, forbid_folds_what_waits_for_an_endpoint)
+{
+    struct pbed_options o = pbed_defaults(7);
+    o.no_endpoint = 1;
+    struct pbed *b = members(&o, 1);
+    (void)pbed_do(b, PLANNER_CREATE, "a", JOB("@every 3s", "\"concurrency\":\"forbid\""));
+    pbed_run(b, 60000);
+    const struct job_row *row = pbed_job(b, "a");
+    cr_assert(ge(u64, row->counts.coalesced, 15));
+    cr_assert(zero(u64, row->counts.skipped), "nothing ran that they could have overlapped");
+    pbed_set(b)->no_endpoint = 0;
+    pbed_run(b, 10000);
+    row = pbed_job(b, "a");
+    cr_assert(ge(u64, row->counts.succeeded, 1));
+    pbed_check(b, false);
+    pbed_free(b);
+}
+
+Test(planner_rules, a_queue_keeps_at_most_100_waiting)
+{
+    struct pbed_options o = pbed_defaults(7);
+    o.fail = 1;
+    struct pbed *b = members(&o, 1);
+    (void)pbed_do(b, PLANNER_CREATE, "a", JOB("@every 1s", "\"concurrency\":\"queue\"," SLOW_RETRY));
+    pbed_run(b, 95000);
+    cr_assert(zero(u64, pbed_job(b, "a")->counts.skipped));
+    pbed_run(b, 60000);
+    const struct job_row *row = pbed_job(b, "a");
+    cr_assert(ge(u64, row->counts.skipped, 45));
+    cr_assert(eq(int, fire(b, 2)->reason, FIRE_REASON_QUEUE_FULL));
+    cr_assert(ge(i64, row->due_ms, pbed_now(b) - 107000), "who waits longest has waited for about 100 dues");
+    cr_assert(eq(sz, sent_count(b), 1));
+    pbed_check(b, false);
+    pbed_free(b);
+}
+
+Test(planner_rules, runs_of_a_queue_wait_for_their_turn)
+{
+    struct pbed_options o = pbed_defaults(7);
+    o.duration_max_ms = 0;
+    struct pbed *b = members(&o, 1);
+    (void)pbed_do(b, PLANNER_CREATE, "a", JOB("@after 1h", "\"concurrency\":\"queue\""));
+    pbed_set(b)->duration_max_ms = 5000;
+    for (int i = 0; i < 4; i++)
+        (void)run(b, false);
+    pbed_run(b, 60000);
+    size_t n;
+    const struct pbed_sent *sent = pbed_sent(b, &n);
+    cr_assert(eq(sz, n, 4));
+    for (size_t i = 0; i < n; i++) {
+        cr_assert(eq(u64, sent[i].seq, i + 1), "in the order of their booking");
+        cr_assert(i == 0 || sent[i].at_ms >= sent[i - 1].at_ms);
+    }
+    cr_assert(eq(u64, pbed_job(b, "a")->counts.succeeded, 4));
+    pbed_check(b, false);
+    pbed_free(b);
+}
+
+Test(planner_rules, a_failing_head_holds_up_the_queue)
+{
+    struct pbed_options o = pbed_defaults(7);
+    o.fail = 1;
+    struct pbed *b = members(&o, 1);
+    (void)pbed_do(b, PLANNER_CREATE, "a", JOB("@after 1h", "\"concurrency\":\"queue\"," SLOW_RETRY));
+    (void)run(b, false);
+    pbed_run(b, 1000);
+    pbed_set(b)->fail = 0;
+    (void)run(b, false);
+    pbed_run(b, 60000);
+    cr_assert(eq(sz, sent_count(b), 1), "the second waits for the end of the first");
+    cr_assert(eq(u64, run(b, true), 3));
+    pbed_run(b, 1000);
+    cr_assert(eq(u64, pbed_job(b, "a")->counts.succeeded, 1), "but not one that is forced");
+    struct uid uid = pbed_job(b, "a")->uid;
+    (void)pbed_fire_do(b, PLANNER_FIRE_CANCEL, &uid, 1, 0, false);
+    pbed_run(b, 2000);
+    cr_assert(eq(int, fire(b, 2)->outcome, FIRE_OUTCOME_SUCCEEDED));
+    pbed_check(b, false);
+    pbed_free(b);
+}
+
+Test(planner_rules, a_run_replaces_what_is_unfinished)
+{
+    struct pbed_options o = pbed_defaults(7);
+    o.duration_max_ms = 0;
+    struct pbed *b = members(&o, 1);
+    (void)pbed_do(b, PLANNER_CREATE, "a", JOB("@after 1h", "\"concurrency\":\"replace\""));
+    pbed_set(b)->fail = 1;
+    (void)run(b, false);
+    pbed_run(b, 100);
+    (void)run(b, false);
+    pbed_run(b, 100);
+    cr_assert(eq(int, fire(b, 1)->reason, FIRE_REASON_REPLACED));
+    cr_assert(eq(u64, pbed_job(b, "a")->counts.cancelled, 1));
+    cr_assert(eq(int, fire(b, 2)->outcome, FIRE_OUTCOME_PENDING));
+    pbed_free(b);
+}
+
+Test(planner_rules, a_run_of_forbid_takes_the_waiting_one_in)
+{
+    struct pbed_options o = pbed_defaults(7);
+    o.fail = 1;
+    struct pbed *b = members(&o, 1);
+    (void)pbed_do(b, PLANNER_CREATE, "a", JOB("@after 1h", "\"concurrency\":\"forbid\"," SLOW_RETRY));
+    (void)run(b, false);
+    pbed_run(b, 1000);
+    pbed_set(b)->fail = 0;
+    (void)run(b, false);
+    pbed_run(b, 1000);
+    cr_assert(eq(int, fire(b, 1)->outcome, FIRE_OUTCOME_COALESCED));
+    cr_assert(eq(int, fire(b, 2)->outcome, FIRE_OUTCOME_SUCCEEDED));
+    cr_assert(eq(u32, fire(b, 2)->coalesced, 1));
+    pbed_free(b);
+}
+
+Test(planner_rules, unless_allow_a_reset_is_followed_by_the_deadline)
+{
+    static const char *const rules[] = {"allow", "forbid", "queue", "replace"};
+    for (int i = 0; i < 4; i++) {
+        char text[400];
+        struct pbed_options o = pbed_defaults(7);
+        o.reset = 1;
+        o.duration_max_ms = 0;
+        struct pbed *b = members(&o, 1);
+        snprintf(
+            text, sizeof(text),
+            "{\"schedule\":\"@after 1s\",\"callback\":{\"http\":{\"url\":\"http://10.0.0.9/x\"},"
+            "\"timeout\":\"20s\"},\"retry\":{\"min_backoff\":\"1s\",\"jitter\":0},\"concurrency\":\"%s\"}",
+            rules[i]);
+        (void)pbed_do(b, PLANNER_CREATE, "a", text);
+        pbed_run(b, 4000);
+        cr_assert(eq(int, sent_count(b) >= 2, i == 0), "%s", rules[i]);
+        pbed_set(b)->reset = 0;
+        pbed_run(b, 17500);
+        cr_assert(ge(sz, sent_count(b), 2), "%s", rules[i]);
+        cr_assert(eq(u64, pbed_job(b, "a")->counts.succeeded, 1), "%s", rules[i]);
+        pbed_free(b);
+    }
+}
+
+Test(planner_rules, at_most_once_moves_before_it_has_begun)
+{
+    struct pbed_options o = pbed_defaults(7);
+    o.commit_max_ms = 100;
+    for (int64_t at = 0; at < 400; at += 7) {
+        struct pbed *b = members(&o, 2);
+        (void)pbed_do(b, PLANNER_CREATE, "a",
+                      "{\"schedule\":\"@after 1s\",\"callback\":{\"http\":{\"url\":\"http://10.0.0.9/x\"}},"
+                      "\"delivery\":\"at_most_once\"}");
+        uint16_t slots[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+        pbed_run(b, 900 + at);
+        pbed_move(b, slots, 8, 0, 1);
+        pbed_run(b, 60000);
+        cr_assert(eq(sz, sent_count(b), 1), "at %d ms: %zu", (int)at, sent_count(b));
+        cr_assert(eq(u64, pbed_job(b, "a")->counts.succeeded, 1));
+        pbed_check(b, true);
+        pbed_free(b);
+    }
+}
