@@ -459,7 +459,8 @@ void sim_consul_wipe(void)
     while (consul.keys_count > 0)
         key_drop(consul.keys_count - 1);
     consul.sessions_count = consul.services_count = 0;
-    consul.index = consul.kv_index = consul.svc_index = 1 + (uint64_t)sim_between(0, 5);
+    /* Forwards or backwards, but not to where somebody waits by chance: Consul itself cannot tell that from no change. */
+    consul.index = consul.kv_index = consul.svc_index = (uint64_t)sim_between(1, 10000000);
     wake_waiting();
 }
 
@@ -481,7 +482,7 @@ void sim_consul_instances(unsigned bits)
 
 void sim_consul_open(void)
 {
-    consul.index = consul.kv_index = consul.svc_index = 10;
+    consul.index = consul.kv_index = consul.svc_index = 5000000;
     consul.instances = 7;
     sim_after(100000, NULL, look, NULL);
 }

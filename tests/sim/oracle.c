@@ -166,13 +166,35 @@ static uint64_t acknowledged(const struct sim_job *j, uint64_t seq)
     return 0;
 }
 
+/* What the store holds of a job that did not come to its end, for whoever reads the story. */
+static void on_fires(void *arg, const struct err *e, struct fire_row *rows, size_t count, bool more)
+{
+    (void)arg, (void)e, (void)more;
+    for (size_t i = 0; i < count; i++)
+        sim_note(
+            "fire %llu: state %d, kind %d, outcome %d, reason %d, attempts %u, holder '%s', due %lld, wake %lld, rev %llu",
+            (unsigned long long)rows[i].seq, (int)rows[i].state, (int)rows[i].kind, (int)rows[i].outcome,
+            (int)rows[i].reason, rows[i].attempts, rows[i].holder, (long long)(rows[i].due_ms - SIM_EPOCH_MS),
+            (long long)(rows[i].wake_ms - SIM_EPOCH_MS), (unsigned long long)rows[i].rev);
+}
+
+static void tell_fires(const struct job_row *row)
+{
+    sim_note("%s: slot %u, due %lld, wake %lld, seq %llu", row->id, row->slot,
+             (long long)(row->due_ms - SIM_EPOCH_MS), (long long)(row->wake_ms - SIM_EPOCH_MS),
+             (unsigned long long)row->counts.seq);
+    store_mem.get_fires(sim.reader, &row->uid, 0, 20, on_fires, NULL);
+}
+
 static void check_counts(const struct sim_job *j, const struct job_row *row)
 {
     const struct job_counts *c = &row->counts;
     uint64_t ended = c->succeeded + c->dead + c->skipped + c->coalesced + c->cancelled;
-    if (ended > c->seq || c->seq - ended > 2)
-        sim_broken("%s: %llu of %llu fires have ended after the calm", j->id, (unsigned long long)ended,
-                   (unsigned long long)c->seq);
+    if (ended > c->seq || c->seq - ended > 2) {
+        tell_fires(row);
+        sim_broken("%s, state %d: %llu of %llu fires have ended after the calm", j->id, (int)row->state,
+                   (unsigned long long)ended, (unsigned long long)c->seq);
+    }
     if (j->touched)
         return;
     if (c->dead || c->skipped || c->coalesced || c->cancelled)
