@@ -267,6 +267,20 @@ static void query_instant(struct reader *r, const char *name, const char *value,
         bad_query(r, name, e.text);
 }
 
+#define WINDOW_MAX_MS ((uint64_t)366 * 86400 * 1000)
+
+static void query_span(struct reader *r, const char *name, const char *value, uint64_t *ret_ms)
+{
+    uint64_t ms = 0;
+    struct err e = {0};
+    if (text_duration_ms(value, strlen(value), &ms, &e) < 0)
+        bad_query(r, name, e.text);
+    else if (ms < 1000 || ms > WINDOW_MAX_MS)
+        bad_query(r, name, "must be from 1s to 366d");
+    else
+        *ret_ms = ms;
+}
+
 /* Its zone is not known yet, but whether it is one does not depend on that. */
 static void query_at(struct reader *r, const char *name, const char *value)
 {
@@ -289,7 +303,8 @@ static const struct {
     {"count", API_Q_COUNT},     {"cursor", API_Q_CURSOR},   {"from", API_Q_FROM},
     {"dry_run", API_Q_DRY_RUN}, {"all", API_Q_ALL},         {"to", API_Q_TO},
     {"job", API_Q_JOB},         {"service", API_Q_SERVICE}, {"outcome", API_Q_OUTCOME},
-    {"key", API_Q_KEY},         {"at", API_Q_AT},
+    {"key", API_Q_KEY},         {"at", API_Q_AT},           {"window", API_Q_WINDOW},
+    {"step", API_Q_STEP},
 };
 
 static void query_value(struct reader *r, unsigned bit, const char *name, const char *value)
@@ -333,6 +348,12 @@ static void query_value(struct reader *r, unsigned bit, const char *name, const 
         break;
     case API_Q_TO:
         query_instant(r, name, value, &rq->to_ms);
+        break;
+    case API_Q_WINDOW:
+        query_span(r, name, value, &rq->window_ms);
+        break;
+    case API_Q_STEP:
+        query_span(r, name, value, &rq->step_ms);
         break;
     case API_Q_AT:
         query_at(r, name, value);

@@ -76,6 +76,8 @@ struct api_request {
     char job[RECORD_ID_MAX];          /* "": any */
     char service[RECORD_SERVICE_MAX]; /* "": any */
     int outcome;                      /* -1: any */
+    uint64_t window_ms;               /* 0: not said */
+    uint64_t step_ms;                 /* 0: not said */
     bool dry_run;
     bool all;
     bool has_cursor;

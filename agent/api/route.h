@@ -40,6 +40,7 @@ enum api_action {
     API_BULK,
     API_EXPORT,
     API_EVENTS,
+    API_FORECAST,
     API_CLUSTER,
     API_OWNER,
     API_SERVICE,
@@ -71,6 +72,8 @@ enum {
     API_Q_SERVICE = 1 << 14,
     API_Q_OUTCOME = 1 << 15,
     API_Q_AT = 1 << 16,
+    API_Q_WINDOW = 1 << 17,
+    API_Q_STEP = 1 << 18,
 };
 
 enum api_body { API_BODY_NONE, API_BODY_JSON, API_BODY_MERGE_PATCH, API_BODY_OPTIONAL, API_BODY_NDJSON };

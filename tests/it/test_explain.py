@@ -158,6 +158,20 @@ def test_a_run_is_told_apart_and_named_by_its_revision(three, job, name):
     assert revisions(three[0], name)[0]["fire"] == fire
 
 
+def test_what_is_coming_is_counted_by_service_and_member(three, job, service, name):
+    lines = [{"op": "create", "id": f"{name}-{n}", "namespace": name, "job": job("@every 10m")} for n in range(30)]
+    assert all(r["status"] == 201 for r in three[0].bulk(lines))
+    three[1].put(f"{name}-off", job("@every 1s", paused=True), ns=name)
+    coming = three[2].ask("GET", f"/v1/forecast?ns={name}&window=1h&step=10m", 200)
+    assert (coming["total"], coming["steps"], coming["jobs"], coming["truncated"]) == (180, [30] * 6, 31, False), coming
+    assert coming["services"] == [{"service": service, "fires": [30] * 6}]
+    assert {m["member"] for m in coming["members"]} <= {a.name for a in three}
+    assert [sum(step) for step in zip(*(m["fires"] for m in coming["members"]))] == [30] * 6
+    for bad in ("window=1h&step=1s", "window=0s", "step=x", "window=400d"):
+        assert three[0].call("GET", f"/v1/forecast?{bad}").status_code == 400, bad
+    three[0].ask("DELETE", f"/v1/jobs?ns={name}&all=true", 200)
+
+
 def test_bad_questions_are_refused(three, name, job):
     three[0].put(name, job())
     for params in ({"at": "yesterday"}, {"at": "2026-11-23", "from": "2026-11-23T00:00:00Z"}, {"to": "soon"},
