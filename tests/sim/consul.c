@@ -124,6 +124,8 @@ static void wake_waiting(void)
 {
     for (size_t i = consul.waits_count; i-- > 0;) {
         struct waiting w = consul.waits[i];
+        if (w.from->host->cut_consul) /* TCP repeats itself until the cut is mended */
+            continue;
         if (index_of(w.path) <= w.index && sim.now_us < w.until_us && index_of(w.path) >= w.index)
             continue;
         consul.waits[i] = consul.waits[--consul.waits_count];
