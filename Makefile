@@ -349,10 +349,10 @@ test: deps ## what continuous integration runs: all of the above in order, and t
 ifneq ($(PROGRAM),)
 .PHONY: run run-cluster
 run: build $(O)/deps-it ## one agent with nothing else, a demo service, a few jobs
-	@CARILLON_BINARY=$(abspath $(O))/carillon $(VENV)/bin/python tests/tools/run_alone.py $(RUN_ARGS)
+	@exec env CARILLON_BINARY=$(abspath $(O))/carillon $(VENV)/bin/python tests/tools/run_alone.py $(RUN_ARGS)
 
 run-cluster: build $(O)/deps-it ## real Consul and MariaDB, three agents, two instances of a service, a few jobs
-	@CARILLON_BINARY=$(abspath $(O))/carillon $(VENV)/bin/python tests/tools/run_cluster.py $(RUN_ARGS)
+	@exec env CARILLON_BINARY=$(abspath $(O))/carillon $(VENV)/bin/python tests/tools/run_cluster.py $(RUN_ARGS)
 endif
 
 # ---- install --------------------------------------------------------------------------------------------------------

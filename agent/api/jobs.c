@@ -33,8 +33,10 @@ static void close_with_warnings(struct exchange *x, const struct job_spec *spec,
     json_t *warnings = x->write.warnings;
     const char *service = spec->callback.service;
     if (warnings && service && node_service_unknown(x->api->node, service))
-        (void)json_array_append_new(warnings, json_sprintf("Consul lists no instance of service '%s' now",
-                                                           service)); /* lost without memory: only a hint */
+        (void)json_array_append_new(
+            warnings,
+            json_sprintf("neither Consul nor the configuration lists an instance of service '%s' now",
+                         service)); /* lost without memory: only a hint */
     buf_truncate(out, out->len - 1);
     buf_add_str(out, ",\"warnings\":");
     if (warnings && json_print_ordered(warnings, &list, NULL) == 0)
