@@ -203,7 +203,6 @@ static void set_whose(struct bulk_line *line, const struct envelope *env, const 
     p->uid = ctx->uid;
     p->change_id = ctx->change_id;
     p->fresh_id = ctx->fresh_id;
-    p->likely_new = p->op == PLANNER_CREATE;
     p->repeated = ctx->repeated;
 }
 

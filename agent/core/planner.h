@@ -131,8 +131,6 @@ struct planner_api {
     uint64_t change_id;
     bool repeated; /* an earlier try of this very request may have been done: see store.find_change */
     bool fresh_id; /* the id was made just now: no one can have it */
-    bool
-        likely_new; /* CREATE, one of many: the store finds out whether the id is taken, nobody looks before */
     bool if_none_match;
     bool if_match; /* match_uid, match_version */
     struct uid match_uid;

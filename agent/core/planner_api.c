@@ -515,8 +515,7 @@ static struct pjob *job_for(struct planner *p, const struct planner_api *api, ui
         pjob_gone(p, j);
         return NULL;
     }
-    bool looks = api->op != PLANNER_CREATE || api->repeated || api->if_match;
-    if (!looks && (api->fresh_id || api->likely_new))
+    if (api->op == PLANNER_CREATE && api->fresh_id && !api->repeated)
         j->state = PJOB_ABSENT;
     else
         planner_read_job(p, j);

@@ -242,11 +242,12 @@ static void keep_running(struct planner *p, struct pchange *c)
 
 static void conflict(struct planner *p, struct pjob *j, const struct job_change *change)
 {
-    if (change->result == CHANGE_RESULT_EXISTS && j->api && j->api->op == PLANNER_CREATE && !j->api->repeated)
+    if (change->result == CHANGE_RESULT_EXISTS && j->api && j->api->op == PLANNER_CREATE &&
+        !j->api->repeated) {
         papi_reply(p, j, PLANNER_EXISTS);
-    else
-        planner_log(p, "job %s/%s: row is not as expected (rev %llu), read again", j->row.ns, j->row.id,
-                    (unsigned long long)change->expect_rev);
+    }
+    planner_log(p, "job %s/%s: row is not as expected (rev %llu), read again", j->row.ns, j->row.id,
+                (unsigned long long)change->expect_rev);
     reread(p, j);
 }
 

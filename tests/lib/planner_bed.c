@@ -295,7 +295,6 @@ static void act(struct pbed *b, int node, const struct planner_action *a)
     case PLANNER_DO_GET_JOB:
     case PLANNER_DO_GET_FIRE:
     case PLANNER_DO_FIND_CHANGE:
-        b->gets += a->kind == PLANNER_DO_GET_JOB;
         pbed_ask(b, node, a);
         break;
     case PLANNER_DO_REPLY:
@@ -713,7 +712,6 @@ struct pbed_call *pbed_call(struct pbed *b, enum planner_api_op op, const char *
     snprintf(c->api.ns, sizeof(c->api.ns), "default");
     snprintf(c->api.id, sizeof(c->api.id), "%s", id);
     snprintf(c->api.actor, sizeof(c->api.actor), "local");
-    c->api.likely_new = op == PLANNER_CREATE && (c->api.change_id & 2);
     make_uid(b, hashring_slot(c->api.ns, id, b->o.slots), &c->api.uid);
     if (text && op == PLANNER_PATCH)
         c->merged = pbed_spec(b, id, text);

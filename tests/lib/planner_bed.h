@@ -110,7 +110,6 @@ size_t pbed_sent_of(const struct pbed *b, const struct uid *uid, uint64_t seq);
 size_t pbed_row_writes(const struct pbed *b); /* job rows written */
 size_t pbed_fire_writes(const struct pbed *b);
 size_t pbed_conflicts(const struct pbed *b);
-size_t pbed_gets(const struct pbed *b);           /* single jobs read */
 void pbed_refuse(struct pbed *b, const char *id); /* the store will not take its row; "": all again */
 const char *pbed_last_log(const struct pbed *b);
 

@@ -533,8 +533,3 @@ void pbed_check(const struct pbed *b, bool drained)
     }
     MUST(b->conflicts == 0, "%zu conflicts", b->conflicts);
 }
-
-size_t pbed_gets(const struct pbed *b)
-{
-    return b->gets;
-}

@@ -1,4 +1,4 @@
-/* What writes leave behind for whoever asks later, and what they look at. */
+/* What writes leave behind for whoever asks later. */
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 
@@ -15,17 +15,12 @@ static void start_member(struct pbed *b)
     pbed_run(b, 50);
 }
 
-static struct pbed *one_member_of(const struct pbed_options *o)
-{
-    struct pbed *b = pbed_new(o);
-    start_member(b);
-    return b;
-}
-
 static struct pbed *one_member(void)
 {
     struct pbed_options o = pbed_defaults(7);
-    return one_member_of(&o);
+    struct pbed *b = pbed_new(&o);
+    start_member(b);
+    return b;
 }
 
 static enum fire_wait newest_waited_for(const struct pbed *b)
@@ -75,34 +70,5 @@ Test(planner_revisions, a_repeated_run_names_the_same_fire)
     cr_assert(eq(int, again->api.answer, PLANNER_ACCEPTED));
     cr_assert(eq(u64, again->api.run_seq, 2));
     cr_assert(eq(u64, pbed_job(b, "a")->counts.seq, 3), "no fire of its own");
-    pbed_free(b);
-}
-
-Test(planner_revisions, a_create_that_does_not_look_finds_out_from_the_store)
-{
-    static const char text[] = "{\"schedule\":\"@every 1h\"," CALLBACK "}";
-    static const char every[] = "{\"schedule\":\"@every 1s\"," CALLBACK "}";
-    struct pbed_options o = pbed_defaults(7);
-    o.horizon_ms = 60000;
-    struct pbed *b = one_member_of(&o);
-    (void)pbed_store_put(b, pbed_spec(b, "a", text), BED_NOW + 3600000);
-    struct job_row before = *pbed_job(b, "a");
-    struct pbed_call *c = pbed_call(b, PLANNER_CREATE, "a", every);
-    c->api.likely_new = true;
-    pbed_run(b, 500);
-    cr_assert(c->answered);
-    cr_assert(eq(int, (int)c->api.answer, PLANNER_EXISTS));
-    cr_assert(eq(sz, pbed_gets(b), 1), "only after the store had said so");
-    cr_assert(zero(int, memcmp(&pbed_job(b, "a")->uid, &before.uid, sizeof(before.uid))));
-    cr_assert(eq(int, pbed_do(b, PLANNER_PATCH, "a", every), PLANNER_OK));
-    cr_assert(eq(u64, pbed_job(b, "a")->version, before.version + 1));
-    size_t gets = pbed_gets(b);
-    c = pbed_call(b, PLANNER_CREATE, "new", every);
-    c->api.likely_new = true;
-    pbed_run(b, 3000);
-    cr_assert(eq(int, (int)c->api.answer, PLANNER_CREATED));
-    cr_assert(pbed_sent_of(b, &pbed_job(b, "new")->uid, 1) == 1);
-    cr_assert(eq(sz, pbed_gets(b), gets));
-    pbed_check(b, false);
     pbed_free(b);
 }
