@@ -166,14 +166,19 @@ static enum replica_step encode_join(struct replica_op *op, struct machine *m, e
     }
     *ret_kind = COMMAND_JOIN;
     command_put_join(out, call_of(op)->me, !call_of(op)->store->joined, call_of(op)->now_ms);
-    call_of(op)->store->joined = true;
     return REPLICA_WHOLE;
+}
+
+static void apply_join(struct replica_op *op, const struct machine_result *result)
+{
+    call_of(op)->store->joined = true;
+    apply_fence(op, result);
 }
 
 static void rs_join(void *self, const struct store_member *me, store_done *done, void *arg)
 {
     struct call *c = call_new(self, encode_join, answer_done, arg);
-    c->op.applied = apply_fence;
+    c->op.applied = apply_join;
     c->me = me;
     c->now_ms = c->store->now_ms(c->store->arg);
     c->done = done;

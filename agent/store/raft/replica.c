@@ -115,16 +115,31 @@ static void tell_disk(const struct replica *r, char *text, size_t size)
                    free_mb, r->dir);
 }
 
+static bool is_late(const struct replica *r, uint64_t now_ms)
+{
+    const struct list *first = list_first(&r->queue);
+    if (r->in_flight)
+        return now_ms - r->flight_ms >= r->options.patience_ms;
+    return r->postponed && first && now_ms - op_of((struct list *)first)->since_ms >= r->options.patience_ms;
+}
+
 /* libraft tries again by itself for as long as it takes; nobody here waits for that. */
 void replica_check_patience(struct replica *r)
 {
     char text[180];
     uint64_t now_ms = clock_boot_ms();
-    if (!r->in_flight || now_ms - r->flight_ms < r->options.patience_ms)
+    if (!is_late(r, now_ms))
         return;
     tell_disk(r, text, sizeof(text));
-    fail_flight(r, ERR_UNKNOWN_OUTCOME, text);
-    fail_queue(r, ERR_UNAVAILABLE, text);
+    if (r->in_flight && now_ms - r->flight_ms >= r->options.patience_ms) {
+        fail_flight(r, ERR_UNKNOWN_OUTCOME, text);
+        fail_queue(r, ERR_UNAVAILABLE, text);
+    }
+    for (struct list *link; r->postponed && (link = list_first(&r->queue)) &&
+                            now_ms - op_of(link)->since_ms >= r->options.patience_ms;) {
+        list_remove(link);
+        finish_with(r, op_of(link), ERR_UNAVAILABLE, text);
+    }
 }
 
 /* --- writing ------------------------------------------------------------------------------------------------------- */
@@ -169,6 +184,16 @@ static bool gather(struct replica *r)
 
 static void on_applied(struct raft_apply *req, int status, void *result);
 
+/* Nothing happened; the same ops are asked again at the next tick. libraft has no space when its next segments are not made yet: for
+ * a moment under load, or as long as the disk is full. */
+static void postpone(struct replica *r)
+{
+    while (r->flight_count > 0)
+        list_push_front(&r->queue, &r->flight[--r->flight_count]->link);
+    r->in_flight = false;
+    r->postponed = true;
+}
+
 static void propose(struct replica *r)
 {
     struct err e = {0};
@@ -187,7 +212,10 @@ static void propose(struct replica *r)
     r->in_flight = true;
     r->apply.data = r;
     int rv = raft_apply(&r->raft, &r->apply, &buf, 1, on_applied);
-    if (rv != 0) {
+    if (rv == RAFT_NOSPACE || rv == RAFT_NOTLEADER) {
+        raft_free(buf.base);
+        postpone(r);
+    } else if (rv != 0) {
         r->in_flight = false;
         raft_free(buf.base);
         replica_break(r, raft_errmsg(&r->raft));
@@ -197,7 +225,8 @@ static void propose(struct replica *r)
 
 void replica_pump(struct replica *r)
 {
-    while (r->state == STATE_OPEN && r->broken.code == ERR_OK && !r->in_flight && !list_empty(&r->queue))
+    while (r->state == STATE_OPEN && r->broken.code == ERR_OK && !r->in_flight && !r->postponed &&
+           !list_empty(&r->queue))
         if (gather(r))
             propose(r);
     if (r->broken.code != ERR_OK)

@@ -35,6 +35,7 @@ struct replica {
     size_t flight_count, flight_cap;
     uint64_t flight_seq, flight_ms;
     bool in_flight;
+    bool postponed; /* until the next tick */
     bool making;
     bool snapshot_ready, snapshot_writing, snapshot_asked;
     uint64_t snapshot_began_ms, since_entries, since_bytes;

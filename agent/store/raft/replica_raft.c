@@ -303,8 +303,6 @@ static void on_turn(uv_prepare_t *prepare)
     struct replica *r = prepare->data;
     if (r->state == STATE_OPENING)
         look_opening(r);
-    if (r->state == STATE_OPEN && r->broken.code == ERR_OK && raft_state(&r->raft) != RAFT_LEADER)
-        replica_break(r, "the node leads no more");
     if (r->state == STATE_OPEN)
         maybe_snapshot(r);
     if (r->state != STATE_CLOSED)
@@ -316,7 +314,8 @@ static void on_turn(uv_prepare_t *prepare)
 static void on_tick(uv_timer_t *timer)
 {
     struct replica *r = timer->data;
-    replica_check_patience(r);
+    r->postponed = false;
+    replica_pump(r);
 }
 
 static void init_handles(struct replica *r)
