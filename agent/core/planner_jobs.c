@@ -184,6 +184,7 @@ static void job_unlink(struct planner *p, struct pjob *j)
 
 static void job_release(struct planner *p, struct pjob *j)
 {
+    assert(!j->in_batch && "its batch points to it");
     p->stats.unwritten -= j->unwritten;
     p->stats.jobs_loaded--;
     p->stats.memory_bytes -= j->bytes;
