@@ -655,9 +655,9 @@ static void job_absent(struct planner *p, struct pjob *j)
     pjob_settle(p, j);
 }
 
-/* OTHER has the uid or key of the row that J was being read for, and what it says is newer than any read: the row is of a job that
- * was deleted since it was asked for. */
-static bool known_better(const struct pjob *j, const struct pjob *other)
+/* OTHER has the uid or key of the row that J was being read for, and is more than a question: either the row is of a job that was
+ * deleted since it was asked for, or OTHER is about to be refused by the store. The next look tells. */
+static bool disagrees(const struct pjob *j, const struct pjob *other)
 {
     return other && other != j && other->state != PJOB_READING;
 }
@@ -665,8 +665,8 @@ static bool known_better(const struct pjob *j, const struct pjob *other)
 static void job_read(struct planner *p, struct pjob *j, struct planner_job *row)
 {
     struct pjob *by_uid = pjob_by_uid(p, &row->row.uid), *by_key = pjob_by_key(p, row->row.ns, row->row.id);
-    if (known_better(j, by_uid) || known_better(j, by_key)) {
-        job_absent(p, j);
+    if (disagrees(j, by_uid) || disagrees(j, by_key)) {
+        planner_arm(p, &j->timer, p->now_ms + PLANNER_READ_RETRY_MS);
         return;
     }
     if (by_uid && by_uid != j)
