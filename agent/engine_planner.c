@@ -135,7 +135,34 @@ static void ask_rest(struct engine *g, struct engine_gets *gets, size_t answered
     gets->count -= answered;
     memmove(gets->keys, gets->keys + answered, gets->count * sizeof(gets->keys[0]));
     memmove(gets->loads, gets->loads + answered, gets->count * sizeof(gets->loads[0]));
+    memmove(gets->versions, gets->versions + answered, gets->count * sizeof(gets->versions[0]));
     ask_gets(g, gets);
+}
+
+static void on_copy(void *arg, const struct err *e, struct job_spec *copy)
+{
+    struct change_read *r = arg;
+    struct engine *g = r->engine;
+    struct planner_job job = {.copy = copy != NULL, .spec = copy ? job_spec_ref(copy) : NULL};
+    struct planner_event event = {.kind = PLANNER_JOBS,
+                                  .load = r->load,
+                                  .ok = e->code == ERR_OK,
+                                  .jobs = &job,
+                                  .jobs_count = e->code == ERR_OK ? 1 : 0};
+    g->store_calls--;
+    engine_plan(g, &event);
+    job_spec_unref(job.spec);
+    mem_free(r);
+    engine_ask_turn(g);
+}
+
+/* The job is not there: of what it was, dead letters may have left a copy. */
+static void get_copy(struct engine *g, uint64_t load, const struct uid *uid, uint64_t version)
+{
+    struct change_read *r = mem_new(struct change_read);
+    *r = (struct change_read){.engine = g, .load = load, .uid = *uid};
+    g->store_calls++;
+    g->o.store->get_copy(g->o.store_self, &r->uid, version, on_copy, r);
 }
 
 static void on_got(void *arg, const struct err *e, struct store_job *jobs, size_t count, bool more)
@@ -153,6 +180,10 @@ static void on_got(void *arg, const struct err *e, struct store_job *jobs, size_
             job = (struct planner_job){.row = jobs[i].row, .spec = job_spec_ref(jobs[i].spec)};
         else if (!ok && e->code == ERR_OK && i < count)
             report_unreadable(&jobs[i]);
+        if (ok && !job.spec && gets->versions[i] != 0 && !engine_over(g)) {
+            get_copy(g, gets->loads[i], &gets->keys[i].uid, gets->versions[i]);
+            continue;
+        }
         struct planner_event event = {
             .kind = PLANNER_JOBS, .load = gets->loads[i], .ok = ok, .jobs = &job, .jobs_count = ok ? 1 : 0};
         engine_plan(g, &event);
@@ -193,6 +224,7 @@ static void get_job(struct engine *g, const struct planner_action *a)
         memcpy(key->ns, a->ns, strlen(a->ns) + 1);
         memcpy(key->id, a->id, strlen(a->id) + 1);
     }
+    g->gets->versions[g->gets->count] = a->version;
     g->gets->loads[g->gets->count++] = a->load;
     engine_ask_turn(g);
 }
@@ -222,7 +254,7 @@ static void get_fire(struct engine *g, const struct planner_action *a)
     *r = (struct change_read){.engine = g, .load = a->load, .uid = a->uid};
     uint64_t before = a->seq < UINT64_MAX ? a->seq + 1 : UINT64_MAX;
     g->store_calls++;
-    g->o.store->get_fires(g->o.store_self, &r->uid, before, 1, on_fire, r);
+    g->o.store->get_fires(g->o.store_self, &r->uid, before, a->limit, on_fire, r);
 }
 
 static void on_change(void *arg, const struct err *e, const struct revision *found)

@@ -56,6 +56,7 @@ struct engine_gets {
     struct engine *engine;
     struct store_key keys[ENGINE_GETS_MAX];
     uint64_t loads[ENGINE_GETS_MAX];
+    uint64_t versions[ENGINE_GETS_MAX]; /* whose copy counts if the job is not there; 0: none */
     size_t count;
 };
 

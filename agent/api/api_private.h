@@ -177,6 +177,7 @@ void api_job_revisions(struct exchange *x);
 void api_fire_get(struct exchange *x);
 void api_fire_search(struct exchange *x);
 void api_deadletters(struct exchange *x);
+void api_deadletters_change(struct exchange *x);
 void api_cluster(struct exchange *x);
 void api_owner(struct exchange *x);
 void api_service(struct exchange *x);

@@ -43,6 +43,7 @@ static struct bulk *bulk_new(struct api *api, const struct api_context *ctx, con
     b->rules = (struct bulk_rules){.ns = b->ns,
                                    .ctx = &b->ctx,
                                    .from_peer = b->from_peer,
+                                   .internal = b->from_peer,
                                    .ids = &b->ids,
                                    .zones = node_zones(api->node)};
     list_init(&b->chunks);
@@ -182,6 +183,7 @@ static void count_result(struct bulk *b, const struct bulk_line *line)
     b->ok += ok;
     b->failed += !ok;
     b->absent += line->result.status == 404;
+    b->letters += ok && line->of_letters ? line->result.version : 0;
 }
 
 static void print_chunk(struct bulk *b, struct bulk_chunk *c)
@@ -340,6 +342,7 @@ int bulk_run(struct api *api, const struct api_context *ctx, struct buf *body,
     b->done_arg = arg;
     b->from_peer = false;
     b->rules.from_peer = false;
+    b->rules.internal = true;
     start(b, text, bytes);
     loop_defer(api->loop, &b->msg);
     return 0;

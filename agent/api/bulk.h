@@ -66,7 +66,8 @@ struct bulk {
     atomic_bool room_posted;
     struct loop_msg room;
     uint64_t ok, failed;
-    uint64_t absent; /* of the failed: 404 */
+    uint64_t absent;  /* of the failed: 404 */
+    uint64_t letters; /* dead letters changed */
     bool counts_as_bulk;
     void (*done)(void *arg, const struct bulk *b); /* without stream */
     void *done_arg;

@@ -12,6 +12,7 @@
 #define CHANGE_HEX     16
 
 static const char *const op_names[] = {"create", "put", "patch", "delete", "pause", "resume", "run", NULL};
+static const char *const internal_names[] = {"redrive", "discard", NULL};
 
 bool bulk_next_line(const char *text, size_t len, size_t *at, const char **ret_line, size_t *ret_len)
 {
@@ -110,6 +111,57 @@ static void make_ids(struct bulk_line *line, const struct bulk_rules *rules)
     ctx->change_id = fresh.change_id;
 }
 
+/* --- dead letters --------------------------------------------------------------------------------------------------- */
+
+void bulk_line_print_letters(struct buf *out, bool redrive, const struct fire_row *of,
+                             const struct bulk_letter *letters, size_t count)
+{
+    char uid[UID_HEX + 1];
+    uid_print(&of->uid, uid);
+    buf_addf(
+        out,
+        "{\"op\":\"%s\",\"namespace\":\"%s\",\"id\":\"%s\",\"uid\":\"%s\",\"version\":%llu,\"letters\":[",
+        redrive ? "redrive" : "discard", of->ns, of->id, uid, (unsigned long long)of->version);
+    for (size_t i = 0; i < count; i++)
+        buf_addf(out, "%s[%llu,%lld]", i ? "," : "", (unsigned long long)letters[i].seq,
+                 (long long)letters[i].at_ms);
+    buf_add_str(out, "]}\n");
+}
+
+static bool take_letters(struct planner_api *p, json_t *doc)
+{
+    const char *uid;
+    json_int_t version;
+    json_t *letters, *item;
+    size_t i;
+    if (json_unpack(doc, "{s:s,s:I,s:o}", "uid", &uid, "version", &version, "letters", &letters) < 0 ||
+        !uid_parse(uid, strlen(uid), &p->uid) || json_array_size(letters) > PLANNER_LETTERS_MAX)
+        return false;
+    p->version = (uint64_t)version;
+    p->letters = mem_try_array(json_array_size(letters) + 1, sizeof(*p->letters), NULL);
+    if (!p->letters)
+        return false;
+    json_array_foreach(letters, i, item)
+    {
+        json_int_t seq, at_ms;
+        if (json_unpack(item, "[I,I]", &seq, &at_ms) < 0 || (i > 0 && (uint64_t)seq >= p->letters[i - 1].seq))
+            return false;
+        p->letters[p->letters_count++] = (struct planner_letter){(uint64_t)seq, at_ms};
+    }
+    return true;
+}
+
+/* What an agent wrote: it is right or not, there is nobody to be told why. */
+static int read_letters(struct bulk_line *line, json_t *doc, struct api_problem *problem)
+{
+    struct planner_api *p = &line->write.papi;
+    const struct api_context *ctx = &line->write.ctx;
+    line->is_read = true;
+    p->accepted_ms = ctx->accepted_ms;
+    memcpy(p->actor, ctx->actor, sizeof(p->actor));
+    return take_letters(p, doc) ? 0 : api_problem_set(problem, API_INVALID_REQUEST, "no dead letters");
+}
+
 /* The envelope: everything but the job. */
 struct envelope {
     json_t *doc;
@@ -118,6 +170,11 @@ struct envelope {
     char id[RECORD_ID_MAX];
     json_t *job; /* borrowed from DOC */
 };
+
+static bool of_letters(const struct envelope *env)
+{
+    return env->op >= PLANNER_LETTERS_REDRIVE;
+}
 
 static void read_names(struct envelope *env, const struct bulk_rules *rules, const struct bulk_line *line,
                        struct problems *p)
@@ -164,6 +221,14 @@ static int read_envelope(struct envelope *env, struct bulk_line *line, const str
     if (!json_expect_object(env->doc, NULL, p))
         return api_problem_errors(problem, API_INVALID_REQUEST);
     env->job = json_object_get(env->doc, "job");
+    const char *op = json_string_value(json_object_get(env->doc, "op"));
+    for (unsigned i = 0; rules->internal && op && internal_names[i]; i++)
+        if (strcmp(op, internal_names[i]) == 0)
+            env->op = PLANNER_LETTERS_REDRIVE + i;
+    if (of_letters(env)) {
+        read_names(env, rules, line, p);
+        return problems_any(p) ? api_problem_errors(problem, API_INVALID_REQUEST) : 0;
+    }
     json_unknown_fields(env->doc, known, NULL, p);
     if (json_require(env->doc, "op", NULL, p))
         (void)json_field_enum(env->doc, "op", op_names, &env->op, NULL, p); /* its own problem */
@@ -195,6 +260,7 @@ static void set_whose(struct bulk_line *line, const struct envelope *env, const 
     struct planner_api *p = &line->write.papi;
     struct api_context *ctx = &line->write.ctx;
     p->op = (enum planner_api_op)env->op;
+    line->of_letters = of_letters(env);
     memcpy(p->ns, env->ns, sizeof(p->ns));
     memcpy(p->id, env->id, sizeof(p->id));
     memcpy(ctx->id, env->id, sizeof(ctx->id));
@@ -231,8 +297,10 @@ static int read_line(struct bulk_line *line, const struct bulk_rules *rules, str
     if (rc == 0) {
         take_job_id(&env, rules, &line->write.ctx.fresh_id);
         set_whose(line, &env, rules);
-        if (full || env.id[0] == '\0' || slot_is_mine(line, rules))
-            rc = read_job(line, &env, rules, problem);
+        bool read = full || env.id[0] == '\0' || slot_is_mine(line, rules);
+        if (read)
+            rc = of_letters(&env) ? read_letters(line, env.doc, problem)
+                                  : read_job(line, &env, rules, problem);
     }
     json_decref(env.doc);
     return rc;

@@ -7,9 +7,9 @@
 
 /* What became of a line. */
 struct bulk_result {
-    int status; /* 0: not known yet */
-    uint64_t version;
-    char *problem; /* JSON text, owned; NULL: it went well */
+    int status;       /* 0: not known yet */
+    uint64_t version; /* of dead letters: how many were changed */
+    char *problem;    /* JSON text, owned; NULL: it went well */
 };
 
 struct bulk_line {
@@ -17,6 +17,7 @@ struct bulk_line {
     const char *text; /* the JSON, borrowed */
     size_t len;
     uint64_t number; /* from 1; blank lines count */
+    bool of_letters; /* about dead letters: from an agent */
     bool is_read;    /* false: only whose job it is; its owner reads the rest */
     struct bulk_result result;
 };
@@ -25,6 +26,7 @@ struct bulk_line {
 struct bulk_rules {
     const char *ns;                /* of lines that name none */
     const struct api_context *ctx; /* as if the line had come in alone */
+    bool internal;                 /* written by agents: dead letters may be named */
     bool from_peer;                /* each line begins with its ids (bulk_line_print_ids) */
     const struct api_ids *ids;
     struct tzload *zones;
@@ -47,6 +49,13 @@ void bulk_line_print_result(const struct bulk_line *line, struct buf *out);
 /* What a peer printed so, into LINE's result; false: it is not that. *ret_owner (may be ""): who holds the slot, with 421. */
 bool bulk_line_take_result(struct bulk_line *line, const char *text, size_t len,
                            char ret_owner[RECORD_MEMBER_MAX], uint64_t *ret_epoch);
+/* One of several dead letters of one job, as a line; SEQS descending. */
+struct bulk_letter {
+    uint64_t seq;
+    int64_t at_ms;
+};
+void bulk_line_print_letters(struct buf *out, bool redrive, const struct fire_row *of,
+                             const struct bulk_letter *letters, size_t count);
 /* Say that the line failed. */
 void bulk_line_fail(struct bulk_line *line, enum api_code code, const char *detail);
 void bulk_line_refuse(struct bulk_line *line, const struct api_problem *problem);

@@ -79,7 +79,7 @@ static void take_answer(struct bulk_item *item)
 {
     const struct planner_api *p = &item->line.write.papi;
     struct bulk_result *r = &item->line.result;
-    r->version = p->row.version;
+    r->version = item->line.of_letters ? p->letters_done : p->row.version;
     switch (p->answer) {
     case PLANNER_OK:
         r->status = 200;

@@ -230,6 +230,8 @@ static const struct {
     [API_FIRE_GET] = {.run = api_fire_get},
     [API_FIRE_SEARCH] = {.run = api_fire_search},
     [API_DEADLETTERS] = {.run = api_deadletters},
+    [API_DEADLETTERS_REDRIVE] = {.run = api_deadletters_change},
+    [API_DEADLETTERS_DISCARD] = {.run = api_deadletters_change},
     [API_FIRE_RETRY] = {.run = api_send_write, .write = true},
     [API_FIRE_CANCEL] = {.run = api_send_write, .write = true},
     [API_FIRE_COMPLETE] = {.run = api_send_write, .write = true},

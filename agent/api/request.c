@@ -13,6 +13,7 @@
 #define LIMIT_DEFAULT    100
 #define COUNT_DEFAULT    10
 #define COUNT_MAX        1000
+#define RATE_MAX         100000
 
 /* What is being read: one for each call. */
 struct reader {
@@ -298,12 +299,25 @@ static const struct {
     const char *name;
     unsigned bit;
 } params[] = {
-    {"ns", API_Q_NS},           {"prefix", API_Q_PREFIX},   {"label", API_Q_LABEL},
-    {"state", API_Q_STATE},     {"limit", API_Q_LIMIT},     {"last_outcome", API_Q_LAST_OUTCOME},
-    {"count", API_Q_COUNT},     {"cursor", API_Q_CURSOR},   {"from", API_Q_FROM},
-    {"dry_run", API_Q_DRY_RUN}, {"all", API_Q_ALL},         {"to", API_Q_TO},
-    {"job", API_Q_JOB},         {"service", API_Q_SERVICE}, {"outcome", API_Q_OUTCOME},
-    {"key", API_Q_KEY},         {"at", API_Q_AT},           {"window", API_Q_WINDOW},
+    {"rate", API_Q_RATE},
+    {"ns", API_Q_NS},
+    {"prefix", API_Q_PREFIX},
+    {"label", API_Q_LABEL},
+    {"state", API_Q_STATE},
+    {"limit", API_Q_LIMIT},
+    {"last_outcome", API_Q_LAST_OUTCOME},
+    {"count", API_Q_COUNT},
+    {"cursor", API_Q_CURSOR},
+    {"from", API_Q_FROM},
+    {"dry_run", API_Q_DRY_RUN},
+    {"all", API_Q_ALL},
+    {"to", API_Q_TO},
+    {"job", API_Q_JOB},
+    {"service", API_Q_SERVICE},
+    {"outcome", API_Q_OUTCOME},
+    {"key", API_Q_KEY},
+    {"at", API_Q_AT},
+    {"window", API_Q_WINDOW},
     {"step", API_Q_STEP},
 };
 
@@ -319,6 +333,9 @@ static void query_value(struct reader *r, unsigned bit, const char *name, const 
         break;
     case API_Q_SERVICE:
         query_service(r, name, value);
+        break;
+    case API_Q_RATE:
+        query_number(r, name, value, RATE_MAX, &rq->rate);
         break;
     case API_Q_OUTCOME:
         query_name(r, name, value, fire_outcome_parse,
@@ -583,14 +600,19 @@ static int check_content_type(struct reader *r)
 /* Nobody shall hit everything by leaving something out. */
 static int check_filter(const struct api_request *rq, struct api_problem *problem)
 {
+    enum api_action action = rq->route->action;
+    bool letters = action == API_DEADLETTERS_REDRIVE || action == API_DEADLETTERS_DISCARD;
     if (rq->at[0] && (rq->from_ms != RECORD_NONE || rq->to_ms != RECORD_NONE))
         return api_problem_set(problem, API_INVALID_REQUEST, "either at, or from and to");
     if (rq->from_ms != RECORD_NONE && rq->to_ms != RECORD_NONE && rq->from_ms >= rq->to_ms)
         return api_problem_set(problem, API_INVALID_REQUEST, "from must be before to");
-    if (rq->route->action == API_JOB_DELETE_MANY && !rq->prefix[0] && !rq->labels_count && !rq->all)
-        return api_problem_set(problem, API_INVALID_REQUEST,
-                               "deleting many needs prefix, label, or all=true");
-    return 0;
+    if ((action != API_JOB_DELETE_MANY && !letters) || rq->prefix[0] || rq->labels_count || rq->all)
+        return 0;
+    if (letters && (rq->job[0] || rq->service[0] || rq->from_ms != RECORD_NONE || rq->to_ms != RECORD_NONE))
+        return 0;
+    return api_problem_set(problem, API_INVALID_REQUEST, "%s",
+                           letters ? "this needs job, prefix, label, service, from, to, or all=true"
+                                   : "deleting many needs prefix, label, or all=true");
 }
 
 /* --- all of it ----------------------------------------------------------------------------------------------------- */

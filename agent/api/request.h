@@ -78,6 +78,7 @@ struct api_request {
     int outcome;                      /* -1: any */
     uint64_t window_ms;               /* 0: not said */
     uint64_t step_ms;                 /* 0: not said */
+    uint32_t rate;                    /* per second; 0: not said */
     bool dry_run;
     bool all;
     bool has_cursor;

@@ -26,10 +26,12 @@ void api_write_fini(struct api_write *w)
     job_spec_unref(w->papi.spec);
     job_spec_unref(w->papi.result);
     mem_free(w->papi.run_payload);
+    mem_free(w->papi.letters);
     api_problem_fini(&w->problem);
     w->doc = w->warnings = NULL;
     w->papi.spec = w->papi.result = NULL;
     w->papi.run_payload = NULL;
+    w->papi.letters = NULL;
 }
 
 /* --- ids ----------------------------------------------------------------------------------------------------------- */
@@ -391,6 +393,8 @@ static int build_body(struct api_write *w, const struct api_write_parts *parts, 
     case PLANNER_FIRE_CANCEL:
     case PLANNER_FIRE_COMPLETE:
     case PLANNER_FIRE_HEARTBEAT:
+    case PLANNER_LETTERS_REDRIVE: /* lines that agents write for each other */
+    case PLANNER_LETTERS_DISCARD:
         break;
     }
     return build_empty(parts, problem);

@@ -105,10 +105,20 @@ enum planner_api_op {
     PLANNER_BACKFILL, /* fire the dues of [backfill_from_ms, backfill_to_ms) beside the schedule */
     /* Of one fire, found by `uid` and `seq`; ns and id are not looked at. */
     PLANNER_FIRE_RETRY, /* another attempt now: what waits goes out at once, what is open counts as failed first */
-    PLANNER_FIRE_CANCEL,   /* give up: it ends as cancelled, and the connection of an attempt is closed */
-    PLANNER_FIRE_COMPLETE, /* its callee tells how attempt `fire_attempt` ended */
-    PLANNER_FIRE_HEARTBEAT /* ... or that it is still at work */
+    PLANNER_FIRE_CANCEL,    /* give up: it ends as cancelled, and the connection of an attempt is closed */
+    PLANNER_FIRE_COMPLETE,  /* its callee tells how attempt `fire_attempt` ended */
+    PLANNER_FIRE_HEARTBEAT, /* ... or that it is still at work */
+    /* Of `letters`, dead fires of the job with `uid`, which may be deleted: those that are none (any more) are left out. */
+    PLANNER_LETTERS_REDRIVE, /* send them once more, each at its time */
+    PLANNER_LETTERS_DISCARD
 };
+
+struct planner_letter {
+    uint64_t seq;
+    int64_t at_ms; /* REDRIVE */
+};
+
+#define PLANNER_LETTERS_MAX 200 /* of one operation */
 
 static inline bool planner_op_of_fire(enum planner_api_op op)
 {
@@ -151,6 +161,9 @@ struct planner_api {
     uint32_t fire_attempt;                    /* COMPLETE, HEARTBEAT: the key was made for this attempt */
     bool fire_ok;                             /* COMPLETE */
     char fire_detail[PLANNER_DETAIL_MAX];     /* COMPLETE: valid UTF-8 */
+    struct planner_letter *letters;           /* LETTERS_…: seqs descending, each once; the request's */
+    size_t letters_count;
+    uint64_t version; /* LETTERS_REDRIVE: fire_row.version of all of them */
 
     /* filled before REPLY */
     enum planner_answer {
@@ -170,7 +183,10 @@ struct planner_api {
     struct job_row row;      /* as it is now (as it was, for DELETE) */
     struct job_spec *result; /* a reference for the caller, or NULL */
     uint64_t run_seq;
-    uint64_t backfill_dues;    /* BACKFILL: how many it is; with EXISTS: another one is under way */
+    uint64_t backfill_dues; /* BACKFILL: how many it is; with EXISTS: another one is under way */
+    size_t letters_done;    /* LETTERS_… with OK: how many were changed */
+    struct fire_row *found; /* LETTERS_…: the planner's until REPLY, NULL then */
+    size_t found_count, letters_read;
     char refusal[120];         /* INVALID: why, "" when merge knows */
     enum fire_outcome outcome; /* of the fire, as it is now */
     bool fire_continue;        /* HEARTBEAT with OK: false when nobody waits for this attempt any more */
@@ -199,6 +215,7 @@ enum planner_event_kind {
 
 struct planner_job { /* a loaded row; SPEC NULL: GET_JOB found nothing */
     struct job_row row;
+    bool copy; /* GET_JOB found no job, but the copy of `version`: that is SPEC, ROW holds nothing */
     struct job_spec *spec; /* a reference for the planner */
 };
 
@@ -233,8 +250,9 @@ enum planner_action_kind {
                                  is closed) and ATTEMPT comes; if not, ATTEMPT with NOT_STARTED comes. */
     PLANNER_DO_LOAD_JOBS, /* load (id), slots[], from_ms, until_ms, cursor */
     PLANNER_DO_LOAD_FIRES,
-    PLANNER_DO_GET_JOB,     /* load (id), ns+id or uid */
-    PLANNER_DO_GET_FIRE,    /* load (id), uid+seq: the row that holds it, ended or not, if there is one */
+    PLANNER_DO_GET_JOB, /* load (id), ns+id or uid; version not 0: if there is none, its copy (store.get_copy) */
+    PLANNER_DO_GET_FIRE, /* load (id), uid+seq: the row that holds it, ended or not, if there is one; up to `limit` from there on,
+                               newest first */
     PLANNER_DO_FIND_CHANGE, /* load (id), ns, id, change_id */
     PLANNER_DO_REPLY,       /* api: answered */
     PLANNER_DO_MOVED, /* slots[], epochs[] are the successor's now (durable): tell it; ok false: they did not go there, and are
@@ -258,8 +276,9 @@ struct planner_action {
     bool has_cursor;
     uint16_t cursor_slot;
     int64_t cursor_wake_ms;
-    struct uid uid; /* GET_JOB by uid when ns is NULL; cursor; COUNT */
-    uint64_t seq;   /* cursor of fires; GET_FIRE; COUNT */
+    struct uid uid;   /* GET_JOB by uid when ns is NULL; cursor; COUNT */
+    uint64_t seq;     /* cursor of fires; GET_FIRE; COUNT */
+    uint64_t version; /* GET_JOB */
     size_t limit;
     const char *ns;
     const char *id;

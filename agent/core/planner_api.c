@@ -13,6 +13,7 @@ static void answer(struct planner *p, struct planner_api *api, enum planner_answ
 {
     api->answer = a;
     api->next = NULL;
+    pletter_forget(api);
     planner_act(p, PLANNER_DO_REPLY)->api = api;
 }
 
@@ -49,7 +50,7 @@ void papi_reply(struct planner *p, struct pjob *j, enum planner_answer a)
     if (a <= PLANNER_ACCEPTED && j->state == PJOB_LIVE && api->op != PLANNER_DELETE) {
         if (api->row.version == 0)
             api->row = j->row;
-        api->result = job_spec_ref(j->spec);
+        api->result = j->spec ? job_spec_ref(j->spec) : NULL;
     }
     answer(p, api, a);
 }
@@ -437,6 +438,8 @@ static void apply_present(struct planner *p, struct pjob *j, struct planner_api 
     case PLANNER_FIRE_CANCEL:
     case PLANNER_FIRE_COMPLETE:
     case PLANNER_FIRE_HEARTBEAT:
+    case PLANNER_LETTERS_REDRIVE:
+    case PLANNER_LETTERS_DISCARD:
         assert(false && "taken by papi_fire()");
         break;
     }
@@ -505,7 +508,7 @@ static struct pjob *job_for(struct planner *p, const struct planner_api *api, ui
     if (j)
         return j;
     if (of_fire)
-        return planner_stub(p, slot, &api->uid);
+        return planner_stub(p, slot, &api->uid, api->version);
     j = pjob_new(p, slot, NULL);
     if (!j)
         return NULL;
@@ -538,6 +541,9 @@ void planner_on_api(struct planner *p, struct planner_api *api)
     api->deleted_in_flight = false;
     api->run_seq = 0;
     api->backfill_dues = 0;
+    api->letters_done = 0;
+    api->found = NULL;
+    api->found_count = 0;
     api->refusal[0] = '\0';
     api->next = NULL;
     memset(&api->row, 0, sizeof(api->row));

@@ -12,6 +12,8 @@
 void pend_count(struct planner *p, struct pjob *j, const struct fire_row *row, uint64_t count)
 {
     struct job_row *r = &j->row;
+    if (j->ghost)
+        return;
     if (row->kind == FIRE_KIND_BACKFILL && r->backfill_pending > 0)
         r->backfill_pending--;
     switch (row->outcome) {

@@ -150,7 +150,7 @@ void pjob_link_dirty(struct planner *p, struct pjob *j)
 void pjob_dirty(struct planner *p, struct pjob *j, enum change_op op)
 {
     assert(j->state == PJOB_LIVE || j->state == PJOB_GONE || op == CHANGE_INSERT);
-    if (op > j->op && !(j->op == CHANGE_INSERT && op == CHANGE_UPDATE))
+    if (!j->ghost && op > j->op && !(j->op == CHANGE_INSERT && op == CHANGE_UPDATE))
         j->op = op;
     pjob_link_dirty(p, j);
 }
@@ -235,8 +235,10 @@ void pjob_settle(struct planner *p, struct pjob *j)
         pjob_arm(p, j);
         return;
     }
-    if (j->state == PJOB_LIVE)
+    if (j->state == PJOB_LIVE && !j->ghost)
         planner_tomb(p, &j->row.uid, 0, j->row.rev);
+    if (j->left)
+        planner_load_fires(p, &j->row.slot, 1, p->resident_ms);
     job_unlink(p, j);
     job_release(p, j);
 }

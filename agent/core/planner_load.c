@@ -134,6 +134,7 @@ static void read_job_now(struct planner *p, struct pjob *j)
     struct planner_action *a = planner_act(p, PLANNER_DO_GET_JOB);
     a->load = r->id;
     a->uid = j->row.uid;
+    a->version = j->copy_asked = j->copy_version;
     if (j->row.ns[0]) {
         a->ns = j->row.ns;
         a->id = j->row.id;
@@ -165,7 +166,7 @@ void planner_read_change(struct planner *p, struct pjob *j, const struct planner
     a->change_id = api->change_id;
 }
 
-void planner_read_fire(struct planner *p, struct pjob *j, uint64_t seq)
+void planner_read_fire(struct planner *p, struct pjob *j, uint64_t seq, size_t limit)
 {
     struct pread *r = read_new(p, PREAD_FIRE);
     if (!r) {
@@ -180,6 +181,7 @@ void planner_read_fire(struct planner *p, struct pjob *j, uint64_t seq)
     a->load = r->id;
     a->uid = j->row.uid;
     a->seq = seq;
+    a->limit = limit;
 }
 
 static void on_fire_read(struct planner *p, const struct pread *r, const struct planner_event *event)
@@ -189,6 +191,13 @@ static void on_fire_read(struct planner *p, const struct pread *r, const struct 
     if (!j)
         return;
     uint64_t seq = j->api->seq;
+    if (pletter_op(j->api->op)) {
+        j->read = NULL;
+        pletter_read(p, j, event->ok, event->fires, event->fires_count, r->gen);
+        papi_run(p, j);
+        pjob_settle(p, j);
+        return;
+    }
     bool found = event->fires_count > 0 && event->fires[0].seq <= seq && seq <= event->fires[0].seq_last;
     j->read = NULL;
     papi_fire_read(p, j, event->ok, found ? &event->fires[0] : NULL, r->gen);
@@ -559,12 +568,13 @@ struct pfire *pfire_take_row(struct planner *p, struct pjob *j, struct fire_row 
     return f;
 }
 
-struct pjob *planner_stub(struct planner *p, uint16_t slot, const struct uid *uid)
+struct pjob *planner_stub(struct planner *p, uint16_t slot, const struct uid *uid, uint64_t version)
 {
     struct pjob *j = pjob_new(p, slot, NULL);
     if (!j)
         return NULL;
     j->row.uid = *uid;
+    j->copy_version = version;
     if (pjob_add_uid(p, j, NULL) < 0) {
         pjob_gone(p, j);
         return NULL;
@@ -582,9 +592,15 @@ static bool load_fire(struct planner *p, const struct pchain *c, struct fire_row
     if (j && j->deleting)
         return true;
     if (!j)
-        j = planner_stub(p, row->slot, &row->uid);
+        j = planner_stub(p, row->slot, &row->uid, row->orphan ? row->version : 0);
     if (!j)
         return false;
+    if (pletter_strange(j, row))
+        return true;
+    if (!pletter_fits(j, row)) {
+        j->left = true;
+        return true;
+    }
     struct pfire *f = pjob_find_fire(j, row->seq);
     if (f && c->release && j->state == PJOB_READING)
         f->release = c->release;
@@ -647,8 +663,24 @@ static void job_unread(struct planner *p, struct pjob *j)
         pjob_gone(p, j);
 }
 
+/* One of J's fires needs a copy that was not asked for; 0: none. */
+static uint64_t copy_needed(const struct pjob *j)
+{
+    LIST_FOR (l, &j->fires) {
+        const struct fire_row *row = &container_of(l, struct pfire, job_link)->row;
+        if (row->orphan && j->copy_asked == 0)
+            return row->version;
+    }
+    return 0;
+}
+
 static void job_absent(struct planner *p, struct pjob *j)
 {
+    uint64_t version = copy_needed(j);
+    if (version) {
+        pletter_read_copy(p, j, version);
+        return;
+    }
     pjob_drop_fires(p, j);
     j->state = PJOB_ABSENT;
     papi_run(p, j);
@@ -692,6 +724,24 @@ static void job_read(struct planner *p, struct pjob *j, struct planner_job *row)
     pjob_settle(p, j);
 }
 
+/* What it was to deliver is all that is left of the job. */
+static void copy_read(struct planner *p, struct pjob *j, struct planner_job *row)
+{
+    pletter_ghost(p, j, TAKE(row->spec), j->copy_version);
+    LIST_FOR_SAFE(l, &j->fires)
+    {
+        struct pfire *f = container_of(l, struct pfire, job_link);
+        bool strange = pletter_strange(j, &f->row), fits = pletter_fits(j, &f->row);
+        j->left |= !strange && !fits;
+        if (j->moving || strange || !fits)
+            pfire_drop(p, f);
+        else
+            pfire_loaded(p, f);
+    }
+    papi_run(p, j);
+    pjob_settle(p, j);
+}
+
 static void on_job(struct planner *p, struct pjob *j, const struct planner_event *event)
 {
     p->gets--;
@@ -702,6 +752,8 @@ static void on_job(struct planner *p, struct pjob *j, const struct planner_event
         job_unread(p, j);
     else if (event->jobs_count == 0 || !event->jobs[0].spec)
         job_absent(p, j);
+    else if (event->jobs[0].copy)
+        copy_read(p, j, &event->jobs[0]);
     else
         job_read(p, j, &event->jobs[0]);
 }

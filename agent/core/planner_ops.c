@@ -137,6 +137,8 @@ static void act(struct planner *p, struct pjob *j, struct pfire *f)
     case PLANNER_RESUME:
     case PLANNER_RUN:
     case PLANNER_BACKFILL:
+    case PLANNER_LETTERS_REDRIVE:
+    case PLANNER_LETTERS_DISCARD:
         assert(false && "an operation on a job");
         break;
     }
@@ -169,6 +171,8 @@ static void no_row(struct planner *p, struct pjob *j)
 
 static void act_on_row(struct planner *p, struct pjob *j, struct fire_row *row, uint64_t gen)
 {
+    if (j->api->op == PLANNER_FIRE_RETRY && pletter_retry(p, j, row))
+        return;
     if (row->state == FIRE_STATE_ENDED || row->state == FIRE_STATE_REPORTED) {
         finished(p, j, row->outcome);
         return;
@@ -226,6 +230,10 @@ bool papi_fire_waits(const struct pjob *j)
 
 void papi_fire(struct planner *p, struct pjob *j)
 {
+    if (pletter_op(j->api->op)) {
+        pletter_begin(p, j);
+        return;
+    }
     struct pfire *f = pjob_find_fire(j, j->api->seq);
     bool here = f && !f->ignored && !list_linked(&f->foreign_link);
     if (here && f->ended)
@@ -236,6 +244,6 @@ void papi_fire(struct planner *p, struct pjob *j)
         act(p, j, f);
     else {
         j->api_state = PAPI_FINDING;
-        planner_read_fire(p, j, j->api->seq);
+        planner_read_fire(p, j, j->api->seq, 1);
     }
 }

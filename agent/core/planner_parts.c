@@ -78,6 +78,18 @@ void pparts_close(struct planner *p, struct pfire *f)
     (void)write_parts(p, f, parts); /* history only */
 }
 
+void pparts_reopen(struct planner *p, struct pfire *f)
+{
+    AUTO(fire_parts_free) struct fire_parts *parts = NULL;
+    if (!f->row.parts || fire_parts_parse(f->row.parts, f->row.parts_bytes, &parts, NULL) < 0)
+        return; /* asked for anew */
+    for (size_t i = 0; i < parts->count; i++)
+        if (parts->items[i].state == FIRE_PART_DEAD || parts->items[i].state == FIRE_PART_CANCELLED)
+            parts->items[i].state = FIRE_PART_PENDING;
+    (void)write_parts(
+        p, f, parts); /* without memory its endpoints count as done, which the next attempt finds out */
+}
+
 /* The list of endpoints that was asked for. */
 void pparts_found(struct planner *p, struct pfire *f, const struct attempt *attempt)
 {

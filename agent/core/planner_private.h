@@ -29,6 +29,7 @@
 #define PLANNER_BACKFILL_MAX  10000 /* dues of one backfill */
 #define PLANNER_QUEUE_LOOK_MS 5000  /* how often a queue that does not move is looked at */
 #define PLANNER_NEVER         INT64_MAX
+#define PLANNER_LETTERS_PAGE  100 /* rows read at a time for dead letters */
 
 enum pjob_state {
     PJOB_READING, /* being asked for: key or uid is known, the row is not */
@@ -135,6 +136,10 @@ struct pjob {
     bool wanted;             /* a page named it while it was being read */
     uint64_t copied_version; /* of the definition whose copy is in the store for dead letters ... */
     int64_t copied_until_ms; /* ... and until when */
+    bool ghost;              /* deleted; LIVE for the sake of dead letters: nothing but fires is written */
+    bool left;               /* fires that wait for the ghost to go were seen */
+    uint64_t copy_version;   /* whose copy is asked for if the job is not there; 0: none */
+    uint64_t copy_asked;     /* ... and was, with the read that is out or was the last */
     bool lost;               /* GONE because the slot was taken from us: nothing of it may be written */
     bool resync;             /* reread after a conflict */
     uint32_t unwritten;      /* ends in this dirt */
@@ -349,13 +354,13 @@ void planner_load_spilled(struct planner *p);
 void planner_load_foreign(struct planner *p);
 void planner_read_job(struct planner *p, struct pjob *j);
 void planner_read_change(struct planner *p, struct pjob *j, const struct planner_api *api);
-void planner_read_fire(struct planner *p, struct pjob *j, uint64_t seq);
+void planner_read_fire(struct planner *p, struct pjob *j, uint64_t seq, size_t limit);
 void planner_read_forget(struct pjob *j);
 void planner_on_jobs(struct planner *p, const struct planner_event *event);
 void planner_on_fires(struct planner *p, const struct planner_event *event);
 void planner_on_change_found(struct planner *p, const struct planner_event *event);
 /* A job of which only the uid is known, being read; NULL without memory. */
-struct pjob *planner_stub(struct planner *p, uint16_t slot, const struct uid *uid);
+struct pjob *planner_stub(struct planner *p, uint16_t slot, const struct uid *uid, uint64_t version);
 struct pfire *pfire_take_row(struct planner *p, struct pjob *j, struct fire_row *row,
                              uint64_t gen); /* NULL without memory */
 /* Whether a row with REV that was asked for at GEN may be older than what was buried since. */
@@ -434,6 +439,7 @@ void pfire_retry_or_die(struct planner *p, struct pfire *f, int64_t retry_after_
 /* --- planner_parts.c: `callback.to` other than one --- */
 /* Before F is started. False: not now, or it had nothing left to do and has ended. */
 bool pparts_open(struct planner *p, struct pfire *f);
+void pparts_reopen(struct planner *p, struct pfire *f); /* what was given up is to be done again */
 void pparts_close(struct planner *p, struct pfire *f);
 void pparts_found(struct planner *p, struct pfire *f, const struct attempt *attempt);
 void pparts_ended(struct planner *p, struct pfire *f, const struct attempt *attempt);
@@ -482,6 +488,21 @@ bool popen_extend(struct planner *p, struct pfire *f); /* a heartbeat; false: no
 void popen_silent(struct planner *p, struct pfire *f); /* its time is over */
 /* Its deadline; a while from now when nobody may have been there to hear its callee. */
 int64_t popen_deadline_ms(const struct planner *p, const struct pfire *f);
+
+/* --- planner_letter.c: dead letters --- */
+bool pletter_op(enum planner_api_op op);
+/* J, which is not in the store, becomes a ghost. Takes SPEC's reference; NULL: for discarding only. */
+void pletter_ghost(struct planner *p, struct pjob *j, struct job_spec *spec, uint64_t version);
+bool pletter_fits(const struct pjob *j,
+                  const struct fire_row *row); /* it can be delivered by J's definition */
+bool pletter_strange(const struct pjob *j, const struct fire_row *row); /* it has ended with its job */
+void pletter_begin(struct planner *p, struct pjob *j);
+void pletter_read(struct planner *p, struct pjob *j, bool ok, struct fire_row *rows, size_t count,
+                  uint64_t gen);
+void pletter_read_copy(struct planner *p, struct pjob *j, uint64_t version);
+/* The fire that shall be retried has ended as ROW says. False: nothing can be done. */
+bool pletter_retry(struct planner *p, struct pjob *j, struct fire_row *row);
+void pletter_forget(struct planner_api *api);
 
 /* --- planner_backfill.c --- */
 bool pbackfill_active(const struct job_row *row);

@@ -27,8 +27,8 @@ static void check_fire(const struct planner *p, const struct pfire *f, struct se
     CHECK(f->dirty == CHANGE_NONE || j->fires_dirty, "a job knows of its fires' dirt");
     CHECK(!f->ignored || f->in_flight || f->in_batch || f->dirty != CHANGE_NONE,
           "a fire given up stays for what is out");
-    CHECK(!f->booked || j->state == PJOB_GONE || j->deleting || f->ignored || j->state != PJOB_LIVE ||
-              f->row.seq <= j->row.counts.seq,
+    CHECK(!f->booked || j->ghost || j->state == PJOB_GONE || j->deleting || f->ignored ||
+              j->state != PJOB_LIVE || f->row.seq <= j->row.counts.seq,
           "a booked fire has a number its job has given");
     seen->fires++;
     seen->in_flight += f->in_flight;
@@ -47,7 +47,10 @@ static void check_job(const struct planner *p, const struct pjob *j, struct seen
     bool dirt = j->op != CHANGE_NONE || j->fires_dirty;
     CHECK(c->succeeded + c->dead + c->skipped + c->coalesced + c->cancelled <= c->seq, "counts add up");
     CHECK(!dirt || j->in_batch || list_linked(&j->dirty_link), "dirt is in line for a batch");
-    CHECK(j->state != PJOB_LIVE || (j->in_uids && j->in_keys && j->spec), "a live job is found by both keys");
+    CHECK(j->row.backfill_pending <= pjob_pending(j) || j->ghost || j->state != PJOB_LIVE,
+          "fires of a backfill are among the pending ones");
+    CHECK(j->state != PJOB_LIVE || (j->in_uids && ((j->in_keys && j->spec) || j->ghost)),
+          "a live job is found by both keys");
     CHECK(!j->first || (list_linked(&j->first->job_link) && j->first->in_flight && !j->first->booked),
           "the first attempt is in flight and not booked");
     CHECK((j->api_state == PAPI_IDLE) || j->api, "an operation under way has its request");

@@ -155,6 +155,7 @@ struct fire_row {
     uint32_t
         attempts_before; /* of those, made before it was last re-driven: retry.max_attempts counts the rest */
     uint64_t version;    /* of the definition that it was last to be delivered by; 0: unknown */
+    uint32_t orphan;     /* 1: re-driven when its job was gone: it goes by the copy of `version` */
     uint32_t coalesced;  /* dues folded into this one */
     char holder[RECORD_MEMBER_MAX]; /* "" unless HELD */
     char *log; /* JSON array of attempts, at most RECORD_LOG_MAX bytes; owned by the row; NULL: none */

@@ -58,7 +58,7 @@ static const char *const version_1[] = {
     "uid BINARY(16) NOT NULL, seq " UNSIGNED ", slot SMALLINT UNSIGNED NOT NULL, ns VARCHAR(63) " KEY_CHARS
     ", id VARCHAR(200) " KEY_CHARS ", "
     "kind TINYINT UNSIGNED NOT NULL, payload MEDIUMBLOB NULL, service VARBINARY(127) NOT NULL, version " UNSIGNED
-    ", "
+    ", orphan TINYINT UNSIGNED NOT NULL, "
     "seq_last " UNSIGNED ", rev " UNSIGNED ", state TINYINT UNSIGNED NOT NULL, "
     "outcome TINYINT UNSIGNED NOT NULL, reason TINYINT UNSIGNED NOT NULL, due_ms BIGINT NULL, due_last_ms BIGINT NULL, "
     "jitter_ms INT UNSIGNED NOT NULL, wake_ms BIGINT NULL, first_ms BIGINT NULL, started_ms BIGINT NULL, finished_ms BIGINT NULL, "

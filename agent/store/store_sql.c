@@ -58,6 +58,7 @@ static const struct sql_column fire_columns[] = {
     {"payload", SQL_BLOB, true, FIRE(payload), offsetof(struct fire_row, payload_bytes), 0},
     {"service", SQL_TEXT, false, FIRE(service), 0, 0},
     {"version", SQL_U64, false, FIRE(version), 0, UINT64_MAX},
+    {"orphan", SQL_U32, false, FIRE(orphan), 0, 1},
     {"seq_last", SQL_U64, false, FIRE(seq_last), 0, UINT64_MAX},
     {"rev", SQL_U64, false, FIRE(rev), 0, UINT64_MAX},
     {"state", SQL_U32, false, FIRE(state), 0, FIRE_STATE_COUNT_ - 1},

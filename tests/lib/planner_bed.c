@@ -75,6 +75,13 @@ bool pbed_chance(struct pbed *b, double share)
 
 /* --- callees and the oracle ------------------------------------------------------------------------------------------ */
 
+/* A dead letter of a job that is gone, sent once more. */
+static bool was_redriven(const struct pbed *b, const struct delivery *d)
+{
+    const struct fire_row *row = pbed_fire(b, &d->uid, d->seq);
+    return row && row->attempts_before > 0 && row->state != FIRE_STATE_ENDED;
+}
+
 static void oracle_start(struct pbed *b, int node, const struct delivery *d)
 {
     pbed_async_check_start(b, d);
@@ -83,7 +90,7 @@ static void oracle_start(struct pbed *b, int node, const struct delivery *d)
     MUST(b->now >= from_ms, "a fire is early by %lld ms", (long long)(from_ms - b->now));
     for (size_t i = 0; i < b->jobs_count; i++)
         MUST(memcmp(&b->jobs[i].row.uid, &d->uid, sizeof(d->uid)) != 0 || b->jobs[i].spec ||
-                 b->now <= b->jobs[i].deleted_reply_ms,
+                 b->now <= b->jobs[i].deleted_reply_ms || was_redriven(b, d),
              "an attempt starts after the delete was answered");
     for (size_t i = 0; i < b->sent_count; i++) {
         const struct pbed_sent *s = &b->sent[i];
@@ -647,6 +654,9 @@ void pbed_free(struct pbed *b)
     mem_free(b->jobs);
     mem_free(b->fires);
     mem_free(b->changes);
+    for (size_t i = 0; i < b->copies_count; i++)
+        job_spec_unref(b->copies[i].spec);
+    mem_free(b->copies);
     mem_free(b->sent);
     mem_free(b->parts_done);
     mem_free(b);

@@ -68,7 +68,8 @@ void pbed_async_check_start(struct pbed *b, const struct delivery *d)
     for (const struct pbed_call *c = b->calls; c; c = c->next) {
         const struct planner_api *api = &c->api;
         bool ends = (api->op == PLANNER_FIRE_COMPLETE && api->fire_ok) || api->op == PLANNER_FIRE_CANCEL;
-        bool told = c->answered && !c->lost && api->answer != PLANNER_NOT_FOUND;
+        bool letter = api->outcome == FIRE_OUTCOME_DEAD; /* which may be sent once more */
+        bool told = c->answered && !c->lost && api->answer != PLANNER_NOT_FOUND && !letter;
         MUST(!ends || !told || api->seq != d->seq || memcmp(&api->uid, &d->uid, sizeof(d->uid)) != 0 ||
                  c->answered_ms >= b->now,
              "fire %llu is sent after it was told to have ended, at %lld ms", (unsigned long long)d->seq,

@@ -27,6 +27,12 @@ struct srow {
     int64_t deleted_reply_ms; /* when the delete was answered; INT64_MAX: not */
 };
 
+struct copy_kept {
+    struct uid uid;
+    uint64_t version;
+    struct job_spec *spec;
+};
+
 struct change_seen {
     uint64_t change_id;
     uint64_t seq;
@@ -75,7 +81,7 @@ struct bev {
     uint16_t cursor_slot;
     int64_t cursor_wake_ms;
     struct uid uid;
-    uint64_t seq, change_id;
+    uint64_t seq, change_id, version;
     size_t limit, count;
     char key[RECORD_ID_MAX];
     struct planner_job *jobs;
@@ -95,6 +101,8 @@ struct pbed {
     size_t jobs_count, jobs_capacity;
     struct fire_row *fires;
     size_t fires_count, fires_capacity;
+    struct copy_kept *copies;
+    size_t copies_count, copies_capacity;
     struct change_seen *changes;
     size_t changes_count, changes_capacity;
     int owner[4096];

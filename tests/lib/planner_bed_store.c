@@ -52,6 +52,22 @@ static bool fire_may(const struct pbed *b, const struct fire_change *fc)
     return false;
 }
 
+static struct job_spec *copy_of(const struct pbed *b, const struct uid *uid, uint64_t version)
+{
+    for (size_t i = 0; i < b->copies_count; i++)
+        if (b->copies[i].version == version && memcmp(&b->copies[i].uid, uid, sizeof(*uid)) == 0)
+            return b->copies[i].spec;
+    return NULL;
+}
+
+static void keep_copy(struct pbed *b, const struct fire_change *fc)
+{
+    if (!fc->copy || copy_of(b, &fc->row.uid, fc->row.version))
+        return;
+    GROW(b, b->copies, b->copies_count, b->copies_capacity);
+    b->copies[b->copies_count++] = (struct copy_kept){fc->row.uid, fc->row.version, job_spec_ref(fc->copy)};
+}
+
 static void fire_do(struct pbed *b, const struct fire_change *fc)
 {
     struct fire_row *row = fire_of(b, &fc->row.uid, fc->row.seq);
@@ -67,11 +83,15 @@ static void fire_do(struct pbed *b, const struct fire_change *fc)
         GROW(b, b->fires, b->fires_count, b->fires_capacity);
         row = &b->fires[b->fires_count++];
     } else {
-        MUST(row->state != FIRE_STATE_ENDED || same_fire(row, &fc->row), "an ended fire is written again");
+        MUST(row->state != FIRE_STATE_ENDED || row->outcome == FIRE_OUTCOME_DEAD || same_fire(row, &fc->row),
+             "an ended fire is written again");
         fire_row_fini(row);
     }
     int r = fire_row_copy(&fc->row, row, NULL);
     assert(r == 0);
+    keep_copy(b, fc);
+    MUST(row->outcome != FIRE_OUTCOME_DEAD || copy_of(b, &row->uid, row->version),
+         "what a dead letter was to deliver is kept");
 }
 
 static void remember_change(struct pbed *b, const struct job_change *c)
@@ -363,23 +383,35 @@ static void read_job(struct pbed *b, struct bev *ev)
     const struct srow *s = ev->key[0] ? pbed_by_id(b, ev->key) : by_uid(b, &ev->uid);
     ev->jobs = mem_new_array(struct planner_job, 1);
     ev->count = 1;
+    struct job_spec *copy = s || !ev->version ? NULL : copy_of(b, &ev->uid, ev->version);
     if (s)
         ev->jobs[0] = (struct planner_job){.row = s->row, .spec = job_spec_ref(s->spec)};
+    else if (copy)
+        ev->jobs[0] = (struct planner_job){.copy = true, .spec = job_spec_ref(copy)};
 }
 
-/* The row that covers the seq, ended or not. */
+static int compare_seqs(const void *x, const void *y)
+{
+    const struct fire_row *a = x, *c = y;
+    return a->seq < c->seq ? 1 : a->seq > c->seq ? -1 : 0;
+}
+
+/* Rows of a job up to the seq, newest first, ended or not. */
 static void read_fire(struct pbed *b, struct bev *ev)
 {
-    ev->fires = mem_new_array(struct fire_row, 1);
-    for (size_t i = 0; i < b->fires_count; i++) {
-        const struct fire_row *f = &b->fires[i];
-        if (memcmp(&f->uid, &ev->uid, sizeof(f->uid)) != 0 || f->seq > ev->seq || f->seq_last < ev->seq)
-            continue;
-        int r = fire_row_copy(f, &ev->fires[0], NULL);
+    struct fire_row *rows = mem_new_array(struct fire_row, b->fires_count + 1);
+    size_t n = 0;
+    for (size_t i = 0; i < b->fires_count; i++)
+        if (memcmp(&b->fires[i].uid, &ev->uid, sizeof(ev->uid)) == 0 && b->fires[i].seq <= ev->seq)
+            rows[n++] = b->fires[i];
+    qsort(rows, n, sizeof(*rows), compare_seqs);
+    ev->count = n < ev->limit ? n : ev->limit;
+    ev->fires = mem_new_array(struct fire_row, ev->count + 1);
+    for (size_t i = 0; i < ev->count; i++) {
+        int r = fire_row_copy(&rows[i], &ev->fires[i], NULL);
         assert(r == 0);
-        ev->count = 1;
-        return;
     }
+    mem_free(rows);
 }
 
 static void on_answer(struct pbed *b, struct bev *ev)
@@ -438,6 +470,7 @@ void pbed_ask(struct pbed *b, int node, const struct planner_action *a)
     ev->cursor_slot = a->cursor_slot;
     ev->cursor_wake_ms = a->cursor_wake_ms;
     ev->uid = a->uid;
+    ev->version = a->version;
     ev->seq = a->seq;
     ev->limit = a->limit;
     ev->change_id = a->change_id;

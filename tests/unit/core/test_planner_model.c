@@ -3,6 +3,7 @@
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 
+#include "agent/base/mem.h"
 #include "tests/lib/planner_bed.h"
 #include "tests/lib/seed.h"
 
@@ -49,13 +50,34 @@ static void backfill_something(struct pbed *b, const char *id)
     api->backfill_from_ms = api->backfill_to_ms - (int64_t)rng_below(r, 120000);
 }
 
+/* Any of the newest hundred: those that are no dead letters are left out. */
+static void change_letters(struct pbed *b, const char *id)
+{
+    struct rng *r = pbed_rng(b);
+    const struct job_row *row = pbed_job(b, id);
+    if (!row)
+        return;
+    struct planner_api *api =
+        &pbed_call(b, rng_below(r, 3) ? PLANNER_LETTERS_REDRIVE : PLANNER_LETTERS_DISCARD, id, NULL)->api;
+    api->uid = row->uid;
+    api->version = row->version;
+    api->letters = mem_new_array(struct planner_letter, PLANNER_LETTERS_MAX); /* the process ends soon */
+    for (uint64_t seq = row->counts.seq; seq > 0 && api->letters_count < 100; seq--)
+        if (rng_below(r, 3))
+            api->letters[api->letters_count++] =
+                (struct planner_letter){seq, pbed_now(b) + (int64_t)rng_below(r, 10000)};
+}
+
 static void write_something(struct pbed *b, const struct weather *w)
 {
     struct rng *r = pbed_rng(b);
     char id[16], text[512];
     snprintf(id, sizeof(id), "j%u", (unsigned)rng_below(r, JOBS));
     job_text(b, w, text, sizeof(text));
-    switch (rng_below(r, 9)) {
+    switch (rng_below(r, 10)) {
+    case 9:
+        change_letters(b, id);
+        break;
     case 8:
         backfill_something(b, id);
         break;

@@ -148,6 +148,7 @@ static inline struct fire_row contract_fire(const struct uid *uid, uint64_t seq)
                              .attempts = 3,
                              .attempts_before = 2,
                              .version = 1,
+                             .orphan = 1,
                              .last_error = "503"};
 }
 
@@ -553,7 +554,7 @@ static inline void contract_same_fire(const struct fire_row *a, const struct fir
               a->attempt_ms == b->attempt_ms && a->until_ms == b->until_ms &&
               a->finished_ms == b->finished_ms && a->attempts == b->attempts &&
               a->attempts_before == b->attempts_before && a->coalesced == b->coalesced &&
-              a->version == b->version,
+              a->version == b->version && a->orphan == b->orphan,
           "seq %" PRIu64, a->seq);
     CHECK(strcmp(a->holder, b->holder) == 0 && strcmp(a->last_error, b->last_error) == 0 &&
               strcmp(a->ns, b->ns) == 0 && strcmp(a->id, b->id) == 0 && strcmp(a->service, b->service) == 0,

@@ -1,0 +1,192 @@
+/* POST /v1/deadletters/redrive, DELETE /v1/deadletters: letters are listed page after page, oldest first, and changed by the
+ * owners of their jobs as lines of a bulk, some of one job together. With a rate each gets its own time to be sent, which its row
+ * keeps: whoever dies meanwhile, what was re-driven goes out, and what was not is still a dead letter. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/api/api_private.h"
+#include "agent/api/bulk.h"
+
+#define PAGE_BODY_MAX (4 << 20)
+#define PAGES_MAX     4 /* being changed while the next is listed */
+
+struct letters { /* x->state */
+    struct api_fire_filter filter;
+    uint64_t matched;
+    uint64_t changed;
+    unsigned changing;
+    bool redrives;
+    bool listing;
+    bool more;
+    int64_t begin_ms;   /* when the first one is sent */
+    enum api_code code; /* what went wrong */
+    char why[200];
+};
+
+struct letter {
+    const struct fire_row *row;
+    int64_t at_ms;
+};
+
+static void go_on(struct exchange *x);
+
+static void fail(struct letters *l, enum api_code code, const char *why)
+{
+    if (l->code != API_OK)
+        return;
+    l->code = code;
+    (void)snprintf(l->why, sizeof(l->why), "%s", why); /* may be cut */
+}
+
+static void end(struct exchange *x)
+{
+    struct letters *l = x->state;
+    struct buf out = BUF_INIT(256);
+    char text[260];
+    enum api_code code = l->code;
+    const char *what = x->req.dry_run ? "matched" : l->redrives ? "redriven" : "discarded";
+    unsigned long long count = x->req.dry_run ? l->matched : l->changed;
+    (void)snprintf(text, sizeof(text), "%llu were %s before: %s", count, what, l->why); /* may be cut */
+    buf_addf(&out, "{\"%s\":%llu}", what, count);
+    mem_free(l);
+    x->state = NULL;
+    if (code == API_OK) {
+        exchange_json(x, 200, &out);
+        return;
+    }
+    buf_fini(&out);
+    exchange_refuse_with(x, code, text);
+}
+
+static void on_changed(void *arg, const struct bulk *b)
+{
+    struct exchange *x = arg;
+    struct letters *l = x->state;
+    l->changing--;
+    l->changed += b->letters;
+    if (b->failed > 0)
+        fail(l, API_NO_OWNER, "some letters could not be changed now");
+    go_on(x);
+}
+
+/* By job and definition, newest first: what goes to the owner in one line. */
+static int compare_letters(const void *a, const void *b)
+{
+    const struct fire_row *x = ((const struct letter *)a)->row, *y = ((const struct letter *)b)->row;
+    int order = memcmp(x->uid.bytes, y->uid.bytes, sizeof(x->uid.bytes));
+    if (order)
+        return order;
+    if (x->version != y->version)
+        return x->version < y->version ? -1 : 1;
+    return (x->seq < y->seq) - (x->seq > y->seq);
+}
+
+static bool same_line(const struct letter *a, const struct letter *b)
+{
+    return memcmp(&a->row->uid, &b->row->uid, sizeof(a->row->uid)) == 0 && a->row->version == b->row->version;
+}
+
+static void print_lines(const struct letters *l, const struct letter *letters, size_t count, struct buf *body)
+{
+    struct bulk_letter line[PLANNER_LETTERS_MAX];
+    for (size_t i = 0; i < count;) {
+        size_t n = 0;
+        const struct letter *first = &letters[i];
+        for (; i < count && n < PLANNER_LETTERS_MAX && same_line(first, &letters[i]); i++)
+            line[n++] = (struct bulk_letter){letters[i].row->seq, letters[i].at_ms};
+        bulk_line_print_letters(body, l->redrives, first->row, line, n);
+    }
+}
+
+static int64_t send_at_ms(const struct exchange *x, const struct letters *l, uint64_t n)
+{
+    return l->begin_ms + (x->req.rate ? (int64_t)(n * 1000 / x->req.rate) : 0);
+}
+
+static void change_page(struct exchange *x, const struct store_fire_page *page)
+{
+    struct letters *l = x->state;
+    struct buf body = BUF_INIT(PAGE_BODY_MAX);
+    struct err e = {0};
+    struct letter *letters = mem_try_array(page->fires_count + 1, sizeof(*letters), &e);
+    if (!letters) {
+        fail(l, API_OVERLOADED, e.text);
+        return;
+    }
+    for (size_t i = 0; i < page->fires_count; i++)
+        letters[i] = (struct letter){&page->fires[i], send_at_ms(x, l, l->matched++)};
+    qsort(letters, page->fires_count, sizeof(*letters), compare_letters);
+    print_lines(l, letters, page->fires_count, &body);
+    mem_free(letters);
+    l->changing++;
+    if (bulk_run(x->api, &x->ctx, &body, on_changed, x, &e) == 0)
+        return;
+    l->changing--;
+    fail(l, API_OVERLOADED, e.text);
+}
+
+static void on_page(void *arg, const struct err *e, struct store_fire_page *page)
+{
+    struct exchange *x = arg;
+    struct letters *l = x->state;
+    l->listing = false;
+    if (e->code != ERR_OK) {
+        fail(l, API_STORE_UNAVAILABLE, e->text);
+    } else {
+        l->more = page->next.set;
+        l->filter.filter.after = page->next;
+        if (x->req.dry_run)
+            l->matched += page->fires_count;
+        else if (page->fires_count > 0)
+            change_page(x, page);
+    }
+    go_on(x);
+}
+
+static void list_page(struct exchange *x)
+{
+    void *self;
+    const struct store_ops *store = node_store(x->api->node, &self);
+    struct letters *l = x->state;
+    l->listing = true;
+    store->list_fires(self, &l->filter.filter, on_page, x);
+}
+
+static void go_on(struct exchange *x)
+{
+    struct letters *l = x->state;
+    if (x->api->stopping && l->more)
+        fail(l, API_OVERLOADED, "the agent is stopping");
+    bool list = l->more && l->code == API_OK;
+    if (list && !l->listing && l->changing < PAGES_MAX)
+        list_page(x);
+    if (!list && !l->listing && l->changing == 0)
+        end(x);
+}
+
+static bool body_is_empty(struct exchange *x)
+{
+    size_t bytes;
+    (void)httpd_body(x->rq, &bytes); /* its size is all that is asked */
+    return bytes == 0;
+}
+
+void api_deadletters_change(struct exchange *x)
+{
+    if (!body_is_empty(x)) {
+        exchange_refuse_with(x, API_INVALID_REQUEST,
+                             "what is meant stands in the query; the body must be empty");
+        return;
+    }
+    struct letters *l = mem_new(struct letters);
+    x->state = l;
+    l->redrives = x->req.route->action == API_DEADLETTERS_REDRIVE;
+    l->begin_ms = node_now_ms(x->api->node);
+    l->more = true;
+    api_fire_filter_set(&x->req, &l->filter);
+    l->filter.filter.outcome = FIRE_OUTCOME_DEAD;
+    l->filter.filter.oldest_first = true;
+    l->filter.filter.limit = API_LIMIT_MAX;
+    go_on(x);
+}

@@ -1,0 +1,209 @@
+/* Dead letters: sent once more or discarded, also when their job is gone. */
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/lib/planner_bed.h"
+
+#define CALLBACK  "\"callback\":{\"http\":{\"url\":\"http://10.0.0.9/x\"}}"
+#define NO_RETRY  "\"retry\":{\"max_attempts\":1}"
+#define EVERY_1S  "{\"schedule\":\"@every 1s\"," CALLBACK "," NO_RETRY "}"
+#define EVERY_DAY "{\"schedule\":\"@daily\"," CALLBACK "," NO_RETRY "}"
+
+/* A job "a" of which DEAD fires died. */
+static struct pbed *with_letters(uint64_t seed, int64_t dead)
+{
+    struct pbed_options o = pbed_defaults(seed);
+    o.fail = 1;
+    o.planned_only = false;
+    struct pbed *b = pbed_new(&o);
+    int n = pbed_node_start(b);
+    for (unsigned s = 0; s < o.slots; s++)
+        pbed_give(b, s, n);
+    pbed_run(b, 50);
+    cr_assert(eq(int, pbed_do(b, PLANNER_PUT, "a", EVERY_1S), PLANNER_CREATED));
+    pbed_run(b, dead * 1000 + 500);
+    cr_assert(eq(int, pbed_do(b, PLANNER_PUT, "a", EVERY_DAY), PLANNER_OK));
+    pbed_run(b, 1000);
+    cr_assert(eq(u64, pbed_job(b, "a")->counts.dead, (uint64_t)dead));
+    pbed_set(b)->fail = 0;
+    return b;
+}
+
+/* Seqs FROM down to TO, one after the other each GAP_MS. */
+static struct pbed_call *letters(struct pbed *b, enum planner_api_op op, const struct uid *uid,
+                                 uint64_t version, uint64_t from, uint64_t to, int64_t gap_ms)
+{
+    static struct planner_letter items[PLANNER_LETTERS_MAX];
+    struct pbed_call *c = pbed_call(b, op, "a", NULL);
+    c->api.uid = *uid;
+    c->api.version = version;
+    c->api.letters = items;
+    for (uint64_t seq = from; seq >= to && seq > 0; seq--)
+        items[c->api.letters_count++] =
+            (struct planner_letter){seq, pbed_now(b) + (int64_t)(seq - to) * gap_ms};
+    for (int i = 0; i < 5000 && !c->answered; i++)
+        pbed_run(b, 1);
+    cr_assert(c->answered);
+    return c;
+}
+
+Test(planner_letter, is_sent_under_its_id_and_counted_again)
+{
+    struct pbed *b = with_letters(7, 5);
+    struct uid uid = pbed_job(b, "a")->uid;
+    struct pbed_call *c = letters(b, PLANNER_LETTERS_REDRIVE, &uid, 1, 5, 1, 0);
+    cr_assert(eq(int, c->api.answer, PLANNER_OK));
+    cr_assert(eq(sz, c->api.letters_done, 5));
+    pbed_run(b, 5000);
+    const struct job_row *row = pbed_job(b, "a");
+    cr_assert(zero(u64, row->counts.dead));
+    cr_assert(eq(u64, row->counts.succeeded, 5));
+    for (uint64_t seq = 1; seq <= 5; seq++) {
+        const struct fire_row *f = pbed_fire(b, &uid, seq);
+        cr_assert(eq(int, f->outcome, FIRE_OUTCOME_SUCCEEDED));
+        cr_assert(eq(uint, f->attempts, 2));
+        cr_assert(eq(uint, f->attempts_before, 1));
+    }
+    pbed_check(b, true);
+    pbed_free(b);
+}
+
+Test(planner_letter, has_the_jobs_attempts_anew)
+{
+    struct pbed *b = with_letters(7, 1);
+    struct uid uid = pbed_job(b, "a")->uid;
+    pbed_set(b)->fail = 1;
+    (void)letters(b, PLANNER_LETTERS_REDRIVE, &uid, 1, 1, 1, 0);
+    pbed_run(b, 1000);
+    cr_assert(eq(u64, pbed_job(b, "a")->counts.dead, 1));
+    cr_assert(eq(uint, pbed_fire(b, &uid, 1)->attempts, 2));
+    pbed_check(b, true);
+    pbed_free(b);
+}
+
+Test(planner_letter, is_discarded)
+{
+    struct pbed *b = with_letters(7, 5);
+    struct uid uid = pbed_job(b, "a")->uid;
+    cr_assert(eq(sz, letters(b, PLANNER_LETTERS_DISCARD, &uid, 1, 4, 2, 0)->api.letters_done, 3));
+    const struct job_row *row = pbed_job(b, "a");
+    cr_assert(eq(u64, row->counts.cancelled, 3));
+    cr_assert(eq(u64, row->counts.dead, 2));
+    cr_assert(eq(int, pbed_fire(b, &uid, 3)->reason, FIRE_REASON_DISCARDED));
+    cr_assert(zero(sz, letters(b, PLANNER_LETTERS_DISCARD, &uid, 1, 4, 2, 0)->api.letters_done));
+    pbed_check(b, true);
+    pbed_free(b);
+}
+
+Test(planner_letter, what_is_none_is_left_alone)
+{
+    struct pbed *b = with_letters(7, 2);
+    struct uid uid = pbed_job(b, "a")->uid;
+    cr_assert(eq(int, pbed_do(b, PLANNER_RUN, "a", NULL), PLANNER_ACCEPTED));
+    pbed_run(b, 1000);
+    struct pbed_call *c = letters(b, PLANNER_LETTERS_REDRIVE, &uid, 1, 100, 1, 0);
+    cr_assert(eq(sz, c->api.letters_done, 2));
+    pbed_run(b, 1000);
+    cr_assert(eq(u64, pbed_job(b, "a")->counts.succeeded, 3));
+    pbed_check(b, true);
+    pbed_free(b);
+}
+
+Test(planner_letter, waits_for_its_time_over_the_death_of_its_owner)
+{
+    for (uint64_t seed = 1; seed <= 10; seed++) {
+        struct pbed *b = with_letters(seed, 20);
+        struct uid uid = pbed_job(b, "a")->uid;
+        cr_assert(eq(sz, letters(b, PLANNER_LETTERS_REDRIVE, &uid, 1, 20, 1, 200)->api.letters_done, 20));
+        for (int i = 0; i < 3; i++) {
+            int alive[BED_NODES];
+            pbed_run(b, 700 + 31 * (int64_t)seed);
+            cr_assert(eq(int, pbed_nodes_alive(b, alive), 1));
+            (void)pbed_node_start(b);
+            pbed_node_kill(b, alive[0], 50);
+        }
+        pbed_run(b, 20000);
+        const struct job_row *row = pbed_job(b, "a");
+        cr_assert(eq(u64, row->counts.succeeded, 20), "seed %llu", (unsigned long long)seed);
+        cr_assert(zero(u64, row->counts.dead));
+        pbed_check(b, true);
+        pbed_free(b);
+    }
+}
+
+Test(planner_letter, of_a_deleted_job_goes_by_its_copy)
+{
+    for (uint64_t seed = 1; seed <= 10; seed++) {
+        struct pbed *b = with_letters(seed, 8);
+        struct uid uid = pbed_job(b, "a")->uid;
+        cr_assert(eq(int, pbed_do(b, PLANNER_DELETE, "a", NULL), PLANNER_OK));
+        struct pbed_call *c = letters(b, PLANNER_LETTERS_REDRIVE, &uid, 1, 8, 1, 300);
+        cr_assert(eq(int, c->api.answer, PLANNER_OK));
+        cr_assert(eq(sz, c->api.letters_done, 8));
+        pbed_run(b, 900);
+        if (seed % 2) { /* and its owner dies meanwhile */
+            int alive[BED_NODES];
+            cr_assert(eq(int, pbed_nodes_alive(b, alive), 1));
+            (void)pbed_node_start(b);
+            pbed_node_kill(b, alive[0], 50);
+        }
+        pbed_run(b, 20000);
+        for (uint64_t seq = 1; seq <= 8; seq++) {
+            const struct fire_row *f = pbed_fire(b, &uid, seq);
+            cr_assert(eq(int, f->outcome, FIRE_OUTCOME_SUCCEEDED), "seed %llu, seq %llu",
+                      (unsigned long long)seed, (unsigned long long)seq);
+            cr_assert(eq(int, f->state, FIRE_STATE_ENDED));
+        }
+        int alive[BED_NODES];
+        (void)pbed_nodes_alive(b, alive);
+        cr_assert(zero(sz, planner_stats(pbed_planner(b, alive[0]))->fires_loaded), "nothing stays");
+        cr_assert(zero(sz, planner_stats(pbed_planner(b, alive[0]))->jobs_loaded));
+        pbed_free(b);
+    }
+}
+
+Test(planner_letter, of_a_deleted_job_is_discarded)
+{
+    struct pbed *b = with_letters(3, 4);
+    struct uid uid = pbed_job(b, "a")->uid;
+    (void)pbed_do(b, PLANNER_DELETE, "a", NULL);
+    cr_assert(eq(sz, letters(b, PLANNER_LETTERS_DISCARD, &uid, 1, 4, 1, 0)->api.letters_done, 4));
+    cr_assert(eq(int, pbed_fire(b, &uid, 2)->outcome, FIRE_OUTCOME_CANCELLED));
+    pbed_run(b, 1000);
+    cr_assert(zero(sz, letters(b, PLANNER_LETTERS_REDRIVE, &uid, 1, 4, 1, 0)->api.letters_done));
+    pbed_free(b);
+}
+
+Test(planner_letter, without_a_copy_stays_dead)
+{
+    struct pbed *b = with_letters(3, 1);
+    struct uid uid = pbed_job(b, "a")->uid;
+    (void)pbed_do(b, PLANNER_DELETE, "a", NULL);
+    struct pbed_call *c = letters(b, PLANNER_LETTERS_REDRIVE, &uid, 77, 1, 1, 0);
+    cr_assert(eq(int, c->api.answer, PLANNER_OK));
+    cr_assert(zero(sz, c->api.letters_done));
+    cr_assert(eq(int, pbed_fire(b, &uid, 1)->outcome, FIRE_OUTCOME_DEAD));
+    pbed_free(b);
+}
+
+Test(planner_letter, one_is_retried_by_hand_also_of_a_deleted_job)
+{
+    for (int deleted = 0; deleted < 2; deleted++) {
+        struct pbed *b = with_letters(3, 2);
+        struct uid uid = pbed_job(b, "a")->uid;
+        if (deleted)
+            (void)pbed_do(b, PLANNER_DELETE, "a", NULL);
+        struct pbed_call *c = pbed_call(b, PLANNER_FIRE_RETRY, "a", NULL);
+        c->api.uid = uid;
+        c->api.seq = 2;
+        for (int i = 0; i < 5000 && !c->answered; i++)
+            pbed_run(b, 1);
+        cr_assert(eq(int, c->api.answer, PLANNER_ACCEPTED), "deleted %d", deleted);
+        pbed_run(b, 2000);
+        cr_assert(eq(int, pbed_fire(b, &uid, 2)->outcome, FIRE_OUTCOME_SUCCEEDED));
+        cr_assert(eq(int, pbed_fire(b, &uid, 1)->outcome, FIRE_OUTCOME_DEAD));
+        pbed_free(b);
+    }
+}
