@@ -82,6 +82,7 @@ static const struct codec_field fire_fields[] = {
     {28, CODEC_U32, false, FIRE(attempts_before), 0, UINT32_MAX},
     {29, CODEC_MS, false, FIRE(attempt_ms), 0, 0},
     {30, CODEC_MS, false, FIRE(until_ms), 0, 0},
+    {31, CODEC_U32, false, FIRE(orphan), 0, 1},
 };
 
 static const struct codec_field revision_fields[] = {
