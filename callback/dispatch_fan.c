@@ -54,7 +54,7 @@ static struct fan *fan_new(struct dispatch *d, struct delivery *delivery)
 {
     size_t count = delivery->parts->count;
     struct fan *fan =
-        mem_alloc_or_die(1, sizeof(*fan) + count * sizeof(fan->tickets[0])); /* FIRE_PARTS_MAX at most */
+        mem_alloc_or_die(1, sizeof(*fan) + count * sizeof(struct ticket *)); /* FIRE_PARTS_MAX at most */
     fan->d = d;
     fan->delivery = delivery;
     fan->count = count;

@@ -1,5 +1,6 @@
 #include "agent/core/fire_parts.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -131,9 +132,10 @@ int fire_parts_parse(const char *text, size_t len, struct fire_parts **ret, stru
         r = read_parts(doc, items, &bytes, e);
     if (r == 0)
         r = parts_alloc(json_array_size(doc), bytes, &parts, &at, e);
-    if (r < 0)
+    if (r != 0)
         return r;
     for (size_t i = 0; i < parts->count; i++) {
+        assert(items[i].endpoint); /* what has none was refused */
         parts->items[i] = items[i];
         parts->items[i].endpoint = put_text(&at, items[i].endpoint);
     }

@@ -176,7 +176,7 @@ static void print_rows(const struct forecast *f, const struct rows *rows, const 
     for (size_t i = 0; i < rows->count; i++)
         sorted[i] = rows->list[i];
     if (rows->count > 1)
-        qsort(sorted, rows->count, sizeof(sorted[0]), most_first);
+        qsort(sorted, rows->count, sizeof(const struct row *), most_first);
     buf_addf(out, ",\"%ss\":[", key);
     for (size_t i = 0; i < rows->count; i++) {
         buf_addf(out, "%s{\"%s\":", i ? "," : "", key);

@@ -195,8 +195,8 @@ static void read_entry(struct reader *r, const struct packed *before, struct pac
     p->late_ms = get_u32(r);
     p->duration_ms = get_u32(r);
     p->waited = flags >> WAITED_SHIFT;
-    p->status = flags & SAME_STATUS ? before->status : get_i32(r);
-    if (flags & SAME_ENDPOINT) {
+    p->status = before && flags & SAME_STATUS ? before->status : get_i32(r);
+    if (before && flags & SAME_ENDPOINT) {
         p->endpoint_bytes = before->endpoint_bytes;
         memcpy(p->endpoint, before->endpoint, before->endpoint_bytes);
     } else {

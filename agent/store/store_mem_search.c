@@ -258,7 +258,7 @@ static void cut_histories(struct store_mem_world *w, uint32_t fires_max)
     for (struct map_iter it = {0}; map_next(&w->fires, &it);)
         if (is_bounded(&((struct mem_fire *)it.value)->row))
             fires[count++] = it.value;
-    qsort(fires, count, sizeof(*fires), by_job_newest_first);
+    qsort(fires, count, sizeof(struct mem_fire *), by_job_newest_first);
     for (size_t i = 0; i < count; i++) {
         bool same = i + 1 < count && memcmp(&fires[i]->key.uid, &fires[i + 1]->key.uid, 16) == 0;
         of_job++;

@@ -195,7 +195,7 @@ uint64_t codec_get_u64(struct codec_in *in, uint64_t max)
 {
     uint64_t v = 0;
     for (unsigned shift = 0; shift < 64; shift += 7) {
-        if (in->at == in->end)
+        if (!in->at || in->at == in->end)
             break;
         uint64_t part = *in->at++;
         if (shift == 63 && part > 1)

@@ -245,6 +245,7 @@ static const struct sorted *phase_index(const struct machine *m, enum phase phas
 {
     const struct sorted *indexes[] = {&m->jobs_by_uid, &m->fires_by_seq, &m->copies_by_version,
                                       &m->revisions_by_change};
+    assert((size_t)phase < sizeof(indexes) / sizeof(indexes[0]));
     return indexes[phase];
 }
 

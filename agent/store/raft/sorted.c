@@ -29,7 +29,7 @@ void sorted_fini(struct sorted *s)
 
 size_t sorted_bytes(const struct sorted *s)
 {
-    return s->chunks_count_ * sizeof(struct sorted_chunk) + s->chunks_cap_ * sizeof(*s->chunks_);
+    return s->chunks_count_ * sizeof(struct sorted_chunk) + s->chunks_cap_ * sizeof(struct sorted_chunk *);
 }
 
 /* --- finding ------------------------------------------------------------------------------------------------------- */
