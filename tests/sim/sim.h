@@ -51,7 +51,7 @@ struct sim_proc {
 
 struct sim_host {
     unsigned index;
-    char name[8];
+    char name[16];
     char address[32];      /* "10.0.0.1:7421" */
     struct sim_proc *proc; /* the present one; NULL: none */
     int64_t boot_us;       /* its boot clock is so much ahead of the world's time */
