@@ -467,6 +467,10 @@ static void count_reported(struct planner *p, struct pfire *f)
     f->row.wake_ms = pfire_keep_until_ms(p, &f->row);
     memset(f->row.holder, 0, sizeof(f->row.holder));
     f->ended = true;
+    if (f->row.outcome == FIRE_OUTCOME_DEAD) { /* its holder may have had no definition left to copy */
+        pfire_name(f);
+        f->letter_until_ms = planner_add_ms(f->row.wake_ms, PLANNER_COPY_MORE_MS);
+    }
     pend_count(p, j, &f->row, 1);
     pfire_dirty(p, f, CHANGE_UPDATE);
     pjob_unwritten(p, j);

@@ -90,7 +90,8 @@ static void fire_do(struct pbed *b, const struct fire_change *fc)
     int r = fire_row_copy(&fc->row, row, NULL);
     assert(r == 0);
     keep_copy(b, fc);
-    MUST(row->outcome != FIRE_OUTCOME_DEAD || copy_of(b, &row->uid, row->version),
+    MUST(row->state != FIRE_STATE_ENDED || row->outcome != FIRE_OUTCOME_DEAD ||
+             copy_of(b, &row->uid, row->version),
          "what a dead letter was to deliver is kept");
 }
 

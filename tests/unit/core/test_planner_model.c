@@ -50,18 +50,28 @@ static void backfill_something(struct pbed *b, const char *id)
     api->backfill_from_ms = api->backfill_to_ms - (int64_t)rng_below(r, 120000);
 }
 
+/* A request's letters are its maker's, and stay until the life is over: repeats share them. */
+static struct planner_letter *given[1024];
+static size_t given_count;
+
+static void free_given(void)
+{
+    while (given_count > 0)
+        mem_free(given[--given_count]);
+}
+
 /* Any of the newest hundred: those that are no dead letters are left out. */
 static void change_letters(struct pbed *b, const char *id)
 {
     struct rng *r = pbed_rng(b);
     const struct job_row *row = pbed_job(b, id);
-    if (!row)
+    if (!row || given_count == sizeof(given) / sizeof(given[0]))
         return;
     struct planner_api *api =
         &pbed_call(b, rng_below(r, 3) ? PLANNER_LETTERS_REDRIVE : PLANNER_LETTERS_DISCARD, id, NULL)->api;
     api->uid = row->uid;
     api->version = row->version;
-    api->letters = mem_new_array(struct planner_letter, PLANNER_LETTERS_MAX); /* the process ends soon */
+    api->letters = given[given_count++] = mem_new_array(struct planner_letter, PLANNER_LETTERS_MAX);
     for (uint64_t seq = row->counts.seq; seq > 0 && api->letters_count < 100; seq--)
         if (rng_below(r, 3))
             api->letters[api->letters_count++] =
@@ -214,6 +224,7 @@ static void one_life(uint64_t seed, const struct weather *w)
         cr_assert(over, "seed %llu: %s has not come to its end", (unsigned long long)seed, id);
     }
     pbed_free(b);
+    free_given();
 }
 
 static void lives(const char *name, unsigned count, const struct weather *w)
