@@ -108,7 +108,7 @@ static size_t add_many(char *text, int count)
 {
     size_t len = 0;
     for (int i = 0; i < count; i++) {
-        char key[8];
+        char key[16];
         snprintf(key, sizeof(key), "k%d", i);
         len = add(text, len, key, 1);
     }
