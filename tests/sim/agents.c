@@ -148,7 +148,6 @@ void sim_kill(unsigned host)
         return;
     sim_note("%s is killed", p->host->name);
     died(p);
-    p->zombie = true;
     sim_store_die(p);
 }
 

@@ -185,7 +185,7 @@ struct http_call *http_send(struct http_client *c, const struct http_call_option
     sim_http_answer(call, o->timeout_ms * 1000, ERR_TIMEOUT, 0, NULL,
                     0); /* unless another one comes before */
     if (c->proc->dead)
-        return call; /* a zombie's: reaches nobody */
+        return call; /* a call that was on the wire ran after its death: what it does then reaches nobody */
     if (strcmp(address, CONSUL) == 0)
         sim_consul_request(c->proc, call, o->method, call->path, call->body);
     else

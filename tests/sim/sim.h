@@ -30,7 +30,6 @@ struct sim_proc {
     struct sim_host *host;
     unsigned number; /* of all in this world */
     bool dead;
-    bool zombie; /* dead, but a call of its that was on the wire runs: what it does then reaches nobody */
     bool paused;
     bool left;
     int64_t started_us, died_us;
@@ -86,7 +85,7 @@ struct sim {
     struct store_mem_world *store;
     void *reader; /* a store handle of the oracle's own */
     struct config *config;
-    uint64_t events, turns;
+    uint64_t events;
     FILE *trace;       /* the story told; NULL: not */
     bool planned;      /* nothing but planned changes: then nothing may be repeated */
     bool all_live;     /* nobody has a reason to declare anybody dead */

@@ -62,7 +62,7 @@ static void send_call(void *arg, struct loop_msg *msg)
 {
     struct sim_proc *p = arg;
     if (p->dead)
-        return; /* a zombie's: reaches nobody */
+        return; /* as in net.c: reaches nobody */
     struct call *c = mem_new(struct call);
     *c = (struct call){.proc = p, .msg = msg, .next = calls};
     calls = c;

@@ -122,7 +122,6 @@ void sim_enter(struct sim_proc *p, sim_fn *fn, void *arg)
     fn(arg);
     sim_turn_end(p);
     sim.current = before;
-    sim.turns++;
 }
 
 static void park(struct sim_proc *p, struct sim_event *ev)
