@@ -1,7 +1,8 @@
 /* GET /v1/jobs/{id}/explain: what is kept about the job is gathered from the store, bounded; a thread of its own reckons
  * (agent/core/explain.h) and prints.
  *
- *   job -> revisions, newest first, down to the span -> fires of each job that had the name, down to the span -> thread */
+ *   job -> revisions, newest first, down to the span -> fires of each job that had the name, down to the span
+ *       -> the job's ring again -> thread */
 #include <assert.h>
 #include <string.h>
 
@@ -210,6 +211,36 @@ static void submit(struct asked *a)
     }
 }
 
+/* --- the ring, again ------------------------------------------------------------------------------------------------ */
+
+/* A fire that ended while its row was looked for is in neither the job read before nor the rows: it is in the ring that is
+ * read after them. The rest stays as it was before the rows, so that no later fire is missing from those. */
+static void on_ring(void *arg, const struct err *e, struct store_job *jobs, size_t count, bool more)
+{
+    struct asked *a = arg;
+    (void)more;
+    if (e->code != ERR_OK) {
+        refuse(a, e);
+        return;
+    }
+    const struct job_row *now = count > 0 && jobs[0].spec ? &jobs[0].row : NULL;
+    if (now && memcmp(&now->uid, &a->job.row.uid, sizeof(now->uid)) == 0) {
+        a->job.row.ring_bytes = now->ring_bytes;
+        memcpy(a->job.row.ring, now->ring, sizeof(now->ring));
+    }
+    submit(a);
+}
+
+static void read_ring(struct asked *a)
+{
+    void *self;
+    const struct store_ops *store = store_of(a, &self);
+    if (a->job.spec)
+        store->get_jobs(self, &a->x->key, 1, on_ring, a);
+    else
+        submit(a);
+}
+
 /* --- fires --------------------------------------------------------------------------------------------------------- */
 
 static void read_fires(struct asked *a);
@@ -278,7 +309,7 @@ static void read_fires(struct asked *a)
     void *self;
     const struct store_ops *store = store_of(a, &self);
     if (a->lives_read == a->lives_count)
-        submit(a);
+        read_ring(a);
     else
         store->get_fires(self, &a->lives[a->lives_read], a->before_seq, FIRES_PAGE, on_fires, a);
 }
