@@ -126,6 +126,14 @@ bool args_has(const struct cli_args *args, const char *name)
     return args_get(args, name) != NULL;
 }
 
+bool args_takes_value(const struct cli_args *args, const char *name)
+{
+    for (size_t i = 0; i < args->given_count; i++)
+        if (strcmp(args->given[i].flag->name, name) == 0)
+            return args->given[i].flag->value != NULL;
+    return false;
+}
+
 int args_u64(const struct cli_args *args, const char *name, uint64_t min, uint64_t max, uint64_t *ret,
              struct err *e)
 {

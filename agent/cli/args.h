@@ -57,6 +57,8 @@ int args_read(const struct cli_command *command, int argc, const char *const *ar
               struct err *e);
 
 bool args_has(const struct cli_args *args, const char *name);
+/* Whether the flag NAME, which was given, is one with a value and no switch. */
+bool args_takes_value(const struct cli_args *args, const char *name);
 /* The value of the flag NAME; NULL when not given. */
 const char *args_get(const struct cli_args *args, const char *name);
 /* The values of a flag that may be given more than once, one by one: *AT starts at 0; NULL: no more. */

@@ -57,7 +57,7 @@ static void list_commands(FILE *out, const char *noun)
         if (strcmp(c->group, group) != 0)
             (void)fprintf(out, "\n%s\n", c->group);
         group = c->group;
-        (void)fprintf(out, "  %-16s %s\n", c->name, c->help);
+        (void)fprintf(out, "  %-18s %s\n", c->name, c->help);
     }
 }
 
@@ -158,26 +158,41 @@ static bool is_help(const char *word)
     return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0;
 }
 
+/* What people write too. */
+static const char *real_name(const char *word)
+{
+    static const char *const aliases[][2] = {{"jobs", "job"},
+                                             {"fires", "fire"},
+                                             {"deadletters", "deadletter"},
+                                             {"services", "service"},
+                                             {"explain", "job explain"}};
+    for (size_t i = 0; i < sizeof(aliases) / sizeof(aliases[0]); i++)
+        if (strcmp(aliases[i][0], word) == 0)
+            return aliases[i][1];
+    return word;
+}
+
 /* The command that ARGV begins with, and how many words its name has. NULL: none; then *RET_CODE is the exit code, after help
  * or an error was printed. */
 static const struct cli_command *find_command(const struct cli *cli, int argc, const char *const *argv,
                                               int *ret_words, int *ret_code)
 {
     char two[80];
-    (void)snprintf(two, sizeof(two), "%s %s", argv[0], argc > 1 ? argv[1] : ""); /* cut: then it is none */
+    const char *first = real_name(argv[0]);
+    (void)snprintf(two, sizeof(two), "%s %s", first, argc > 1 ? argv[1] : ""); /* cut: then it is none */
     for (const struct cli_command *c = cli_commands(); c->name; c++) {
         bool long_name = strcmp(c->name, two) == 0;
-        if (!long_name && strcmp(c->name, argv[0]) != 0)
+        if (!long_name && strcmp(c->name, first) != 0)
             continue;
         *ret_words = long_name ? 2 : 1;
         return c;
     }
-    if (!noun_exists(argv[0]))
-        *ret_code = unknown_word(cli, NULL, argv[0]);
+    if (!noun_exists(first))
+        *ret_code = unknown_word(cli, NULL, first);
     else if (argc < 2 || is_help(argv[1]))
-        *ret_code = help_noun(cli->out, argv[0]);
+        *ret_code = help_noun(cli->out, first);
     else
-        *ret_code = unknown_word(cli, argv[0], argv[1]);
+        *ret_code = unknown_word(cli, first, argv[1]);
     return NULL;
 }
 

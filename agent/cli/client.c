@@ -298,6 +298,8 @@ static const char *hint_of(const char *code, const char *path)
     if (code && strcmp(code, "not_found") == 0 && strncmp(path, "/v1/services/", 13) == 0)
         return "services are named as in Consul, or in standalone mode as in the agent's configuration; one without a "
                "healthy endpoint is not found either";
+    if (code && strcmp(code, "not_found") == 0 && strncmp(path, "/v1/fires/", 10) == 0)
+        return "`carillon fire list` shows those that are kept";
     static const char *const hints[][2] = {
         {"not_found", "names count within a namespace: --ns chooses another"},
         {"unauthorized", "give a token: --token-file, CARILLON_TOKEN_FILE or CARILLON_TOKEN"},
@@ -327,6 +329,19 @@ static json_t *read_problem(const struct client_reply *reply)
     return problem;
 }
 
+/* With a single error the document's detail is that error's, perhaps cut, with its pointer before it or without. */
+static bool is_told_below(const char *detail, const json_t *errors)
+{
+    const json_t *only = json_array_get(errors, 0);
+    const char *pointer = show_string(only, "pointer");
+    size_t len = strlen(pointer);
+    if (json_array_size(errors) != 1)
+        return false;
+    if (strncmp(detail, pointer, len) == 0 && strncmp(detail + len, ": ", 2) == 0)
+        detail += len + 2;
+    return strncmp(detail, show_string(only, "detail"), strlen(detail)) == 0;
+}
+
 int client_explain_refusal(const struct client *c, const struct client_request *rq,
                            const struct client_reply *reply)
 {
@@ -337,9 +352,7 @@ int client_explain_refusal(const struct client *c, const struct client_request *
     int exit_code = reply->status == 404 ? CLI_NOT_FOUND : CLI_FAILED;
     AUTO(buf_fini) struct buf text = BUF_INIT(65536);
     buf_addf(&text, "%d %s", reply->status, code ? code : "without an explanation");
-    /* With a single error the document's detail is that error's. */
-    if (detail && !(json_array_size(errors) == 1 &&
-                    strcmp(detail, show_string(json_array_get(errors, 0), "detail")) == 0))
+    if (detail && !is_told_below(detail, errors))
         buf_addf(&text, ": %s", detail);
     for (size_t i = 0; i < json_array_size(errors); i++) {
         const json_t *error = json_array_get(errors, i);

@@ -2,29 +2,12 @@
 
 #include "agent/base/json.h"
 #include "agent/base/text.h"
+#include "agent/cli/ask.h"
 #include "agent/cli/client.h"
 #include "agent/cli/commands.h"
 #include "agent/cli/show.h"
 
 #define PATH_MAX_BYTES 8192
-
-/* Ask for PATH and print the answer: raw with --json, else by PRINT. */
-static int ask_and_print(struct cli *cli, const struct cli_args *args, const char *path,
-                         void (*print)(const struct cli *cli, const json_t *answer))
-{
-    AUTO(client_free) struct client *c = client_open(cli, args);
-    AUTO(json_decref) json_t *answer = NULL;
-    if (!c)
-        return CLI_USAGE;
-    int code = client_ask(c, "GET", path, NULL, &answer);
-    if (code != CLI_OK)
-        return code;
-    if (args_has(args, "--json"))
-        show_json(cli->out, answer);
-    else
-        print(cli, answer);
-    return CLI_OK;
-}
 
 static long long number(const json_t *obj, const char *key)
 {
@@ -72,7 +55,7 @@ static void print_cluster(const struct cli *cli, const json_t *cluster)
              show_string(cluster, "cluster"), show_string(cluster, "mode"), number(slots, "total"),
              number(slots, "owned_here"), number(slots, "unowned"), number(slots, "moving"),
              show_string(store, "driver"), health(store));
-    if (json_is_object(consul))
+    if (strcmp(show_string(cluster, "mode"), "consul") == 0)
         buf_addf(&text, "  consul %s", health(consul));
     AUTO(mem_free) char *clean = show_clean(buf_str(&text), false);
     (void)fprintf(cli->out, "%s\n\n", clean);
@@ -81,7 +64,7 @@ static void print_cluster(const struct cli *cli, const json_t *cluster)
 
 int cmd_cluster_status(struct cli *cli, const struct cli_args *args)
 {
-    return ask_and_print(cli, args, "/v1/cluster", print_cluster);
+    return ask_and_print(cli, args, "GET", "/v1/cluster", print_cluster);
 }
 
 static void print_owner(const struct cli *cli, const json_t *owner)
@@ -101,7 +84,7 @@ int cmd_cluster_owner(struct cli *cli, const struct cli_args *args)
 {
     AUTO(buf_fini) struct buf path = BUF_INIT(PATH_MAX_BYTES);
     client_path(&path, "/v1/cluster/owner/", args->items[0], "");
-    return ask_and_print(cli, args, buf_str(&path), print_owner);
+    return ask_and_print(cli, args, "GET", buf_str(&path), print_owner);
 }
 
 /* --- service ------------------------------------------------------------------------------------------------------- */
@@ -148,5 +131,5 @@ int cmd_service_get(struct cli *cli, const struct cli_args *args)
 {
     AUTO(buf_fini) struct buf path = BUF_INIT(PATH_MAX_BYTES);
     client_path(&path, "/v1/services/", args->items[0], "");
-    return ask_and_print(cli, args, buf_str(&path), print_service);
+    return ask_and_print(cli, args, "GET", buf_str(&path), print_service);
 }

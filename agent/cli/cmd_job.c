@@ -1,8 +1,9 @@
-/* One job, or a few named ones: get, delete, pause, resume, run, next. */
+/* One job, or a few named ones: get, delete, pause, resume, run, next, backfill. */
 #include <string.h>
 
 #include "agent/base/json.h"
 #include "agent/base/text.h"
+#include "agent/cli/ask.h"
 #include "agent/cli/client.h"
 #include "agent/cli/commands.h"
 #include "agent/cli/dues.h"
@@ -126,7 +127,7 @@ static void print_job(const struct cli *cli, const json_t *job, const json_t *fi
                                          "coalesced", "cancelled", "pending"};
     const json_t *status = json_object_get(job, "status"), *all = json_object_get(status, "counts");
     int64_t now_ms = cli->now_ms();
-    char state[SHOW_STATE_SIZE];
+    char state[SHOW_STATE_SIZE], next[SHOW_BOTH_SIZE];
     AUTO(show_table_fini) struct show_table t;
     show_table_init(&t, 2, NULL);
     for (size_t i = 0; i < sizeof(plain) / sizeof(plain[0]); i++)
@@ -134,7 +135,8 @@ static void print_job(const struct cli *cli, const json_t *job, const json_t *fi
     add_target(&t, json_object_get(job, "callback"));
     show_state(state, status);
     add_line(&t, "state", state);
-    add_instant(&t, "next due", json_object_get(status, "next_due"), now_ms);
+    show_next_due(next, status, now_ms);
+    add_line(&t, "next due", next);
     add_last_fire(&t, status, now_ms);
     add_last_error(&t, fires, now_ms);
     add_instant(&t, "last success", json_object_get(status, "last_success_at"), now_ms);
@@ -174,47 +176,18 @@ int cmd_job_get(struct cli *cli, const struct cli_args *args)
 
 /* --- the same request for each ID ---------------------------------------------------------------------------------- */
 
-struct each {
-    const char *method, *suffix;
-    const json_t *body; /* NULL: none */
-    void (*print)(const struct cli *cli, const char *id, const json_t *answer);
-};
-
-/* All are tried; the worst exit code counts. */
-static int for_each_id(struct cli *cli, const struct cli_args *args, const struct each *what)
-{
-    AUTO(client_free) struct client *c = client_open(cli, args);
-    int worst = CLI_OK;
-    if (!c)
-        return CLI_USAGE;
-    for (size_t i = 0; i < args->count && worst != CLI_UNREACHABLE; i++) {
-        AUTO(buf_fini) struct buf path = BUF_INIT(PATH_MAX_BYTES);
-        AUTO(json_decref) json_t *answer = NULL;
-        client_path(&path, "/v1/jobs/", args->items[i], what->suffix);
-        int code = client_ask(c, what->method, buf_str(&path), what->body, &answer);
-        if (code > worst)
-            worst = code;
-        if (code == CLI_OK && args_has(args, "--json"))
-            show_json(cli->out, answer);
-        else if (code == CLI_OK)
-            what->print(cli, args->items[i], answer);
-    }
-    return worst;
-}
-
 static void print_state(const struct cli *cli, const char *id, const json_t *answer)
 {
     const json_t *status = json_object_get(answer, "status");
     char next[SHOW_BOTH_SIZE];
-    bool paused = strcmp(show_string(status, "state"), "paused") == 0; /* its next due will be skipped */
-    show_both(next, paused ? NULL : json_object_get(status, "next_due"), cli->now_ms());
+    show_next_due(next, status, cli->now_ms());
     (void)fprintf(cli->out, "%s: %s%s%s\n", id, show_string(status, "state"), *next ? ", next due " : "",
                   next);
 }
 
 int cmd_job_pause(struct cli *cli, const struct cli_args *args)
 {
-    return for_each_id(cli, args, &(struct each){"POST", "/pause", NULL, print_state});
+    return ask_each(cli, args, &(struct ask_each){"POST", "/v1/jobs/", "/pause", NULL, print_state});
 }
 
 int cmd_job_resume(struct cli *cli, const struct cli_args *args)
@@ -225,7 +198,7 @@ int cmd_job_resume(struct cli *cli, const struct cli_args *args)
         return cli_fail(cli, CLI_USAGE, "--catch-up: '%s' is not one of none, last, all",
                         TEXTQ(catch_up, strlen(catch_up)));
     AUTO(json_decref) json_t *body = catch_up ? json_pack("{s:s}", "catch_up", catch_up) : NULL;
-    return for_each_id(cli, args, &(struct each){"POST", "/resume", body, print_state});
+    return ask_each(cli, args, &(struct ask_each){"POST", "/v1/jobs/", "/resume", body, print_state});
 }
 
 static void print_deleted(const struct cli *cli, const char *id, const json_t *answer)
@@ -237,29 +210,20 @@ static void print_deleted(const struct cli *cli, const char *id, const json_t *a
                                                     : "");
 }
 
+static void print_deleted_count(const struct cli *cli, const json_t *answer)
+{
+    (void)fprintf(cli->out, "%lld deleted\n",
+                  (long long)json_integer_value(json_object_get(answer, "deleted")));
+}
+
 /* All that match the filters. */
 static int delete_many(struct cli *cli, const struct cli_args *args)
 {
-    AUTO(client_free) struct client *c = client_open(cli, args);
+    static const char *const filters[] = {"--prefix", "--label", "--all", NULL};
     AUTO(buf_fini) struct buf path = BUF_INIT(PATH_MAX_BYTES);
-    AUTO(json_decref) json_t *answer = NULL;
-    size_t at = 0;
-    if (!c)
-        return CLI_USAGE;
     buf_add_str(&path, "/v1/jobs");
-    client_query(&path, "prefix", args_get(args, "--prefix"));
-    for (const char *label; (label = args_next(args, "--label", &at)) != NULL;)
-        client_query(&path, "label", label);
-    client_query(&path, "all", args_has(args, "--all") ? "true" : NULL);
-    int code = client_ask(c, "DELETE", buf_str(&path), NULL, &answer);
-    if (code != CLI_OK)
-        return code;
-    if (args_has(args, "--json"))
-        show_json(cli->out, answer);
-    else
-        (void)fprintf(cli->out, "%lld deleted\n",
-                      (long long)json_integer_value(json_object_get(answer, "deleted")));
-    return CLI_OK;
+    ask_query(&path, args, filters);
+    return ask_and_print(cli, args, "DELETE", buf_str(&path), print_deleted_count);
 }
 
 int cmd_job_delete(struct cli *cli, const struct cli_args *args)
@@ -269,7 +233,7 @@ int cmd_job_delete(struct cli *cli, const struct cli_args *args)
         return cli_fail(cli, CLI_USAGE,
                         filters ? "give ids or filters, not both" : "give ids, --prefix, --label or --all");
     return filters ? delete_many(cli, args)
-                   : for_each_id(cli, args, &(struct each){"DELETE", "", NULL, print_deleted});
+                   : ask_each(cli, args, &(struct ask_each){"DELETE", "/v1/jobs/", "", NULL, print_deleted});
 }
 
 static void print_fire(const struct cli *cli, const char *id, const json_t *answer)
@@ -289,28 +253,35 @@ int cmd_job_run(struct cli *cli, const struct cli_args *args)
         if (args_has(args, "--force") && json_set(body, "force", json_true(), &e) < 0)
             return cli_fail(cli, CLI_FAILED, "%s", e.text);
     }
-    return for_each_id(cli, args, &(struct each){"POST", "/run", body, print_fire});
+    return ask_each(cli, args, &(struct ask_each){"POST", "/v1/jobs/", "/run", body, print_fire});
 }
 
-/* --- next ---------------------------------------------------------------------------------------------------------- */
+/* --- next, backfill ------------------------------------------------------------------------------------------------- */
 
 int cmd_job_next(struct cli *cli, const struct cli_args *args)
 {
-    AUTO(client_free) struct client *c = client_open(cli, args);
-    AUTO(buf_fini) struct buf path = BUF_INIT(PATH_MAX_BYTES);
-    AUTO(json_decref) json_t *answer = NULL;
-    if (!c)
-        return CLI_USAGE;
+    static const char *const flags[] = {"--from", NULL};
     const char *count = args_get(args, "--count");
+    AUTO(buf_fini) struct buf path = BUF_INIT(PATH_MAX_BYTES);
     client_path(&path, "/v1/jobs/", args->items[0], "/next");
     client_query(&path, "count", count ? count : "10");
-    client_query(&path, "from", args_get(args, "--from"));
-    int code = client_ask(c, "GET", buf_str(&path), NULL, &answer);
-    if (code != CLI_OK)
-        return code;
-    if (args_has(args, "--json"))
-        show_json(cli->out, answer);
-    else
-        dues_print_document(answer, cli);
-    return CLI_OK;
+    ask_query(&path, args, flags);
+    return ask_and_print(cli, args, "GET", buf_str(&path), dues_print_document);
+}
+
+static void print_backfill(const struct cli *cli, const char *id, const json_t *answer)
+{
+    (void)fprintf(cli->out, "%s: %lld dues will be fired\n", id,
+                  (long long)json_integer_value(json_object_get(answer, "dues")));
+}
+
+int cmd_job_backfill(struct cli *cli, const struct cli_args *args)
+{
+    const char *from = args_get(args, "--from"), *to = args_get(args, "--to");
+    if (!from || !to)
+        return cli_fail(cli, CLI_USAGE, "give the span: --from INSTANT --to INSTANT");
+    AUTO(json_decref) json_t *body = json_pack("{s:s,s:s}", "from", from, "to", to);
+    if (!body)
+        return cli_fail(cli, CLI_USAGE, "--from or --to is no text");
+    return ask_each(cli, args, &(struct ask_each){"POST", "/v1/jobs/", "/backfill", body, print_backfill});
 }

@@ -31,8 +31,23 @@
         .help = "only jobs with this label; all of several"                   \
     }
 
+#define LIMIT_FLAG                                                                 \
+    {                                                                              \
+        .name = "--limit", .value = "N", .help = "at most N (default 100; 0: all)" \
+    }
+/* Which fires. */
+#define FIRE_FLAGS                                                                                           \
+    {.name = "--job", .value = "ID", .help = "only fires of this job"},                                      \
+        {.name = "--prefix", .value = "TEXT", .help = "only of jobs whose ids begin with TEXT"}, LABEL_FLAG, \
+        {.name = "--service", .value = "NAME", .help = "only callbacks to this service"},                    \
+        {.name = "--from", .value = "INSTANT", .help = "only those due at this instant or later"},           \
+    {                                                                                                        \
+        .name = "--to", .value = "INSTANT", .help = "only those due before this instant"                     \
+    }
+
 #define RUNNING  "Running"
 #define JOBS     "Jobs"
+#define FIRES    "Fires"
 #define LOOKING  "Cluster"
 #define SETTINGS "Configuration"
 
@@ -95,7 +110,7 @@ static const struct cli_command commands[] = {
                     {.name = "--last-outcome",
                      .value = "OUTCOME",
                      .help = "only jobs whose last fire ended so: succeeded, dead, …"},
-                    {.name = "--limit", .value = "N", .help = "at most N (default 100; 0: all)"}),
+                    LIMIT_FLAG),
      .remote = true,
      .run = cmd_job_list},
     {.name = "job delete",
@@ -154,8 +169,7 @@ static const struct cli_command commands[] = {
      .flags = FLAGS(
          {.name = "--at", .value = "WHEN", .help = "one instant, time or day, also when nothing was due"},
          {.name = "--from", .value = "INSTANT", .help = "dues from this instant on"},
-         {.name = "--to", .value = "INSTANT", .help = "dues before this instant"},
-         {.name = "--limit", .value = "N", .help = "at most N (default 100; 0: all)"}),
+         {.name = "--to", .value = "INSTANT", .help = "dues before this instant"}, LIMIT_FLAG),
      .remote = true,
      .args_min = 1,
      .args_max = 1,
@@ -164,11 +178,25 @@ static const struct cli_command commands[] = {
      .group = JOBS,
      .usage = "ID [--limit N]",
      .help = "Show who changed a job, when and how, in the last 90 days; also of a deleted one.",
-     .flags = FLAGS({.name = "--limit", .value = "N", .help = "at most N (default 100; 0: all)"}),
+     .flags = FLAGS(LIMIT_FLAG),
      .remote = true,
      .args_min = 1,
      .args_max = 1,
      .run = cmd_job_revisions},
+    {.name = "job backfill",
+     .group = JOBS,
+     .usage = "ID --from INSTANT --to INSTANT",
+     .help = "Fire the dues that a span of the past had, by the job's schedule of today.",
+     .more =
+         "Each is a fire of its own beside the schedule, a few at a time, up to 10,000; it survives any restart. A pause stops\n"
+         "it until the job is resumed.\n",
+     .flags = FLAGS(
+         {.name = "--from", .value = "INSTANT", .help = "dues at this instant or later"},
+         {.name = "--to", .value = "INSTANT", .help = "dues before this instant, which is not to come"}),
+     .remote = true,
+     .args_min = 1,
+     .args_max = 1,
+     .run = cmd_job_backfill},
     {.name = "job import",
      .group = JOBS,
      .usage = "-f FILE",
@@ -226,6 +254,80 @@ static const struct cli_command commands[] = {
      .args_max = 16,
      .run = cmd_next},
 
+    {.name = "fire list",
+     .group = FIRES,
+     .usage = "[--outcome OUTCOME] [--job ID] [--service NAME] [--from INSTANT] [--to INSTANT] …",
+     .help = "List fires of all jobs, newest first.",
+     .more =
+         "Those that succeeded at the first attempt follow the others, job by job, unless --job names one.\n",
+     .flags = FLAGS({.name = "--outcome",
+                     .value = "OUTCOME",
+                     .help = "pending, succeeded, dead, skipped, coalesced or cancelled"},
+                    FIRE_FLAGS, LIMIT_FLAG),
+     .remote = true,
+     .run = cmd_fire_list},
+    {.name = "fire get",
+     .group = FIRES,
+     .usage = "FIRE",
+     .help = "Show a fire with every attempt.",
+     .remote = true,
+     .args_min = 1,
+     .args_max = 1,
+     .run = cmd_fire_get},
+    {.name = "fire retry",
+     .group = FIRES,
+     .usage = "FIRE…",
+     .help = "Try fires again now, also those that were given up.",
+     .remote = true,
+     .args_min = 1,
+     .args_max = ARGS_MAX,
+     .run = cmd_fire_retry},
+    {.name = "fire cancel",
+     .group = FIRES,
+     .usage = "FIRE…",
+     .help = "Give fires up that have not ended.",
+     .remote = true,
+     .args_min = 1,
+     .args_max = ARGS_MAX,
+     .run = cmd_fire_cancel},
+    {.name = "deadletter list",
+     .group = FIRES,
+     .usage = "[--job ID] [--service NAME] [--from INSTANT] [--to INSTANT] …",
+     .help = "List fires that were given up, newest first.",
+     .flags = FLAGS(FIRE_FLAGS, LIMIT_FLAG),
+     .remote = true,
+     .run = cmd_deadletter_list},
+    {.name = "deadletter redrive",
+     .group = FIRES,
+     .usage = "--job ID | --service NAME | --all … [--rate N] [--dry-run]",
+     .help = "Send those that match once more, under their own ids.",
+     .more =
+         "`carillon fire retry FIRE` does so with single ones. What fails again is a dead letter again.\n",
+     .flags = FLAGS(
+         FIRE_FLAGS, {.name = "--all", .help = "every dead letter of the namespace"},
+         {.name = "--rate", .value = "N", .help = "N a second (default: as fast as the callees take them)"},
+         {.name = "--dry-run", .help = "only count them"}),
+     .remote = true,
+     .run = cmd_deadletter_redrive},
+    {.name = "deadletter discard",
+     .group = FIRES,
+     .usage = "--job ID | --service NAME | --all … [--dry-run]",
+     .help = "Let those that match be: they count as cancelled.",
+     .flags = FLAGS(FIRE_FLAGS, {.name = "--all", .help = "every dead letter of the namespace"},
+                    {.name = "--dry-run", .help = "only count them"}),
+     .remote = true,
+     .run = cmd_deadletter_discard},
+
+    {.name = "forecast",
+     .group = LOOKING,
+     .usage = "[--window DURATION] [--step DURATION] [--all-namespaces]",
+     .help = "Show how many fires are coming, when, to which services and from which members.",
+     .flags =
+         FLAGS({.name = "--window", .value = "DURATION", .help = "how far to look (default 1h)"},
+               {.name = "--step", .value = "DURATION", .help = "length of a row (default a twelfth of that)"},
+               {.name = "--all-namespaces", .letter = 'A', .help = "jobs of every namespace"}),
+     .remote = true,
+     .run = cmd_forecast},
     {.name = "tail",
      .group = LOOKING,
      .usage = "[--all-namespaces] [--attempts] [--count N]",

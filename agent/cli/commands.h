@@ -17,11 +17,21 @@ int cmd_job_run(struct cli *cli, const struct cli_args *args);
 int cmd_job_next(struct cli *cli, const struct cli_args *args);
 int cmd_job_explain(struct cli *cli, const struct cli_args *args);
 int cmd_job_revisions(struct cli *cli, const struct cli_args *args);
+int cmd_job_backfill(struct cli *cli, const struct cli_args *args);
 int cmd_job_import(struct cli *cli, const struct cli_args *args);
 int cmd_job_export(struct cli *cli, const struct cli_args *args);
 int cmd_in(struct cli *cli, const struct cli_args *args);
 int cmd_next(struct cli *cli, const struct cli_args *args);
 
+int cmd_fire_list(struct cli *cli, const struct cli_args *args);
+int cmd_fire_get(struct cli *cli, const struct cli_args *args);
+int cmd_fire_retry(struct cli *cli, const struct cli_args *args);
+int cmd_fire_cancel(struct cli *cli, const struct cli_args *args);
+int cmd_deadletter_list(struct cli *cli, const struct cli_args *args);
+int cmd_deadletter_redrive(struct cli *cli, const struct cli_args *args);
+int cmd_deadletter_discard(struct cli *cli, const struct cli_args *args);
+
+int cmd_forecast(struct cli *cli, const struct cli_args *args);
 int cmd_tail(struct cli *cli, const struct cli_args *args);
 int cmd_cluster_status(struct cli *cli, const struct cli_args *args);
 int cmd_cluster_owner(struct cli *cli, const struct cli_args *args);

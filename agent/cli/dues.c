@@ -53,7 +53,7 @@ static const char *explain_note(const char *note)
     return note;
 }
 
-void dues_print_document(const json_t *doc, const struct cli *cli)
+void dues_print_document(const struct cli *cli, const json_t *doc)
 {
     static const char *const heads[] = {"DUE (UTC)", "LOCAL", "WHEN", "NOTE"};
     const json_t *next = json_object_get(doc, "next");
@@ -86,5 +86,5 @@ void dues_print(const struct dues *d, const struct cli *cli, bool json)
     if (json)
         show_json(cli->out, d->doc);
     else
-        dues_print_document(d->doc, cli);
+        dues_print_document(cli, d->doc);
 }

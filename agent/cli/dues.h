@@ -24,6 +24,6 @@ void dues_add(struct dues *d, int64_t due_ms, const char *local, const char *not
 /* What was gathered. */
 void dues_print(const struct dues *d, const struct cli *cli, bool json);
 /* DOC of the same shape, as an agent answers it. */
-void dues_print_document(const json_t *doc, const struct cli *cli);
+void dues_print_document(const struct cli *cli, const json_t *doc);
 
 #endif

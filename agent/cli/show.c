@@ -141,6 +141,12 @@ void show_state(char ret[SHOW_STATE_SIZE], const json_t *status)
         (void)snprintf(ret, SHOW_STATE_SIZE, "%s", state); /* a short word */
 }
 
+void show_next_due(char ret[SHOW_BOTH_SIZE], const json_t *status, int64_t now_ms)
+{
+    bool paused = strcmp(show_string(status, "state"), "paused") == 0;
+    show_both(ret, paused ? NULL : json_object_get(status, "next_due"), now_ms);
+}
+
 void show_json(FILE *out, const json_t *v)
 {
     (void)json_dumpf(v, out,

@@ -41,6 +41,9 @@ void show_both(char ret[SHOW_BOTH_SIZE], const json_t *instant, int64_t now_ms);
 #define SHOW_STATE_SIZE 48
 void show_state(char ret[SHOW_STATE_SIZE], const json_t *status);
 
+/* When a job is due next: "" for one that is paused (its dues are skipped) or never due again. */
+void show_next_due(char ret[SHOW_BOTH_SIZE], const json_t *status, int64_t now_ms);
+
 /* The member KEY as text, "" when it is none. Borrowed. */
 const char *show_string(const json_t *obj, const char *key);
 /* V as JSON, indented, and a newline. */

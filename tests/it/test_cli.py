@@ -152,6 +152,9 @@ def test_refusals_list_every_problem_and_what_to_do(agent, cli):
     assert (code, out) == (1, "")
     assert err == ("carillon: 400 no_target: 2 problems\n  #/callback/http: names no target?[2J\n  #/id: is bad\n"
                    "hint: give callback.http.service or callback.http.url, or set app.service of the agent\n")
+    agent.on("PUT", "/v1/jobs/x", 400, problem("invalid_job", "#/schedule: is wrong", 400,
+                                               [{"pointer": "#/schedule", "detail": "is wrong, which is said at length"}]))
+    assert cli("in", "5s", "--id", "x")[2] == "carillon: 400 invalid_job\n  #/schedule: is wrong, which is said at length\n"
     agent.on("DELETE", "/v1/jobs/a", 412, problem("version_mismatch", "is newer", 412, [{"pointer": "#", "detail": "is newer"}]))
     assert cli("job", "delete", "a")[2].splitlines()[:2] == ["carillon: 412 version_mismatch", "  #: is newer"]
     agent.on("GET", "/v1/cluster", 503, b"not json", Retry_After="7")
@@ -273,6 +276,107 @@ def test_revisions_are_a_table(agent, cli):
     assert [r["op"] for r in json.loads(out)["revisions"]] == ["pause", "create"]
 
 
+FIRE = {"fire": "u.3", "job": "a", "namespace": "default", "service": "billing", "seq": 3, "due": "2026-11-20T08:00:00.000Z",
+        "jitter_ms": 0, "started_at": "2026-11-20T08:00:00.002Z", "finished_at": "2026-11-20T08:00:01.500Z", "lateness_ms": 2,
+        "outcome": "dead", "reason": "max_attempts", "next_attempt_at": None, "attempts": [
+            {"attempt": 1, "at": "2026-11-20T08:00:00.002Z", "endpoint": "10.0.0.7:8080", "status": None, "duration_ms": 1,
+             "error": "refused", "excerpt": None},
+            {"attempt": 2, "at": "2026-11-20T08:00:01.490Z", "endpoint": "10.0.0.8:8080", "status": 503, "duration_ms": 10,
+             "error": None, "excerpt": "not\x1b[2J today"}]}
+
+
+@pytest.mark.parametrize("words, path, key, query", [
+    (("fire", "list", "--outcome", "dead"), "/v1/fires", "fires", "outcome=dead&"),
+    (("deadletter", "list"), "/v1/deadletters", "deadletters", "")])
+def test_fires_and_dead_letters_are_listed_by_filter(agent, cli, words, path, key, query):
+    query += "job=a&prefix=b&label=k%3Dv&label=l%3Dw&service=s&from=2026-11-20T00%3A00%3A00Z&to=2026-11-21T00%3A00%3A00Z"
+    flags = ("--job", "a", "--prefix", "b", "-l", "k=v", "--label", "l=w", "--service", "s", "--from", "2026-11-20T00:00:00Z",
+             "--to", "2026-11-21T00:00:00Z")
+    agent.on("GET", f"{path}?{query}&limit=1000", 200, {key: [FIRE], "next_cursor": "c/1"})
+    agent.on("GET", f"{path}?{query}&limit=1000&cursor=c%2F1", 200,
+             {key: [{**FIRE, "outcome": "succeeded", "reason": None, "attempts": FIRE["attempts"][:1]}], "next_cursor": None})
+    code, out, err = cli(*words, *flags, "--limit", "0")
+    assert (code, err) == (0, "")
+    head, dead, well = out.splitlines()
+    assert head.split() == ["FIRE", "JOB", "DUE", "OUTCOME", "ATTEMPTS", "SERVICE", "LAST", "ERROR"]
+    assert dead.startswith("u.3   a    2026-11-20T08:00:00Z (") and "  dead max_attempts  2         billing  status 503: not?[2J today" in dead
+    assert well.split("ago)")[1].split() == ["succeeded", "1", "billing", "-"]
+    code, out, _ = cli(*words, *flags, "--limit", "0", "--json")
+    assert code == 0 and len(json.loads(out)[key]) == 2 and json.loads(out)["next_cursor"] is None
+    agent.on("GET", f"{path}?{query[:query.index('job')]}limit=100", 200, {key: [], "next_cursor": None})
+    assert cli(*words) == (0, "", "no fires\n" if key == "fires" else "no dead letters\n")
+
+
+def test_fire_get_shows_every_attempt(agent, cli):
+    agent.on("GET", "/v1/fires/u.3", 200, {**FIRE, "endpoints": [
+        {"part": 1, "endpoint": "10.0.0.7:8080", "outcome": "gone", "status": None, "attempts": 1}]})
+    code, out, _ = cli("fire", "get", "u.3")
+    assert code == 0
+    lines = [line.split(None, 1) for line in out.splitlines() if line]
+    assert ["outcome", "dead max_attempts"] in lines and ["late", "by    2 ms"] in lines
+    attempts = [line.split() for line in out.splitlines() if line and line[0].isdigit()]
+    assert attempts == [["1", "2026-11-20T08:00:00.002Z", "10.0.0.7:8080", "-", "1", "ms", "refused"],
+                        ["2", "2026-11-20T08:00:01.490Z", "10.0.0.8:8080", "503", "10", "ms", "not?[2J", "today"],
+                        ["1", "10.0.0.7:8080", "gone", "-", "1"]]
+    code, out, _ = cli("fire", "get", "u.3", "--json")
+    assert code == 0 and json.loads(out)["attempts"] == FIRE["attempts"]
+    code, _, err = cli("fire", "get", "u.9")
+    assert code == 3 and err.endswith("hint: `carillon fire list` shows those that are kept\n")
+
+
+def test_fires_are_retried_and_cancelled_one_by_one(agent, cli):
+    for n in (1, 3):
+        agent.on("POST", f"/v1/fires/u.{n}/retry", 202, {"fire": f"u.{n}", "outcome": "pending"})
+    agent.on("POST", "/v1/fires/u.1/cancel", 409, problem("already_finished", "the fire has ended: succeeded", 409))
+    agent.on("POST", "/v1/fires/u.3/cancel", 200, {"fire": "u.3", "outcome": "cancelled"})
+    code, out, err = cli("fire", "retry", "u.1", "u.2", "u.3")
+    assert (code, out) == (3, "u.1: will be tried now\nu.3: will be tried now\n") and "404 not_found" in err
+    code, out, err = cli("fire", "cancel", "u.1", "u.3")
+    assert (code, out) == (1, "u.3: cancelled\n")
+    assert err == "carillon: 409 already_finished: the fire has ended: succeeded\n"
+    assert all(r[3] == b"" and "Carillon-Client" in r[2] for r in agent.requests)
+
+
+def test_dead_letters_are_changed_by_filter(agent, cli):
+    agent.on("POST", "/v1/deadletters/redrive?service=s&rate=50", 200, {"redriven": 12})
+    agent.on("POST", "/v1/deadletters/redrive?all=true&dry_run=true", 200, {"matched": 40})
+    agent.on("DELETE", "/v1/deadletters?job=a", 200, {"discarded": 2})
+    assert cli("deadletter", "redrive", "--service", "s", "--rate", "50") == (0, "12 sent once more\n", "")
+    assert cli("deadletter", "redrive", "--all", "--dry-run") == (0, "40 match; nothing was changed\n", "")
+    assert cli("deadletter", "discard", "--job", "a") == (0, "2 discarded\n", "")
+    code, out, _ = cli("deadletter", "discard", "--job", "a", "--json")
+    assert code == 0 and json.loads(out) == {"discarded": 2}
+    asked = len(agent.requests)
+    for what in ("redrive", "discard"):
+        code, out, err = cli("deadletter", what, "--dry-run")
+        assert (code, out) == (2, "") and "say which: --job" in err
+    assert len(agent.requests) == asked
+
+
+def test_backfill_and_forecast(agent, cli):
+    span = {"from": "2026-11-20T00:00:00Z", "to": "2026-11-20T05:00:00Z"}
+    agent.on("POST", "/v1/jobs/a/backfill", 202, {"job": "a", **span, "dues": 5})
+    assert cli("job", "backfill", "a", "--from", span["from"], "--to", span["to"]) == (0, "a: 5 dues will be fired\n", "")
+    assert json.loads(agent.requests[-1][3]) == span
+    assert cli("job", "backfill", "a", "--from", span["from"])[0] == 2
+    agent.on("GET", "/v1/forecast?ns=%2A&window=2h&step=1h", 200, {
+        "from": "2026-11-20T08:00:00.000Z", "to": "2026-11-20T10:00:00.000Z", "step": "1h", "total": 7, "steps": [3, 4],
+        "services": [{"service": "billing", "fires": [3, 2]}, {"service": None, "fires": [0, 2]}],
+        "members": [{"member": "a1", "fires": [3, 4]}], "jobs": 9, "truncated": True})
+    code, out, err = cli("forecast", "--window", "2h", "--step", "1h", "-A")
+    assert code == 0 and err == "warning: only the first 9 jobs were looked at\n"
+    assert [line.split() for line in out.splitlines()] == [
+        ["FROM", "FIRES"], ["2026-11-20T08:00:00Z", "3"], ["2026-11-20T09:00:00Z", "4"], [], ["SERVICE", "FIRES"],
+        ["billing", "5"], ["(by", "url)", "2"], [], ["MEMBER", "FIRES"], ["a1", "7"]]
+
+
+def test_a_paused_job_is_not_due(agent, cli):
+    paused = {**JOB, "status": {**JOB["status"], "state": "paused", "next_due": "2020-01-01T00:00:00.000Z"}}
+    agent.on("GET", "/v1/jobs?limit=100", 200, {"jobs": [paused], "next_cursor": None})
+    agent.on("GET", "/v1/jobs/a", 200, paused)
+    assert "2020" not in cli("job", "list")[1] and "2020" not in cli("job", "get", "a")[1]
+
+
 def test_several_ids_are_all_tried(agent, cli):
     agent.on("DELETE", "/v1/jobs/a", 200, {"result": "in_flight", "last_fire": None})
     agent.on("DELETE", "/v1/jobs/c", 200, {"result": "cancelled", "last_fire": None})
@@ -341,6 +445,9 @@ def test_cluster_and_service_are_tables(agent, cli):
     assert code == 0
     assert lines[0] == "cluster c (consul)  slots 4096, owned here 4096, unowned 0, moving 0  store mysql NOT OK  consul ok"
     assert lines[3].split()[:7] == ["a1", "*", "h:1", "active", "4096", "-", "1"]
+    alone = {**json.loads(cli("cluster", "status", "--json")[1]), "mode": "standalone"}
+    agent.answers.insert(0, ("GET", "/v1/cluster", 200, {}, alone))
+    assert cli("cluster", "status")[1].splitlines()[0].endswith("store mysql NOT OK")
     agent.on("GET", "/v1/services/billing", 200, {
         "service": "billing", "policy": "p2c", "rate": 100, "rate_here": 33.3333, "in_flight": 2, "waiting": 7, "endpoints": [
         {"address": "h:1", "health": "passing", "weight": 2, "in_flight": 1, "latency_ms": 1.84, "failures": 0,

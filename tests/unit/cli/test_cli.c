@@ -97,6 +97,18 @@ Test(cli, help_is_given_in_every_way)
     expect_begin(WORDS("help", "job", "get"), CLI_OK, "Show a job and how it has been doing.\n");
 }
 
+Test(cli, nouns_may_stand_in_the_plural_and_explain_alone)
+{
+    expect_begin(WORDS("jobs"), CLI_OK, "usage: carillon job COMMAND …\n");
+    expect_begin(WORDS("fires", "get", "--help"), CLI_OK, "Show a fire with every attempt.\n");
+    expect_begin(WORDS("deadletters", "list", "-h"), CLI_OK,
+                 "List fires that were given up, newest first.\n");
+    expect_begin(WORDS("services", "get", "-h"), CLI_OK, "Show a service's endpoints");
+    expect_begin(WORDS("explain", "-h"), CLI_OK, "Say of each due why");
+    expect(WORDS("fires", "lst"), CLI_USAGE, "",
+           "carillon: 'fire lst' is no command; did you mean 'carillon fire list'?\n");
+}
+
 Test(cli, mistaken_commands_get_the_nearest_one)
 {
     expect(WORDS("agnet"), CLI_USAGE, "",
