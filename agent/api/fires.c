@@ -1,4 +1,5 @@
-/* History: booked fires from the store, first-attempt successes from the ring in the job's row. */
+/* History: booked fires from the store, first-attempt successes from the ring in the job's row. The ring is read after the
+ * rows: a fire that ends in between would be in neither the other way round. */
 #include <stdio.h>
 #include <string.h>
 
@@ -7,72 +8,108 @@
 
 /* What is gathered before the answer; x->state. */
 struct history {
-    struct store_job job; /* a copy; spec is a reference of its own, NULL: the job has gone */
-    bool has_job;
-    struct ring_entry ring[RING_LOG_KEEP_MAX];
-    size_t ring_count;
+    struct uid uid;
+    struct fire_row *rows;
+    size_t rows_count;
+    bool rows_more;
 };
 
 static void history_free(struct exchange *x)
 {
     struct history *h = x->state;
-    job_spec_unref(h->job.spec);
+    for (size_t i = 0; i < h->rows_count; i++)
+        fire_row_fini(&h->rows[i]);
+    mem_free(h->rows);
     mem_free(h);
     x->state = NULL;
 }
 
-static void history_take(struct history *h, const struct store_job *job)
+/* What of it cannot be read is begun anew at the next success. */
+static size_t read_ring(const struct store_job *job, struct ring_entry ring[static RING_LOG_KEEP_MAX])
 {
-    h->job = *job;
-    h->has_job = true;
-    h->job.spec = job_spec_ref(job->spec);
-    if (ring_log_read(job->row.ring, job->row.ring_bytes, h->ring, &h->ring_count, NULL) < 0)
-        h->ring_count = 0; /* it is begun anew at the next success */
+    size_t count = 0;
+    bool is_there = job->spec || job->problem[0];
+    return is_there && ring_log_read(job->row.ring, job->row.ring_bytes, ring, &count, NULL) == 0 ? count : 0;
 }
 
 /* --- GET /v1/jobs/{id}/fires --------------------------------------------------------------------------------------- */
 
-/* Both are ordered, newest first; a seq stands in one of them only. */
-static uint64_t print_merged(struct buf *out, const struct history *h, const struct fire_row *rows,
-                             size_t count, uint64_t before, size_t limit, bool *ret_more)
+/* Both are ordered, newest first. A seq that stands in both ended after the rows were read. */
+static uint64_t print_merged(struct buf *out, const struct exchange *x, const struct store_job *job,
+                             const struct ring_entry *ring, size_t ring_count, bool *ret_more)
 {
+    const struct history *h = x->state;
     size_t r = 0, f = 0;
     uint64_t last = 0;
-    while (r < h->ring_count && before && h->ring[r].seq >= before)
+    while (r < ring_count && x->req.before_seq && ring[r].seq >= x->req.before_seq)
         r++;
-    for (size_t n = 0; n < limit && (r < h->ring_count || f < count); n++) {
+    for (size_t n = 0; n < x->req.limit && (r < ring_count || f < h->rows_count); n++) {
         if (n > 0)
             buf_add_char(out, ',');
-        if (f >= count || (r < h->ring_count && h->ring[r].seq > rows[f].seq)) {
-            last = h->ring[r].seq;
-            api_print_fire_ring(out, &h->job, &h->ring[r++]);
+        if (f >= h->rows_count || (r < ring_count && ring[r].seq >= h->rows[f].seq)) {
+            last = ring[r].seq;
+            f += f < h->rows_count && h->rows[f].seq == last;
+            api_print_fire_ring(out, job, &ring[r++]);
         } else {
-            last = rows[f].seq;
-            api_print_fire_row(out, &rows[f++]);
+            last = h->rows[f].seq;
+            api_print_fire_row(out, &h->rows[f++]);
         }
     }
-    *ret_more |= r < h->ring_count || f < count;
+    *ret_more = h->rows_more || r < ring_count || f < h->rows_count;
     return last;
 }
 
-static void on_fires(void *arg, const struct err *e, struct fire_row *rows, size_t count, bool more)
+static void print_page(struct exchange *x, const struct store_job *job)
 {
-    struct exchange *x = arg;
-    if (e->code != ERR_OK) {
-        history_free(x);
-        exchange_refuse_store(x, e);
-        return;
-    }
+    struct ring_entry ring[RING_LOG_KEEP_MAX];
+    size_t ring_count = job ? read_ring(job, ring) : 0;
     struct buf out = BUF_INIT(API_PAGE_BYTES_MAX);
     char cursor[24];
+    bool more;
     buf_add_str(&out, "{\"fires\":[");
-    uint64_t last = print_merged(&out, x->state, rows, count, x->req.before_seq, x->req.limit, &more);
+    uint64_t last = print_merged(&out, x, job, ring, ring_count, &more);
     buf_add_char(&out, ']');
     (void)snprintf(cursor, sizeof(cursor), "%llu", (unsigned long long)last); /* fits */
     api_print_text(&out, "next_cursor", more && last > 1 ? cursor : NULL);
     buf_add_char(&out, '}');
     history_free(x);
     exchange_json(x, 200, &out);
+}
+
+static void on_ring(void *arg, const struct err *e, struct store_job *jobs, size_t count, bool more)
+{
+    struct exchange *x = arg;
+    (void)more;
+    if (e->code != ERR_OK) {
+        history_free(x);
+        exchange_refuse_store(x, e);
+        return;
+    }
+    print_page(x, count > 0 ? &jobs[0] : NULL);
+}
+
+static void on_fires(void *arg, const struct err *e, struct fire_row *rows, size_t count, bool more)
+{
+    struct exchange *x = arg;
+    struct history *h = x->state;
+    struct err own = *e;
+    if (own.code == ERR_OK && count > 0)
+        h->rows = mem_try_array(count, sizeof(*rows), &own);
+    if (own.code != ERR_OK) {
+        history_free(x);
+        exchange_refuse_store(x, &own);
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        h->rows[i] = rows[i];
+        rows[i].log = rows[i].payload = rows[i].parts = NULL; /* taken */
+    }
+    h->rows_count = count;
+    h->rows_more = more;
+    void *self;
+    const struct store_ops *store = node_store(x->api->node, &self);
+    x->key = (struct store_key){.uid = h->uid};
+    store->get_jobs(self, &x->key, 1, on_ring, x);
 }
 
 static void on_job(void *arg, const struct err *e, struct store_job *jobs, size_t count, bool more)
@@ -91,8 +128,8 @@ static void on_job(void *arg, const struct err *e, struct store_job *jobs, size_
     const struct store_ops *store = node_store(x->api->node, &self);
     struct history *h = mem_new(struct history);
     x->state = h;
-    history_take(h, &jobs[0]);
-    store->get_fires(self, &h->job.row.uid, x->req.before_seq, x->req.limit, on_fires, x);
+    h->uid = jobs[0].row.uid;
+    store->get_fires(self, &h->uid, x->req.before_seq, x->req.limit, on_fires, x);
 }
 
 void api_job_fires(struct exchange *x)
@@ -106,19 +143,16 @@ void api_job_fires(struct exchange *x)
 
 /* --- GET /v1/fires/{fire} ------------------------------------------------------------------------------------------ */
 
-static void on_fire(void *arg, const struct err *e, struct fire_row *rows, size_t count, bool more)
+static void on_fire_ring(void *arg, const struct err *e, struct store_job *jobs, size_t count, bool more)
 {
     struct exchange *x = arg;
-    struct history *h = x->state;
+    struct ring_entry ring[RING_LOG_KEEP_MAX];
     struct buf out = BUF_INIT(1 << 20);
-    uint64_t seq = x->req.fire_seq;
+    size_t ring_count = count > 0 ? read_ring(&jobs[0], ring) : 0;
     (void)more;
-    if (e->code == ERR_OK && count > 0 && rows[0].seq <= seq && seq <= rows[0].seq_last)
-        api_print_fire_row(&out, &rows[0]);
-    for (size_t i = 0; out.len == 0 && i < h->ring_count; i++)
-        if (h->ring[i].seq == seq)
-            api_print_fire_ring(&out, &h->job, &h->ring[i]);
-    history_free(x);
+    for (size_t i = 0; i < ring_count && out.len == 0; i++)
+        if (ring[i].seq == x->req.fire_seq)
+            api_print_fire_ring(&out, &jobs[0], &ring[i]);
     if (out.len > 0)
         exchange_json(x, 200, &out);
     else if (e->code != ERR_OK)
@@ -127,28 +161,31 @@ static void on_fire(void *arg, const struct err *e, struct fire_row *rows, size_
         exchange_refuse_with(x, API_NOT_FOUND, "no such fire is kept; the history holds the newest only");
 }
 
-static void on_fire_job(void *arg, const struct err *e, struct store_job *jobs, size_t count, bool more)
+static void on_fire(void *arg, const struct err *e, struct fire_row *rows, size_t count, bool more)
 {
     struct exchange *x = arg;
+    uint64_t seq = x->req.fire_seq;
     (void)more;
     if (e->code != ERR_OK) {
         exchange_refuse_store(x, e);
         return;
     }
+    if (count > 0 && rows[0].seq <= seq && seq <= rows[0].seq_last) {
+        struct buf out = BUF_INIT(1 << 20);
+        api_print_fire_row(&out, &rows[0]);
+        exchange_json(x, 200, &out);
+        return;
+    }
     void *self;
     const struct store_ops *store = node_store(x->api->node, &self);
-    struct history *h = mem_new(struct history);
-    x->state = h;
-    if (count > 0 && (jobs[0].spec || jobs[0].problem[0]))
-        history_take(h, &jobs[0]);
-    uint64_t before = x->req.fire_seq < UINT64_MAX ? x->req.fire_seq + 1 : UINT64_MAX;
-    store->get_fires(self, &x->req.fire_uid, before, 1, on_fire, x);
+    x->key = (struct store_key){.uid = x->req.fire_uid};
+    store->get_jobs(self, &x->key, 1, on_fire_ring, x);
 }
 
 void api_fire_get(struct exchange *x)
 {
     void *self;
     const struct store_ops *store = node_store(x->api->node, &self);
-    x->key.uid = x->req.fire_uid;
-    store->get_jobs(self, &x->key, 1, on_fire_job, x);
+    uint64_t before = x->req.fire_seq < UINT64_MAX ? x->req.fire_seq + 1 : UINT64_MAX;
+    store->get_fires(self, &x->req.fire_uid, before, 1, on_fire, x);
 }

@@ -1,4 +1,6 @@
 """Fires found over all jobs: what was booked, and what succeeded at once, by all that can be asked."""
+import time
+
 import pytest
 from lib.procs import wait_until
 
@@ -95,3 +97,24 @@ def test_history_outlives_its_job(three, service, mixed):
 def test_search_refuses_what_it_does_not_understand(three, query):
     problem = three[0].ask("GET", f"/v1/fires?{query}", 400)
     assert problem["code"] == "invalid_request"
+
+
+def test_a_kept_fire_is_found_at_every_moment(three, shared_consul, callee):
+    """It leaves its row for the job's ring when it succeeds at the first attempt: no reader may fall in between."""
+    service = f"kept-{callee.port}"
+    names = [f"{service}-{n}" for n in range(5)]
+    for n in names:
+        three[0].put(n, job(service))
+    fires = [wait_until(lambda n=n: three[1].fires(n), 30, "its fire waits")[0]["fire"] for n in names]
+    registered = shared_consul.register(service, callee.port)
+    left = dict(zip(names, fires))
+    deadline = time.monotonic() + 60
+    while left and time.monotonic() < deadline:
+        for name, fire in list(left.items()):
+            assert [f["fire"] for f in three[2].fires(name)] == [fire]
+            if three[1].ask("GET", f"/v1/fires/{fire}", 200)["outcome"] == "succeeded":
+                del left[name]
+    assert not left
+    shared_consul.deregister(registered)
+    for n in names:
+        three[0].delete(n)
