@@ -39,10 +39,10 @@ static int locked(int fd, const char *dir, struct err *e)
     char pid[32];
     ssize_t n = read(fd, pid, sizeof(pid) - 1);
     pid[n > 0 ? n : 0] = 0;
-    return err_set(
-        e, ERR_PERMANENT,
-        "%.100s is in use by another agent (process %.*s); each needs an agent.data_dir of its own", dir,
-        (int)strcspn(pid, "\n"), pid);
+    /* The path last: it may be long, and texts are cut at their end. */
+    return err_set(e, ERR_PERMANENT,
+                   "in use by another agent (process %.*s), each needs an agent.data_dir of its own: %.90s",
+                   (int)strcspn(pid, "\n"), pid, dir);
 }
 
 int folder_lock(const char *dir, int *ret_fd, struct err *e)

@@ -135,6 +135,8 @@ void machine_snapshot_abort(struct machine *m);
 /* Fill M, which is new, from the bytes of all buffers one after another. ERR_PROTOCOL: damaged, incomplete, or a newer one's;
  * M can only be freed then. */
 int machine_restore(struct machine *m, const void *data, size_t bytes, struct err *e);
+/* Only the checksums of these bytes. ERR_PROTOCOL. */
+int machine_check_snapshot(const void *data, size_t bytes, struct err *e);
 
 /* --- for tests and measurements ------------------------------------------------------------------------------------ */
 struct machine_counts {

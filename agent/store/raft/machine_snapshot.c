@@ -1,39 +1,19 @@
-/* Snapshots: blocks, each with its length and checksum, of items: what the store is, members, slots, then rows in no order, then the
- * entries since the cut, then the end with the counts of all. */
+/* Snapshots of the machine: written a slice at a time while it goes on, and read back. */
 #include <assert.h>
 #include <string.h>
 #include <xxhash.h>
 
 #include "agent/base/mem.h"
-#include "agent/store/raft/entry.h"
 #include "agent/store/raft/machine_private.h"
 #include "agent/store/raft/pack.h"
-
-/* "CARSNP" and the version of the format. */
-#define MAGIC       UINT64_C(0x0001504e53524143)
-#define HEAD_BYTES  24
-#define BLOCK_BYTES ((size_t)1 << 20) /* a block is closed when it has grown over this */
-
-enum item { /* numbers are part of the format */
-            ITEM_META = 1,
-            ITEM_MEMBER = 2,
-            ITEM_SLOTS = 3,
-            ITEM_JOB = 4,
-            ITEM_FIRE = 5,
-            ITEM_REVISION = 6,
-            ITEM_ENTRY = 7,
-            ITEM_END = 8,
-            ITEM_COPY = 9,
-            ITEM_LAST_ = ITEM_COPY
-};
+#include "agent/store/raft/snapshot_out.h"
 
 enum phase { PHASE_JOBS, PHASE_FIRES, PHASE_COPIES, PHASE_REVISIONS, PHASE_DONE };
 
 struct machine_snapshot {
+    struct snapshot_out out;
     struct machine_buffer *buffers;
     size_t buffers_count, buffers_cap;
-    size_t bytes;
-    struct buf block;
     enum phase phase;
     /* The last row that was looked at. Texts are copies: the row may be gone. */
     bool cursor_set;
@@ -42,7 +22,6 @@ struct machine_snapshot {
     char id[RECORD_ID_MAX];
     struct machine_buffer *entries; /* since the cut */
     size_t entries_count, entries_cap;
-    uint64_t jobs, fires, copies, revisions;
 };
 
 /* --- writing ------------------------------------------------------------------------------------------------------- */
@@ -61,77 +40,10 @@ static void add_buffer(struct machine_buffer **list, size_t *count, size_t *cap,
     (*list)[(*count)++] = (struct machine_buffer){data, bytes};
 }
 
-static void begin_block(struct machine_snapshot *s)
+static void take_block(void *arg, void *data, size_t bytes)
 {
-    static const char head[HEAD_BYTES];
-    buf_init(&s->block, 2 * ENTRY_MAX_BYTES);
-    buf_add(&s->block, head, sizeof(head)); /* filled when the block is closed */
-}
-
-static void set_fixed64(char *at, uint64_t v)
-{
-    for (unsigned i = 0; i < 8; i++)
-        at[i] = (char)(uint8_t)(v >> 8 * i);
-}
-
-static void close_block(struct machine_snapshot *s)
-{
-    assert(!buf_failed(&s->block)); /* without memory we end, as mem_new does */
-    size_t bytes = s->block.len, body = bytes - HEAD_BYTES;
-    set_fixed64(s->block.data, MAGIC);
-    set_fixed64(s->block.data + 8, body);
-    set_fixed64(s->block.data + 16, XXH3_64bits(s->block.data + HEAD_BYTES, body));
-    char *data = buf_steal(&s->block, NULL, NULL);
+    struct machine_snapshot *s = arg;
     add_buffer(&s->buffers, &s->buffers_count, &s->buffers_cap, data, bytes);
-    s->bytes += bytes;
-}
-
-static void maybe_close_block(struct machine_snapshot *s)
-{
-    if (s->block.len < BLOCK_BYTES)
-        return;
-    close_block(s);
-    begin_block(s);
-}
-
-static void put_meta(const struct machine *m, struct buf *b)
-{
-    codec_put_u64(b, ITEM_META);
-    codec_put_u64(b, m->meta.schema);
-    codec_put_u64(b, m->meta.slots);
-    codec_put_i64(b, m->meta.created_ms);
-    codec_put_text(b, m->meta.cluster);
-    buf_add(b, m->meta.secret, sizeof(m->meta.secret));
-    codec_put_u64(b, m->seq);
-    codec_put_u64(b, m->proposer);
-}
-
-static void put_members(const struct machine *m, struct buf *b)
-{
-    for (size_t i = 0; i < m->members_count; i++) {
-        codec_put_u64(b, ITEM_MEMBER);
-        codec_put_row(b, codec_member(), &m->members[i].row, CODEC_ALL);
-        codec_put_u64(b, m->members[i].row.dead);
-        codec_put_i64(b, m->members[i].died_ms);
-    }
-}
-
-static bool same_slot(const struct store_slot *a, const struct store_slot *b)
-{
-    return a->epoch == b->epoch && strcmp(a->owner, b->owner) == 0;
-}
-
-/* Runs of slots that say the same. */
-static void put_slots(const struct machine *m, struct buf *b)
-{
-    for (size_t i = 0, n; i < m->slots_count; i += n) {
-        for (n = 1; i + n < m->slots_count && same_slot(&m->slots[i], &m->slots[i + n]);)
-            n++;
-        codec_put_u64(b, ITEM_SLOTS);
-        codec_put_u64(b, n);
-        codec_put_u64(b, m->slots[i].epoch);
-        codec_put_text(b, m->slots[i].owner);
-    }
 }
 
 void machine_snapshot_begin(struct machine *m)
@@ -140,10 +52,11 @@ void machine_snapshot_begin(struct machine *m)
     struct machine_snapshot *s = mem_new(struct machine_snapshot);
     m->snapshot = s;
     m->stamp++;
-    begin_block(s);
-    put_meta(m, &s->block);
-    put_members(m, &s->block);
-    put_slots(m, &s->block);
+    snapshot_out_begin(&s->out, take_block, s);
+    snapshot_out_meta(&s->out, &m->meta, m->seq, m->proposer);
+    for (size_t i = 0; i < m->members_count; i++)
+        snapshot_out_member(&s->out, &m->members[i].row, m->members[i].died_ms);
+    snapshot_out_slots(&s->out, m->slots, m->slots_count);
 }
 
 bool machine_snapshot_running(const struct machine *m)
@@ -153,7 +66,7 @@ bool machine_snapshot_running(const struct machine *m)
 
 size_t machine_snapshot_bytes(const struct machine *m)
 {
-    return m->snapshot ? m->snapshot->bytes + m->snapshot->block.len : 0;
+    return m->snapshot ? m->snapshot->out.bytes + m->snapshot->out.block.len : 0;
 }
 
 /* Whether a row with this stamp has still to be written; it is stamped. */
@@ -169,64 +82,51 @@ void machine_snapshot_job(struct machine *m, struct machine_job *job)
 {
     if (!take_stamp(m, &job->stamp))
         return;
-    struct buf *b = &m->snapshot->block;
-    codec_put_u64(b, ITEM_JOB);
-    buf_add(b, job->uid.bytes, sizeof(job->uid.bytes));
-    codec_put_u64(b, job->slot);
-    codec_put_text(b, job->name);
-    codec_put_text(b, machine_job_id(job));
-    codec_put_bytes(b, job->row, job->row_bytes);
-    codec_put_bytes(b, job->spec->data, job->spec->bytes);
-    m->snapshot->jobs++;
-    maybe_close_block(m->snapshot);
+    struct snapshot_row row = {.uid = &job->uid,
+                               .slot = job->slot,
+                               .ns = job->name,
+                               .id = machine_job_id(job),
+                               .body = job->row,
+                               .body_bytes = job->row_bytes,
+                               .spec = job->spec->data,
+                               .spec_bytes = job->spec->bytes};
+    snapshot_out_job(&m->snapshot->out, &row);
 }
 
 void machine_snapshot_fire(struct machine *m, struct machine_fire *fire)
 {
     if (!take_stamp(m, &fire->stamp))
         return;
-    struct buf *b = &m->snapshot->block;
-    codec_put_u64(b, ITEM_FIRE);
-    buf_add(b, fire->uid.bytes, sizeof(fire->uid.bytes));
-    codec_put_u64(b, fire->slot);
-    codec_put_u64(b, fire->seq);
-    codec_put_text(b, fire->name);
-    codec_put_text(b, machine_fire_id(fire));
-    codec_put_bytes(b, fire->row->data, fire->row->bytes);
-    m->snapshot->fires++;
-    maybe_close_block(m->snapshot);
+    struct snapshot_row row = {.uid = &fire->uid,
+                               .slot = fire->slot,
+                               .seq = fire->seq,
+                               .ns = fire->name,
+                               .id = machine_fire_id(fire),
+                               .body = fire->row->data,
+                               .body_bytes = fire->row->bytes};
+    snapshot_out_fire(&m->snapshot->out, &row);
 }
 
 void machine_snapshot_copy(struct machine *m, struct machine_copy *copy)
 {
     if (!take_stamp(m, &copy->stamp))
         return;
-    struct buf *b = &m->snapshot->block;
-    codec_put_u64(b, ITEM_COPY);
-    buf_add(b, copy->uid.bytes, sizeof(copy->uid.bytes));
-    codec_put_u64(b, copy->version);
-    codec_put_i64(b, copy->until_ms);
-    codec_put_bytes(b, copy->spec->data, copy->spec->bytes);
-    m->snapshot->copies++;
-    maybe_close_block(m->snapshot);
+    struct snapshot_row row = {.uid = &copy->uid,
+                               .seq = copy->version,
+                               .until_ms = copy->until_ms,
+                               .spec = copy->spec->data,
+                               .spec_bytes = copy->spec->bytes};
+    snapshot_out_copy(&m->snapshot->out, &row);
 }
 
 void machine_snapshot_revision(struct machine *m, struct machine_revision *r)
 {
+    struct revision row;
     if (!take_stamp(m, &r->stamp))
         return;
-    struct buf *b = &m->snapshot->block;
-    struct revision row;
     machine_revision_row(r, &row);
-    codec_put_u64(b, ITEM_REVISION);
-    codec_put_text(b, r->name);
-    codec_put_text(b, machine_revision_id(r));
-    codec_put_row(b, codec_revision(), &row, CODEC_ALL);
-    codec_put_u64(b, r->was != NULL);
-    if (r->was)
-        codec_put_bytes(b, r->was->data, r->was->bytes);
-    m->snapshot->revisions++;
-    maybe_close_block(m->snapshot);
+    snapshot_out_revision(&m->snapshot->out, r->name, machine_revision_id(r), &row,
+                          r->was ? r->was->data : NULL, r->was ? r->was->bytes : 0);
 }
 
 void machine_snapshot_entry(struct machine *m, const void *data, size_t bytes)
@@ -327,7 +227,7 @@ void machine_snapshot_abort(struct machine *m)
         return;
     free_buffers(s->buffers, s->buffers_count);
     free_buffers(s->entries, s->entries_count);
-    buf_fini(&s->block);
+    snapshot_out_abort(&s->out);
     mem_free(s);
     m->snapshot = NULL;
 }
@@ -336,18 +236,9 @@ void machine_snapshot_end(struct machine *m, struct machine_buffer **ret, size_t
 {
     struct machine_snapshot *s = m->snapshot;
     assert(s && s->phase == PHASE_DONE);
-    for (size_t i = 0; i < s->entries_count; i++) {
-        codec_put_u64(&s->block, ITEM_ENTRY);
-        codec_put_bytes(&s->block, s->entries[i].data, s->entries[i].bytes);
-        maybe_close_block(s);
-    }
-    codec_put_u64(&s->block, ITEM_END);
-    codec_put_u64(&s->block, s->jobs);
-    codec_put_u64(&s->block, s->fires);
-    codec_put_u64(&s->block, s->copies);
-    codec_put_u64(&s->block, s->revisions);
-    codec_put_u64(&s->block, s->entries_count);
-    close_block(s);
+    for (size_t i = 0; i < s->entries_count; i++)
+        snapshot_out_entry(&s->out, s->entries[i].data, s->entries[i].bytes);
+    snapshot_out_end(&s->out);
     *ret = s->buffers;
     *ret_count = s->buffers_count;
     s->buffers = NULL;
@@ -520,35 +411,35 @@ static void get_end(struct restore *r, struct codec_in *in)
 static int get_item(struct restore *r, struct codec_in *in)
 {
     uint64_t kind = codec_get_u64(in, UINT64_MAX);
-    in->newer |= kind > ITEM_LAST_;
-    in->bad |= in->newer || kind == 0 || r->ended || (r->m->meta.schema == 0) != (kind == ITEM_META);
+    in->newer |= kind > SNAPSHOT_LAST_;
+    in->bad |= in->newer || kind == 0 || r->ended || (r->m->meta.schema == 0) != (kind == SNAPSHOT_META);
     if (in->bad)
         return 0;
-    switch ((enum item)kind) {
-    case ITEM_META:
+    switch ((enum snapshot_item)kind) {
+    case SNAPSHOT_META:
         get_meta(r, in);
         break;
-    case ITEM_MEMBER:
+    case SNAPSHOT_MEMBER:
         get_member(r, in);
         break;
-    case ITEM_SLOTS:
+    case SNAPSHOT_SLOTS:
         get_slots(r, in);
         break;
-    case ITEM_JOB:
+    case SNAPSHOT_JOB:
         get_job(r, in);
         break;
-    case ITEM_FIRE:
+    case SNAPSHOT_FIRE:
         get_fire(r, in);
         break;
-    case ITEM_REVISION:
+    case SNAPSHOT_REVISION:
         get_revision(r, in);
         break;
-    case ITEM_ENTRY:
+    case SNAPSHOT_ENTRY:
         return get_entry(r, in);
-    case ITEM_END:
+    case SNAPSHOT_END:
         get_end(r, in);
         break;
-    case ITEM_COPY:
+    case SNAPSHOT_COPY:
         get_copy(r, in);
         break;
     }
@@ -560,9 +451,9 @@ static int get_block(struct codec_in *in, struct codec_in *ret, struct err *e)
 {
     uint64_t magic = codec_get_fixed64(in), body = codec_get_fixed64(in), sum = codec_get_fixed64(in);
     if (in->bad || body > (size_t)(in->end - in->at) ||
-        (magic & UINT64_C(0xffffffffffff)) != (MAGIC & UINT64_C(0xffffffffffff)))
+        (magic & UINT64_C(0xffffffffffff)) != (SNAPSHOT_MAGIC & UINT64_C(0xffffffffffff)))
         return err_set(e, ERR_PROTOCOL, "the snapshot is cut off or damaged");
-    if (magic != MAGIC)
+    if (magic != SNAPSHOT_MAGIC)
         return err_set(e, ERR_PROTOCOL, "the snapshot was written by a newer carillon");
     const void *data = codec_get_raw(in, (size_t)body);
     if (XXH3_64bits(data, (size_t)body) != sum)
@@ -587,4 +478,13 @@ int machine_restore(struct machine *m, const void *data, size_t bytes, struct er
     if (!r.ended || (m->slots_count != 0 && m->slots_count != m->meta.slots))
         return err_set(e, ERR_PROTOCOL, "the snapshot is not complete");
     return 0;
+}
+
+int machine_check_snapshot(const void *data, size_t bytes, struct err *e)
+{
+    struct codec_in in = codec_in(data, bytes), block;
+    int r = bytes == 0 ? err_set(e, ERR_PROTOCOL, "the snapshot is not complete") : 0;
+    while (r == 0 && in.at != in.end)
+        r = get_block(&in, &block, e);
+    return r;
 }
