@@ -243,14 +243,14 @@ check-clang: $(O)/deps-test ## everything compiles with clang under the same war
 
 # One for each set of Python packages, so that checkouts of different age share the cache.
 VENV = $(CACHE)/venv-$(shell sha256sum <tests/tools/requirements.txt | cut -c1-12)
-PYTEST = $(VENV)/bin/python -m pytest -p no:cacheprovider
+PYTEST = $(VENV)/bin/python -m pytest -o cache_dir=$(abspath $(O))/pytest
 IT_ARGS ?=
 # All of them: files side by side, each worker with servers of its own, as most of the time is waiting. Some: one by one.
 IT_JOBS ?= $(if $(IT_ARGS),0,2)
 check-it: build $(TOOLS) $(O)/deps-it ## the real program with a real Consul, a real MariaDB and callees
 	@mkdir -p $(O)/results
 	@CARILLON_BINARY=$(abspath $(O))/carillon CARILLON_TOOLS=$(abspath $(O))/tests/tools CARILLON_RESULTS=$(abspath $(O))/results/check-it.json \
-	 $(PYTEST) tests/it -n $(IT_JOBS) --dist loadfile --no-loadscope-reorder --durations=20 --timeout=900 $(IT_ARGS)
+	 tests/tools/run_it.sh $(PYTEST) tests/it -n $(IT_JOBS) --dist loadfile --no-loadscope-reorder --durations=20 --timeout=900 $(IT_ARGS)
 
 ifneq ($(SIM),)
 SIM_STORIES ?= 14
@@ -341,6 +341,7 @@ STAGES := build check-format check-size check-layers $(if $(wildcard tests/tools
 
 .PHONY: test
 test: export FUZZ_SECONDS = 8
+test: export IT_AGAIN = 5
 test: deps ## what continuous integration runs: all of the above in order, and the counts
 	@tests/tools/run_stages.py --results $(O)/results $(STAGES)
 
