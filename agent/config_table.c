@@ -380,7 +380,14 @@ static const struct option_row service_rows[] = {
 
 /* --- endpoints of a service: what rows cannot express -------------------------------------------------------------- */
 
-static const char *const extra_keys[] = {"endpoints", NULL};
+static const struct option_extra service_extras[] = {
+    {.key = "endpoints",
+     .allowed = "a list of host:port or {address: host:port, weight: 2}",
+     .help = "Where the service is, in standalone mode.",
+     .sample = "[\"127.0.0.1:8080\"]",
+     .flags = OPTION_RELOAD},
+    {0},
+};
 
 static int add_endpoint(struct config_service *s, const char *address, size_t len, uint32_t weight,
                         struct err *e)
@@ -494,10 +501,7 @@ static const struct option_group groups[] = {
      .offset = offsetof(struct config, services),
      .items_max = CONFIG_SERVICES_MAX,
      .help = "Services by name, where one needs other than the defaults. Reloaded.",
-     .extra_keys = extra_keys,
-     .extra_sample =
-         "  #  # The service's endpoints in standalone mode: host:port or {address: host:port, weight: 2}.\n"
-         "  #  #endpoints: [\"127.0.0.1:8080\"]\n",
+     .extras = service_extras,
      .read_extra = read_extra,
      .fini_extra = fini_extra},
     {0},

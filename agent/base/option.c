@@ -260,10 +260,10 @@ static void where_in_file(const struct fill *f, unsigned line, char ret[300])
     (void)snprintf(ret, 300, "%s:%u", f->file, line); /* cut when too long */
 }
 
-static bool in_names(const char *s, const char *const *names)
+static bool is_extra(const struct option_group *g, const char *key)
 {
-    for (; names && *names; names++)
-        if (strcmp(*names, s) == 0)
+    for (const struct option_extra *x = g && g->read_extra ? g->extras : NULL; x && x->key; x++)
+        if (strcmp(x->key, key) == 0)
             return true;
     return false;
 }
@@ -285,6 +285,9 @@ static int unknown_key(struct fill *f, const struct place *p, const char *key, u
     for (const struct option_group *g = first_group(f->table); p->top && g->section && n < CANDIDATES_MAX;
          g++)
         known[n++] = g->section;
+    for (const struct option_extra *x = p->group && prefix_len == 0 ? p->group->extras : NULL;
+         x && x->key && n < CANDIDATES_MAX; x++)
+        known[n++] = x->key;
     const char *near = text_nearest(key, strlen(key), known);
     where_in_file(f, line, where);
     (void)snprintf(shown, sizeof(shown), "%s%s", p->shown_prefix, TEXTQ(key, strlen(key))); /* cut */
@@ -362,7 +365,7 @@ static int fill_key(struct fill *f, const struct place *p, const char *name, uns
     for (const struct option_group *g = first_group(f->table); p->top && g->section; g++)
         if (strcmp(g->section, name) == 0)
             return fill_group(f, g, n);
-    if (p->group && p->group->read_extra && in_names(key, p->group->extra_keys))
+    if (is_extra(p->group, key))
         return p->group->read_extra(p->base, key, n, f->file, f->errors, f->e);
     if (is_section(p->rows, key))
         return fill_section(f, p, key, n);

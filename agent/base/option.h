@@ -57,6 +57,15 @@ struct option_row {
     int (*check)(const char *text, struct err *e);
 };
 
+/* A key of a group's entries that rows cannot express, as documentation shows it. */
+struct option_extra {
+    const char *key;
+    const char *allowed; /* for people, as "a list of host:port" */
+    const char *help;
+    const char *sample; /* a value as YAML */
+    unsigned flags;
+};
+
 /* A section whose second level users name: services.<name>.… Each name gets its own zero-initialised struct. */
 struct option_group {
     const char *section;           /* "services" */
@@ -68,10 +77,9 @@ struct option_group {
     int (*check_name)(const char *name, struct err *e);
     const char *help; /* shown above the sample */
     /* Reads keys that rows cannot express (e.g. lists of maps) from the file's node for the entry; may be NULL.
-     * Keys it takes are listed in extra_keys (NULL-terminated). FILE is for errors; add problems with
+     * Keys it takes are listed in extras (ends with key == NULL). FILE is for errors; add problems with
      * option_error_add. ERR_NOMEM only. */
-    const char *const *extra_keys;
-    const char *extra_sample; /* YAML lines for the sample, already commented out; NULL = none */
+    const struct option_extra *extras;
     int (*read_extra)(void *item, const char *key, const struct yaml_node *n, const char *file,
                       struct option_errors *errors, struct err *e);
     void (*fini_extra)(void *item); /* frees what read_extra stored; may be NULL */

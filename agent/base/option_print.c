@@ -318,6 +318,16 @@ static void print_sample_row(const struct option_table *t, const struct option_r
     buf_add_char(out, '\n');
 }
 
+/* Out of the way twice: without its mark it would be a value, not the default. */
+static void print_sample_extra(const struct option_extra *extra, struct buf *out)
+{
+    AUTO(buf_fini) struct buf text = BUF_INIT(4096);
+    buf_addf(&text, "%s (%s%s)", extra->help, extra->allowed,
+             extra->flags & OPTION_RELOAD ? "; reloaded" : "");
+    print_comment(out, 1, "#  # ", buf_str(&text));
+    buf_addf(out, "  #  #%s: %s\n", extra->key, extra->sample);
+}
+
 static void print_sample_group(const struct option_table *t, const struct option_group *g, struct buf *out)
 {
     buf_add_char(out, '\n');
@@ -335,8 +345,8 @@ static void print_sample_group(const struct option_table *t, const struct option
         buf_add_char(out, '\n');
         previous = row->key;
     }
-    if (g->extra_sample)
-        buf_add_str(out, g->extra_sample);
+    for (const struct option_extra *x = g->extras; x && x->key; x++)
+        print_sample_extra(x, out);
 }
 
 void option_print_sample(const struct option_table *t, struct buf *out)
@@ -370,5 +380,8 @@ void option_print_rows(const struct option_table *t, struct buf *out)
         buf_addf(&prefix, "%s.<name>.", g->section);
         for (const struct option_row *row = g->rows; row->key; row++)
             print_row_line(buf_str(&prefix), row, out);
+        for (const struct option_extra *x = g->extras; x && x->key; x++)
+            buf_addf(out, "%s%s\t%s\t\t%s\t%s\n", buf_str(&prefix), x->key, x->allowed,
+                     x->flags & OPTION_RELOAD ? "yes" : "no", x->help);
     }
 }

@@ -57,7 +57,7 @@ static void list_commands(FILE *out, const char *noun)
         if (strcmp(c->group, group) != 0)
             (void)fprintf(out, "\n%s\n", c->group);
         group = c->group;
-        (void)fprintf(out, "  %-18s %s\n", c->name, c->help);
+        (void)fprintf(out, "  %-19s %s\n", c->name, c->help);
     }
 }
 

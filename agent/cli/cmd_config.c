@@ -50,51 +50,75 @@ int cmd_config_check(struct cli *cli, const struct cli_args *args)
 
 /* --- options ------------------------------------------------------------------------------------------------------- */
 
-static void add_option_json(json_t *list, const char *key, const struct option_row *row, const char *allowed)
+/* What is told of an option, whether a row or an extra key describes it. */
+struct told {
+    const char *key, *allowed, *def, *help; /* def: NULL: none */
+    bool reload;
+};
+
+static void add_option_json(json_t *list, const struct told *o)
 {
-    json_t *o = json_pack("{s:s,s:s,s:s?,s:b,s:s}", "key", key, "allowed", allowed, "default", row->def,
-                          "reload", (row->flags & OPTION_RELOAD) != 0, "help", row->help);
-    (void)json_array_append_new(list, o); /* memory is all that can be missing */
+    json_t *one = json_pack("{s:s,s:s,s:s?,s:b,s:s}", "key", o->key, "allowed", o->allowed, "default", o->def,
+                            "reload", o->reload, "help", o->help);
+    (void)json_array_append_new(list, one); /* memory is all that can be missing */
 }
 
-static void print_option(FILE *out, const char *key, const struct option_row *row, const char *allowed)
+static void print_option(FILE *out, const struct told *o)
 {
-    (void)fprintf(out, "%s%s%s  (%s%s)\n    %s\n", key, row->def ? " = " : "", row->def ? row->def : "",
-                  allowed, row->flags & OPTION_RELOAD ? "; reloaded" : "", row->help);
+    (void)fprintf(out, "%s%s%s  (%s%s)\n    %s\n", o->key, o->def ? " = " : "", o->def ? o->def : "",
+                  o->allowed, o->reload ? "; reloaded" : "", o->help);
 }
 
-/* One row, for people or, with LIST, for programs. */
-static void show_option(const struct cli *cli, json_t *list, const char *section,
-                        const struct option_row *row, const char *prefix)
+struct telling {
+    const struct cli *cli;
+    const char *prefix; /* only keys that begin so */
+    json_t *list;       /* for programs; NULL: for people */
+};
+
+static void tell(const struct telling *t, const char *section, const struct told *o)
 {
     char key[200];
-    (void)snprintf(key, sizeof(key), "%s%s", section, row->key); /* ours, short */
-    if (strncmp(key, prefix, strlen(prefix)) != 0)
+    (void)snprintf(key, sizeof(key), "%s%s", section, o->key); /* ours, short */
+    if (strncmp(key, t->prefix, strlen(t->prefix)) != 0)
         return;
+    struct told whole = *o;
+    whole.key = key;
+    if (t->list)
+        add_option_json(t->list, &whole);
+    else
+        print_option(t->cli->out, &whole);
+}
+
+static void tell_row(const struct telling *t, const char *section, const struct option_row *row)
+{
     AUTO(buf_fini) struct buf allowed = BUF_INIT(4096);
     option_print_allowed(row, &allowed);
-    if (list)
-        add_option_json(list, key, row, buf_str(&allowed));
-    else
-        print_option(cli->out, key, row, buf_str(&allowed));
+    tell(t, section,
+         &(struct told){row->key, buf_str(&allowed), row->def, row->help, (row->flags & OPTION_RELOAD) != 0});
+}
+
+static void tell_group(const struct telling *t, const struct option_group *g)
+{
+    char section[100];
+    (void)snprintf(section, sizeof(section), "%s.<name>.", g->section); /* ours, short */
+    for (const struct option_extra *x = g->extras; x && x->key; x++)
+        tell(t, section, &(struct told){x->key, x->allowed, NULL, x->help, (x->flags & OPTION_RELOAD) != 0});
+    for (const struct option_row *row = g->rows; row->key; row++)
+        tell_row(t, section, row);
 }
 
 int cmd_config_options(struct cli *cli, const struct cli_args *args)
 {
-    const struct option_table *t = config_table();
-    const char *prefix = args->count > 0 ? args->items[0] : "";
-    json_t *list = args_has(args, "--json") ? json_array() : NULL;
-    for (const struct option_row *row = t->rows; row->key; row++)
-        show_option(cli, list, "", row, prefix);
-    for (const struct option_group *g = t->groups; g->section; g++) {
-        char section[100];
-        (void)snprintf(section, sizeof(section), "%s.<name>.", g->section); /* ours, short */
-        for (const struct option_row *row = g->rows; row->key; row++)
-            show_option(cli, list, section, row, prefix);
-    }
-    if (list)
-        show_json(cli->out, list);
-    json_decref(list);
+    struct telling t = {.cli = cli,
+                        .prefix = args->count > 0 ? args->items[0] : "",
+                        .list = args_has(args, "--json") ? json_array() : NULL};
+    for (const struct option_row *row = config_table()->rows; row->key; row++)
+        tell_row(&t, "", row);
+    for (const struct option_group *g = config_table()->groups; g->section; g++)
+        tell_group(&t, g);
+    if (t.list)
+        show_json(cli->out, t.list);
+    json_decref(t.list);
     return CLI_OK;
 }
 

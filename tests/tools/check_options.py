@@ -53,7 +53,7 @@ def check_sample(program, options, write):
     effective = ask(program, "config", "check", "--json", str(SAMPLE))
     if effective is None or effective != ask(program, "config", "check", "--json"):
         return ["configs/carillon.yaml does not read as the defaults: see `carillon config check --json`"]
-    missing = [o["key"] for o in options if not re.search(rf"^ *#? *{o['key'].split('.')[-1]}:", sample, re.MULTILINE)]
+    missing = [o["key"] for o in options if not re.search(rf"^[ #]*{o['key'].split('.')[-1]}:", sample, re.MULTILINE)]
     return [f"configs/carillon.yaml lacks {key}" for key in missing]
 
 

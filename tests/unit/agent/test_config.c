@@ -326,7 +326,7 @@ Test(config, endpoints_of_services_are_read)
             "c.yaml:8: services.a.endpoints: endpoint 5: write host:port or {address: host:port, weight: 1}, not "
             "a list",
             "c.yaml:9: services.b.endpoints: must be a list, not a text",
-            "c.yaml:10: 'services.c.endpoint' is not known"));
+            "c.yaml:10: 'services.c.endpoint' is not known; did you mean 'services.c.endpoints'?"));
 }
 
 Test(config, the_application_is_a_url_alone_and_a_service_in_a_cluster)

@@ -34,7 +34,14 @@ struct service {
 
 static const char *const modes[] = {"standalone", "consul", NULL};
 static const char *const policies[] = {"p2c", "round_robin", NULL};
-static const char *const extra_keys[] = {"endpoints", NULL};
+static const struct option_extra extras[] = {
+    {.key = "endpoints",
+     .allowed = "a list",
+     .help = "Where.",
+     .sample = "[\"127.0.0.1:8080\"]",
+     .flags = OPTION_RELOAD},
+    {0},
+};
 
 static int check_no_x(const char *text, struct err *e)
 {
@@ -131,9 +138,8 @@ static const struct option_group groups[] = {
      .offset = offsetof(struct config, services),
      .items_max = 3,
      .help = "Per service.",
-     .extra_keys = extra_keys,
-     .read_extra = read_endpoints,
-     .extra_sample = "  #  #endpoints: [\"127.0.0.1:8080\"]\n"},
+     .extras = extras,
+     .read_extra = read_endpoints},
     {0},
 };
 static const char *const section_help[] = {"api", "The API.", "store.mysql", "MySQL.", NULL};
