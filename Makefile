@@ -172,6 +172,9 @@ TSAN_SRC := $(wildcard tests/tsan/race_*.c)
 TSAN     := $(TSAN_SRC:%.c=$(O)/%)
 TOOL_SRC := $(wildcard tests/tools/*.c)
 TOOLS    := $(TOOL_SRC:%.c=$(O)/%)
+# Without the fault hooks: they are to be fast.
+BENCH_SRC := $(filter-out tests/bench/bench.c,$(wildcard tests/bench/*.c))
+BENCH     := $(BENCH_SRC:%.c=$(O)/%)
 
 TEST_LIBS = $(call libs,$(O)/t,$(UNDER_$(call LAYER_OF,$(word 3,$(subst /, ,$1)))))
 ALL_TEST_LIBS := $(call libs,$(O)/t,$(LAYERS))
@@ -213,6 +216,13 @@ $(TOOLS): $(O)/tests/tools/%: $(O)/t/tests/tools/%.o $(call libs,$(O)/t,consul $
 	@echo "  LINK  $@"
 	@$(CC) $(LDFLAGS_ALL) -o $@ $^ $(DEP_LIBS) -lm
 
+# The generators, callee and raw limits of tests/bench.
+$(BENCH): $(O)/tests/bench/%: $(O)/tests/bench/%.o $(O)/tests/bench/bench.o $(call libs,$(O),base) | $(O)/deps-test
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	@$(CC) $(LDFLAGS_ALL) -o $@ $^ -lhttp_parser $(DEP_LIBS) -lm
+$(BENCH_SRC:%.c=$(O)/%.o): | $(O)/deps-test
+
 $(UNIT_SRC:%.c=$(O)/t/%.o) $(SIM_SRC:%.c=$(O)/t/%.o) $(patsubst %.c,$(O)/t/%.o,$(wildcard tests/lib/*.c)): | $(O)/deps-test
 
 .PHONY: check
@@ -239,7 +249,8 @@ races: $(TSAN)
 	@tests/tools/run_races.sh $(TSAN)
 
 check-clang: $(O)/deps-test ## everything compiles with clang under the same warnings
-	@$(MAKE) O=$(O)/clang CC=$(CLANG) CFLAGS='-O1 -g0' build $(patsubst %,$(O)/clang/%,$(UNIT_SRC:%.c=%) $(SIM_SRC:%.c=%))
+	@$(MAKE) O=$(O)/clang CC=$(CLANG) CFLAGS='-O1 -g0' build \
+	    $(patsubst %,$(O)/clang/%,$(UNIT_SRC:%.c=%) $(SIM_SRC:%.c=%) $(BENCH_SRC:%.c=%))
 
 # One for each set of Python packages, so that checkouts of different age share the cache.
 VENV = $(CACHE)/venv-$(shell sha256sum <tests/tools/requirements.txt | cut -c1-12)
@@ -247,10 +258,23 @@ PYTEST = $(VENV)/bin/python -m pytest -o cache_dir=$(abspath $(O))/pytest
 IT_ARGS ?=
 # All of them: files side by side, each worker with servers of its own, as most of the time is waiting. Some: one by one.
 IT_JOBS ?= $(if $(IT_ARGS),0,2)
-check-it: build $(TOOLS) $(O)/deps-it ## the real program with a real Consul, a real MariaDB and callees
+check-it: build $(TOOLS) $(BENCH) $(O)/deps-it ## the real program with a real Consul, a real MariaDB and callees
 	@mkdir -p $(O)/results
-	@CARILLON_BINARY=$(abspath $(O))/carillon CARILLON_TOOLS=$(abspath $(O))/tests/tools CARILLON_RESULTS=$(abspath $(O))/results/check-it.json \
+	@CARILLON_BINARY=$(abspath $(O))/carillon CARILLON_TOOLS=$(abspath $(O))/tests/tools \
+	 CARILLON_BENCH=$(abspath $(O))/tests/bench CARILLON_RESULTS=$(abspath $(O))/results/check-it.json \
 	 tests/tools/run_it.sh $(PYTEST) tests/it -n $(IT_JOBS) --dist loadfile --no-loadscope-reorder --durations=20 --timeout=900 $(IT_ARGS)
+
+.PHONY: bench bench-quick
+BENCH_ARGS ?=
+RUN_BENCH = CARILLON_BINARY=$(abspath $(O))/carillon CARILLON_BENCH=$(abspath $(O))/tests/bench \
+            $(VENV)/bin/python tests/bench/bench.py --json $(O)/results/$@.json
+bench: build $(BENCH) $(O)/deps-it ## measure everything, several times; takes the machine for the better part of an hour
+	@mkdir -p $(O)/results
+	@$(RUN_BENCH) --size full $(BENCH_ARGS)
+
+bench-quick: build $(BENCH) $(O)/deps-it ## the main figures in under two minutes; BENCH_ARGS='--only steady --stores raft'
+	@mkdir -p $(O)/results
+	@$(RUN_BENCH) --size quick $(BENCH_ARGS)
 
 ifneq ($(SIM),)
 SIM_STORIES ?= 14
@@ -306,7 +330,8 @@ options: build ## write configs/carillon.yaml and the README's table anew from t
 endif
 
 # One stamp a file, so only what changed is looked at again.
-TIDY := $(SRC_ALL:%.c=$(O)/lint/%.tidy)
+LINT_SRC := $(SRC_ALL) $(wildcard tests/bench/*.c)
+TIDY := $(LINT_SRC:%.c=$(O)/lint/%.tidy)
 $(TIDY): $(O)/lint/%.tidy: %.c .clang-tidy $(O)/cflags | $(O)/deps-test
 	@mkdir -p $(@D)
 	@echo "  TIDY  $<"
@@ -321,7 +346,7 @@ cppcheck: $(O)/deps-test
 	@mkdir -p $(O)/cppcheck
 	@cppcheck -q -j$(JOBS) --cppcheck-build-dir=$(O)/cppcheck --std=c11 --language=c --error-exitcode=1 \
 	    --enable=warning,performance,portability --inline-suppr --suppressions-list=tests/tools/cppcheck.supp \
-	    -D_GNU_SOURCE= -DCARILLON_VERSION='"$(VERSION)"' -DCARILLON_COMMIT='""' -I. $(SRC_ALL)
+	    -D_GNU_SOURCE= -DCARILLON_VERSION='"$(VERSION)"' -DCARILLON_COMMIT='""' -I. $(LINT_SRC)
 
 lint: ## clang-tidy, cppcheck, banned calls
 	@$(MAKE) -k check-ban tidy cppcheck

@@ -1,0 +1,188 @@
+"""The scenarios. Each takes a Bench (bench.py: sizes, figures, servers) and a store, and adds figures."""
+import time
+
+from machine import cpu_seconds_exact, rss_mib
+from rig import BenchError, Rig, instant, run_tool
+
+# A fire may be so late, and so many may be missing, before a rate counts as not sustained.
+LATE_MS_MAX = 1000
+ARRIVED_MIN = 0.97
+
+
+def submit(bench, store):
+    """Creates, each a durable write of its own, over 1, 16 and 64 connections."""
+    targets = {"mysql": {1: "p50 ≤ 0.8 ms", 64: "≥ 15,000/s, p99 ≤ 12 ms"}, "raft": {1: "p50 ≤ 0.4 ms", 64: "≥ 30,000/s, p99 ≤ 8 ms"}}
+    with Rig(store, bench.mariadb, "submit") as rig:
+        for run in range(bench.runs):
+            for connections, count in bench.submits:
+                bare = run_tool("load", port=rig.callee.port, connections=connections, requests=count, method="POST", path="/x", body="{}")
+                meter = rig.meter()
+                got = rig.load(connections, count, f"s{run}c{connections}")
+                used = meter.read()
+                target = targets[store].get(connections)
+                name = f"submit, {connections} connection{'s' if connections > 1 else ''}"
+                bench.figures.add(name, store, "rate", "/s", got["per_s"], ("generator to callee", bare["per_s"]), target)
+                bench.figures.add(name, store, "p50", "ms", got["ms"]["p50"])
+                bench.figures.add(name, store, "p99", "ms", got["ms"]["p99"])
+                bench.figures.add(name, store, "agent's CPU a job", "µs", used["agent"] / count * 1e6)
+                bench.note_others(name, store, used)
+
+
+def bulk(bench, store):
+    """Many jobs in one request."""
+    with Rig(store, bench.mariadb, "bulk") as rig:
+        for run in range(bench.runs):
+            meter = rig.meter()
+            took = rig.bulk(f"b{run}", ({"schedule": "@after 1d"} for _ in range(bench.bulk_jobs)))
+            used = meter.read()
+            limit = ("bare INSERT rows", bench.limits["mysql"]["inserts_per_s"]) if store == "mysql" else None
+            bench.figures.add("bulk", store, f"{bench.bulk_jobs:,} jobs", "/s", bench.bulk_jobs / took, limit,
+                              "≥ 50,000/s" if store == "mysql" else "≥ 100,000/s")
+            bench.figures.add("bulk", store, "agent's CPU a job", "µs", used["agent"] / bench.bulk_jobs * 1e6)
+            bench.note_others("bulk", store, used)
+
+
+def burst(bench, store):
+    """One-shots that are due at one instant: when the last one arrives."""
+    targets = {"mysql": {10_000: "≤ 0.5 s", 100_000: "≤ 5 s"}, "raft": {10_000: "≤ 0.35 s", 100_000: "≤ 3.5 s"}}
+    with Rig(store, bench.mariadb, "burst") as rig:
+        for count in bench.bursts:
+            for run in range(bench.runs):
+                bare = bench.posts(rig.callee.port, min(count, 20_000))
+                due = time.time() + 2 + count / 6000
+                name = f"o{count}r{run}"
+                rig.bulk(name, ({"schedule": f"@at {instant(due)}"} for _ in range(count)))
+                if time.time() > due - 0.5:
+                    raise BenchError(f"burst of {count}: the jobs were made too late; a quieter machine is needed")
+                rig.callee.reset()
+                meter = rig.meter()
+                due_mono = time.monotonic() + due - time.time()
+                time.sleep(max(0.0, due_mono - time.monotonic()))
+                if not rig.callee.wait_for(count, 60):
+                    raise BenchError(f"burst of {count}: only {rig.callee.count()} came")
+                stats, used = rig.callee.stats(), meter.read()
+                last = stats["last_s"] - due_mono
+                bench.figures.add(f"burst, {count:,}", store, "last arrives after", "s", last, ("as many bare POSTs", count / bare),
+                                  targets[store].get(count))
+                bench.figures.add(f"burst, {count:,}", store, "p50", "s", stats["late_ms"]["p50"] / 1e3)
+                bench.figures.add(f"burst, {count:,}", store, "agent's CPU a fire", "µs", used["agent"] / count * 1e6)
+                bench.note_others(f"burst, {count:,}", store, used)
+                if stats["repeats"]:
+                    bench.figures.note(f"burst {store}: {stats['repeats']} were no first attempts")
+
+
+class Step:
+    """One rate of the steady scenario."""
+
+    def __init__(self, rate, stats, used, stages, seconds):
+        self.rate, self.stats, self.used, self.stages = rate, stats, used, stages
+        self.per_s = stats["count"] / seconds
+        self.late = stats["late_ms"]
+
+    def sustained(self):
+        return self.per_s >= ARRIVED_MIN * self.rate and self.late.get("p99", 1e9) <= LATE_MS_MAX
+
+
+def _measure_step(rig, rate, seconds):
+    rig.callee.reset()
+    before, meter = rig.stages(), rig.meter()
+    began = time.monotonic()
+    time.sleep(seconds)
+    stats = rig.callee.stats()
+    took = time.monotonic() - began
+    after = rig.stages()
+    stages = {k: (v[0] - before.get(k, (0, 0))[0]) / max(1, v[1] - before.get(k, (0, 0))[1]) * 1e3 for k, v in after.items()}
+    return Step(rate, stats, meter.read(), stages, took)
+
+
+def _climb(bench, rig):
+    """Steps up to the first rate that is not sustained, that one too."""
+    steps, jobs = [], 0
+    for rate in bench.rates:
+        begin = time.time() + 1.5 + (rate - jobs) / 15_000
+        new = rate - jobs
+        rig.bulk(f"e{rate}", ({"schedule": "@every 1s", "starts_at": instant(begin + i / new)} for i in range(new)))
+        jobs = rate
+        time.sleep(max(0.0, begin + 1.5 - time.time()))
+        steps.append(_measure_step(rig, rate, bench.seconds))
+        step = steps[-1]
+        print(f"  {rig.store} @every 1s {rate}/s: {step.per_s:.0f}/s arrived, p99 {step.late.get('p99', 0):.0f} ms late; CPU s/s "
+              + ", ".join(f"{k} {v / step.used['seconds']:.2f}" for k, v in step.used.items() if k != "seconds")
+              + "; ms " + ", ".join(f"{k} {v:.1f}" for k, v in step.stages.items()), flush=True)
+        if not step.sustained():
+            break
+    return steps
+
+
+def steady(bench, store):
+    """Jobs @every 1s, evenly spread, more and more of them; lateness at half of what is sustained."""
+    for run in range(bench.steady_runs):
+        with Rig(store, bench.mariadb, f"steady{run}") as rig:
+            bare = bench.posts(rig.callee.port, 20_000)
+            steps = _climb(bench, rig)
+            sustained = [s for s in steps if s.sustained()]
+            if not sustained:
+                raise BenchError(f"steady {store}: {steps[0].per_s:.0f}/s of {steps[0].rate}/s, p99 {steps[0].late}")
+            best, most = sustained[-1], max(steps, key=lambda s: s.per_s)
+            half = [s for s in steps if s.rate <= best.rate / 2] or steps[:1]
+            add = bench.figures.add
+            add("steady @every 1s", store, "sustained", "/s", best.per_s, ("bare POSTs", bare), "≥ 20,000/s, ratio ≥ 0.5"
+                if store == "mysql" else "≥ 30,000/s, ratio ≥ 0.7")
+            add("steady @every 1s", store, "most arrived", "/s", most.per_s, ("bare POSTs", bare))
+            if store == "mysql":
+                add("steady @every 1s", store, "sustained, of the database", "/s", best.per_s,
+                    ("bare UPDATE rows", bench.limits["mysql"]["updates_per_s"]))
+            add("steady @every 1s", store, "agent's CPU a fire", "µs", best.used["agent"] / best.stats["count"] * 1e6, None,
+                "≤ 45 µs" if store == "mysql" else "≤ 35 µs")
+            add("half load", store, "rate", "/s", half[-1].per_s)
+            for place, target in (("p50", None), ("p99", "≤ 10 ms"), ("p999", "≤ 30 ms"), ("max", None)):
+                add("half load", store, f"lateness {place}", "ms", half[-1].late[place], None, target)
+            bench.note_others("steady", store, best.used)
+
+
+def idle(bench, store):
+    """An agent without jobs."""
+    with Rig(store, bench.mariadb, "idle") as rig:
+        time.sleep(2)
+        pid = rig.agent.process.pid
+        for _ in range(bench.runs):
+            before, began = cpu_seconds_exact(pid), time.monotonic()
+            time.sleep(bench.idle_seconds)
+            share = (cpu_seconds_exact(pid) - before) / (time.monotonic() - began)
+            bench.figures.add("idle", store, "CPU", "% of a core", share * 100, None, "≤ 0.5 %")
+            bench.figures.add("idle", store, "RSS", "MiB", rss_mib(pid), None, "≤ 15 MB")
+
+
+def stored(bench, store):
+    """Many jobs that are due much later: memory, start, pages, and whether writing and firing are as fast as without them."""
+    for count in bench.stored:
+        with Rig(store, bench.mariadb, "stored") as rig:
+            name = f"{count:,} stored"
+            took = rig.bulk("k", ({"schedule": "@after 30d"} for _ in range(count)))
+            bench.figures.add(name, store, "made", "/s", count / took)
+            bench.figures.add(name, store, "RSS", "MiB", rss_mib(rig.agent.process.pid))
+            for run in range(bench.runs):
+                rig.agent.term(grace=60)
+                began = time.monotonic()
+                rig.agent.start(timeout=120)
+                bench.figures.add(name, store, "start to ready", "s", time.monotonic() - began, None,
+                                  "≤ 2 s" if store == "mysql" else "≤ 6 s")
+                time.sleep(1)
+                bench.figures.add(name, store, "RSS after start", "MiB", rss_mib(rig.agent.process.pid), None,
+                                  "≤ 100 MB" if store == "mysql" else "≤ 700 MB")
+                pages = rig.agent.pages(prefix="k-", limit=1000)
+                next(pages)
+                began = time.monotonic()
+                next(pages)
+                bench.figures.add(name, store, "page of 1,000", "ms", (time.monotonic() - began) * 1e3)
+                got = rig.load(64, 10_000, f"s{run}")
+                bench.figures.add(name, store, "submit, 64 connections", "/s", got["per_s"])
+
+
+def failover(bench):
+    """Three agents on Consul and MariaDB: one is killed, one leaves."""
+    from cluster import Three  # pylint: disable=import-outside-toplevel  # it needs Consul
+    with Three(bench) as three:
+        for _ in range(bench.kills):
+            bench.figures.add("take-over (kill -9)", "mysql", "first fire by the new owner", "s", three.kill(), None, "≤ 0.5 s")
+            bench.figures.add("hand-over (SIGTERM)", "mysql", "latest fire of a moved job", "ms", three.leave())
