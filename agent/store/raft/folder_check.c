@@ -91,7 +91,7 @@ static size_t reach(const uint8_t *base, size_t at, size_t len)
 }
 
 int folder_check_open_segment(const struct folder *f, const struct folder_segment *s, bool *ret_used,
-                              bool *ret_whole, struct err *e)
+                              bool *ret_whole, uint64_t *ret_entries, struct err *e)
 {
     AUTO(buf_fini) struct buf file = BUF_INIT(FOLDER_SEGMENT_MAX);
     int r = folder_read_file(f, s->name, &file, e);
@@ -100,6 +100,7 @@ int folder_check_open_segment(const struct folder *f, const struct folder_segmen
     const uint8_t *base = (const uint8_t *)buf_str(&file);
     *ret_used = !is_zero(base, file.len);
     *ret_whole = true;
+    *ret_entries = 0;
     if (!*ret_used)
         return 0;
     struct codec_in in = codec_in(base, file.len);
@@ -108,8 +109,10 @@ int folder_check_open_segment(const struct folder *f, const struct folder_segmen
     while (!is_zero(in.at, (size_t)(in.end - in.at))) {
         size_t at = (size_t)(in.at - base);
         struct folder_batch batch;
-        if (folder_get_batch(&in, &batch))
+        if (folder_get_batch(&in, &batch)) {
+            *ret_entries += batch.count;
             continue;
+        }
         size_t end = in.bad ? reach(base, at, file.len) : (size_t)(in.at - base);
         if (!is_cut_short(base, at, end))
             return err_set(e, ERR_PROTOCOL, "file %s is damaged at byte %zu", s->name, at);
@@ -120,17 +123,19 @@ int folder_check_open_segment(const struct folder *f, const struct folder_segmen
 }
 
 /* Only the last write of all can have been cut short. */
-static int check_open_segments(const struct folder *f, struct err *e)
+static int check_open_segments(const struct folder *f, uint64_t *ret_entries, struct err *e)
 {
     bool cut = false;
     for (size_t i = 0; i < f->segments_count; i++) {
         const struct folder_segment *s = &f->segments[i];
         bool used, whole;
+        uint64_t entries;
         if (!s->open)
             continue;
-        int r = folder_check_open_segment(f, s, &used, &whole, e);
+        int r = folder_check_open_segment(f, s, &used, &whole, &entries, e);
         if (r < 0)
             return r;
+        *ret_entries += entries;
         if (cut && used)
             return damaged(e, s->name, "comes after one that ends too early");
         cut |= !whole;
@@ -159,6 +164,18 @@ int folder_check_snapshot_head(const struct folder *f, const struct folder_snaps
     if (in.bad || format != 1 || len != (uint64_t)(in.end - in.at) ||
         folder_crc32(folder_crc32(0, rest, 16), in.at, (size_t)len) != sum)
         return damaged(e, name, "is damaged");
+    return 0;
+}
+
+int folder_check_orphan(const struct folder *f, uint64_t open_entries, struct err *e)
+{
+    uint64_t snapshot = f->snapshots_count ? f->snapshots[f->snapshots_count - 1].index : 0, last = snapshot;
+    for (size_t i = 0; i < f->segments_count; i++)
+        if (!f->segments[i].open)
+            last = f->segments[i].last;
+    last += open_entries;
+    if (f->orphan.index > snapshot && f->orphan.index > last)
+        return damaged(e, f->orphan.name, "is missing or empty");
     return 0;
 }
 
@@ -197,6 +214,7 @@ static int check_newest_snapshot(const struct folder *f, struct err *e)
 int folder_check(const char *dir, struct err *e)
 {
     struct folder f = {.dir = dir};
+    uint64_t open_entries = 0;
     int r = folder_list(&f, e);
     if (r == 0 && f.unfinished)
         r = err_set(e, ERR_PROTOCOL, "a copy into it was not finished: run `carillon store copy` again");
@@ -205,7 +223,9 @@ int folder_check(const char *dir, struct err *e)
     if (r == 0)
         r = check_newest_snapshot(&f, e);
     if (r == 0)
-        r = check_open_segments(&f, e);
+        r = check_open_segments(&f, &open_entries, e);
+    if (r == 0)
+        r = folder_check_orphan(&f, open_entries, e);
     folder_fini(&f);
     return r;
 }

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "agent/base/mem.h"
 #include "agent/io/file.h"
@@ -26,14 +27,16 @@ static bool parse_segment(const char *name, struct folder_segment *ret)
            name[end] == 0;
 }
 
-static bool parse_snapshot(const char *name, struct folder_snapshot *ret)
+/* Of a snapshot (TAIL "") or its description (".meta"). */
+static bool parse_snapshot(const char *name, const char *tail, struct folder_snapshot *ret)
 {
     int end = 0;
+    *ret = (struct folder_snapshot){.name = ""};
     if (sscanf(name, "snapshot-%" SCNu64 "-%" SCNu64 "-%" SCNu64 "%n", &ret->term, &ret->index, &ret->time,
                &end) != 3 ||
-        name[end] != 0 || strlen(name) >= sizeof(ret->name))
+        strcmp(name + end, tail) != 0 || (size_t)end >= sizeof(ret->name))
         return false;
-    memcpy(ret->name, name, strlen(name) + 1);
+    memcpy(ret->name, name, (size_t)end);
     return true;
 }
 
@@ -73,17 +76,27 @@ static int add(void **items, size_t *count, size_t *cap, const void *item, size_
     return ++*count > FILES_MAX ? err_set(e, ERR_TOO_BIG, "more than %d files", FILES_MAX) : 0;
 }
 
-static int add_name(struct folder *f, const char *name, struct err *e)
+/* Whether NAME is there and holds something: an empty snapshot is none to libraft. */
+static bool is_filled(int dir, const char *name)
+{
+    struct stat st;
+    return fstatat(dir, name, &st, 0) == 0 && st.st_size > 0;
+}
+
+static int add_name(struct folder *f, int dir, const char *name, struct err *e)
 {
     struct folder_segment segment;
-    struct folder_snapshot snapshot = {.name = ""};
+    struct folder_snapshot snapshot;
     f->unfinished |= strcmp(name, FOLDER_UNFINISHED) == 0;
     f->used |= strcmp(name, "metadata1") == 0 || strcmp(name, "metadata2") == 0;
     if (parse_segment(name, &segment))
         return add((void **)&f->segments, &f->segments_count, &f->segments_cap, &segment, sizeof(segment), e);
-    if (parse_snapshot(name, &snapshot))
+    if (parse_snapshot(name, "", &snapshot) && is_filled(dir, name))
         return add((void **)&f->snapshots, &f->snapshots_count, &f->snapshots_cap, &snapshot,
                    sizeof(snapshot), e);
+    if (parse_snapshot(name, ".meta", &snapshot) && !is_filled(dir, snapshot.name) &&
+        (f->orphan.index == 0 || order_snapshots(&f->orphan, &snapshot) < 0))
+        f->orphan = snapshot;
     return 0;
 }
 
@@ -94,9 +107,9 @@ int folder_list(struct folder *f, struct err *e)
     if (!d)
         return err_sys(e, errno, "read the folder %s", f->dir);
     for (struct dirent *entry; r == 0 && (entry = readdir(d));)
-        r = add_name(f, entry->d_name, e);
+        r = add_name(f, dirfd(d), entry->d_name, e);
     (void)closedir(d); /* only read */
-    f->used |= f->segments_count > 0 || f->snapshots_count > 0;
+    f->used |= f->segments_count > 0 || f->snapshots_count > 0 || f->orphan.index > 0;
     if (f->segments_count > 0)
         qsort(f->segments, f->segments_count, sizeof(*f->segments), order_segments);
     if (f->snapshots_count > 0)

@@ -33,6 +33,9 @@ struct folder {
     size_t segments_count, segments_cap;
     struct folder_snapshot *snapshots; /* oldest first, as libraft orders them */
     size_t snapshots_count, snapshots_cap;
+    /* The newest description whose snapshot is not there, or empty: it was being put there when a crash came, and then the log still
+     * has all that is in it; or it got lost. index 0: none. */
+    struct folder_snapshot orphan;
     bool unfinished; /* FOLDER_UNFINISHED is there */
     bool used;       /* the log's own files are there: some of the above, or its terms */
 };
@@ -72,8 +75,10 @@ void folder_get_entry(const struct folder_batch *b, uint64_t i, const uint8_t **
 /* The same checks one by one, as folder_check() makes them all: ERR_PROTOCOL names the file and what is wrong with it. */
 int folder_check_terms(const struct folder *f, struct err *e);
 int folder_check_snapshot_head(const struct folder *f, const struct folder_snapshot *s, struct err *e);
-/* *RET_USED: it holds something; *RET_WHOLE: up to its end, no write was cut short. */
+/* *RET_USED: it holds something, *RET_ENTRIES of them; *RET_WHOLE: up to its end, no write was cut short. */
 int folder_check_open_segment(const struct folder *f, const struct folder_segment *s, bool *ret_used,
-                              bool *ret_whole, struct err *e);
+                              bool *ret_whole, uint64_t *ret_entries, struct err *e);
+/* Whether what F's orphan describes is all in the log, whose open segments hold OPEN_ENTRIES. */
+int folder_check_orphan(const struct folder *f, uint64_t open_entries, struct err *e);
 
 #endif
