@@ -363,6 +363,17 @@ static const struct cli_command commands[] = {
      .args_max = 1,
      .run = cmd_service_get},
 
+    {.name = "store check",
+     .group = SETTINGS,
+     .usage = "[DIR] [--config FILE] [--set KEY=VALUE]…",
+     .help = "Verify the data folder of a stopped agent: every file, every checksum, everything it holds.",
+     .more =
+         "DIR is a folder of store.driver raft; without it, the one that the configuration names. Nothing is changed.\n"
+         "The exit code is 1 if something is wrong or an agent uses it, 3 if there is no store.\n",
+     .flags = FLAGS({.name = "--config", .letter = 'c', .value = "FILE", .help = "configuration file (YAML)"},
+                    SET_FLAG),
+     .args_max = 1,
+     .run = cmd_store_check},
     {.name = "config check",
      .group = SETTINGS,
      .usage = "[FILE] [--set KEY=VALUE]…",

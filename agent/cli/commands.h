@@ -37,6 +37,8 @@ int cmd_cluster_status(struct cli *cli, const struct cli_args *args);
 int cmd_cluster_owner(struct cli *cli, const struct cli_args *args);
 int cmd_service_get(struct cli *cli, const struct cli_args *args);
 
+int cmd_store_check(struct cli *cli, const struct cli_args *args);
+
 int cmd_config_check(struct cli *cli, const struct cli_args *args);
 int cmd_config_options(struct cli *cli, const struct cli_args *args);
 int cmd_config_sample(struct cli *cli, const struct cli_args *args);

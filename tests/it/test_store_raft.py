@@ -2,6 +2,7 @@
 written, fire and are deleted, and while snapshots are written; what it had answered must be there afterwards.
 
 RAFT_KILL_ROUNDS=200 makes more of it."""
+import json
 import os
 import pathlib
 import random
@@ -131,6 +132,32 @@ def test_a_second_agent_on_the_folder_is_refused(alone, folder, callee):
     assert "in use by another agent" in done.stderr and str(alone.process.pid) in done.stderr, done.stderr
     assert alone.get("a")
     alone.term()
+
+
+def check(agent, *flags):
+    return subprocess.run([binary(), "store", "check", str(pathlib.Path(agent.config["agent"]["data_dir"]) / "raft"), *flags],
+                          capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_folder_is_checked_offline(alone, callee):
+    """While the agent runs, after kill -9, and after somebody changed a byte."""
+    alone.start()
+    for i in range(60):
+        alone.put(f"c{i}", job(callee, "@hourly"))
+    busy = check(alone)
+    assert busy.returncode == 1 and "in use by another agent" in busy.stderr, busy
+    alone.kill9()
+    done = check(alone)
+    assert done.returncode == 0 and "60 jobs" in done.stdout and done.stdout.endswith("ok\n"), done
+    whole = json.loads(check(alone, "--json").stdout)
+    assert whole["ok"] and whole["jobs"] == 60 and whole["problems"] == [], whole
+    folder = pathlib.Path(alone.config["agent"]["data_dir"]) / "raft"
+    victim = next(f for f in sorted(folder.iterdir()) if f.name.startswith("snapshot-") and f.suffix != ".meta")
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data)
+    bad = check(alone)
+    assert bad.returncode == 1 and victim.name in bad.stdout and "hint:" in bad.stderr, bad
 
 
 def test_no_configuration_is_needed(folder):

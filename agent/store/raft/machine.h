@@ -140,10 +140,13 @@ int machine_check_snapshot(const void *data, size_t bytes, struct err *e);
 
 /* --- for tests and measurements ------------------------------------------------------------------------------------ */
 struct machine_counts {
-    size_t members, jobs, fires, revisions, labels, copies;
+    size_t members, jobs, fires, dead_letters, revisions, labels, copies;
 };
 void machine_count(const struct machine *m, struct machine_counts *ret);
 /* Asserts the invariants of all indexes. */
 void machine_validate(const struct machine *m);
+/* What no command leads to but a broken program might: told to FN, a line each. How many. */
+typedef void machine_problem_fn(void *arg, const char *text);
+size_t machine_audit(const struct machine *m, machine_problem_fn *fn, void *arg);
 
 #endif

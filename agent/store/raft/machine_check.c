@@ -1,8 +1,11 @@
-/* What must hold of the state machine, for tests. */
+/* What must hold of the state machine, for tests and for the offline check. */
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
+#include "agent/base/mem.h"
 #include "agent/store/raft/machine_private.h"
+#include "agent/store/raft/pack.h"
 
 /* Keys that indexes are checked by; one at a time, as sorted_validate() asks. */
 static _Thread_local struct machine_key key;
@@ -137,7 +140,95 @@ void machine_count(const struct machine *m, struct machine_counts *ret)
     *ret = (struct machine_counts){.members = m->members_count,
                                    .jobs = sorted_count(&m->jobs_by_uid),
                                    .fires = sorted_count(&m->fires_by_seq),
+                                   .dead_letters = dead_of_namespaces(m),
                                    .revisions = sorted_count(&m->revisions_by_change),
                                    .labels = sorted_count(&m->labels),
                                    .copies = sorted_count(&m->copies_by_version)};
+}
+
+/* --- the offline check --------------------------------------------------------------------------------------------- */
+
+struct audit {
+    const struct machine *m;
+    machine_problem_fn *fn;
+    void *arg;
+    size_t problems;
+};
+
+static void found(struct audit *a, const char *kind, const char *ns, const char *id, const char *what)
+{
+    char text[500];
+    (void)snprintf(text, sizeof(text), "%s %s/%s %s", kind, ns, id, what); /* names are short */
+    a->fn(a->arg, text);
+    a->problems++;
+}
+
+static bool slot_is_right(const struct audit *a, const struct uid *uid, uint16_t slot)
+{
+    return slot == uid_slot(uid) && slot < a->m->meta.slots;
+}
+
+static bool is_readable(const struct machine_blob *packed)
+{
+    struct pack_text text;
+    if (pack_text(packed->data, packed->bytes, &text, NULL) < 0)
+        return false;
+    mem_free(text.memory);
+    return true;
+}
+
+static void audit_jobs(struct audit *a)
+{
+    struct sorted_at at = sorted_seek(&a->m->jobs_by_uid, NULL, false);
+    for (const struct machine_job *job; (job = sorted_get(&a->m->jobs_by_uid, at));
+         sorted_next(&a->m->jobs_by_uid, &at)) {
+        struct job_row row;
+        machine_job_row(job, &row);
+        const struct job_counts *c = &row.counts;
+        if (!slot_is_right(a, &row.uid, row.slot))
+            found(a, "job", row.ns, row.id, "stands under another slot than its own");
+        if (c->succeeded + c->dead + c->skipped + c->coalesced + c->cancelled > c->seq)
+            found(a, "job", row.ns, row.id, "counts more fires that ended than it had");
+        if (!is_readable(job->spec))
+            found(a, "job", row.ns, row.id, "has a definition that cannot be read");
+    }
+}
+
+static void audit_fires(struct audit *a)
+{
+    struct sorted_at at = sorted_seek(&a->m->fires_by_seq, NULL, false);
+    for (const struct machine_fire *fire; (fire = sorted_get(&a->m->fires_by_seq, at));
+         sorted_next(&a->m->fires_by_seq, &at)) {
+        const char *id = machine_fire_id(fire);
+        const struct machine_job *job = machine_job_by_uid(a->m, &fire->uid);
+        struct job_row row;
+        if (!slot_is_right(a, &fire->uid, fire->slot))
+            found(a, "a fire of", fire->name, id, "stands under another slot than its own");
+        if (job)
+            machine_job_row(job, &row);
+        if (job && fire->seq > row.counts.seq)
+            found(a, "a fire of", fire->name, id, "is not counted by its job");
+    }
+}
+
+static void audit_copies(struct audit *a)
+{
+    struct sorted_at at = sorted_seek(&a->m->copies_by_version, NULL, false);
+    for (const struct machine_copy *copy; (copy = sorted_get(&a->m->copies_by_version, at));
+         sorted_next(&a->m->copies_by_version, &at)) {
+        char uid[33];
+        uid_print(&copy->uid, uid);
+        if (!is_readable(copy->spec))
+            found(a, "what a dead letter was to deliver", "uid", uid, "cannot be read");
+    }
+}
+
+size_t machine_audit(const struct machine *m, machine_problem_fn *fn, void *arg)
+{
+    struct audit a = {.m = m, .fn = fn, .arg = arg};
+    machine_validate(m);
+    audit_jobs(&a);
+    audit_fires(&a);
+    audit_copies(&a);
+    return a.problems;
 }

@@ -14,6 +14,9 @@
 
 #include "agent/base/clock.h"
 #include "agent/io/tzload.h"
+#include "agent/store/raft/folder.h"
+#include "agent/store/raft/folder_read.h"
+#include "agent/store/raft/machine.h"
 #include "agent/store/raft/replica.h"
 #include "agent/store/store_raft.h"
 #include "tests/unit/store/store_contract_model.h"
@@ -279,10 +282,33 @@ static void crashed(struct bed *b, struct bed *ret)
     copy_folder(b->dir, ret->dir);
 }
 
-/* Opening must be refused in words that help. */
+static void count_problem(void *arg, const char *text)
+{
+    cr_assert(strstr(text, "file ") || strstr(text, "missing"), "%s", text);
+    ++*(size_t *)arg;
+}
+
+/* The offline look at a folder. */
+static int look_at(const struct bed *b, size_t *ret_problems, struct folder_seen *ret)
+{
+    struct err e = {0};
+    struct machine *m = machine_new();
+    *ret_problems = 0;
+    int r = folder_read(b->dir, m, false, count_problem, ret_problems, ret, &e);
+    if (r == 0)
+        *ret_problems += machine_audit(m, count_problem, ret_problems);
+    machine_free(m);
+    return r;
+}
+
+/* Opening must be refused in words that help, and the offline check must find it too. */
 static void expect_refused(struct bed *b, const char *what)
 {
     struct err e = {0};
+    struct folder_seen seen;
+    size_t problems;
+    cr_assert_eq(look_at(b, &problems, &seen), -ERR_PROTOCOL, "%s: the check finds nothing", what);
+    cr_assert_gt(problems, 0u, "%s", what);
     cr_assert_eq(try_open(b, "test", &e), -ERR_PERMANENT, "%s: opened, or %s", what, e.text);
     cr_assert(strstr(e.text, "cannot be used") && strstr(e.text, "Put a copy of it back"), "%s: %s", what,
               e.text);
@@ -342,6 +368,90 @@ Test(store_raft, a_missing_or_shortened_file_is_refused)
     cr_assert_eq(unlink(path), 0);
     path[strlen(path) - 5] = 0;
     expect_refused(&origin, "a snapshot without description");
+    remove_files(origin.dir);
+    bed_close(&b);
+}
+
+/* The file that BEGIN and END name is made empty, cut in half, taken away, or of another format; it need not be needed. */
+static void harm_and_expect(struct bed *origin, const char *begin, const char *end, unsigned how)
+{
+    struct bed b = *origin;
+    char path[200];
+    size_t len;
+    memcpy(b.dir, "/tmp/carillon-test-XXXXXX", 26);
+    cr_assert(mkdtemp(b.dir));
+    copy_folder(origin->dir, b.dir);
+    cr_assert(find_file(b.dir, begin, end, path), "%s", begin);
+    char *data = read_all(path, &len);
+    data[0] = 9; /* the version of the format, or where it stands */
+    if (how < 3)
+        write_all(path, data, how == 0 ? 0 : how == 1 ? len / 2 / 8 * 8 + 1 : len);
+    else
+        cr_assert_eq(unlink(path), 0);
+    expect_refused(&b, path);
+    mem_free(data);
+    remove_files(b.dir);
+}
+
+Test(store_raft, a_file_that_is_empty_cut_gone_or_of_another_version_is_refused)
+{
+    struct bed b, origin;
+    crashed(&b, &origin);
+    for (unsigned how = 0; how < 4; how++) {
+        harm_and_expect(&origin, "0000", "", how);
+        harm_and_expect(&origin, "snapshot-", ".meta", how);
+    }
+    remove_files(origin.dir);
+    bed_close(&b);
+}
+
+/* The newest snapshot's bytes, wherever they lie. */
+Test(store_raft, a_snapshot_whose_bytes_changed_or_are_gone_is_refused)
+{
+    struct bed b, origin;
+    char meta[200];
+    size_t len;
+    crashed(&b, &origin);
+    cr_assert(find_file(origin.dir, "snapshot-", ".meta", meta));
+    meta[strlen(meta) - 5] = 0; /* the only one */
+    char *data = read_all(meta, &len);
+    for (unsigned place = 0; place <= 100; place += 10) {
+        size_t at = (len - 1) * place / 100;
+        data[at] ^= 0x10;
+        write_all(meta, data, len);
+        expect_refused(&origin, meta);
+        data[at] ^= 0x10;
+    }
+    write_all(meta, data, len / 2);
+    expect_refused(&origin, "half a snapshot");
+    write_all(meta, data, 0);
+    expect_refused(&origin, "an empty snapshot");
+    cr_assert_eq(unlink(meta), 0);
+    expect_refused(&origin, "no snapshot");
+    mem_free(data);
+    remove_files(origin.dir);
+    bed_close(&b);
+}
+
+Test(store_raft, the_offline_check_sees_what_is_there)
+{
+    struct bed b, origin;
+    struct folder_seen seen;
+    size_t problems;
+    crashed(&b, &origin);
+    cr_assert_eq(look_at(&origin, &problems, &seen), 0);
+    cr_assert_eq(problems, 0u);
+    cr_assert(seen.snapshots == 1 && seen.closed > 0 && seen.open > 0 && seen.entries > 0 && !seen.cut_short);
+    for (unsigned k = 0;; k++) {
+        struct err e = {0};
+        fault_arm(k);
+        int r = folder_check(origin.dir, &e);
+        if (!fault_fired()) {
+            cr_assert_eq(r, 0, "%s", e.text);
+            break;
+        }
+        cr_assert(r < 0 && r != -ERR_PROTOCOL, "k=%u: %s", k, e.text);
+    }
     remove_files(origin.dir);
     bed_close(&b);
 }
