@@ -363,8 +363,15 @@ static bool is_paused(const struct explain_work *x)
 
 static void add_paused(struct buf *out, const struct explain_work *x, const struct era *era)
 {
-    buf_add_str(out, "the job is paused");
-    add_by(out, explain_zone(x, era), explain_pause(x, x->f->now_ms));
+    const struct explain_change *pause = explain_pause(x, x->f->now_ms);
+    if (!pause) {
+        buf_add_str(out, "the job is paused");
+        return;
+    }
+    buf_add_str(out, "the job has been paused by ");
+    add_actor(out, &pause->row);
+    buf_add_str(out, " since ");
+    add_at(out, explain_zone(x, era), pause->row.at_ms);
 }
 
 static void say_waiting(struct buf *out, const struct explain_work *x, const struct era *era,
@@ -388,7 +395,7 @@ static void say_waiting(struct buf *out, const struct explain_work *x, const str
         buf_add_str(out, "recorded, and about to be sent");
     }
     if (is_paused(x) && row->kind != FIRE_KIND_RUN) {
-        buf_add_str(out, "; nothing is tried while ");
+        buf_add_str(out, "; nothing is tried because ");
         add_paused(out, x, era);
     }
 }
@@ -490,9 +497,8 @@ void explain_say_dropped(struct buf *out, const struct explain_work *x, const st
     const struct tz *zone = explain_zone(x, era);
     const struct explain_change *pause = explain_pause(x, due_ms);
     bool deleted = strcmp(era->ended->row.op, "delete") == 0 || strcmp(era->ended->row.op, "expire") == 0;
-    buf_addf(out, "not fired: the %s", deleted ? "job was deleted" : "schedule was changed");
+    buf_addf(out, "not fired before the %s", deleted ? "job was deleted" : "schedule was changed");
     add_by(out, zone, era->ended);
-    buf_add_str(out, ", before it had been");
     if (pause) {
         buf_add_str(out, "; the job was paused");
         add_by(out, zone, pause);

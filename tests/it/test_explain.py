@@ -89,7 +89,7 @@ def test_skipped_because_somebody_paused_it(three, job, name):
     three[0].ask("POST", f"/v1/jobs/{name}/pause", 200, headers={"Carillon-Client": "it"})
     paused = instant(revisions(three[1], name)[0]["at"])
     open_ = wait_until(lambda: [o for o in explain(three[1], name) if o["reason"] == "paused"], 20, "a due while paused")[0]
-    assert open_["outcome"] == "pending" and "the job is paused by a local client at" in open_["text"]
+    assert open_["outcome"] == "pending" and "the job has been paused by a local client since" in open_["text"]
     coming = explain(three[1], name, **{"from": rfc3339(paused + 3600), "to": rfc3339(paused + 3602)})
     assert set(outcomes(coming)) == {"future"} and "skipped if the job is still paused then" in coming[0]["text"]
     three[2].ask("POST", f"/v1/jobs/{name}/resume", 200, headers={"Carillon-Client": "it"})

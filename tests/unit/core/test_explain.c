@@ -414,10 +414,11 @@ Test(explain, unfinished_fires_tell_what_they_wait_for)
               "503).\n");
     b->row.state = JOB_STATE_PAUSED;
     add_change(b, "pause", "2026-11-20T09:00:00Z", JOB_STATE_PAUSED, NULL);
-    expect_at(b, AT,
-              DUE_TEXT
-              "pending #51: waiting for the retry at 2026-11-20T09:01:30+01:00: attempt 2 failed (status "
-              "503); nothing is tried while the job is paused by 'ann' at 2026-11-20T10:00:00+01:00.\n");
+    expect_at(
+        b, AT,
+        DUE_TEXT
+        "pending #51: waiting for the retry at 2026-11-20T09:01:30+01:00: attempt 2 failed (status "
+        "503); nothing is tried because the job has been paused by 'ann' since 2026-11-20T10:00:00+01:00.\n");
     f->attempts = 0;
     f->kind = FIRE_KIND_RUN;
     f->reason = FIRE_REASON_NO_ENDPOINT;
@@ -453,10 +454,11 @@ Test(explain, dues_that_have_come_and_are_on_no_record_wait_for_something)
               DUE_TEXT "pending: waiting: the job has 16 unfinished fires, as many as max_pending allows.\n");
     b->row.state = JOB_STATE_PAUSED;
     add_change(b, "pause", "2026-11-17T12:00:00Z", JOB_STATE_PAUSED, NULL);
-    expect_at(b, AT,
-              DUE_TEXT
-              "pending (paused): not fired: the job is paused by 'ann' at 2026-11-17T13:00:00+01:00, and it "
-              "is skipped when the job is resumed, unless with catch_up.\n");
+    expect_at(
+        b, AT,
+        DUE_TEXT
+        "pending (paused): not fired: the job has been paused by 'ann' since 2026-11-17T13:00:00+01:00, and it "
+        "is skipped when the job is resumed, unless with catch_up.\n");
     bed_free(b);
 }
 
@@ -469,8 +471,8 @@ Test(explain, coming_dues_tell_when_they_are_sent)
     add_change(b, "pause", "2026-11-23T11:00:00Z", JOB_STATE_PAUSED, NULL);
     expect_at(
         b, "2026-11-24",
-        "2026-11-24T09:00:00+01:00 future: will be skipped if the job is still paused then: the job is paused by "
-        "'ann' at 2026-11-23T12:00:00+01:00.\n");
+        "2026-11-24T09:00:00+01:00 future: will be skipped if the job is still paused then: the job has been paused by "
+        "'ann' since 2026-11-23T12:00:00+01:00.\n");
     bed_free(b);
     b = bed_new(DAILY ",\"max_fires\":24", CREATED, NOW);
     expect_range(
@@ -600,8 +602,8 @@ Test(explain, a_changed_schedule_is_judged_by_what_it_was)
         b, "2026-11-20",
         "2026-11-20T07:00:00+01:00 dead (give_up) #51: fired at 2026-11-20T07:00:00.003+01:00; given up at "
         "2026-11-20T07:01:00+01:00 after one attempt because callback.give_up_on names the answer: status 503.\n"
-        "2026-11-20T08:00:00+01:00 not_due: not fired: the schedule was changed by 'ann' at "
-        "2026-11-20T08:30:00+01:00, before it had been.\n" DUE_TEXT
+        "2026-11-20T08:00:00+01:00 not_due: not fired before the schedule was changed by 'ann' at "
+        "2026-11-20T08:30:00+01:00.\n" DUE_TEXT
         "succeeded #42: fired at 2026-11-20T09:00:00.001+01:00; succeeded at the first attempt: 10.0.0.7:8080 "
         "answered 200 after 12 ms.\n");
     bed_free(b);
