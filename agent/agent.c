@@ -287,6 +287,28 @@ static void vacuum(void *arg)
     n->store->vacuum(n->store_self, &what, on_vacuumed, n);
 }
 
+/* Exactly one member has the first slot, so its count is the cluster's. */
+static bool counts_letters(void *arg, const struct store_ops **ret_store, void **ret_self)
+{
+    const struct node *n = arg;
+    if (!n->store || !node_slot_is_mine(n, 0))
+        return false;
+    *ret_store = n->store;
+    *ret_self = n->store_self;
+    return true;
+}
+
+static int begin_census(struct node *n, struct err *e)
+{
+    const struct config *c = n->config;
+    struct census_options o = {.loop = n->loop,
+                               .metrics = n->metrics,
+                               .certs = {c->api.tls_cert, c->cluster.tls_cert, c->consul.tls_cert},
+                               .counts_letters = counts_letters,
+                               .arg = n};
+    return census_new(&o, &n->census, e);
+}
+
 /* --- a client's members -------------------------------------------------------------------------------------------- */
 
 /* Other clusters may be registered under the same name of a service. */
@@ -563,8 +585,10 @@ static void close_node(struct node *n)
         engine_free(n->lives[i]);
     mem_free(n->lives);
     safety_free(n->safety);
+    census_stop(n->census);
     if (n->store)
         n->store->close(n->store_self);
+    census_free(n->census);
     consul_client_free(n->consul);
     if (n->http)
         http_client_free(n->http);
@@ -619,6 +643,8 @@ static int run_node(struct node *n, struct err *e)
     n->store_timer = loop_timer_new(n->loop, retry_store, n);
     loop_set_turn_observer(n->loop, observe_turn, n);
     rc = watch_signals(n, e);
+    if (rc == 0)
+        rc = begin_census(n, e);
     (void)pthread_sigmask(SIG_UNBLOCK, &held, NULL); /* what came meanwhile is the loop's first news */
     if (rc == 0)
         rc = start_node(n, e);

@@ -112,11 +112,11 @@ static void on_beat(void *arg, const struct err *e, const struct store_beat *bea
         struct ownership_event event = {.kind = OWNERSHIP_BEAT};
         if (e->code != ERR_CANCELLED)
             log_warn(&log_here, "beat failed", "error=%s", LOGQ(e->text));
+        engine_count_store(g, "beat", g->beat_sent_us, e);
         engine_own(g, &event);
         return;
     }
-    metrics_observe(g->o.metrics, METRIC_STORE_DURATION, "beat", NULL,
-                    (double)(beat->done_boot_ms - beat->sent_boot_ms) / 1000);
+    engine_count_store(g, "beat", g->beat_sent_us, e);
     clock_guard_compare(g->o.clock, beat->store_now_ms, beat->sent_boot_ms, beat->done_boot_ms);
     keep_members(g, beat);
     share_rates(g);
@@ -391,6 +391,7 @@ static void ask_store(struct engine *g, const struct ownership_action *a)
     g->store_calls++;
     if (a->kind == OWNERSHIP_DO_BEAT) {
         g->strangers_before = g->strangers_count;
+        g->beat_sent_us = (int64_t)clock_boot_us();
         g->o.store->beat(g->o.store_self, g->member, on_beat, g);
     } else if (a->kind == OWNERSHIP_DO_DECLARE) {
         struct engine_asked *asked = engine_asked_new(g, a->member, 0);

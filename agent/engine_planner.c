@@ -25,6 +25,7 @@ struct submission {
 struct page_read {
     struct engine *engine;
     uint64_t load;
+    int64_t sent_us;
     struct store_load load_args;
     uint16_t slots[];
 };
@@ -37,6 +38,22 @@ struct change_read {
 };
 
 /* --- reads --------------------------------------------------------------------------------------------------------- */
+
+static const char *const error_classes[] = {[ERR_RETRY] = "retry",
+                                            [ERR_UNAVAILABLE] = "unavailable",
+                                            [ERR_UNKNOWN_OUTCOME] = "unknown",
+                                            [ERR_PERMANENT] = "permanent"};
+
+void engine_count_store(struct engine *g, const char *op, int64_t sent_us, const struct err *e)
+{
+    if (e->code == ERR_CANCELLED)
+        return;
+    metrics_observe(g->o.metrics, METRIC_STORE_DURATION, op, NULL,
+                    (double)((int64_t)clock_boot_us() - sent_us) / 1e6);
+    if (e->code != ERR_OK && (size_t)e->code < sizeof(error_classes) / sizeof(*error_classes) &&
+        error_classes[e->code])
+        metrics_add(g->o.metrics, METRIC_STORE_ERRORS, error_classes[e->code], NULL, NULL, 1);
+}
 
 static void planner_jobs_free(struct planner_job *jobs, size_t count)
 {
@@ -59,6 +76,7 @@ static void on_jobs(void *arg, const struct err *e, struct store_job *jobs, size
     struct engine *g = r->engine;
     struct planner_event event = {
         .kind = PLANNER_JOBS, .load = r->load, .ok = e->code == ERR_OK, .more = more};
+    engine_count_store(g, "load", r->sent_us, e);
     struct planner_job *list = event.ok ? mem_try_array(count + 1, sizeof(*list), NULL) : NULL;
     g->store_calls--;
     event.ok = list != NULL;
@@ -84,6 +102,7 @@ static void on_fires(void *arg, const struct err *e, struct fire_row *rows, size
                                   .more = more,
                                   .fires = rows,
                                   .fires_count = count};
+    engine_count_store(g, "load", r->sent_us, e);
     g->store_calls--;
     if (!event.ok)
         event.fires_count = 0;
@@ -102,6 +121,7 @@ static void load(struct engine *g, const struct planner_action *a)
         (struct page_read *)(void *)mem_new_array(char, sizeof(*r) + a->slots_count * sizeof(uint16_t));
     r->engine = g;
     r->load = a->load;
+    r->sent_us = (int64_t)clock_boot_us();
     memcpy(r->slots, a->slots, a->slots_count * sizeof(uint16_t));
     r->load_args = (struct store_load){.slots = r->slots,
                                        .slots_count = a->slots_count,
@@ -126,6 +146,7 @@ static void ask_gets(struct engine *g, struct engine_gets *gets)
 {
     g->gets_out++;
     g->store_calls++;
+    gets->sent_us = (int64_t)clock_boot_us();
     g->o.store->get_jobs(g->o.store_self, gets->keys, gets->count, on_got, gets);
 }
 
@@ -171,6 +192,7 @@ static void on_got(void *arg, const struct err *e, struct store_job *jobs, size_
     struct engine *g = gets->engine;
     bool rest = e->code == ERR_OK && more && count > 0 && count < gets->count && !engine_over(g);
     size_t answered = rest ? count : gets->count;
+    engine_count_store(g, "get", gets->sent_us, e);
     g->store_calls--;
     g->gets_out--;
     for (size_t i = 0; i < answered; i++) {
@@ -281,21 +303,13 @@ static void find_change(struct engine *g, const struct planner_action *a)
 
 /* --- batches ------------------------------------------------------------------------------------------------------- */
 
-static const char *const error_classes[] = {[ERR_RETRY] = "retry",
-                                            [ERR_UNAVAILABLE] = "unavailable",
-                                            [ERR_UNKNOWN_OUTCOME] = "unknown",
-                                            [ERR_PERMANENT] = "permanent"};
-
 static void count_commit(struct engine *g, const struct err *e)
 {
     double took_s = (double)((int64_t)clock_boot_us() - g->commit_sent_us) / 1e6;
-    metrics_observe(g->o.metrics, METRIC_STORE_DURATION, "commit", NULL, took_s);
+    engine_count_store(g, "commit", g->commit_sent_us, e);
     metrics_observe(g->o.metrics, METRIC_STORE_BATCH_ROWS, NULL, NULL, (double)g->store_batch.jobs_count);
     for (size_t i = 0; e->code == ERR_OK && i < g->store_batch.jobs_count; i++)
         metrics_observe(g->o.metrics, METRIC_FIRE_STAGE, "store", NULL, took_s);
-    if (e->code != ERR_OK && (size_t)e->code < sizeof(error_classes) / sizeof(*error_classes) &&
-        error_classes[e->code])
-        metrics_add(g->o.metrics, METRIC_STORE_ERRORS, error_classes[e->code], NULL, NULL, 1);
 }
 
 static void on_committed(void *arg, const struct err *e)

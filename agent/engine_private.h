@@ -54,6 +54,7 @@ struct engine_asked {
 /* Single jobs that the planner wants: what waits goes out in one call. */
 struct engine_gets {
     struct engine *engine;
+    int64_t sent_us;
     struct store_key keys[ENGINE_GETS_MAX];
     uint64_t loads[ENGINE_GETS_MAX];
     uint64_t versions[ENGINE_GETS_MAX]; /* whose copy counts if the job is not there; 0: none */
@@ -119,7 +120,7 @@ struct engine {
     struct planner_actions plan;
     struct planner_batch *batch; /* out */
     struct store_batch store_batch;
-    int64_t commit_sent_us;
+    int64_t commit_sent_us, beat_sent_us;
     int64_t commit_not_before_ms;
     struct engine_gets *gets; /* being collected */
     unsigned gets_out;
@@ -162,6 +163,8 @@ bool engine_may_flush(const struct engine *g);
 void engine_flush(struct engine *g);
 void engine_send_gets(struct engine *g);
 void engine_send_replies(struct engine *g);
+/* A call to the store that was sent at SENT_US (boot clock) has answered. */
+void engine_count_store(struct engine *g, const char *op, int64_t sent_us, const struct err *e);
 void engine_attempt_done(void *arg, struct delivery *delivery, const struct attempt *attempt);
 void engine_part_done(void *arg, struct delivery *delivery, size_t part, const struct attempt *attempt);
 

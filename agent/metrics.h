@@ -35,6 +35,7 @@ enum metric {
     METRIC_REQUESTS_REJECTED, /* code */
     METRIC_LOOP_TURN,         /* histogram */
     METRIC_CONFIG_RELOAD_OK,
+    METRIC_CERT_EXPIRY,
     METRIC_BUILD_INFO, /* version, commit */
     METRIC_LOG_LINES_DROPPED,
     METRIC_COUNT_
@@ -50,9 +51,9 @@ void metrics_add(struct metrics *m, enum metric family, const char *a, const cha
                  double value);
 void metrics_set(struct metrics *m, enum metric family, const char *a, const char *b, const char *c,
                  double value);
-/* Drop all series of a gauge family before it is set anew, so that what is gone disappears. */
 /* To a gauge whose label sets are bounded: what came after the last one it keeps is summed up as "other". */
 void metrics_set_more(struct metrics *m, enum metric family, const char *a, double value);
+/* Drop all series of a gauge family before it is set anew, so that what is gone disappears. */
 void metrics_clear(struct metrics *m, enum metric family);
 void metrics_observe(struct metrics *m, enum metric family, const char *a, const char *b, double value);
 

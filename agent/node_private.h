@@ -8,6 +8,7 @@
 #include "agent/api/api.h"
 #include "agent/app_service.h"
 #include "agent/base/list.h"
+#include "agent/census.h"
 #include "agent/clock_guard.h"
 #include "agent/engine.h"
 #include "agent/io/loop.h"
@@ -38,6 +39,7 @@ struct node {
     struct loop *loop;
     struct metrics *metrics;
     struct events *events;
+    struct census *census;
     struct clock_guard *clock;
     struct tzload *zones;
     struct http_client *http;

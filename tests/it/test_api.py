@@ -1,5 +1,6 @@
 """The HTTP contract against real agents: any agent answers any request, and refuses what it should."""
 import json
+import re
 import time
 
 import pytest
@@ -224,6 +225,52 @@ def test_what_an_agent_tells_of_itself(cluster):
         assert agent.call("GET", path).status_code == 200
     head = agent.call("HEAD", "/v1/health")
     assert head.status_code == 200 and head.content == b""
+
+
+# What dashboards and alerts build upon: name, type, labels.
+METRICS = """
+carillon_fires_total counter namespace,outcome,reason
+carillon_attempts_total counter transport,result
+carillon_fire_lateness_seconds histogram
+carillon_fire_stage_seconds histogram stage
+carillon_callback_duration_seconds histogram service
+carillon_jobs gauge state
+carillon_pending_fires gauge
+carillon_retries_waiting gauge service
+carillon_in_flight gauge service
+carillon_dead_letters gauge namespace
+carillon_oldest_overdue_seconds gauge
+carillon_store_batch_rows histogram
+carillon_store_duration_seconds histogram op
+carillon_store_errors_total counter class
+carillon_slots_owned gauge
+carillon_slots_unowned gauge
+carillon_members gauge
+carillon_lease_remaining_seconds gauge
+carillon_clock_offset_seconds gauge
+carillon_handover_duration_seconds histogram
+carillon_endpoints_ejected gauge service
+carillon_api_duration_seconds histogram route,code
+carillon_requests_rejected_total counter code
+carillon_loop_turn_duration_seconds histogram
+carillon_config_last_reload_successful gauge
+carillon_tls_cert_expiry_timestamp_seconds gauge
+carillon_build_info gauge version,commit
+"""
+
+
+def test_every_metric_of_the_contract_is_there(cluster):
+    text = cluster.agents[0].call("GET", "/metrics").text
+    types = dict(line.split()[2:4] for line in text.splitlines() if line.startswith("# TYPE "))
+    samples = [re.match(r"(\w+?)(?:_bucket|_sum|_count)?(?:{(.*)})? ", line) for line in text.splitlines() if line[0] != "#"]
+    for name, kind, *labels in map(str.split, METRICS.strip().splitlines()):
+        assert types.get(name) == kind, name
+        for sample in samples:
+            if sample[1] == name:
+                names = [n for n in re.findall(r'(\w+)="', sample[2] or "") if n != "le"]
+                assert ",".join(names) == "".join(labels), sample[0]
+    for name in ("slots_owned", "members", "build_info", "jobs", "lease_remaining_seconds", "store_duration_seconds"):
+        assert any(s[1] == f"carillon_{name}" for s in samples), name
 
 
 def test_the_description_names_exactly_the_methods_that_each_path_has(cluster):

@@ -153,3 +153,14 @@ def test_redrive_is_paced_and_survives_kill9(cluster, shared_consul, callee):
     wait_until(lambda: all(counts(a, i) == {"succeeded": 1} for i in ids[20:]), 30, "recorded once each", interval=0.3)
     for fire in dead:
         wait_until(lambda: a.ask("GET", f"/v1/fires/{fire}", 200)["outcome"] == "succeeded", 20, f"{fire} recorded", interval=0.2)
+
+
+def test_letters_are_counted_by_namespace(three, service, callee):
+    """By whoever owns the first slot, every half minute, so that the sum over the agents is the cluster's."""
+    [name] = die(three, callee, service, 1)
+    def counted():
+        found = [a.metrics().get('carillon_dead_letters{namespace="default"}') for a in three]
+        return [n for n in found if n is not None]
+    wait_until(lambda: len(counted()) == 1 and counted()[0] >= 1, 150, "counted by one", interval=0.5)
+    three[0].delete(name)
+    discard(three[0], service=service)

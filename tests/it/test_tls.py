@@ -180,6 +180,12 @@ def test_peers_and_api_take_only_certificates_of_the_cluster(secure_agents, ours
                 pass
 
 
+def test_an_agent_tells_when_its_certificate_ends(secure_agents):
+    agent = secure_agents.agents[0]
+    ends = ssl.cert_time_to_seconds(ssl._ssl._test_decode_cert(secure_agents.own.cert)["notAfter"])  # pylint: disable=protected-access
+    wait_until(lambda: agent.metrics().get("carillon_tls_cert_expiry_timestamp_seconds") == ends, 60, "told")
+
+
 def test_the_command_line_speaks_https(secure_agents, ours, foreign):
     agent, own = secure_agents.agents[1], secure_agents.own
     wrong = foreign.issue("user")

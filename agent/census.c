@@ -1,0 +1,151 @@
+#include "agent/census.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "agent/base/err.h"
+#include "agent/base/log.h"
+#include "agent/base/mem.h"
+#include "agent/io/cert.h"
+#include "agent/io/loop.h"
+#include "agent/io/worker.h"
+#include "agent/metrics.h"
+
+static const struct log_ctx log_here = {.module = "census"};
+
+struct census {
+    struct census_options o;
+    char *certs[CENSUS_CERTS_MAX];
+    struct loop_timer *timer;
+    struct worker_pool *pool; /* NULL: there is no certificate */
+    struct work reading;
+    int64_t expiry_s; /* what was read; INT64_MAX: nothing could be */
+    bool read_busy, store_busy, stopped;
+};
+
+/* --- dead letters -------------------------------------------------------------------------------------------------- */
+
+static void on_dead(void *arg, const struct err *e, const struct store_dead *counts, size_t count)
+{
+    struct census *c = arg;
+    c->store_busy = false;
+    if (e->code != ERR_OK) {
+        if (e->code != ERR_CANCELLED)
+            log_warn(&log_here, "dead letters were not counted this time", "error=%s", LOGQ(e->text));
+        return;
+    }
+    metrics_clear(c->o.metrics, METRIC_DEAD_LETTERS);
+    for (size_t i = 0; i < count; i++)
+        metrics_set(c->o.metrics, METRIC_DEAD_LETTERS, counts[i].ns, NULL, NULL, (double)counts[i].count);
+}
+
+static void count_letters(struct census *c)
+{
+    const struct store_ops *store;
+    void *self;
+    if (c->store_busy)
+        return;
+    if (!c->o.counts_letters(c->o.arg, &store, &self)) {
+        metrics_clear(c->o.metrics, METRIC_DEAD_LETTERS);
+        return;
+    }
+    c->store_busy = true;
+    store->count_dead(self, on_dead, c);
+}
+
+/* --- certificates -------------------------------------------------------------------------------------------------- */
+
+/* On the pool's thread. */
+static void read_certs(struct work *w, void *thread_context)
+{
+    struct census *c = container_of(w, struct census, reading);
+    (void)thread_context;
+    c->expiry_s = INT64_MAX;
+    for (size_t i = 0; i < CENSUS_CERTS_MAX; i++) {
+        int64_t at_s;
+        struct err e;
+        if (!c->certs[i])
+            continue;
+        if (cert_expiry_s(c->certs[i], &at_s, &e) < 0)
+            log_warn(&log_here, "certificate cannot be read", "error=%s", LOGQ(e.text));
+        else if (at_s < c->expiry_s)
+            c->expiry_s = at_s;
+    }
+}
+
+static void certs_read(struct work *w, bool cancelled)
+{
+    struct census *c = container_of(w, struct census, reading);
+    c->read_busy = false;
+    if (!cancelled && c->expiry_s != INT64_MAX)
+        metrics_set(c->o.metrics, METRIC_CERT_EXPIRY, NULL, NULL, NULL, (double)c->expiry_s);
+}
+
+/* --- now and then -------------------------------------------------------------------------------------------------- */
+
+static void look(void *arg)
+{
+    struct census *c = arg;
+    count_letters(c);
+    if (c->pool && !c->read_busy) {
+        c->read_busy = true;
+        worker_submit(c->pool, &c->reading);
+    }
+    loop_timer_arm(c->timer, c->o.every_ms);
+}
+
+static int begin(struct census *c, struct err *e)
+{
+    bool any = false;
+    for (size_t i = 0; i < CENSUS_CERTS_MAX; i++)
+        any |= c->certs[i] != NULL;
+    int rc = any ? worker_pool_new(c->o.loop, "census", 1, NULL, NULL, NULL, &c->pool, e) : 0;
+    if (rc < 0)
+        return rc;
+    c->timer = loop_timer_new(c->o.loop, look, c);
+    loop_timer_arm(c->timer, 0);
+    return 0;
+}
+
+int census_new(const struct census_options *options, struct census **ret, struct err *e)
+{
+    struct census *c = mem_new(struct census);
+    c->o = *options;
+    if (c->o.every_ms == 0)
+        c->o.every_ms = CENSUS_EVERY_MS;
+    c->reading = (struct work){.run = read_certs, .done = certs_read};
+    list_init(&c->reading.link);
+    for (size_t i = 0; i < CENSUS_CERTS_MAX; i++)
+        c->certs[i] = options->certs[i] ? mem_strdup(options->certs[i]) : NULL;
+    int rc = begin(c, e);
+    if (rc < 0) {
+        census_free(c);
+        return rc;
+    }
+    *ret = c;
+    return 0;
+}
+
+void census_stop(struct census *c)
+{
+    if (!c || c->stopped)
+        return;
+    c->stopped = true;
+    if (c->timer)
+        loop_timer_free(c->timer);
+    c->timer = NULL;
+    if (c->pool)
+        worker_pool_free(c->pool);
+    c->pool = NULL;
+}
+
+void census_free(struct census *c)
+{
+    if (!c)
+        return;
+    census_stop(c);
+    assert(!c->store_busy);
+    for (size_t i = 0; i < CENSUS_CERTS_MAX; i++)
+        mem_free(c->certs[i]);
+    mem_free(c);
+}

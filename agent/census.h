@@ -1,0 +1,40 @@
+/* Gauges that are too dear for each look at /metrics, counted every half minute: dead letters by namespace, from the store, by the
+ * member that owns the first slot, so that the sum over the cluster is theirs; and when the first of this agent's own certificates
+ * ends. Loop thread only. */
+#ifndef CARILLON_AGENT_CENSUS_H
+#define CARILLON_AGENT_CENSUS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "agent/store/store.h"
+
+struct census;
+struct err;
+struct loop;
+struct metrics;
+
+#define CENSUS_EVERY_MS  30000
+#define CENSUS_CERTS_MAX 8
+
+/* All borrowed for the census's life but what CERTS points to, which is copied. */
+struct census_options {
+    struct loop *loop;
+    struct metrics *metrics;
+    int64_t every_ms; /* 0: CENSUS_EVERY_MS */
+    /* Files of certificates, some may be NULL. */
+    const char *certs[CENSUS_CERTS_MAX];
+    /* Whether the letters are ours to count, and the store they are in; false: then its metrics are not here. */
+    bool (*counts_letters)(void *arg, const struct store_ops **ret_store, void **ret_self);
+    void *arg;
+};
+
+/* Begins at once. ERR_IO: no thread for reading the certificates. */
+int census_new(const struct census_options *options, struct census **ret, struct err *e);
+/* Before the store is closed: nothing more is begun. NULL does nothing. */
+void census_stop(struct census *c);
+/* After the store has been closed, as it answers what it was asked. NULL does nothing. */
+void census_free(struct census *c);
+
+#endif
