@@ -398,8 +398,9 @@ Test(store_raft, a_file_that_is_empty_cut_gone_or_of_another_version_is_refused)
     struct bed b, origin;
     crashed(&b, &origin);
     for (unsigned how = 0; how < 4; how++) {
-        harm_and_expect(&origin, "0000", "", how);
         harm_and_expect(&origin, "snapshot-", ".meta", how);
+        if (how < 3) /* the snapshot may have all that a closed segment holds: then it may be gone */
+            harm_and_expect(&origin, "0000", "", how);
     }
     remove_files(origin.dir);
     bed_close(&b);
