@@ -501,6 +501,8 @@ static void reload(struct node *n)
         log_error(&log_here, "callback.allow and callback.deny stay as they were", "error=%s", LOGQ(e.text));
     if (n->engine)
         engine_reload(n->engine, n->config);
+    if (n->api)
+        api_reload(n->api);
     metrics_set(n->metrics, METRIC_CONFIG_RELOAD_OK, NULL, NULL, NULL, 1);
     log_info(&log_here, "configuration reloaded", "");
 }

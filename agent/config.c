@@ -238,6 +238,7 @@ void config_apply(struct config *now, struct config *next)
     now->services = next->services;
     next->services = services;
     now->callback.allow_loopback = next->callback.allow_loopback;
+    now->log.audit = next->log.audit;
 }
 
 struct config *config_merge(const struct config *start, const struct config *next)

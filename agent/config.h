@@ -34,8 +34,10 @@ struct config_agent {
 };
 
 struct config_log {
-    unsigned level;  /* enum log_level */
-    unsigned format; /* enum log_format */
+    unsigned level;        /* enum log_level */
+    unsigned format;       /* enum log_format */
+    unsigned audit_choice; /* auto, false, true */
+    bool audit;            /* effective: auto is true with api.tokens_file */
 };
 
 struct config_api {
@@ -44,6 +46,8 @@ struct config_api {
     unsigned socket_mode;
     struct option_list hosts;
     char *advertise_url; /* NULL: none */
+    char *tokens_file;   /* NULL: whoever reaches the API may do everything */
+    double rate;         /* requests a second, a client; 0: no limit */
     char *tls_cert, *tls_key, *tls_client_ca;
     uint64_t max_body_bytes, max_bulk_bytes;
     int64_t max_connections;

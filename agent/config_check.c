@@ -10,6 +10,7 @@
 #include "agent/config_private.h"
 #include "agent/io/file.h"
 #include "agent/store/store.h"
+#include "agent/tokens.h"
 #include "callback/secrets.h"
 #include "callback/sign.h"
 
@@ -82,6 +83,8 @@ int config_finish(struct config *c, struct err *e)
     c->callback.allow_loopback = c->callback.allow_loopback_choice == CONFIG_LOOPBACK_AUTO
                                      ? c->cluster.mode == CONFIG_MODE_STANDALONE
                                      : c->callback.allow_loopback_choice == CONFIG_LOOPBACK_TRUE;
+    c->log.audit = c->log.audit_choice == CONFIG_LOOPBACK_AUTO ? c->api.tokens_file != NULL
+                                                               : c->log.audit_choice == CONFIG_LOOPBACK_TRUE;
     for (size_t i = 0; i < c->services.count; i++) {
         struct config_service *s = c->services.items[i];
         if (s->max_in_flight == 0)
@@ -176,6 +179,16 @@ static void check_pair(struct check *k, const char *cert_key, const char *cert, 
     check_secret(k, key_key, key);
 }
 
+static void check_loaded(struct check *k, const char *key, int rc, const struct err *why);
+
+static void check_tokens(struct check *k)
+{
+    AUTO(tokens_unref) struct tokens *tokens = NULL;
+    struct err why = {0};
+    if (k->c->api.tokens_file)
+        check_loaded(k, "api.tokens_file", tokens_load(k->c->api.tokens_file, &tokens, &why), &why);
+}
+
 static void check_api(struct check *k)
 {
     const struct config_api *api = &k->c->api;
@@ -184,11 +197,14 @@ static void check_api(struct check *k)
     if (api->tls_client_ca && !api->tls_cert)
         problem(k, "api.tls_client_ca", "needs api.tls_cert and api.tls_key as well");
     for (size_t i = 0; i < api->listen.count; i++)
-        if (!config_is_loopback(api->listen.items[i]) && !api->tls_client_ca && !api->insecure)
-            problem(k, "api.listen",
-                    "%s is not loopback: give api.tls_client_ca (with api.tls_cert and api.tls_key), or set "
-                    "api.insecure: true if whoever reaches it may do everything",
-                    api->listen.items[i]);
+        if (!config_is_loopback(api->listen.items[i]) && !api->tokens_file && !api->tls_client_ca &&
+            !api->insecure)
+            problem(
+                k, "api.listen",
+                "%s is not loopback: give api.tokens_file or api.tls_client_ca (with api.tls_cert and api.tls_key), "
+                "or set api.insecure: true if whoever reaches it may do everything",
+                api->listen.items[i]);
+    check_tokens(k);
     if (api->max_bulk_bytes < api->max_body_bytes)
         problem(k, "api.max_bulk", "must not be less than api.max_body");
 }

@@ -149,6 +149,10 @@ static const struct option_row rows_before[] = {
         .help = "The least important lines that are written."),
     ROW("log.format", ENUM, log.format, .flags = OPTION_RELOAD, .def = "logfmt", .allowed = formats,
         .help = "How lines are written to standard error."),
+    ROW("log.audit", ENUM, log.audit_choice, .flags = OPTION_RELOAD, .def = "auto", .allowed = loopbacks,
+        .help =
+            "Write a line (module=audit) for each change that is asked for through the API: who, from where, what, and how "
+            "it was answered. auto: with api.tokens_file."),
 
     ROW("api.listen", LISTEN_LIST, api.listen, .flags = CONFIG_PLACE, .def = "127.0.0.1:7420", .min = 1,
         .max = 8, .help = "Where applications and the command line reach this agent."),
@@ -163,6 +167,15 @@ static const struct option_row rows_before[] = {
         .help =
             "Where callees reach an agent's API, as http://carillon.internal:7420: put in front of the path in "
             "Carillon-Complete, which is a bare path otherwise."),
+    ROW("api.tokens_file", PATH, api.tokens_file, .flags = CONFIG_PLACE,
+        .help =
+            "Who may use the API: a YAML list of {name, sha256 (of the token, in hexadecimal) or uid (of a unix socket's "
+            "peer), namespaces, can: [read, write, operate], expires, rate}. Requests then need Authorization: Bearer. Read "
+            "again when it changes."),
+    ROW("api.rate", DOUBLE, api.rate, .flags = OPTION_RELOAD, .min = 0, .max = 1e6,
+        .help =
+            "Requests a second that one client (a token, a user of a unix socket, an address) may make; more get 429. 0: no "
+            "limit. An entry of api.tokens_file may say otherwise."),
     ROW("api.tls_cert", PATH, api.tls_cert, .flags = CONFIG_PLACE,
         .help = "Certificate (PEM) of the API: it is served over TLS."),
     ROW("api.tls_key", PATH, api.tls_key, .flags = CONFIG_PLACE, .help = "Key of the certificate (PEM)."),
@@ -178,7 +191,8 @@ static const struct option_row rows_before[] = {
         .help = "How long a request waits for the new owner while a job's slot changes hands."),
     ROW("api.insecure", BOOL, api.insecure, .flags = CONFIG_PLACE, .def = "false",
         .help =
-            "Allow a listener that is not loopback without tls_client_ca: everyone who reaches it may do everything."),
+            "Allow a listener that is not loopback without tokens_file and tls_client_ca: everyone who reaches it may do "
+            "everything."),
 
     ROW("ops.listen", LISTEN_LIST, ops.listen, .flags = CONFIG_PLACE, .min = 0, .max = 4,
         .help = "Listeners for /livez, /readyz and /metrics alone, for the kubelet and Prometheus."),

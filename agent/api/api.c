@@ -118,7 +118,11 @@ int api_start(struct node *n, const struct config *c, const char *peer_listen, s
         rc = worker_pool_new(api->loop, "bulk", 1, NULL, NULL, NULL, &api->pool, e);
     if (rc == 0)
         rc = worker_pool_new(api->loop, "pages", 1, NULL, NULL, NULL, &api->pages, e);
+    if (rc == 0)
+        rc = gate_new(api, &api->gate, e);
     if (rc < 0) {
+        if (api->pages)
+            worker_pool_free(api->pages);
         if (api->pool)
             worker_pool_free(api->pool);
         mem_free(api);
@@ -159,6 +163,11 @@ void api_quiesce_public(struct api *api)
             httpd_quiesce(api->faces[i].httpd);
 }
 
+void api_reload(struct api *api)
+{
+    gate_look(api->gate);
+}
+
 void api_stop(struct api *api)
 {
     atomic_store(&api->stopping, true);
@@ -176,6 +185,7 @@ void api_stop(struct api *api)
         httpd_stop(api->faces[i].httpd);
     worker_pool_free(api->pool);
     worker_pool_free(api->pages);
+    gate_free(api->gate);
     loop_timer_free(api->again);
     loop_timer_free(api->keep_alive);
     assert(list_empty(&api->waiting) && list_empty(&api->calls));

@@ -19,6 +19,8 @@ unsigned api_peer_port(const struct api *api);
 const char *api_address(const struct api *api, size_t i);
 /* First step of an end: the public listeners take no new connections; peers are served on. */
 void api_quiesce_public(struct api *api);
+/* Look at once whether the files of the API have changed, as is done every few seconds. */
+void api_reload(struct api *api);
 /* Close all listeners; who still waits gets 503. Before http_client_free() of node_http(), before the planner and the store
  * are closed; their answers to what was handed to them may come later and do nothing any more. */
 void api_stop(struct api *api);

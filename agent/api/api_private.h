@@ -6,6 +6,7 @@
 
 #include "agent/api/api.h"
 #include "agent/api/context.h"
+#include "agent/api/gate.h"
 #include "agent/api/problem.h"
 #include "agent/api/request.h"
 #include "agent/api/write.h"
@@ -37,6 +38,7 @@ struct api {
     struct worker_pool *pool;  /* reads the lines of bulks */
     struct worker_pool *pages; /* prints pages of jobs, explains, forecasts */
     struct http_tls peer_tls;
+    struct gate *gate;
     struct listener_face faces[API_LISTENERS_MAX];
     size_t faces_count;
     atomic_uint refs;
@@ -95,6 +97,7 @@ struct exchange {
     struct api_problem problem;
     struct api_context ctx;
     struct peer_auth auth;
+    struct gate_caller caller;
     bool is_signed;
     struct api_write write; /* of a job's writes */
     uint64_t begun_us;
@@ -125,6 +128,8 @@ void exchange_refuse_store(struct exchange *x, const struct err *e);
 struct httpd_stream *exchange_stream(struct exchange *x, const char *type, const struct httpd_header *headers,
                                      size_t count, size_t buffer_bytes);
 #define EXCHANGE_HEADERS_MAX 8 /* of a reply; a caller may add 5 */
+/* Whether what X names lies in NS is not for this caller: then X is refused. */
+bool exchange_refuse_foreign(struct exchange *x, const char *ns);
 
 /* --- exchange.c: the server's callbacks, and what makes ids --------------------------------------------------------- */
 int64_t api_on_accept(struct httpd_request *rq, void *arg);
@@ -166,6 +171,7 @@ void api_take_hint(struct api *api, uint16_t slot, const struct http_reply *repl
 /* --- resources: loop thread, each leads to one reply ---------------------------------------------------------------- */
 void api_write_answered(struct exchange *x); /* papi.answer is there, and none of NOT_OWNER */
 void api_fire_op_answered(struct exchange *x);
+void api_fire_by_hand(struct exchange *x);
 void api_dry_run(struct exchange *x);
 void api_job_get(struct exchange *x);
 void api_job_next(struct exchange *x);

@@ -24,6 +24,7 @@ static void bulk_free(struct bulk *b)
     map_fini(&b->last);
     buf_fini(&b->out);
     mem_free(b->body);
+    tokens_unref(b->tokens);
     mem_free(b);
     api_unref(api);
 }
@@ -323,6 +324,8 @@ void api_bulk(struct exchange *x)
     }
     struct bulk *b = bulk_new(api, &x->ctx, x->req.ns, rng_u64(&x->face->rng));
     b->counts_as_bulk = true;
+    b->tokens = tokens_ref(x->caller.tokens);
+    b->rules.who = x->caller.who;
     start(b, body, bytes);
     b->stream = exchange_stream(x, "application/x-ndjson", NULL, 0, STREAM_BYTES);
     httpd_stream_on_room(b->stream, room, b);

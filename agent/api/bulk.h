@@ -37,6 +37,7 @@ struct bulk {
     struct api *api;
     struct loop_msg msg;
     struct bulk_rules rules;
+    struct tokens *tokens; /* of rules.who */
     struct api_context ctx;
     struct api_ids ids;
     struct rng rng; /* the worker's, while it reads */

@@ -272,6 +272,22 @@ static void set_whose(struct bulk_line *line, const struct envelope *env, const 
     p->repeated = ctx->repeated;
 }
 
+static int check_granted(const struct bulk_line *line, const struct bulk_rules *rules,
+                         struct api_problem *problem)
+{
+    const struct planner_api *p = &line->write.papi;
+    unsigned can = p->op <= PLANNER_DELETE ? TOKEN_CAN_WRITE : TOKEN_CAN_OPERATE;
+    if (!rules->who)
+        return 0;
+    if (!(rules->who->can & can))
+        return api_problem_set(problem, API_FORBIDDEN, "the token '%s' may not %s", rules->who->name,
+                               token_can_name(can));
+    if (!token_in_namespace(rules->who, p->ns))
+        return api_problem_set(problem, API_FORBIDDEN, "the token '%s' is not for namespace '%s'",
+                               rules->who->name, p->ns);
+    return 0;
+}
+
 static bool slot_is_mine(const struct bulk_line *line, const struct bulk_rules *rules)
 {
     const struct planner_api *p = &line->write.papi;
@@ -297,8 +313,9 @@ static int read_line(struct bulk_line *line, const struct bulk_rules *rules, str
     if (rc == 0) {
         take_job_id(&env, rules, &line->write.ctx.fresh_id);
         set_whose(line, &env, rules);
+        rc = check_granted(line, rules, problem);
         bool read = full || env.id[0] == '\0' || slot_is_mine(line, rules);
-        if (read)
+        if (rc == 0 && read)
             rc = of_letters(&env) ? read_letters(line, env.doc, problem)
                                   : read_job(line, &env, rules, problem);
     }

@@ -4,6 +4,7 @@
 #define CARILLON_AGENT_API_BULK_LINE_H
 
 #include "agent/api/write.h"
+#include "agent/tokens.h"
 
 /* What became of a line. */
 struct bulk_result {
@@ -30,6 +31,7 @@ struct bulk_rules {
     bool from_peer;                /* each line begins with its ids (bulk_line_print_ids) */
     const struct api_ids *ids;
     struct tzload *zones;
+    const struct token *who; /* NULL: may do everything */
 };
 
 /* The next line of TEXT[0..LEN) without its line feed; false at the end. Moves *at behind it. */

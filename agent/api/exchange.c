@@ -39,6 +39,7 @@ void exchange_reply(struct exchange *x, int status, const char *type, const stru
     if (body && body->len > 0 && body->data[body->len - 1] != '\n')
         buf_add_char(body, '\n'); /* for people at a terminal */
     count(x, status);
+    gate_audit(x, status);
     httpd_reply(x->rq, status, all, n, body);
 }
 
@@ -50,7 +51,7 @@ void exchange_json(struct exchange *x, int status, struct buf *body)
 void exchange_refuse(struct exchange *x)
 {
     enum api_code code = x->problem.code;
-    struct httpd_header more[1];
+    struct httpd_header more[2];
     char text[API_ALLOW_SIZE];
     size_t n = 0;
     struct buf body = BUF_INIT(1 << 20);
@@ -61,6 +62,8 @@ void exchange_refuse(struct exchange *x)
     } else if (code == API_METHOD_NOT_ALLOWED) {
         api_allow_print(x->problem.allow, text);
         more[n++] = (struct httpd_header){"Allow", text};
+    } else if (code == API_UNAUTHORIZED) {
+        more[n++] = (struct httpd_header){"WWW-Authenticate", "Bearer realm=\"carillon\""};
     }
     if (!x->api->stopping)
         node_count_rejected(x->api->node, api_code_name(code));
@@ -75,6 +78,17 @@ void exchange_refuse_with(struct exchange *x, enum api_code code, const char *de
     exchange_refuse(x);
 }
 
+bool exchange_refuse_foreign(struct exchange *x, const char *ns)
+{
+    if (gate_in_namespace(x, ns))
+        return false;
+    char text[200];
+    (void)snprintf(text, sizeof(text), "the token '%s' is not for namespace '%s'", x->caller.name,
+                   ns); /* fits */
+    exchange_refuse_with(x, API_FORBIDDEN, text);
+    return true;
+}
+
 void exchange_refuse_store(struct exchange *x, const struct err *e)
 {
     exchange_refuse_with(x, API_STORE_UNAVAILABLE, e->text);
@@ -86,6 +100,7 @@ struct httpd_stream *exchange_stream(struct exchange *x, const char *type, const
     struct httpd_header all[EXCHANGE_HEADERS_MAX];
     size_t n = common_headers(x, type, headers, headers_count, all);
     count(x, 200);
+    gate_audit(x, 200);
     return httpd_stream_begin(x->rq, 200, all, n, buffer_bytes);
 }
 
@@ -96,6 +111,7 @@ static void exchange_free(void *arg)
     struct exchange *x = arg;
     api_write_fini(&x->write);
     api_problem_fini(&x->problem);
+    gate_caller_fini(&x->caller);
     api_unref(x->api);
     mem_free(x);
 }
@@ -184,8 +200,8 @@ int64_t api_on_accept(struct httpd_request *rq, void *arg)
                             .arg = rq,
                             .face = face->face};
     struct api_rules rules = {.hosts = &x->api->config->api.hosts, .listen = &x->api->config->api.listen};
-    if ((face->face == API_FACE_PEER && check_peer(x) < 0) ||
-        api_request_read(&head, &rules, &x->req, &x->problem) < 0) {
+    if ((face->face == API_FACE_PEER && check_peer(x) < 0) || gate_admit(x) < 0 ||
+        api_request_read(&head, &rules, &x->req, &x->problem) < 0 || gate_authorize(x) < 0) {
         exchange_refuse(x);
         return -1;
     }
@@ -232,8 +248,8 @@ static const struct {
     [API_DEADLETTERS] = {.run = api_deadletters},
     [API_DEADLETTERS_REDRIVE] = {.run = api_deadletters_change},
     [API_DEADLETTERS_DISCARD] = {.run = api_deadletters_change},
-    [API_FIRE_RETRY] = {.run = api_send_write, .write = true},
-    [API_FIRE_CANCEL] = {.run = api_send_write, .write = true},
+    [API_FIRE_RETRY] = {.run = api_fire_by_hand, .write = true},
+    [API_FIRE_CANCEL] = {.run = api_fire_by_hand, .write = true},
     [API_FIRE_COMPLETE] = {.run = api_send_write, .write = true},
     [API_FIRE_HEARTBEAT] = {.run = api_send_write, .write = true},
     [API_BULK] = {.run = api_bulk, .at_once = true},
@@ -330,6 +346,8 @@ void api_on_handle(struct httpd_request *rq, void *arg)
         api_make_context(x->api, &x->face->rng, &x->ctx);
         read_trace(x, &x->ctx.trace);
         memcpy(x->ctx.request_id, id, sizeof(id));
+        if (x->caller.name[0])
+            memcpy(x->ctx.actor, x->caller.name, sizeof(x->ctx.actor));
     }
     if (needs_store(action) && !node_store_open(x->api->node)) {
         exchange_refuse_with(x, API_STORE_UNAVAILABLE,

@@ -1,5 +1,6 @@
 /* What is done to one fire: retried or given up by hand, completed or kept alive by its callee. */
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "agent/api/api_private.h"
@@ -84,6 +85,93 @@ int api_fire_op_read(struct api_write *w, const struct api_request *rq, const st
     memcpy(p->actor, w->ctx.actor, sizeof(p->actor));
     w->ctx.uid = p->uid;
     return rc;
+}
+
+/* --- by hand: whose fire it is ------------------------------------------------------------------------------------- */
+
+static void go_on_in(struct exchange *x, const char *ns)
+{
+    if (!exchange_refuse_foreign(x, ns))
+        api_send_write(x);
+}
+
+static void refuse_absent(struct exchange *x)
+{
+    exchange_refuse_with(x, API_NOT_FOUND, "there is no such fire, or none that is kept");
+}
+
+static void on_fires(void *arg, const struct err *e, struct fire_row *rows, size_t count, bool more)
+{
+    struct exchange *x = arg;
+    (void)more;
+    if (e->code != ERR_OK)
+        exchange_refuse_store(x, e);
+    else if (count == 0)
+        refuse_absent(x);
+    else
+        go_on_in(x, rows[0].ns);
+}
+
+static void on_jobs(void *arg, const struct err *e, struct store_job *jobs, size_t count, bool more)
+{
+    struct exchange *x = arg;
+    void *self;
+    const struct store_ops *store = node_store(x->api->node, &self);
+    (void)more;
+    if (e->code != ERR_OK)
+        exchange_refuse_store(x, e);
+    else if (count > 0 && (jobs[0].spec || jobs[0].problem[0]))
+        go_on_in(x, jobs[0].row.ns);
+    else /* its job has gone */
+        store->get_fires(self, &x->req.fire_uid, 0, 1, on_fires, x);
+}
+
+static void on_member_fire(struct api_call *c, const struct err *e, const struct http_reply *reply)
+{
+    struct exchange *x = container_of(c, struct exchange, call);
+    AUTO(json_decref) json_t *doc = NULL;
+    const char *ns = NULL;
+    if (e->code != ERR_OK || x->api->stopping)
+        exchange_refuse_with(x, API_NO_OWNER, "no member could be asked whose fire it is");
+    else if (reply->status != 200 || json_read(reply->body, reply->body_bytes, 1 << 20, &doc, NULL) < 0 ||
+             json_unpack(doc, "{s:s}", "namespace", &ns) < 0)
+        refuse_absent(x);
+    else
+        go_on_in(x, ns);
+}
+
+static void ask_member(struct exchange *x)
+{
+    char fire[56], target[80];
+    const char *address = x->api->stopping ? NULL : node_any_member(x->api->node, 0);
+    struct api_context ctx = x->ctx;
+    ctx.hop = API_HOP_ROUTE;
+    fire_id_print(&x->req.fire_uid, x->req.fire_seq, fire);
+    (void)snprintf(target, sizeof(target), "/v1/fires/%s", fire); /* fits */
+    struct api_peer_request r = {.address = address,
+                                 .method = "GET",
+                                 .target = target,
+                                 .ctx = &ctx,
+                                 .timeout_ms = (int64_t)node_config(x->api->node)->api.wait_ms + 1000,
+                                 .reply_bytes_max = 1 << 20};
+    x->call.done = on_member_fire;
+    if (!address || !api_call_peer(x->api, &x->call, &r))
+        exchange_refuse_with(x, API_NO_OWNER, "no member could be asked whose fire it is");
+}
+
+/* A fire's id says nothing of its namespace, so for a caller who may not everywhere it is looked up first. */
+void api_fire_by_hand(struct exchange *x)
+{
+    void *self;
+    if (!gate_is_limited(x)) {
+        api_send_write(x);
+    } else if (node_is_client(x->api->node)) {
+        ask_member(x);
+    } else {
+        const struct store_ops *store = node_store(x->api->node, &self);
+        x->key.uid = x->req.fire_uid;
+        store->get_jobs(self, &x->key, 1, on_jobs, x);
+    }
 }
 
 /* --- answering ----------------------------------------------------------------------------------------------------- */

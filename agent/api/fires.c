@@ -153,7 +153,9 @@ static void on_fire_ring(void *arg, const struct err *e, struct store_job *jobs,
     for (size_t i = 0; i < ring_count && out.len == 0; i++)
         if (ring[i].seq == x->req.fire_seq)
             api_print_fire_ring(&out, &jobs[0], &ring[i]);
-    if (out.len > 0)
+    if (out.len > 0 && exchange_refuse_foreign(x, jobs[0].row.ns))
+        buf_fini(&out);
+    else if (out.len > 0)
         exchange_json(x, 200, &out);
     else if (e->code != ERR_OK)
         exchange_refuse_store(x, e);
@@ -171,6 +173,8 @@ static void on_fire(void *arg, const struct err *e, struct fire_row *rows, size_
         return;
     }
     if (count > 0 && rows[0].seq <= seq && seq <= rows[0].seq_last) {
+        if (exchange_refuse_foreign(x, rows[0].ns))
+            return;
         struct buf out = BUF_INIT(1 << 20);
         api_print_fire_row(&out, &rows[0]);
         exchange_json(x, 200, &out);

@@ -342,11 +342,24 @@ static void read_again(struct api_wait *w)
     api_send_to_member(container_of(w, struct exchange, wait));
 }
 
+/* Only its answer tells in which namespace a fire is. Then X is refused. */
+static bool is_foreign_fire(struct exchange *x, const struct http_reply *reply)
+{
+    AUTO(json_decref) json_t *doc = NULL;
+    const char *ns = "";
+    if (x->req.route->action != API_FIRE_GET || reply->status != 200 || !gate_is_limited(x))
+        return false;
+    if (json_read(reply->body, reply->body_bytes, REPLY_BYTES_MAX, &doc, NULL) == 0)
+        (void)json_unpack(doc, "{s:s}", "namespace", &ns); /* without one it is nobody's */
+    return exchange_refuse_foreign(x, ns);
+}
+
 static void on_member_read(struct api_call *c, const struct err *e, const struct http_reply *reply)
 {
     struct exchange *x = container_of(c, struct exchange, call);
     if (e->code == ERR_OK) {
-        pass_back(x, reply);
+        if (!is_foreign_fire(x, reply))
+            pass_back(x, reply);
         return;
     }
     x->maybe_done |= may_have_happened(e);

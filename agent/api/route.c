@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/tokens.h"
+
 #define DRY  (API_Q_DRY_RUN | API_Q_COUNT | API_Q_FROM)
 #define LIST (API_Q_PREFIX | API_Q_LABEL)
 #define DEAD (API_Q_NS | LIST | API_Q_JOB | API_Q_SERVICE | API_Q_FROM | API_Q_TO)
@@ -55,6 +57,7 @@ static const struct api_route routes[] = {
     {.method = API_POST,
      .pattern = "/v1/jobs/{id}/run",
      .action = API_JOB_RUN,
+     .can = TOKEN_CAN_OPERATE,
      .argument = API_ARG_ID,
      .query = API_Q_NS,
      .body = API_BODY_OPTIONAL,
@@ -62,6 +65,7 @@ static const struct api_route routes[] = {
     {.method = API_POST,
      .pattern = "/v1/jobs/{id}/backfill",
      .action = API_JOB_BACKFILL,
+     .can = TOKEN_CAN_OPERATE,
      .argument = API_ARG_ID,
      .query = API_Q_NS,
      .body = API_BODY_JSON,
@@ -69,6 +73,7 @@ static const struct api_route routes[] = {
     {.method = API_POST,
      .pattern = "/v1/jobs/{id}/pause",
      .action = API_JOB_PAUSE,
+     .can = TOKEN_CAN_OPERATE,
      .argument = API_ARG_ID,
      .query = API_Q_NS,
      .body = API_BODY_OPTIONAL,
@@ -76,6 +81,7 @@ static const struct api_route routes[] = {
     {.method = API_POST,
      .pattern = "/v1/jobs/{id}/resume",
      .action = API_JOB_RESUME,
+     .can = TOKEN_CAN_OPERATE,
      .argument = API_ARG_ID,
      .query = API_Q_NS,
      .body = API_BODY_OPTIONAL,
@@ -112,11 +118,13 @@ static const struct api_route routes[] = {
     {.method = API_POST,
      .pattern = "/v1/fires/{fire}/retry",
      .action = API_FIRE_RETRY,
+     .can = TOKEN_CAN_OPERATE,
      .argument = API_ARG_FIRE,
      .body = API_BODY_OPTIONAL},
     {.method = API_POST,
      .pattern = "/v1/fires/{fire}/cancel",
      .action = API_FIRE_CANCEL,
+     .can = TOKEN_CAN_OPERATE,
      .argument = API_ARG_FIRE,
      .body = API_BODY_OPTIONAL},
     {.method = API_POST,
@@ -136,15 +144,18 @@ static const struct api_route routes[] = {
     {.method = API_DELETE,
      .pattern = "/v1/deadletters",
      .action = API_DEADLETTERS_DISCARD,
+     .can = TOKEN_CAN_OPERATE,
      .query = DEAD | API_Q_ALL | API_Q_DRY_RUN},
     {.method = API_POST,
      .pattern = "/v1/deadletters/redrive",
      .action = API_DEADLETTERS_REDRIVE,
+     .can = TOKEN_CAN_OPERATE,
      .query = DEAD | API_Q_ALL | API_Q_DRY_RUN | API_Q_RATE,
      .body = API_BODY_OPTIONAL},
     {.method = API_POST,
      .pattern = "/v1/bulk",
      .action = API_BULK,
+     .can = TOKEN_CAN_WRITE | TOKEN_CAN_OPERATE, /* each line by what it does */
      .query = API_Q_NS,
      .body = API_BODY_NDJSON},
     {.method = API_GET,
@@ -170,8 +181,8 @@ static const struct api_route routes[] = {
      .query = API_Q_NS},
     {.method = API_GET, .pattern = "/v1/services/{name}", .action = API_SERVICE, .argument = API_ARG_SERVICE},
     {.method = API_GET, .pattern = "/v1/health", .action = API_HEALTH},
-    {.method = API_GET, .pattern = "/livez", .action = API_LIVEZ, .probe = true},
-    {.method = API_GET, .pattern = "/readyz", .action = API_READYZ, .probe = true},
+    {.method = API_GET, .pattern = "/livez", .action = API_LIVEZ, .probe = true, .open = true},
+    {.method = API_GET, .pattern = "/readyz", .action = API_READYZ, .probe = true, .open = true},
     {.method = API_GET, .pattern = "/metrics", .action = API_METRICS, .probe = true},
     {.method = API_GET, .pattern = "/openapi.yaml", .action = API_OPENAPI},
     {.method = API_POST,
@@ -240,6 +251,13 @@ const struct api_route *api_route_of(enum api_action action)
             return &routes[i];
     assert(false && "every action has a route");
     return NULL;
+}
+
+unsigned api_route_can(const struct api_route *route)
+{
+    if (route->open || route->keyed || route->peer_only)
+        return 0;
+    return route->can ? route->can : route->method == API_GET ? TOKEN_CAN_READ : TOKEN_CAN_WRITE;
 }
 
 const struct api_route *api_routes(size_t *ret_count)

@@ -103,7 +103,13 @@ struct api_route {
     bool probe;          /* also on the ops listeners, and without the rules of Host */
     bool peer_only;
     bool keyed; /* for callees: whoever has the key of a fire may, so nothing else is asked of the head */
+    bool open;  /* asks for no token: tells nothing but whether the agent is there */
+    unsigned
+        can; /* enum token_can, what a token must be good for, one of them; 0: read for a GET, else write */
 };
+
+/* One of which a token must be good for; 0: none is asked for. */
+unsigned api_route_can(const struct api_route *route);
 
 /* The route of METHOD ("HEAD" counts as GET) and PATH as sent. NULL: none; then *ret_allow holds the methods that PATH has
  * otherwise (0: no such path). The argument of the path, still encoded, is *ret_arg, *ret_arg_len (untouched when it has

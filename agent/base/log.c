@@ -255,7 +255,7 @@ static bool admit_locked(const struct log_line *l, uint64_t now_ms, uint32_t *re
         while (log_limit_expired(&the_log.limit, now_ms, LOG_WINDOW_MS, &other))
             send_held_locked(&other, l->wall_ms);
     }
-    if (l->level == LOG_LEVEL_DEBUG)
+    if (l->level == LOG_LEVEL_DEBUG || (l->ctx && l->ctx->every))
         return true;
     const char *module = l->ctx ? l->ctx->module : NULL;
     bool pass = log_limit_admit(&the_log.limit, module, l->msg, (int)l->level, now_ms, LOG_BURST,

@@ -32,6 +32,7 @@ uint64_t log_dropped(void);
 struct log_ctx {
     const char *module; /* "consul" */
     const char *id;     /* of the object; may be NULL */
+    bool every;         /* none is held back, however many there are */
 };
 
 /* Level: error needs a human, warn says what we do instead, info is life cycle, debug is free.

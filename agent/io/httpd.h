@@ -76,6 +76,15 @@ const char *httpd_query_string(const struct httpd_request *rq);
 /* Empty in accept and too_large. */
 const char *httpd_body(const struct httpd_request *rq, size_t *ret_bytes); /* NUL follows the last byte */
 bool httpd_is_unix(const struct httpd_request *rq);
+/* Who is at the other end. */
+struct httpd_peer {
+    char text[64];   /* "10.0.0.7:5312", "[::1]:5312", "unix:pid=12,uid=1000"; "" when it has gone */
+    size_t host_len; /* of the address without its port; 0: a unix socket */
+    bool has_uid;    /* a unix socket's process, as the kernel tells */
+    uint32_t uid;
+};
+/* Server's thread, so from accept(). */
+void httpd_peer(const struct httpd_request *rq, struct httpd_peer *ret);
 /* User slot for the handler's own state; freed by FREE after the reply, on any thread. */
 void httpd_set_user(struct httpd_request *rq, void *user, void (*user_free)(void *user));
 void *httpd_user(const struct httpd_request *rq);

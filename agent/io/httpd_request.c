@@ -5,10 +5,13 @@
 #include "agent/base/mem.h"
 #include "agent/base/text.h"
 
+#include <arpa/inet.h>
 #include <assert.h>
 #include <gnutls/gnutls.h>
 #include <string.h>
+#include <stdio.h>
 #include <strings.h>
+#include <sys/socket.h>
 
 enum {
     /* A client that is still sending when we close gets a reset, and often loses our answer with it. So what
@@ -164,6 +167,41 @@ static bool head_take(struct httpd_request *rq, const char *method)
         return false;
     query_parse(rq);
     return !buf_failed(&rq->query);
+}
+
+static void unix_peer(int fd, struct httpd_peer *ret)
+{
+    struct ucred who;
+    socklen_t size = sizeof(who);
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &size) != 0)
+        return;
+    ret->has_uid = true;
+    ret->uid = who.uid;
+    (void)snprintf(ret->text, sizeof(ret->text), "unix:pid=%d,uid=%u", (int)who.pid,
+                   (unsigned)who.uid); /* fits */
+}
+
+void httpd_peer(const struct httpd_request *rq, struct httpd_peer *ret)
+{
+    struct sockaddr_storage at;
+    socklen_t size = sizeof(at);
+    char host[INET6_ADDRSTRLEN] = "";
+    *ret = (struct httpd_peer){0};
+    if (rq->is_unix) {
+        unix_peer(rq->conn->fd, ret);
+        return;
+    }
+    if (getpeername(rq->conn->fd, (struct sockaddr *)&at, &size) != 0)
+        return;
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)&at;
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&at;
+    bool is_v6 = at.ss_family == AF_INET6;
+    if (!inet_ntop(at.ss_family, is_v6 ? (const void *)&v6->sin6_addr : (const void *)&v4->sin_addr, host,
+                   sizeof(host)))
+        return;
+    (void)snprintf(ret->text, sizeof(ret->text), is_v6 ? "[%s]:%u" : "%s:%u", host,
+                   (unsigned)ntohs(is_v6 ? v6->sin6_port : v4->sin_port)); /* fits */
+    ret->host_len = strlen(host) + (is_v6 ? 2 : 0);
 }
 
 /* ---- replying

@@ -179,8 +179,8 @@ Test(config, problems_between_options_name_the_line)
     expect_lines(
         "api:\n  listen: ['127.0.0.1:1', '0.0.0.0:7420']\n", NULL,
         LIST(
-            "c.yaml:2: api.listen: 0.0.0.0:7420 is not loopback: give api.tls_client_ca (with api.tls_cert and "
-            "api.tls_key), or set api.insecure: true if whoever reaches it may do everything"));
+            "c.yaml:2: api.listen: 0.0.0.0:7420 is not loopback: give api.tokens_file or api.tls_client_ca (with "
+            "api.tls_cert and api.tls_key), or set api.insecure: true if whoever reaches it may do everything"));
     expect_lines(
         "cluster:\n  mode: consul\n  listen: 10.0.0.1:7421\nstore:\n  driver: mysql\n", NULL,
         LIST(
