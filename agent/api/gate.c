@@ -275,7 +275,7 @@ int gate_admit(struct exchange *x)
     c->audited = now->log.audit;
     if (peer.has_uid)
         (void)snprintf(c->name, sizeof(c->name), "uid:%u", (unsigned)peer.uid); /* fits */
-    const struct api_route *route =
+    const struct api_route *route = x->req.route =
         api_route_find(httpd_method(x->rq), httpd_path(x->rq), &arg, &arg_len, &allow);
     unsigned wanted = route ? api_route_can(route) : TOKEN_CAN_READ;
     if (route && route->open)
@@ -318,10 +318,9 @@ void gate_audit(const struct exchange *x, int status)
     if (!c->audited || !route || route->method == API_GET || x->ctx.hop != API_HOP_NONE)
         return;
     const struct planner_api *p = &x->write.papi;
-    const char *id = x->req.arg[0] ? x->req.arg : p->id;
     const char *by = c->name[0] ? c->name : route->keyed ? "callee" : "local";
     log_info(&log_audit, "change asked for",
-             "actor=%s from=%s method=%s route=%s namespace=%s id=%s status=%d request=%s", LOGQ(by),
-             LOGQ(c->from), LOGQ(httpd_method(x->rq)), route->pattern, LOGQ(x->req.ns), LOGQ(id), status,
-             x->ctx.request_id);
+             "actor=%s from=%s method=%s path=%s namespace=%s id=%s status=%d request=%s", LOGQ(by),
+             LOGQ(c->from), LOGQ(httpd_method(x->rq)), LOGQ(httpd_path(x->rq)), LOGQ(x->req.ns), LOGQ(p->id),
+             status, x->ctx.request_id);
 }
