@@ -5,9 +5,9 @@
 #include "agent/base/mem.h"
 #include "agent/base/text.h"
 
-#include <arpa/inet.h>
 #include <assert.h>
 #include <gnutls/gnutls.h>
+#include <netdb.h>
 #include <string.h>
 #include <stdio.h>
 #include <strings.h>
@@ -183,24 +183,20 @@ static void unix_peer(int fd, struct httpd_peer *ret)
 
 void httpd_peer(const struct httpd_request *rq, struct httpd_peer *ret)
 {
-    struct sockaddr_storage at;
+    struct sockaddr_storage at = {0};
     socklen_t size = sizeof(at);
-    char host[INET6_ADDRSTRLEN] = "";
+    char host[48] = "", port[8] = ""; /* numbers */
     *ret = (struct httpd_peer){0};
     if (rq->is_unix) {
         unix_peer(rq->conn->fd, ret);
         return;
     }
-    if (getpeername(rq->conn->fd, (struct sockaddr *)&at, &size) != 0)
+    if (getpeername(rq->conn->fd, (struct sockaddr *)&at, &size) != 0 ||
+        getnameinfo((struct sockaddr *)&at, size, host, sizeof(host), port, sizeof(port),
+                    NI_NUMERICHOST | NI_NUMERICSERV) != 0)
         return;
-    const struct sockaddr_in *v4 = (const struct sockaddr_in *)&at;
-    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&at;
-    bool is_v6 = at.ss_family == AF_INET6;
-    if (!inet_ntop(at.ss_family, is_v6 ? (const void *)&v6->sin6_addr : (const void *)&v4->sin_addr, host,
-                   sizeof(host)))
-        return;
-    (void)snprintf(ret->text, sizeof(ret->text), is_v6 ? "[%s]:%u" : "%s:%u", host,
-                   (unsigned)ntohs(is_v6 ? v6->sin6_port : v4->sin_port)); /* fits */
+    bool is_v6 = strchr(host, ':') != NULL;
+    (void)snprintf(ret->text, sizeof(ret->text), is_v6 ? "[%s]:%s" : "%s:%s", host, port); /* fits */
     ret->host_len = strlen(host) + (is_v6 ? 2 : 0);
 }
 

@@ -10,7 +10,7 @@ enum { THREADS = 4, LINES = 5000 };
 
 static void *chatter(void *arg)
 {
-    struct log_ctx ctx = {"race", arg};
+    struct log_ctx ctx = {.module = "race", .id = arg};
     for (int i = 0; i < LINES; i++) {
         log_info(&ctx, "limited", "i=%d", i);
         log_debug(&ctx, "free", "i=%d value=%s", i, LOGQ("a b"));

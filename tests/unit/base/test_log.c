@@ -46,7 +46,7 @@ static size_t count(const char *text, const char *what)
 Test(log, lines_arrive_in_order_and_levels_filter)
 {
     open_log();
-    struct log_ctx ctx = {"t", NULL};
+    struct log_ctx ctx = {.module = "t", .id = NULL};
     log_info(&ctx, "one", "n=%d", 1);
     log_debug(&ctx, "two", "n=%d", 2);
     log_set(LOG_LEVEL_DEBUG, LOG_FORMAT_JSON);
@@ -60,6 +60,15 @@ Test(log, lines_arrive_in_order_and_levels_filter)
     const char *five = strstr(text, "level=error module=t msg=five n=5\n");
     cr_assert(one && three && five && one < three && three < five, "%s", text);
     cr_assert(eq(sz, count(text, "\n"), 3));
+}
+
+Test(log, none_is_held_back_of_who_tells_every_one)
+{
+    open_log();
+    struct log_ctx ctx = {.module = "audit", .every = true};
+    for (int i = 0; i < 100; i++)
+        log_info(&ctx, "again", "n=%d", i);
+    cr_assert(eq(sz, count(read_log(), "msg=again"), 100));
 }
 
 Test(log, repeats_are_held_back)

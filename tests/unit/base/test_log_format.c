@@ -34,7 +34,7 @@ static const char *format(enum log_format how, const struct log_ctx *ctx, const 
 
 Test(log_format, logfmt_has_head_and_pairs)
 {
-    struct log_ctx ctx = {"callback", "billing"};
+    struct log_ctx ctx = {.module = "callback", .id = "billing"};
     cr_assert(eq(
         str, (char *)format(LOG_FORMAT_LOGFMT, &ctx, " job=%s try=%u", LOGQ("a b"), 3),
         "ts=2026-11-23T08:00:00.000Z level=warn module=callback id=billing msg=\"callback failed\" job=\"a b\" "
@@ -45,7 +45,7 @@ Test(log_format, logfmt_has_head_and_pairs)
 
 Test(log_format, json_numbers_come_from_the_format_not_from_the_value)
 {
-    struct log_ctx ctx = {"callback", NULL};
+    struct log_ctx ctx = {.module = "callback", .id = NULL};
     cr_assert(eq(
         str,
         (char *)format(LOG_FORMAT_JSON, &ctx, " job=%s try=%u took_ms=%.1f n=%" PRIu64, LOGQ("42"), 3, 1.5,
@@ -108,7 +108,7 @@ Test(log_format, any_value_gives_one_line)
         for (size_t k = 0; k < m; k++)
             bare[k] = alphabet[rng_below(&r, sizeof(alphabet) - 1)];
         bare[m] = '\0';
-        struct log_ctx ctx = {"m", bare};
+        struct log_ctx ctx = {.module = "m", .id = bare};
         for (int how = 0; how < LOG_FORMAT_COUNT_; how++) {
             const char *out = format((enum log_format)how, &ctx, " a=%s b=%s c=%d", LOGQN(value, n), bare, i);
             size_t len = strlen(out);
