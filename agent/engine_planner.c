@@ -27,6 +27,7 @@ struct page_read {
     uint64_t load;
     int64_t sent_us;
     struct store_load load_args;
+    char tzdata_before[sizeof(((struct job_row *)0)->tzdata)];
     uint16_t slots[];
 };
 
@@ -133,6 +134,10 @@ static void load(struct engine *g, const struct planner_action *a)
                                                  .uid = a->uid,
                                                  .seq = a->seq},
                                        .limit = a->limit};
+    if (a->tzdata_before) {
+        strncpy(r->tzdata_before, a->tzdata_before, sizeof(r->tzdata_before) - 1);
+        r->load_args.tzdata_before = r->tzdata_before;
+    }
     g->store_calls++;
     if (a->kind == PLANNER_DO_LOAD_JOBS)
         g->o.store->load_jobs(g->o.store_self, &r->load_args, on_jobs, r);
@@ -472,6 +477,9 @@ static void carry_out(struct engine *g, const struct planner_action *a)
         break;
     case PLANNER_DO_LOG:
         log_warn(&log_here, "planner", "text=%s", LOGQ(a->text));
+        break;
+    case PLANNER_DO_REPLANNED:
+        metrics_add(g->o.metrics, METRIC_JOBS_REPLANNED, NULL, NULL, NULL, 1);
         break;
     case PLANNER_DO_COUNT:
         count(g, a);

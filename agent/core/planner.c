@@ -219,6 +219,7 @@ static void rebuild_wheel(struct planner *p)
     move_timer(p, w, &p->foreign_timer);
     move_timer(p, w, &p->spill_timer);
     move_timer(p, w, &p->batch_timer);
+    move_timer(p, w, &p->zones_timer);
     wheel_free(p->wheel);
     p->wheel = w;
     p->wheel_ms = p->now_ms;
@@ -388,6 +389,7 @@ static void init_maps(struct planner *p)
     wheel_timer_init(&p->foreign_timer, on_foreign, p);
     wheel_timer_init(&p->spill_timer, on_spill, p);
     wheel_timer_init(&p->batch_timer, on_batch, p);
+    wheel_timer_init(&p->zones_timer, pzones_timer, p);
 }
 
 int planner_new(const struct planner_options *options, struct planner **ret, struct err *e)

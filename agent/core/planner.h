@@ -257,9 +257,10 @@ enum planner_action_kind {
     PLANNER_DO_REPLY,       /* api: answered */
     PLANNER_DO_MOVED, /* slots[], epochs[] are the successor's now (durable): tell it; ok false: they did not go there, and are
                           not ours either under the epoch that we knew: the store tells whose they are */
-    PLANNER_DO_WAKE,  /* slots[]: tell their owner to look (a fire that we held has ended) */
-    PLANNER_DO_LOG,   /* text: worth a line for people (a job stopped, a conflict) */
-    PLANNER_DO_COUNT, /* a fire ended or an attempt was made: for metrics and event streams */
+    PLANNER_DO_WAKE,      /* slots[]: tell their owner to look (a fire that we held has ended) */
+    PLANNER_DO_LOG,       /* text: worth a line for people (a job stopped, a conflict) */
+    PLANNER_DO_REPLANNED, /* a job's next due was found anew, by newer zone data than it was planned with */
+    PLANNER_DO_COUNT,     /* a fire ended or an attempt was made: for metrics and event streams */
 };
 
 struct planner_action {
@@ -274,6 +275,7 @@ struct planner_action {
     bool ok;
     int64_t from_ms, until_ms;
     bool has_cursor;
+    const char *tzdata_before; /* LOAD_JOBS: only those planned with an older release; NULL: all */
     uint16_t cursor_slot;
     int64_t cursor_wake_ms;
     struct uid uid;   /* GET_JOB by uid when ns is NULL; cursor; COUNT */

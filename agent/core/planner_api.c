@@ -108,12 +108,11 @@ void papi_applied(struct pjob *j, enum planner_answer a)
     j->write_dirty = true;
 }
 
-static void new_version(struct planner *p, struct pjob *j, const struct planner_api *api)
+static void new_version(struct pjob *j, const struct planner_api *api)
 {
     j->row.version++;
     j->row.change_id = api->change_id;
     j->row.updated_ms = api->accepted_ms;
-    memcpy(j->row.tzdata, p->tzdata, sizeof(j->row.tzdata));
     j->plan_dirty = true;
 }
 
@@ -146,7 +145,7 @@ static void create(struct planner *p, struct pjob *j, const struct planner_api *
     j->state = PJOB_LIVE;
     j->durable_rev = 0;
     pjob_set_spec(p, j, job_spec_ref(api->spec));
-    new_version(p, j, api);
+    new_version(j, api);
     pjob_plan_new(p, j, api->accepted_ms);
     papi_revise(j, api, "create", RECORD_NONE);
     pjob_dirty(p, j, CHANGE_INSERT);
@@ -197,6 +196,7 @@ static void plan_changed(struct planner *p, struct pjob *j, const struct planner
         if (j->row.state == JOB_STATE_DONE)
             j->row.state = JOB_STATE_ACTIVE;
         pjob_advance(p, j, any, due_ms);
+        pzones_stamp(p, j); /* also where the due of another zone is the same */
     } else {
         pjob_advance(p, j, due_ms != RECORD_NONE, due_ms); /* jitter and max_fires may be others now */
     }
@@ -222,7 +222,7 @@ static void replace(struct planner *p, struct pjob *j, const struct planner_api 
         pfire_set_target(p, f, false);
         pfire_set_target(p, f, true);
     }
-    new_version(p, j, api);
+    new_version(j, api);
     plan_changed(p, j, api, same_schedule, fired_ms);
     if (api->paused == 1)
         pause_row(p, j);
@@ -230,6 +230,7 @@ static void replace(struct planner *p, struct pjob *j, const struct planner_api 
         unpause(p, j, PLANNER_CATCH_UP_NONE);
     if (was_paused && j->row.state != JOB_STATE_PAUSED)
         load_left(p, j);
+    pzones_replan(p, j);
     papi_revise(j, api, api->op == PLANNER_PATCH ? "patch" : "replace", due_ms);
     pjob_dirty(p, j, CHANGE_REPLACE);
     papi_applied(j, PLANNER_OK);
@@ -285,7 +286,7 @@ static void pause_now(struct planner *p, struct pjob *j, const struct planner_ap
     pjob_book_due(p, j);
     revoke_all(p, j);
     pause_row(p, j);
-    new_version(p, j, api);
+    new_version(j, api);
     papi_revise(j, api, op, j->row.due_ms);
     pjob_dirty(p, j, CHANGE_UPDATE);
 }
@@ -309,7 +310,8 @@ static void resume(struct planner *p, struct pjob *j, const struct planner_api *
     int64_t due_ms = j->row.due_ms;
     unpause(p, j, api->catch_up);
     load_left(p, j);
-    new_version(p, j, api);
+    new_version(j, api);
+    pzones_replan(p, j);
     papi_revise(j, api, "resume", due_ms);
     pjob_dirty(p, j, CHANGE_UPDATE);
     papi_applied(j, PLANNER_OK);

@@ -7,94 +7,6 @@
 
 #define SPAN_MIN_MS 1000 /* nearness outweighs the memory limit: this much is always loaded */
 
-/* --- tombs --------------------------------------------------------------------------------------------------------- */
-
-static void tomb_key(uint8_t key[24], const struct uid *uid, uint64_t seq)
-{
-    memcpy(key, uid->bytes, 16);
-    memcpy(key + 16, &seq, 8);
-}
-
-/* No memory to remember what pages may not bring: those that are out are void. */
-static void ask_again(struct planner *p)
-{
-    LIST_FOR (l, &p->chains) {
-        struct pchain *c = container_of(l, struct pchain, link);
-        if (!c->read)
-            continue;
-        c->read->chain = NULL;
-        c->read = NULL;
-        planner_arm(p, &c->retry, p->now_ms + PLANNER_READ_RETRY_MS);
-    }
-}
-
-/* Needed only while a page is out or to come that may have been read before now. */
-void planner_tomb(struct planner *p, const struct uid *uid, uint64_t seq, uint64_t rev)
-{
-    if (list_empty(&p->chains) && p->fire_reads == 0)
-        return;
-    uint8_t key[24];
-    tomb_key(key, uid, seq);
-    struct ptomb *t = map_get(&p->tombs, key, sizeof(key));
-    if (!t) {
-        t = mem_new(struct ptomb);
-        memcpy(t->key, key, sizeof(key));
-        if (map_put(&p->tombs, t->key, sizeof(t->key), t, NULL, NULL) < 0) {
-            mem_free(t);
-            p->tombs_lost = ++p->gen;
-            ask_again(p);
-            return;
-        }
-    } else {
-        list_remove(&t->link);
-    }
-    t->rev = rev;
-    t->gen = ++p->gen;
-    list_push_back(&p->tomb_list, &t->link);
-}
-
-bool planner_tomb_refuses(const struct planner *p, uint64_t gen, const struct uid *uid, uint64_t seq,
-                          uint64_t rev)
-{
-    uint8_t key[24];
-    tomb_key(key, uid, seq);
-    const struct ptomb *t = map_get(&p->tombs, key, sizeof(key));
-    return p->tombs_lost > gen || (t && t->gen > gen && rev < t->rev);
-}
-
-static void tomb_free(struct planner *p, struct ptomb *t)
-{
-    (void)map_remove(&p->tombs, t->key, sizeof(t->key));
-    list_remove(&t->link);
-    mem_free(t);
-}
-
-void planner_tombs_fini(struct planner *p)
-{
-    while (!list_empty(&p->tomb_list))
-        tomb_free(p, container_of(list_first(&p->tomb_list), struct ptomb, link));
-    map_fini(&p->tombs);
-}
-
-/* A page out was asked for at its gen: what was buried before that it has seen. A bounded bite a call. */
-static void tombs_prune(struct planner *p)
-{
-    uint64_t oldest = UINT64_MAX;
-    LIST_FOR (l, &p->chains) {
-        const struct pchain *c = container_of(l, struct pchain, link);
-        if (c->read && c->gen < oldest)
-            oldest = c->gen;
-    }
-    if (p->fire_reads > 0) /* soon answered */
-        oldest = 0;
-    for (int i = 0; i < PLANNER_TIMERS_PER_STEP && !list_empty(&p->tomb_list); i++) {
-        struct ptomb *t = container_of(list_first(&p->tomb_list), struct ptomb, link);
-        if (t->gen >= oldest)
-            break;
-        tomb_free(p, t);
-    }
-}
-
 /* --- reads --------------------------------------------------------------------------------------------------------- */
 
 static struct pread *read_new(struct planner *p, enum pread_kind kind)
@@ -244,7 +156,7 @@ static struct pchain *chain_new(struct planner *p, const uint16_t *slots, size_t
     c->until_ms = until_ms;
     wheel_timer_init(&c->retry, chain_retry, p);
     list_push_back(&p->chains, &c->link);
-    if (!fires && until_ms > p->loading_ms)
+    if (!fires && until_ms != PLANNER_NEVER && until_ms > p->loading_ms)
         p->loading_ms = until_ms;
     return c;
 }
@@ -305,6 +217,8 @@ static void chain_done(struct planner *p, struct pchain *c)
             p->stats.slots_loading--;
     if (c->window)
         window_done(p, c->until_ms);
+    if (c->stale)
+        pzones_done(p, c);
     pchain_free(p, c);
 }
 
@@ -330,6 +244,15 @@ static void chain_page(struct planner *p, struct pchain *c)
     a->uid = c->cursor_uid;
     a->seq = c->cursor_seq;
     a->limit = p->options.load_page;
+    a->tzdata_before = c->stale ? p->tzdata : NULL;
+}
+
+/* What C brings has room in memory. */
+static bool chain_has_room(const struct planner *p, const struct pchain *c)
+{
+    if (c->stale)
+        return p->stats.memory_bytes <= p->options.memory_max_bytes;
+    return !c->release || planner_release_room(p, c->release);
 }
 
 void planner_load_pump(struct planner *p)
@@ -347,14 +270,14 @@ void planner_load_pump(struct planner *p)
         if (c->read || wheel_timer_armed(&c->retry) || (c->fires && gets_full))
             continue;
         chain_filter(p, c);
-        if (c->release && !planner_release_room(p, c->release))
+        if (!chain_has_room(p, c))
             planner_arm(p, &c->retry, p->now_ms + PLANNER_READ_RETRY_MS);
         else if (c->slots_count > 0)
             chain_page(p, c);
         else
             chain_done(p, c);
     }
-    tombs_prune(p);
+    planner_tombs_prune(p);
 }
 
 static size_t held_slots(const struct planner *p, uint16_t *slots)
@@ -470,6 +393,13 @@ void planner_load_foreign(struct planner *p)
     mem_free(slots);
 }
 
+/* Jobs planned with older zone data than ours. */
+void planner_load_stale(struct planner *p, const uint16_t *slots, size_t count)
+{
+    chain_new(p, slots, count, false, RECORD_NONE, PLANNER_NEVER)->stale = true;
+    planner_load_pump(p);
+}
+
 /* --- pages --------------------------------------------------------------------------------------------------------- */
 
 /* Over the limit: the same again with half the span. What is loaded already stays until it is done. */
@@ -477,7 +407,8 @@ static bool chain_shorten(struct planner *p, struct pchain *c)
 {
     int64_t from_ms = c->from_ms == RECORD_NONE ? p->now_ms : c->from_ms;
     int64_t span_ms = c->until_ms - from_ms;
-    if (c->fires || p->stats.memory_bytes <= p->options.memory_max_bytes || span_ms / 2 < SPAN_MIN_MS)
+    if (c->fires || c->stale || p->stats.memory_bytes <= p->options.memory_max_bytes ||
+        span_ms / 2 < SPAN_MIN_MS)
         return false;
     c->until_ms = from_ms + span_ms / 2;
     c->has_cursor = false;
@@ -502,6 +433,7 @@ static bool load_job(struct planner *p, const struct pchain *c, struct planner_j
         j = pjob_by_key(p, r->ns, r->id);
     if (j) {
         j->wanted = j->state == PJOB_READING;
+        pzones_replan(p, j);
         return true;
     }
     j = pjob_new(p, r->slot, NULL);
@@ -512,6 +444,7 @@ static bool load_job(struct planner *p, const struct pchain *c, struct planner_j
         pjob_gone(p, j);
         return false;
     }
+    pzones_replan(p, j);
     pjob_settle(p, j);
     return true;
 }
@@ -650,6 +583,8 @@ static void on_page(struct planner *p, struct pchain *c, const struct planner_ev
         planner_arm(p, &c->retry, p->now_ms + PLANNER_READ_RETRY_MS);
     else if (!chain_shorten(p, c) && !event->more)
         chain_done(p, c);
+    else if (c->stale)
+        pzones_page(p, c);
 }
 
 /* --- one job ------------------------------------------------------------------------------------------------------- */

@@ -22,6 +22,7 @@ void planner_on_slots_gained(struct planner *p, const uint16_t *slots, const uin
         s->state = PSLOT_HELD;
         s->epoch = epochs[i];
         s->gained = p->gen;
+        pzones_gained(p, s);
         gained[n++] = slots[i];
         p->stats.slots_owned++;
     }

@@ -3,8 +3,7 @@
 
 #include "agent/core/planner_private.h"
 
-#define CLOCKS_DIFFER_MS 250   /* members whose clocks differ by more do not fire */
-#define EXPIRE_AGAIN_MS  60000 /* a done job with unfinished fires is looked at again after this */
+#define EXPIRE_AGAIN_MS 60000 /* a done job with unfinished fires is looked at again after this */
 
 bool pjob_next_due(const struct pjob *j, int64_t *ret_ms)
 {
@@ -30,6 +29,8 @@ void pjob_advance(struct planner *p, struct pjob *j, bool has_next, int64_t next
         j->row.wake_ms = planner_add_ms(p->now_ms, j->spec->ttl_after_done_ms);
         return;
     }
+    if (j->row.due_ms != next_ms)
+        pzones_stamp(p, j);
     j->row.due_ms = next_ms;
     j->row.wake_ms = j->row.state == JOB_STATE_PAUSED
                          ? PLANNER_NEVER
@@ -246,7 +247,7 @@ static void start_booked(struct planner *p, struct pjob *j)
 void pjob_book_due(struct planner *p, struct pjob *j)
 {
     if (j->row.state != JOB_STATE_ACTIVE || j->first || j->row.due_ms == RECORD_NONE ||
-        j->row.wake_ms > p->now_ms + CLOCKS_DIFFER_MS)
+        j->row.wake_ms > p->now_ms + PLANNER_CLOCKS_DIFFER_MS)
         return;
     if (j->spec->concurrency != JOB_ALLOW && pjob_pending(j) > 0)
         return; /* nobody can have sent it: it waits for the end of another */

@@ -25,11 +25,12 @@
 #define PLANNER_FOREIGN_MS      1000 /* how often fires held by other members are looked at */
 #define PLANNER_DEAD_MAX        256  /* dead members remembered */
 #define PLANNER_COPY_MORE_MS \
-    ((int64_t)86400 * 1000)         /* a copy is kept so much longer than asked: many die by one */
-#define PLANNER_BACKFILL_MAX  10000 /* dues of one backfill */
-#define PLANNER_QUEUE_LOOK_MS 5000  /* how often a queue that does not move is looked at */
-#define PLANNER_NEVER         INT64_MAX
-#define PLANNER_LETTERS_PAGE  100 /* rows read at a time for dead letters */
+    ((int64_t)86400 * 1000)            /* a copy is kept so much longer than asked: many die by one */
+#define PLANNER_BACKFILL_MAX     10000 /* dues of one backfill */
+#define PLANNER_QUEUE_LOOK_MS    5000  /* how often a queue that does not move is looked at */
+#define PLANNER_NEVER            INT64_MAX
+#define PLANNER_CLOCKS_DIFFER_MS 250 /* members whose clocks differ by more do not fire */
+#define PLANNER_LETTERS_PAGE     100 /* rows read at a time for dead letters */
 
 enum pjob_state {
     PJOB_READING, /* being asked for: key or uid is known, the row is not */
@@ -48,6 +49,7 @@ struct pslot {
     uint64_t gained;  /* value of planner.gen when it came: older pages do not count for it */
     uint32_t loading; /* chains of its first load that are not through */
     uint32_t foreign; /* fires here that a living member holds */
+    bool zones_seen;  /* no job here was planned with older zone data than ours */
     struct list jobs; /* struct pjob.slot_link */
     struct planner_api *parked, **parked_tail; /* writes that wait for the end of a move */
 };
@@ -183,6 +185,7 @@ struct pchain {
     bool fires;
     bool first;       /* part of a gained slot's first load */
     bool window;      /* moves planner.resident_ms when it is through */
+    bool stale;       /* only jobs planned with older zone data */
     uint64_t release; /* brings fires of this release forward; 0: of none */
     bool again;       /* ... from the start, for it was released once more */
     uint64_t gen;
@@ -264,7 +267,8 @@ struct planner {
     int64_t loading_ms;       /* ... or are being read */
     int64_t span_ms;          /* horizon as memory allows */
     unsigned window_loading;  /* chains of the window that are not through */
-    struct wheel_timer window_timer, foreign_timer, spill_timer, batch_timer;
+    struct wheel_timer window_timer, foreign_timer, spill_timer, batch_timer, zones_timer;
+    uint64_t zones_replanned;                       /* since it was last told */
     struct prelease releases[PLANNER_RELEASES_MAX]; /* number n at n % MAX */
     uint64_t release_last;
     struct list ready; /* pstart.link: due, to be started when allowed */
@@ -352,6 +356,7 @@ void planner_load_window(struct planner *p);
 void planner_load_pump(struct planner *p);
 void planner_load_spilled(struct planner *p);
 void planner_load_foreign(struct planner *p);
+void planner_load_stale(struct planner *p, const uint16_t *slots, size_t count);
 void planner_read_job(struct planner *p, struct pjob *j);
 void planner_read_change(struct planner *p, struct pjob *j, const struct planner_api *api);
 void planner_read_fire(struct planner *p, struct pjob *j, uint64_t seq, size_t limit);
@@ -363,12 +368,15 @@ void planner_on_change_found(struct planner *p, const struct planner_event *even
 struct pjob *planner_stub(struct planner *p, uint16_t slot, const struct uid *uid, uint64_t version);
 struct pfire *pfire_take_row(struct planner *p, struct pjob *j, struct fire_row *row,
                              uint64_t gen); /* NULL without memory */
+void pchain_free(struct planner *p, struct pchain *c);
+
+/* --- planner_tombs.c: what pages may not bring back --- */
 /* Whether a row with REV that was asked for at GEN may be older than what was buried since. */
 bool planner_tomb_refuses(const struct planner *p, uint64_t gen, const struct uid *uid, uint64_t seq,
                           uint64_t rev);
 void planner_tomb(struct planner *p, const struct uid *uid, uint64_t seq, uint64_t rev);
+void planner_tombs_prune(struct planner *p);
 void planner_tombs_fini(struct planner *p);
-void pchain_free(struct planner *p, struct pchain *c);
 
 /* --- planner_plan.c: which due comes next, and what happens to those nobody fires --- */
 void pjob_arm(struct planner *p, struct pjob *j);
@@ -381,6 +389,15 @@ bool pjob_skip(struct planner *p, struct pjob *j, int64_t until_ms, enum fire_re
 
 bool pjob_next_due(const struct pjob *j, int64_t *ret_ms); /* after the row's */
 void pjob_book_queue(struct planner *p, struct pjob *j);
+
+/* --- planner_zones.c: newer rules of time zones --- */
+void pzones_stamp(const struct planner *p, struct pjob *j);
+/* If its next due was found by older rules than ours. J may be dirty afterwards. */
+void pzones_replan(struct planner *p, struct pjob *j);
+void pzones_gained(struct planner *p, struct pslot *s);
+void pzones_timer(struct wheel_timer *t, void *arg);
+void pzones_page(struct planner *p, struct pchain *c);
+void pzones_done(struct planner *p, const struct pchain *c);
 
 /* --- planner_rules.c: concurrency --- */
 bool pjob_has_fire_running(const struct pjob *j);

@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "agent/base/buf.h"
@@ -64,7 +65,9 @@ static void find_version(struct tzload *l)
 int tzload_new(const char *dir, struct tzload **ret, struct err *e)
 {
     AUTO(tzload_free) struct tzload *l = mem_new(struct tzload);
-    dir = dir ? dir : TZLOAD_DIR;
+    if (!dir)
+        dir = getenv("TZDIR"); /* as the C library has it */
+    dir = dir && *dir ? dir : TZLOAD_DIR;
     /* Only names that are files get in, so nobody chooses colliding keys. */
     map_init(&l->zones, 0);
     int rc = pthread_mutex_init(&l->lock, NULL);

@@ -15,7 +15,7 @@
 
 struct tzload;
 
-/* DIR NULL is TZLOAD_DIR; it is copied. A missing folder is no error here: UTC works without one. ERR_NOMEM.
+/* DIR NULL is $TZDIR, or TZLOAD_DIR without that; it is copied. A missing folder is no error here: UTC works without one. ERR_NOMEM.
  */
 int tzload_new(const char *dir, struct tzload **ret, struct err *e);
 /* Frees all zones it gave out. NULL does nothing. */

@@ -15,6 +15,8 @@
 #ifndef CARILLON_STORE_STORE_H
 #define CARILLON_STORE_STORE_H
 
+#include <string.h>
+
 #include "agent/core/record.h"
 
 struct err;
@@ -82,6 +84,8 @@ struct store_load {
     int64_t
         until_ms; /* rows with wake_ms < until_ms (and >= from_ms); those without a wake_ms are never loaded */
     int64_t from_ms; /* RECORD_NONE: from the beginning */
+    const char *
+        tzdata_before; /* jobs: only those with an older `tzdata` than this release; NULL: all. Examines all rows of `slots` */
     struct {
         bool set;
         uint16_t slot;
@@ -91,6 +95,12 @@ struct store_load {
     } after; /* keyset cursor */
     size_t limit;
 };
+
+/* Whether ROW passes LOAD's `tzdata_before`: a release begins with its year. */
+static inline bool store_tzdata_wanted(const struct store_load *load, const struct job_row *row)
+{
+    return !load->tzdata_before || (row->tzdata[0] >= '0' && strcmp(row->tzdata, load->tzdata_before) < 0);
+}
 
 struct store_key { /* by uid when `ns` is "", else by (ns, id) */
     char ns[RECORD_NS_MAX];

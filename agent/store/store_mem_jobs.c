@@ -370,7 +370,8 @@ static int load_jobs_work(struct mem_op *op, struct err *e)
     op->jobs = mem_new_array(struct store_job, map_count(&w->jobs) + 1);
     for (struct map_iter it = {0}; map_next(&w->jobs, &it);) {
         const struct mem_job *job = it.value;
-        if (is_wanted(op->load, job->row.slot, job->row.wake_ms, &job->row.uid, 0))
+        if (is_wanted(op->load, job->row.slot, job->row.wake_ms, &job->row.uid, 0) &&
+            store_tzdata_wanted(op->load, &job->row))
             op->jobs[op->found++] = (struct store_job){.row = job->row, .spec = job->spec};
     }
     qsort(op->jobs, op->found, sizeof(*op->jobs), by_place_jobs);

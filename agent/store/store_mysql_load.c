@@ -112,6 +112,10 @@ static void add_bounds(struct buf *b, const struct store_load *load)
     buf_addf(b, " AND t.wake_ms < %lld", (long long)load->until_ms);
     if (load->from_ms != RECORD_NONE)
         buf_addf(b, " AND t.wake_ms >= %lld", (long long)load->from_ms);
+    if (load->tzdata_before) { /* a release begins with its year */
+        buf_add_str(b, " AND t.tzdata >= '0' AND t.tzdata < ");
+        sql_add_ascii(b, load->tzdata_before);
+    }
 }
 
 /* What is left of the slot in which the last page ended. */

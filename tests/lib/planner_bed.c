@@ -321,6 +321,9 @@ static void act(struct pbed *b, int node, const struct planner_action *a)
             pbed_post(b, tell(b->owner[a->slots[0]], PLANNER_WAKE, a->slots, NULL, a->slots_count),
                       b->now + pbed_some(b, 3));
         break;
+    case PLANNER_DO_REPLANNED:
+        b->replanned++;
+        break;
     case PLANNER_DO_LOG:
         snprintf(b->log, sizeof(b->log), "%s", a->text);
         break;
@@ -440,6 +443,7 @@ int pbed_node_start(struct pbed *b)
                                 .history_keep = 16,
                                 .history_keep_ms = BED_HISTORY_KEEP_MS,
                                 .dead_keep_ms = BED_DEAD_KEEP_MS,
+                                .tzdata = b->o.tzdata,
                                 .seed = rng_u64(&b->rng)};
     struct err e;
     int r = planner_new(&o, &n->p, &e);
@@ -662,9 +666,11 @@ void pbed_free(struct pbed *b)
     mem_free(b);
 }
 
-static const struct tz *only_utc(void *arg, const char *name)
+static const struct tz *find_zone(void *arg, const char *name)
 {
-    (void)arg;
+    const struct pbed *b = arg;
+    if (b->o.zone && strcmp(name, tz_name(b->o.zone)) == 0)
+        return b->o.zone;
     return strcmp(name, "UTC") == 0 ? tz_utc() : NULL;
 }
 
@@ -683,7 +689,7 @@ struct job_spec *pbed_spec(const struct pbed *b, const char *id, const char *tex
         .ns = "default", .id = id, .now_ms = b->now, .created_ms = RECORD_NONE, .defaults = &defaults};
     MUST(json_read(text, strlen(text), 1 << 20, &doc, &e) == 0, "%s: %s", text, e.text);
     problems_init(&problems);
-    int r = job_spec_parse(doc, &ctx, only_utc, NULL, &problems, &refusal, NULL, &paused, &spec, &e);
+    int r = job_spec_parse(doc, &ctx, find_zone, (void *)b, &problems, &refusal, NULL, &paused, &spec, &e);
     MUST(r == 0, "%s: %s", text, e.text);
     problems_fini(&problems);
     json_decref(doc);
@@ -767,33 +773,4 @@ struct job_row *pbed_store_put(struct pbed *b, struct job_spec *spec, int64_t du
     row.wake_ms = due_ms + job_jitter_ms(spec, &row.uid, due_ms);
     row.last_success_ms = row.failing_since_ms = row.last.due_ms = row.last.finished_ms = RECORD_NONE;
     return &pbed_add(b, &row, spec)->row;
-}
-
-const struct pbed_sent *pbed_sent(const struct pbed *b, size_t *ret_count)
-{
-    *ret_count = b->sent_count;
-    return b->sent;
-}
-
-size_t pbed_sent_of(const struct pbed *b, const struct uid *uid, uint64_t seq)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < b->sent_count; i++)
-        n += b->sent[i].seq == seq && memcmp(&b->sent[i].uid, uid, sizeof(*uid)) == 0;
-    return n;
-}
-
-size_t pbed_row_writes(const struct pbed *b)
-{
-    return b->row_writes;
-}
-
-size_t pbed_fire_writes(const struct pbed *b)
-{
-    return b->fire_writes;
-}
-
-size_t pbed_conflicts(const struct pbed *b)
-{
-    return b->conflicts;
 }

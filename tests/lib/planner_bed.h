@@ -5,6 +5,7 @@
 
 #include "agent/base/rng.h"
 #include "agent/core/planner.h"
+#include "agent/core/tz.h"
 
 #define BED_NOW             INT64_C(1795424400000) /* 2026-11-23T09:00:00Z */
 #define BED_NODES           16                     /* members over a run, the dead ones included */
@@ -39,6 +40,8 @@ struct pbed_options {
     double async_silent;          /* ... of callees that never tell */
     int64_t async_max_ms;         /* of their work */
     enum attempt_control control; /* what successful replies ask for */
+    const char *tzdata;           /* release of the members' zone data; NULL: unknown */
+    const struct tz *zone;        /* known beside UTC; NULL: none */
     double fault;                 /* share of the planners' steps in which an allocation fails */
 };
 
@@ -110,6 +113,7 @@ size_t pbed_sent_of(const struct pbed *b, const struct uid *uid, uint64_t seq);
 size_t pbed_row_writes(const struct pbed *b); /* job rows written */
 size_t pbed_fire_writes(const struct pbed *b);
 size_t pbed_conflicts(const struct pbed *b);
+size_t pbed_replanned(const struct pbed *b);      /* by newer zone data */
 void pbed_refuse(struct pbed *b, const char *id); /* the store will not take its row; "": all again */
 const char *pbed_last_log(const struct pbed *b);
 

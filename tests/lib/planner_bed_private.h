@@ -83,6 +83,7 @@ struct bev {
     struct uid uid;
     uint64_t seq, change_id, version;
     size_t limit, count;
+    const char *tzdata_before;
     char key[RECORD_ID_MAX];
     struct planner_job *jobs;
     struct fire_row *fires;
@@ -112,7 +113,7 @@ struct pbed {
     struct pbed_part *parts_done;
     size_t parts_done_count, parts_done_capacity;
     struct pbed_call *calls;
-    size_t row_writes, fire_writes, conflicts;
+    size_t row_writes, fire_writes, conflicts, replanned;
     char log[400];
     char refused[RECORD_ID_MAX];
 };

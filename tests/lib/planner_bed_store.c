@@ -345,6 +345,8 @@ static void read_jobs(struct pbed *b, struct bev *ev)
         .row = {.slot = ev->cursor_slot, .wake_ms = ev->cursor_wake_ms, .uid = ev->uid}};
     for (size_t i = 0; i < b->jobs_count; i++) {
         struct planner_job j = {.row = b->jobs[i].row, .spec = b->jobs[i].spec};
+        if (ev->tzdata_before && (j.row.tzdata[0] < '0' || strcmp(j.row.tzdata, ev->tzdata_before) >= 0))
+            continue;
         if (j.spec && wanted(ev, j.row.slot, j.row.wake_ms) &&
             (!ev->has_cursor || compare_rows(&j, &cursor) > 0))
             ev->jobs[ev->count++] = j;
@@ -474,6 +476,7 @@ void pbed_ask(struct pbed *b, int node, const struct planner_action *a)
     ev->version = a->version;
     ev->seq = a->seq;
     ev->limit = a->limit;
+    ev->tzdata_before = a->tzdata_before ? b->o.tzdata : NULL;
     ev->change_id = a->change_id;
     if (a->id)
         snprintf(ev->key, sizeof(ev->key), "%s", a->id);
@@ -566,4 +569,38 @@ void pbed_check(const struct pbed *b, bool drained)
              (unsigned long long)pending);
     }
     MUST(b->conflicts == 0, "%zu conflicts", b->conflicts);
+}
+
+const struct pbed_sent *pbed_sent(const struct pbed *b, size_t *ret_count)
+{
+    *ret_count = b->sent_count;
+    return b->sent;
+}
+
+size_t pbed_sent_of(const struct pbed *b, const struct uid *uid, uint64_t seq)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < b->sent_count; i++)
+        n += b->sent[i].seq == seq && memcmp(&b->sent[i].uid, uid, sizeof(*uid)) == 0;
+    return n;
+}
+
+size_t pbed_row_writes(const struct pbed *b)
+{
+    return b->row_writes;
+}
+
+size_t pbed_fire_writes(const struct pbed *b)
+{
+    return b->fire_writes;
+}
+
+size_t pbed_replanned(const struct pbed *b)
+{
+    return b->replanned;
+}
+
+size_t pbed_conflicts(const struct pbed *b)
+{
+    return b->conflicts;
 }

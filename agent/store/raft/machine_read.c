@@ -53,6 +53,13 @@ struct page {
     bool more;
 };
 
+static bool tzdata_wanted(const struct store_load *load, const struct machine_job *job)
+{
+    struct job_row row;
+    machine_job_row(job, &row);
+    return store_tzdata_wanted(load, &row);
+}
+
 static void load_slot_jobs(const struct machine *m, const struct store_load *load, size_t i,
                            struct machine_job_found *ret, struct page *page)
 {
@@ -65,6 +72,8 @@ static void load_slot_jobs(const struct machine *m, const struct store_load *loa
     for (; (job = sorted_get(&m->jobs_by_wake, at)); sorted_next(&m->jobs_by_wake, &at)) {
         if (job->slot != load->slots[i] || job->wake_ms >= load->until_ms)
             return;
+        if (load->tzdata_before && !tzdata_wanted(load, job))
+            continue;
         if (page->count == load->limit || is_full(page->count, &page->bytes, spec_bytes(job))) {
             page->more = true;
             return;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "tests/unit/store/store_contract.h"
+#include "tests/unit/store/store_contract_loads.h"
 #include "tests/unit/store/store_contract_search.h"
 #include "tests/unit/store/store_contract_revisions.h"
 
@@ -30,6 +31,7 @@
     X(a_fire_conflict_undoes_its_job_change)               \
     X(loads_page_in_key_order_without_gaps)                \
     X(ended_and_wakeless_rows_are_not_loaded)              \
+    X(loads_may_be_of_older_zone_data_only)                \
     X(lists_page_by_name_prefix_and_label)                 \
     X(lists_filter_by_state_and_outcome)                   \
     X(history_is_newest_first)                             \
@@ -517,111 +519,6 @@ static void a_fire_conflict_undoes_its_job_change(struct contract *t)
     contract_free(a);
     c.fires_count = 1;
     CHECK(contract_one(t, &c) == CHANGE_RESULT_OK, "%d", (int)c.result);
-}
-
-static void make_many(struct contract *t, uint32_t count)
-{
-    struct job_change *c = mem_new_array(struct job_change, count);
-    struct fire_change *f = mem_new_array(struct fire_change, count);
-    for (uint32_t i = 0; i < count; i++) {
-        char id[16];
-        (void)snprintf(id, sizeof(id), "j%04u", i);
-        struct job_row row = contract_row((uint16_t)(i % 5), i, i % 3 ? "default" : "other", id);
-        row.wake_ms = CONTRACT_NOW + i / 20; /* many alike */
-        row.state = i % 4 ? JOB_STATE_ACTIVE : JOB_STATE_PAUSED;
-        row.last.seq = i % 2;
-        row.last.outcome = i % 6 ? FIRE_OUTCOME_SUCCEEDED : FIRE_OUTCOME_DEAD;
-        c[i] = contract_change(CHANGE_INSERT, &row);
-        c[i].spec = contract_spec(
-            row.ns, id, i % 10 ? "\"labels\":{\"l\":\"x\"}" : "\"labels\":{\"l\":\"x\",\"m\":\"y\"}");
-        f[i] = (struct fire_change){.op = CHANGE_INSERT, .row = contract_fire(&row.uid, 1 + i % 2)};
-        f[i].row.wake_ms = row.wake_ms;
-        c[i].fires = &f[i];
-        c[i].fires_count = 1;
-    }
-    contract_commit(t, c, count);
-    for (uint32_t i = 0; i < count; i++) {
-        CHECK(c[i].result == CHANGE_RESULT_OK, "job %u: %d %s", i, (int)c[i].result, c[i].problem);
-        job_spec_unref(c[i].spec);
-    }
-    mem_free(c);
-    mem_free(f);
-}
-
-static size_t load_all(struct contract *t, bool fires, size_t limit)
-{
-    static const uint16_t slots[] = {0, 2, 3, 40};
-    struct store_load load = {.slots = slots,
-                              .slots_count = 4,
-                              .until_ms = CONTRACT_NOW + 5,
-                              .from_ms = RECORD_NONE,
-                              .limit = limit};
-    size_t total = 0;
-    for (bool more = true; more;) {
-        struct contract_answer *a = contract_load(t, &load, fires);
-        size_t n = fires ? a->fires_count : a->jobs_count;
-        CHECK(n <= limit && (n > 0 || !a->more), "%zu rows, limit %zu", n, limit);
-        for (size_t i = 0; i < n; i++) {
-            uint16_t slot = fires ? a->fires[i].slot : a->jobs[i].row.slot;
-            int64_t wake = fires ? a->fires[i].wake_ms : a->jobs[i].row.wake_ms;
-            struct uid uid = fires ? a->fires[i].uid : a->jobs[i].row.uid;
-            int order = memcmp(uid.bytes, load.after.uid.bytes, sizeof(uid));
-            CHECK(!load.after.set || slot > load.after.slot ||
-                      (slot == load.after.slot &&
-                       (wake > load.after.wake_ms || (wake == load.after.wake_ms && order > 0))),
-                  "slot %u wake %" PRId64, slot, wake);
-            CHECK(slot != 1 && slot != 4 && wake < load.until_ms, "slot %u wake %" PRId64, slot, wake);
-            load.after.set = true;
-            load.after.slot = slot;
-            load.after.wake_ms = wake;
-            load.after.uid = uid;
-            load.after.seq = fires ? a->fires[i].seq : 0;
-        }
-        total += n;
-        more = a->more;
-        contract_free(a);
-    }
-    return total;
-}
-
-static void loads_page_in_key_order_without_gaps(struct contract *t)
-{
-    static const size_t limits[] = {1000, 7, 1};
-    contract_join(t, "m1");
-    make_many(t, 200);
-    for (unsigned i = 0; i < 3; i++) {
-        CHECK(load_all(t, false, limits[i]) == 60, "%zu jobs by %zu", load_all(t, false, limits[i]),
-              limits[i]);
-        CHECK(load_all(t, true, limits[i]) == 60, "%zu fires by %zu", load_all(t, true, limits[i]),
-              limits[i]);
-    }
-}
-
-static void ended_and_wakeless_rows_are_not_loaded(struct contract *t)
-{
-    contract_join(t, "m1");
-    struct job_row row = contract_make(t, 1, 1, "default", "a", "");
-    struct job_change c = contract_change(CHANGE_UPDATE, &row);
-    struct fire_change f[2] = {{.op = CHANGE_INSERT, .row = contract_fire(&row.uid, 1)},
-                               {.op = CHANGE_INSERT, .row = contract_fire(&row.uid, 2)}};
-    f[0].row.state = FIRE_STATE_ENDED;
-    c.row.wake_ms = RECORD_NONE;
-    c.fires = f;
-    c.fires_count = 2;
-    CHECK(contract_one(t, &c) == CHANGE_RESULT_OK, "%d", (int)c.result);
-    uint16_t slot = 1;
-    struct store_load load = {
-        .slots = &slot, .slots_count = 1, .until_ms = INT64_MAX, .from_ms = RECORD_NONE, .limit = 10};
-    struct contract_answer *a = contract_load(t, &load, false);
-    CHECK(a->jobs_count == 0 && !a->more, "%zu", a->jobs_count);
-    contract_free(a);
-    a = contract_load(t, &load, true);
-    CHECK(a->fires_count == 1 && a->fires[0].seq == 2, "%zu", a->fires_count);
-    contract_free(a);
-    load.from_ms = f[1].row.wake_ms + 1;
-    a = contract_load(t, &load, true);
-    CHECK(a->fires_count == 0, "%zu", a->fires_count);
-    contract_free(a);
 }
 
 static size_t list_all(struct contract *t, struct store_filter *f, size_t limit)
