@@ -1,0 +1,125 @@
+{{- define "carillon.name" -}}
+{{- printf "%s" (ternary .Release.Name (printf "%s-carillon" .Release.Name) (contains "carillon" .Release.Name)) | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "carillon.selector" -}}
+app.kubernetes.io/name: carillon
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "carillon.labels" -}}
+{{ include "carillon.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- define "carillon.image" -}}
+{{ printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) }}
+{{- end -}}
+
+{{- /* Nothing but the program runs in the container, and it needs nothing of the node. */ -}}
+{{- define "carillon.securityContext" -}}
+runAsNonRoot: true
+runAsUser: 7420
+runAsGroup: 7420
+readOnlyRootFilesystem: true
+allowPrivilegeEscalation: false
+capabilities: {drop: [ALL]}
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "carillon.env" -}}
+- {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
+- {name: HOST_IP, valueFrom: {fieldRef: {fieldPath: status.hostIP}}}
+- {name: CARILLON_AGENT_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+{{- end -}}
+
+{{- /* What mode and role have in common, as a map of options. */ -}}
+{{- define "carillon.config.consul" -}}
+cluster:
+  mode: consul
+  name: {{ .Values.cluster.name | quote }}
+  {{- if .Values.cluster.secretName }}
+  secret_file: /etc/carillon/cluster/secret
+  {{- end }}
+  {{- if .Values.cluster.tlsSecret }}
+  tls_ca: /etc/carillon/cluster-tls/ca.crt
+  tls_cert: /etc/carillon/cluster-tls/tls.crt
+  tls_key: /etc/carillon/cluster-tls/tls.key
+  {{- end }}
+consul:
+  {{- if .Values.consul.address }}
+  address: {{ .Values.consul.address | quote }}
+  {{- end }}
+  {{- if .Values.consul.tokenSecret }}
+  token_file: /etc/carillon/consul/token
+  {{- end }}
+  {{- if .Values.consul.caSecret }}
+  tls_ca: /etc/carillon/consul-ca/ca.crt
+  {{- end }}
+{{- end -}}
+
+{{- define "carillon.config.api" -}}
+{{- $wide := .Values.api.tokensSecret -}}
+api:
+  listen: [{{ printf "%s:%d" (ternary "0.0.0.0" "127.0.0.1" (not (empty $wide))) (int .Values.api.port) | quote }}]
+  {{- if $wide }}
+  hosts: {{ list (include "carillon.name" .) (printf "%s.%s" (include "carillon.name" .) .Release.Namespace) (printf "%s.%s.svc" (include "carillon.name" .) .Release.Namespace) (printf "%s.%s.svc.cluster.local" (include "carillon.name" .) .Release.Namespace) | toJson }}
+  tokens_file: /etc/carillon/tokens/tokens.yaml
+  {{- end }}
+  {{- if .Values.api.tlsSecret }}
+  tls_cert: /etc/carillon/api-tls/tls.crt
+  tls_key: /etc/carillon/api-tls/tls.key
+  {{- end }}
+ops:
+  listen: [{{ printf "0.0.0.0:%d" (int .Values.ops.port) | quote }}]
+log:
+  format: json
+{{- end -}}
+
+{{- define "carillon.config.member" -}}
+agent:
+  data_dir: /data
+  shutdown_grace: {{ .Values.shutdownGraceSeconds }}s
+{{ include "carillon.config.api" . }}
+{{- if .Values.callback.signingKeysSecret }}
+callback:
+  signing_keys_file: /etc/carillon/signing/keys
+{{- end }}
+{{- if eq .Values.mode "cluster" }}
+{{ include "carillon.config.consul" . }}
+store:
+  driver: mysql
+  mysql:
+    host: {{ required "mysql.host is needed in mode cluster" .Values.mysql.host | quote }}
+    port: {{ .Values.mysql.port }}
+    user: {{ .Values.mysql.user | quote }}
+    database: {{ .Values.mysql.database | quote }}
+    password_file: /etc/carillon/mysql/password
+    {{- if .Values.mysql.caSecret }}
+    tls_mode: verify
+    tls_ca: /etc/carillon/mysql-ca/ca.crt
+    {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* Folder under /etc/carillon to Secret: those that are given. */ -}}
+{{- define "carillon.secrets" -}}
+{{- $s := dict "tokens" .Values.api.tokensSecret "api-tls" .Values.api.tlsSecret "signing" .Values.callback.signingKeysSecret -}}
+{{- if eq .Values.mode "cluster" -}}
+{{- $_ := required "mysql.passwordSecret is needed in mode cluster" .Values.mysql.passwordSecret -}}
+{{- if not (or .Values.cluster.secretName .Values.cluster.tlsSecret) -}}
+{{- fail "cluster.secretName or cluster.tlsSecret is needed in mode cluster: agents must know each other" -}}
+{{- end -}}
+{{- $s = merge $s (dict "cluster" .Values.cluster.secretName "cluster-tls" .Values.cluster.tlsSecret "consul" .Values.consul.tokenSecret "consul-ca" .Values.consul.caSecret "mysql" .Values.mysql.passwordSecret "mysql-ca" .Values.mysql.caSecret) -}}
+{{- end -}}
+{{- range $folder, $secret := $s -}}{{- if $secret }}
+{{ $folder }}: {{ $secret | quote }}
+{{- end -}}{{- end -}}
+{{- end -}}
+
+{{- define "carillon.probes" -}}
+startupProbe: {httpGet: {path: /livez, port: ops}, periodSeconds: 2, failureThreshold: 60}
+livenessProbe: {httpGet: {path: /livez, port: ops}, periodSeconds: 10, timeoutSeconds: 3, failureThreshold: 3}
+{{- end -}}

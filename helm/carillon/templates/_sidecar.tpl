@@ -1,0 +1,82 @@
+{{- /*
+The sidecar for a chart of a team's own: a native one (an init container that goes on running), so it is there before the application
+and ends after it. It owns no jobs (agent.role client): it takes requests on localhost and passes them to the members. Neither of its
+probes is a readiness probe: while the members are away the application stays in service.
+
+  initContainers: {{- include "carillon.sidecar" (dict "root" . "service" "billing" "port" 8080) | nindent 2 }}
+  volumes: {{- include "carillon.sidecarVolumes" (dict "root" .) | nindent 2 }}
+
+"root" is the context of a chart that depends on this one, whose values stand under `carillon` there, or are this chart's own.
+*/ -}}
+{{- define "carillon.sidecarRoot" -}}
+{{- $root := .root -}}
+{{- $sub := (($root.Subcharts | default dict).carillon) | default $root -}}
+{{- toJson (dict "Values" $sub.Values "Release" $root.Release "Chart" $sub.Chart) -}}
+{{- end -}}
+
+{{- define "carillon.sidecarSecrets" -}}
+{{- $v := .Values -}}
+{{- range $folder, $secret := dict "cluster" $v.cluster.secretName "cluster-tls" $v.cluster.tlsSecret "consul" $v.consul.tokenSecret "consul-ca" $v.consul.caSecret "tokens" $v.api.tokensSecret -}}{{- if $secret }}
+{{ $folder }}: {{ $secret | quote }}
+{{- end -}}{{- end -}}
+{{- end -}}
+
+{{- define "carillon.sidecar" -}}
+{{- $r := include "carillon.sidecarRoot" . | fromJson -}}
+{{- $v := $r.Values -}}
+- name: carillon
+  image: {{ include "carillon.image" $r }}
+  imagePullPolicy: {{ $v.image.pullPolicy }}
+  restartPolicy: Always
+  args:
+    - agent
+    - --set=agent.role=client
+    - --set=agent.shutdown_grace={{ $v.shutdownGraceSeconds }}s
+    - --set=log.format=json
+    - --set=api.listen=127.0.0.1:{{ int $v.api.port }}
+    - --set=ops.listen=0.0.0.0:{{ int $v.ops.port }}
+    - --set=cluster.mode=consul
+    - --set=cluster.name={{ $v.cluster.name }}
+    - --set=consul.address={{ $v.consul.address | default "$(HOST_IP):8500" }}
+    {{- if $v.cluster.secretName }}
+    - --set=cluster.secret_file=/etc/carillon/cluster/secret
+    {{- end }}
+    {{- if $v.cluster.tlsSecret }}
+    - --set=cluster.tls_ca=/etc/carillon/cluster-tls/ca.crt
+    - --set=cluster.tls_cert=/etc/carillon/cluster-tls/tls.crt
+    - --set=cluster.tls_key=/etc/carillon/cluster-tls/tls.key
+    {{- end }}
+    {{- if $v.consul.tokenSecret }}
+    - --set=consul.token_file=/etc/carillon/consul/token
+    {{- end }}
+    {{- if $v.consul.caSecret }}
+    - --set=consul.tls_ca=/etc/carillon/consul-ca/ca.crt
+    {{- end }}
+    {{- if $v.api.tokensSecret }}
+    - --set=api.tokens_file=/etc/carillon/tokens/tokens.yaml
+    {{- end }}
+    {{- with .service }}
+    - --set=app.service={{ . }}
+    {{- end }}
+    {{- with .port }}
+    - --set=app.port={{ int . }}
+    {{- end }}
+  env: {{- include "carillon.env" $r | nindent 4 }}
+  ports: [{name: ops, containerPort: {{ int $v.ops.port }}}]
+  {{- include "carillon.probes" $r | nindent 2 }}
+  securityContext: {{- include "carillon.securityContext" $r | nindent 4 }}
+  resources: {{- toYaml $v.resources | nindent 4 }}
+  volumeMounts:
+    - {name: carillon-data, mountPath: /data}
+    {{- range $folder, $secret := include "carillon.sidecarSecrets" $r | fromYaml }}
+    - {name: carillon-{{ $folder }}, mountPath: /etc/carillon/{{ $folder }}, readOnly: true}
+    {{- end }}
+  workingDir: /data
+{{- end -}}
+
+{{- define "carillon.sidecarVolumes" -}}
+- {name: carillon-data, emptyDir: {sizeLimit: 64Mi}}
+{{- range $folder, $secret := include "carillon.sidecarSecrets" (include "carillon.sidecarRoot" . | fromJson) | fromYaml }}
+- {name: carillon-{{ $folder }}, secret: {secretName: {{ $secret | quote }}, defaultMode: 0444}}
+{{- end }}
+{{- end -}}
