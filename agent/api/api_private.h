@@ -228,6 +228,14 @@ struct api_page {
 int api_page_print(struct api *api, const struct store_page *from, void (*print)(struct api_page *p),
                    void (*done)(struct api_page *p, bool cancelled), void *arg, struct err *e);
 
+/* For answers that are no page of jobs: PRINT works on X->state on a worker, then DONE_FN on the loop answers X and frees the state.
+ * CANCELLED: the agent is stopping, PRINT did not run. DONE_FN may run before this returns. Loop thread. */
+void api_print_off_loop(struct exchange *x, void (*print)(struct exchange *x),
+                        void (*done)(struct exchange *x, bool cancelled));
+/* Take the COUNT fires at ROWS, which then own nothing; free with api_fires_free. ERR_NOMEM: nothing was taken. */
+int api_fires_take(struct fire_row *rows, size_t count, struct fire_row **ret, struct err *e);
+void api_fires_free(struct fire_row *rows, size_t count);
+
 /* --- print.c -------------------------------------------------------------------------------------------------------- */
 /* ,"key":"2026-…" or ,"key":null */
 void api_print_instant(struct buf *out, const char *key, int64_t ms);

@@ -12,14 +12,18 @@ struct history {
     struct fire_row *rows;
     size_t rows_count;
     bool rows_more;
+    struct store_job job; /* its spec is a reference of its own */
+    struct ring_entry ring[RING_LOG_KEEP_MAX];
+    size_t ring_count;
+    struct buf out;
 };
 
 static void history_free(struct exchange *x)
 {
     struct history *h = x->state;
-    for (size_t i = 0; i < h->rows_count; i++)
-        fire_row_fini(&h->rows[i]);
-    mem_free(h->rows);
+    api_fires_free(h->rows, h->rows_count);
+    job_spec_unref(h->job.spec);
+    buf_fini(&h->out);
     mem_free(h);
     x->state = NULL;
 }
@@ -35,11 +39,11 @@ static size_t read_ring(const struct store_job *job, struct ring_entry ring[stat
 /* --- GET /v1/jobs/{id}/fires --------------------------------------------------------------------------------------- */
 
 /* Both are ordered, newest first. A seq that stands in both ended after the rows were read. */
-static uint64_t print_merged(struct buf *out, const struct exchange *x, const struct store_job *job,
-                             const struct ring_entry *ring, size_t ring_count, bool *ret_more)
+static uint64_t print_merged(struct buf *out, const struct exchange *x, bool *ret_more)
 {
     const struct history *h = x->state;
-    size_t r = 0, f = 0;
+    const struct ring_entry *ring = h->ring;
+    size_t r = 0, f = 0, ring_count = h->ring_count;
     uint64_t last = 0;
     while (r < ring_count && x->req.before_seq && ring[r].seq >= x->req.before_seq)
         r++;
@@ -49,7 +53,7 @@ static uint64_t print_merged(struct buf *out, const struct exchange *x, const st
         if (f >= h->rows_count || (r < ring_count && ring[r].seq >= h->rows[f].seq)) {
             last = ring[r].seq;
             f += f < h->rows_count && h->rows[f].seq == last;
-            api_print_fire_ring(out, job, &ring[r++]);
+            api_print_fire_ring(out, &h->job, &ring[r++]);
         } else {
             last = h->rows[f].seq;
             api_print_fire_row(out, &h->rows[f++]);
@@ -59,21 +63,31 @@ static uint64_t print_merged(struct buf *out, const struct exchange *x, const st
     return last;
 }
 
-static void print_page(struct exchange *x, const struct store_job *job)
+static void print_page(struct exchange *x)
 {
-    struct ring_entry ring[RING_LOG_KEEP_MAX];
-    size_t ring_count = job ? read_ring(job, ring) : 0;
-    struct buf out = BUF_INIT(API_PAGE_BYTES_MAX);
+    struct history *h = x->state;
     char cursor[24];
     bool more;
-    buf_add_str(&out, "{\"fires\":[");
-    uint64_t last = print_merged(&out, x, job, ring, ring_count, &more);
-    buf_add_char(&out, ']');
+    buf_add_str(&h->out, "{\"fires\":[");
+    uint64_t last = print_merged(&h->out, x, &more);
+    buf_add_char(&h->out, ']');
     (void)snprintf(cursor, sizeof(cursor), "%llu", (unsigned long long)last); /* fits */
-    api_print_text(&out, "next_cursor", more && last > 1 ? cursor : NULL);
-    buf_add_char(&out, '}');
+    api_print_text(&h->out, "next_cursor", more && last > 1 ? cursor : NULL);
+    buf_add_char(&h->out, '}');
+}
+
+static void printed(struct exchange *x, bool cancelled)
+{
+    struct history *h = x->state;
+    struct buf out = h->out;
+    h->out = (struct buf){0};
     history_free(x);
-    exchange_json(x, 200, &out);
+    if (!cancelled) {
+        exchange_json(x, 200, &out);
+        return;
+    }
+    buf_fini(&out);
+    exchange_refuse_with(x, API_OVERLOADED, "the agent is stopping");
 }
 
 static void on_ring(void *arg, const struct err *e, struct store_job *jobs, size_t count, bool more)
@@ -85,7 +99,13 @@ static void on_ring(void *arg, const struct err *e, struct store_job *jobs, size
         exchange_refuse_store(x, e);
         return;
     }
-    print_page(x, count > 0 ? &jobs[0] : NULL);
+    struct history *h = x->state;
+    if (count > 0) {
+        h->job = jobs[0];
+        h->job.spec = jobs[0].spec ? job_spec_ref(jobs[0].spec) : NULL;
+        h->ring_count = read_ring(&jobs[0], h->ring);
+    }
+    api_print_off_loop(x, print_page, printed);
 }
 
 static void on_fires(void *arg, const struct err *e, struct fire_row *rows, size_t count, bool more)
@@ -93,16 +113,10 @@ static void on_fires(void *arg, const struct err *e, struct fire_row *rows, size
     struct exchange *x = arg;
     struct history *h = x->state;
     struct err own = *e;
-    if (own.code == ERR_OK && count > 0)
-        h->rows = mem_try_array(count, sizeof(*rows), &own);
-    if (own.code != ERR_OK) {
+    if (own.code != ERR_OK || api_fires_take(rows, count, &h->rows, &own) < 0) {
         history_free(x);
         exchange_refuse_store(x, &own);
         return;
-    }
-    for (size_t i = 0; i < count; i++) {
-        h->rows[i] = rows[i];
-        rows[i].log = rows[i].payload = rows[i].parts = NULL; /* taken */
     }
     h->rows_count = count;
     h->rows_more = more;
@@ -128,6 +142,7 @@ static void on_job(void *arg, const struct err *e, struct store_job *jobs, size_
     const struct store_ops *store = node_store(x->api->node, &self);
     struct history *h = mem_new(struct history);
     x->state = h;
+    buf_init(&h->out, API_PAGE_BYTES_MAX);
     h->uid = jobs[0].row.uid;
     store->get_fires(self, &h->uid, x->req.before_seq, x->req.limit, on_fires, x);
 }

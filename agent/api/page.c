@@ -1,4 +1,4 @@
-/* A page of jobs on its way from the store to an answer: taken over on the loop, printed on a thread of its own, because a page of
+/* A page of jobs, or of fires, on its way from the store to an answer: taken over on the loop, printed on a thread of its own, because a page of
  * a thousand jobs takes as long as many due fires may wait. */
 #include <string.h>
 
@@ -64,4 +64,60 @@ int api_page_print(struct api *api, const struct store_page *from, void (*print)
     take(api, p, from);
     worker_submit(api->pages, &p->work);
     return 0;
+}
+
+/* --- fires --------------------------------------------------------------------------------------------------------- */
+
+struct print_job {
+    struct work work;
+    struct exchange *x;
+    void (*print)(struct exchange *x);
+    void (*done)(struct exchange *x, bool cancelled);
+};
+
+static void print_run(struct work *w, void *context)
+{
+    struct print_job *p = container_of(w, struct print_job, work);
+    (void)context;
+    p->print(p->x);
+}
+
+static void print_done(struct work *w, bool cancelled)
+{
+    struct print_job *p = container_of(w, struct print_job, work);
+    p->done(p->x, cancelled);
+    mem_free(p);
+}
+
+void api_print_off_loop(struct exchange *x, void (*print)(struct exchange *x),
+                        void (*done_fn)(struct exchange *x, bool cancelled))
+{
+    if (x->api->stopping) {
+        done_fn(x, true);
+        return;
+    }
+    struct print_job *p = mem_new(struct print_job);
+    *p = (struct print_job){
+        .work = {.run = print_run, .done = print_done}, .x = x, .print = print, .done = done_fn};
+    worker_submit(x->api->pages, &p->work);
+}
+
+int api_fires_take(struct fire_row *rows, size_t count, struct fire_row **ret, struct err *e)
+{
+    struct fire_row *taken = mem_try_array(count + 1, sizeof(*taken), e);
+    if (!taken)
+        return -ERR_NOMEM;
+    for (size_t i = 0; i < count; i++) {
+        taken[i] = rows[i];
+        rows[i].log = rows[i].payload = rows[i].parts = NULL;
+    }
+    *ret = taken;
+    return 0;
+}
+
+void api_fires_free(struct fire_row *rows, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        fire_row_fini(&rows[i]);
+    mem_free(rows);
 }

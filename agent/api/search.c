@@ -16,6 +16,7 @@ struct search { /* x->state */
     struct store_job job; /* the one that is asked for; spec is a reference of its own */
     struct ring_entry ring[RING_LOG_KEEP_MAX];
     size_t ring_count;
+    struct store_fire_page page; /* the store's, taken over */
     struct buf out;
     size_t printed;
     bool letters;
@@ -57,6 +58,7 @@ static void search_free(struct exchange *x)
 {
     struct search *s = x->state;
     job_spec_unref(s->job.spec);
+    api_fires_free(s->page.fires, s->page.fires_count);
     buf_fini(&s->out);
     mem_free(s);
     x->state = NULL;
@@ -212,20 +214,39 @@ static void print_merged(struct exchange *x, const struct store_fire_page *page)
     s->next = (struct api_fire_cursor){.due_ms = next->due_ms, .uid = next->uid, .seq = next->seq};
 }
 
-static void on_rows(void *arg, const struct err *e, struct store_fire_page *page)
+static void print_rows(struct exchange *x)
 {
-    struct exchange *x = arg;
     struct search *s = x->state;
-    if (e->code != ERR_OK) {
-        fail(x, e);
-        return;
-    }
-    print_merged(x, page);
+    print_merged(x, &s->page);
     if (!s->more && !s->letters && !x->req.job[0] && wants_successes(x)) {
         s->more = true;
         s->next = (struct api_fire_cursor){.in_rings = true};
     }
-    finish(x);
+}
+
+static void printed(struct exchange *x, bool cancelled)
+{
+    if (!cancelled) {
+        finish(x);
+        return;
+    }
+    search_free(x);
+    exchange_refuse_with(x, API_OVERLOADED, "the agent is stopping");
+}
+
+static void on_rows(void *arg, const struct err *e, struct store_fire_page *page)
+{
+    struct exchange *x = arg;
+    struct search *s = x->state;
+    struct err own = *e;
+    struct fire_row *rows = NULL;
+    if (own.code != ERR_OK || api_fires_take(page->fires, page->fires_count, &rows, &own) < 0) {
+        fail(x, &own);
+        return;
+    }
+    s->page = *page;
+    s->page.fires = rows;
+    api_print_off_loop(x, print_rows, printed);
 }
 
 static void ask_rows(struct exchange *x)
