@@ -389,7 +389,10 @@ install: build ## install below $(DESTDIR)$(PREFIX)
 	for file in $(wildcard configs/*.yaml); do \
 	    install -D -m 644 $$file $(DESTDIR)$(PREFIX)/share/carillon/$$file; done
 
-.PHONY: chart
+.PHONY: image chart
+image: build ## an OCI image of the program in $(O)/image, without a container engine
+	@helm/image.py $(O)/carillon $(O)/image
+
 chart: $(O)/deps-it ## package helm/carillon into $(O)
 	@$(VENV)/bin/python -c 'import helm_python, sys; print(helm_python.package("helm/carillon", destination=sys.argv[1]))' $(O)
 
