@@ -38,6 +38,7 @@ int cmd_cluster_owner(struct cli *cli, const struct cli_args *args);
 int cmd_service_get(struct cli *cli, const struct cli_args *args);
 
 int cmd_store_check(struct cli *cli, const struct cli_args *args);
+int cmd_store_copy(struct cli *cli, const struct cli_args *args);
 
 int cmd_config_check(struct cli *cli, const struct cli_args *args);
 int cmd_config_options(struct cli *cli, const struct cli_args *args);

@@ -302,6 +302,17 @@ static int pools_new(struct store_mysql *s, struct loop *loop, struct err *e)
 
 /* --- open, close --------------------------------------------------------------------------------------------------- */
 
+static int refuse_unfinished(struct my_conn *c, struct err *e)
+{
+    struct store_meta meta;
+    bool copying = false;
+    int r = my_schema_look(c, &meta, &copying, e);
+    if (r == 0 && copying)
+        return err_set(e, ERR_PERMANENT,
+                       "a copy into the database was not finished: run `carillon store copy` again");
+    return r;
+}
+
 static int schema_open(struct store_mysql *s, const struct store_open_args *args, struct err *e)
 {
     struct my_conn first, lock;
@@ -313,6 +324,8 @@ static int schema_open(struct store_mysql *s, const struct store_open_args *args
         err_clear(e);
         r = my_schema_open(&first, &lock, args->cluster, args->slots, &s->meta, e);
     } while (r == -ERR_RETRY && clock_boot_ms() < until && wait_ms(s, 100));
+    if (r == 0)
+        r = refuse_unfinished(&first, e);
     my_conn_close(&first);
     my_conn_close(&lock);
     if (r == -ERR_UNKNOWN_OUTCOME ||

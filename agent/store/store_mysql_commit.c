@@ -326,8 +326,8 @@ static int insert_fires(struct commit_group *g, struct my_script *s, struct err 
     return r;
 }
 
-/* Read by the search for labels: names and values hold no NUL, so nothing but a label can look like one. */
-static void add_copy_labels(struct buf *b, const struct job_spec *spec)
+/* Names and values hold no NUL, so nothing but a label can look like one. */
+void my_add_copy_labels(struct buf *b, const struct job_spec *spec)
 {
     buf_add_str(b, "CONCAT(x''");
     for (size_t i = 0; i < spec->labels_count; i++) {
@@ -367,7 +367,7 @@ static int insert_copies(struct commit_group *g, struct my_script *s, struct err
         begin_literal_row(&rows, &change->row.uid);
         buf_addf(&s->text, ",%llu,%lld,", (unsigned long long)change->row.version,
                  (long long)change->copy_until_ms);
-        add_copy_labels(&s->text, change->copy);
+        my_add_copy_labels(&s->text, change->copy);
         add_spec(&s->text, change->copy);
         r = my_rows_end_row(&rows, e);
     }

@@ -56,4 +56,7 @@ static inline bool commit_has_revision(const struct job_change *change)
  * *ret_progress: something was decided. Errors of statements. */
 int my_commit_resolve(struct commit_group *g, struct my_conn *c, bool *ret_progress, struct err *e);
 
+/* The labels of a copy, as the search for fires by label reads them. */
+void my_add_copy_labels(struct buf *b, const struct job_spec *spec);
+
 #endif

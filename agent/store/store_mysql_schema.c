@@ -104,6 +104,7 @@ struct meta_read {
     bool has_slots;
     bool has_created;
     bool has_secret;
+    bool copying;
 };
 
 static int read_meta_row(void *arg, MYSQL_ROW row, const unsigned long *lengths, struct err *e)
@@ -126,6 +127,8 @@ static int read_meta_row(void *arg, MYSQL_ROW row, const unsigned long *lengths,
         m->has_secret =
             lengths[1] == 2 * sizeof(m->meta.secret) &&
             text_hex_decode(row[1], lengths[1], m->meta.secret, sizeof(m->meta.secret), NULL) >= 0;
+    } else if (strcmp(row[0], MY_SCHEMA_COPYING) == 0) {
+        m->copying = true;
     }
     (void)e;
     return 0;
@@ -296,5 +299,22 @@ int my_schema_open(struct my_conn *c, struct my_conn *lock, const char *cluster,
     if (r < 0)
         return r;
     *ret = m.meta;
+    return 0;
+}
+
+int my_schema_look(struct my_conn *c, struct store_meta *ret, bool *ret_copying, struct err *e)
+{
+    struct meta_read m;
+    int r = my_conn_ensure(c, true, e);
+    if (r == 0)
+        r = read_meta(c, &m, e);
+    if (r == 0)
+        r = check_newer(&m, e);
+    if (r < 0)
+        return r;
+    if (!m.has_cluster || !m.has_slots || !m.has_created || !m.has_secret || m.meta.schema == 0)
+        return err_set(e, ERR_NOT_FOUND, "the database holds no store that was made to its end");
+    *ret = m.meta;
+    *ret_copying = m.copying;
     return 0;
 }

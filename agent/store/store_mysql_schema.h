@@ -17,4 +17,10 @@ uint32_t my_schema_version(void);
 int my_schema_open(struct my_conn *c, struct my_conn *lock, const char *cluster, uint32_t slots,
                    struct store_meta *ret, struct err *e);
 
+/* In `meta` while a copy into the store has not come to its end. */
+#define MY_SCHEMA_COPYING "copying"
+/* Read the meta data of a store that is there, whatever its cluster, and whether it is an unfinished copy. ERR_NOT_FOUND: there is
+ * none. */
+int my_schema_look(struct my_conn *c, struct store_meta *ret, bool *ret_copying, struct err *e);
+
 #endif

@@ -13,7 +13,7 @@
 #include "agent/store/raft/folder.h"
 #include "agent/store/store_raft_private.h"
 
-#define SCHEMA         1
+#define SCHEMA         STORE_RAFT_SCHEMA
 #define SNAPSHOT_BYTES ((uint64_t)64 << 20)
 #define PATIENCE_MS    5000
 #define READERS        2

@@ -6,6 +6,12 @@
 
 #include "agent/store/store.h"
 
+/* Version of what the log and its snapshots hold. */
+#define STORE_RAFT_SCHEMA 1
+/* The only voter of a new store; its address is never dialled. */
+#define STORE_RAFT_NODE_ID      1
+#define STORE_RAFT_NODE_ADDRESS "local"
+
 struct store_raft_options {
     char *dir; /* never NULL at open(): the configuration puts it under agent.data_dir */
     int64_t snapshot_entries;

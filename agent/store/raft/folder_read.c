@@ -77,8 +77,8 @@ static int map_file(const struct folder *f, const char *name, void **ret, size_t
 static int read_snapshot(struct reading *r, const struct folder_snapshot *s, bool newest, struct err *e)
 {
     struct err why = {0}, inner = {0};
-    void *data;
-    size_t bytes;
+    void *data = NULL;
+    size_t bytes = 0;
     int rc = folder_check_snapshot_head(&r->f, s, &why);
     if (rc == 0)
         rc = map_file(&r->f, s->name, &data, &bytes, &why);
