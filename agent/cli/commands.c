@@ -380,7 +380,7 @@ static const struct cli_command commands[] = {
      .help = "Move everything from one store to another: carillon store copy --from raft:DIR --to mysql://…",
      .more =
          "STORE is raft:DIR or mysql://[USER@]HOST[:PORT]/DATABASE[?password_file=FILE&tls_mode=verify&…]; behind the ?\n"
-         "stand options of store.mysql. All agents of both must be stopped; the target must be empty, or what an earlier\n"
+         "stand options as store.mysql.tls_mode, without their section. All agents of both must be stopped; the target must be empty, or what an earlier\n"
          "copy left that was interrupted. No agent uses the target before all is there and, with --verify, was compared.\n",
      .flags = FLAGS({.name = "--from", .value = "STORE", .help = "what to copy; it is not changed"},
                     {.name = "--to", .value = "STORE", .help = "where to"},
