@@ -304,7 +304,7 @@ int my_schema_open(struct my_conn *c, struct my_conn *lock, const char *cluster,
 
 int my_schema_look(struct my_conn *c, struct store_meta *ret, bool *ret_copying, struct err *e)
 {
-    struct meta_read m;
+    struct meta_read m = {0};
     int r = my_conn_ensure(c, true, e);
     if (r == 0)
         r = read_meta(c, &m, e);

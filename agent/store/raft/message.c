@@ -97,9 +97,8 @@ static int entries_body(const struct raft_append_entries *a, void **ret, size_t 
         return 0;
     for (unsigned i = 0; i < a->n_entries; i++)
         bytes += a->entries[i].buf.len;
-    uint8_t *body =
-        bytes > 0 && !fault_hit() ? malloc(bytes) : NULL; /* libraft's own entries: no limit here */
-    if (bytes > 0 && !body)
+    uint8_t *body = fault_hit() ? NULL : malloc(bytes); /* libraft's own entries: no limit here */
+    if (!body)
         return err_set(e, ERR_NOMEM, "no memory for a message");
     for (unsigned i = 0; i < a->n_entries; i++) {
         const struct raft_entry *entry = &a->entries[i];

@@ -1,5 +1,6 @@
 #include "agent/store/raft/wire.h"
 
+#include <assert.h>
 #include <netdb.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
@@ -404,6 +405,7 @@ static void connect_to(struct wire *w, struct addrinfo *list)
 {
     unsigned count = 0, nth;
     struct addrinfo *ai = list;
+    assert(list); /* what was found is never nothing */
     for (struct addrinfo *each = list; each; each = each->ai_next)
         count++;
     for (nth = count ? w->attempt % count : 0; nth > 0 && ai->ai_next; nth--)
