@@ -301,6 +301,13 @@ static void say_skipped(struct buf *out, const struct explain_work *x, const str
     say_run_of(out, x, era, row, "together");
 }
 
+/* No later fire of the job has been recorded. */
+static bool is_newest(const struct explain_work *x, const struct fire_row *row)
+{
+    const struct job_row *job = x->f->row;
+    return job && memcmp(&job->uid, &row->uid, sizeof(row->uid)) == 0 && row->seq_last >= job->counts.seq;
+}
+
 static void say_coalesced(struct buf *out, const struct explain_work *x, const struct era *era,
                           const struct fire_row *row)
 {
@@ -311,6 +318,8 @@ static void say_coalesced(struct buf *out, const struct explain_work *x, const s
         add_fire(out, &into->uid, into->seq);
         buf_add_str(out, ", due at ");
         add_at(out, explain_zone(x, era), into->due_ms);
+    } else if (is_newest(x, row)) {
+        buf_add_str(out, "the next fire, which is not recorded yet");
     } else {
         buf_add_str(out, "a later fire, which is not kept");
     }

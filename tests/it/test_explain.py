@@ -104,7 +104,8 @@ def test_waiting_for_a_retry_and_coalesced_into_the_next(three, job, callee, nam
     three[0].put(name, job("@every 3s", concurrency="forbid", retry={"min_backoff": "1m", "jitter": 0}))
     pending = wait_until(lambda: [o for o in explain(three[1], name) if o["outcome"] == "pending" and o["fire"]], 20, "a retry")[0]
     assert "waiting for the retry at" in pending["text"] and "attempt 1 failed (status 503)" in pending["text"]
-    folded = wait_until(lambda: [o for o in explain(three[2], name) if o["outcome"] == "coalesced"], 20, "coalesced")[0]
+    folded = wait_until(lambda: [o for o in explain(three[2], name) if o["outcome"] == "coalesced" and "recorded yet" not in o["text"]],
+                        20, "coalesced")[0]
     assert folded["due"] == pending["due"] and folded["fire"] == pending["fire"]
     into = next(o for o in explain(three[0], name) if o["fire"] != folded["fire"])
     assert folded["text"].startswith(f"coalesced into fire {into['fire']}, due at"), folded["text"]

@@ -382,6 +382,16 @@ Test(explain, skipped_and_folded_dues_tell_into_what_and_by_whom)
               "skipped (late) #51: skipped because it could not be fired within the misfire window of 1d.\n");
     f->outcome = FIRE_OUTCOME_COALESCED;
     f->reason = FIRE_REASON_COALESCED;
+    b->row.counts.seq = 51;
+    expect_at(b, AT,
+              DUE_TEXT
+              "coalesced (coalesced) #51: coalesced into the next fire, which is not recorded yet: of "
+              "overdue ones the newest is fired (misfire: last).\n");
+    b->row.counts.seq = 52;
+    expect_at(b, AT,
+              DUE_TEXT
+              "coalesced (coalesced) #51: coalesced into a later fire, which is not kept: of overdue "
+              "ones the newest is fired (misfire: last).\n");
     add_fire(b, "2026-11-21T08:00:00Z", FIRE_OUTCOME_SUCCEEDED, FIRE_REASON_NONE, 1)->coalesced = 1;
     expect_at(b, AT,
               DUE_TEXT
