@@ -27,13 +27,13 @@ static void add_update_head(struct buf *b, const struct sql_table *t, const char
 {
     buf_add_str(b, "UPDATE (SELECT ");
     sql_add_names(b, t, "", SQL_CHANGING);
-    buf_addf(b, ", %s FROM %s WHERE FALSE UNION ALL SELECT ", guards, t->name);
+    buf_addf(b, ", %s FROM %s WHERE FALSE", guards, t->name);
 }
 
 static int update_jobs(struct commit_group *g, struct my_script *s, struct err *e)
 {
     struct buf head = BUF_INIT(4096), tail = BUF_INIT(4096);
-    struct my_rows rows = {.script = s, .sep = " UNION ALL SELECT ", .expect = MY_MATCH};
+    struct my_rows rows = {.script = s, .list = true, .expect = MY_MATCH};
     add_update_head(&head, sql_jobs(), "rev AS was");
     buf_add_str(&tail,
                 ") k STRAIGHT_JOIN jobs t FORCE INDEX (PRIMARY) ON t.uid = k.uid AND t.rev = k.was SET ");
@@ -166,6 +166,14 @@ static int insert_specs(struct commit_group *g, struct my_script *s, struct err 
     return r == 0 ? my_rows_end(&rows, e) : r;
 }
 
+/* "ns,id", to be stored. */
+static void add_name(struct buf *b, const struct job_change *change)
+{
+    sql_add_hex(b, change->row.ns, strlen(change->row.ns));
+    buf_add_char(b, ',');
+    sql_add_hex(b, change->row.id, strlen(change->row.id));
+}
+
 static int insert_labels_of(struct my_rows *rows, const struct job_change *change, struct err *e)
 {
     int r = 0;
@@ -178,9 +186,7 @@ static int insert_labels_of(struct my_rows *rows, const struct job_change *chang
         buf_add_char(b, ',');
         sql_add_hex(b, label->value, strlen(label->value));
         buf_add_char(b, ',');
-        sql_add_ascii(b, change->row.ns);
-        buf_add_char(b, ',');
-        sql_add_ascii(b, change->row.id);
+        add_name(b, change);
         r = my_rows_end_row(rows, e);
     }
     return r;
@@ -203,9 +209,7 @@ static int insert_labels(struct commit_group *g, struct my_script *s, struct err
 static void add_revision(struct buf *b, const struct job_change *change)
 {
     const struct revision *r = &change->revision;
-    sql_add_ascii(b, change->row.ns);
-    buf_add_char(b, ',');
-    sql_add_ascii(b, change->row.id);
+    add_name(b, change);
     buf_addf(b, ",%llu,%lld,", (unsigned long long)r->change_id, (long long)r->at_ms);
     sql_add_hex(b, r->actor, strlen(r->actor));
     buf_add_char(b, ',');
@@ -253,7 +257,7 @@ static bool fire_is(const struct commit_group *g, const struct commit_fire *fire
 static int update_fires(struct commit_group *g, struct my_script *s, struct err *e)
 {
     struct buf head = BUF_INIT(4096), tail = BUF_INIT(4096);
-    struct my_rows rows = {.script = s, .sep = " UNION ALL SELECT ", .expect = MY_MATCH};
+    struct my_rows rows = {.script = s, .list = true, .expect = MY_MATCH};
     add_update_head(&head, sql_fires(), "rev AS was, holder AS held");
     buf_add_str(
         &tail,

@@ -226,6 +226,7 @@ static int conn_open(struct my_conn *c, bool with_database, struct err *e)
     else if (!mysql_real_connect(c->mysql, o->host, o->user, password, with_database ? o->database : NULL,
                                  (unsigned)o->port, o->socket, CLIENT_MULTI_STATEMENTS | CLIENT_FOUND_ROWS))
         r = conn_error(c, false, "connect to the database", e);
+    c->has_values = r == 0 && mariadb_connection(c->mysql);
     mem_free_secret(password, password_len);
     return r;
 }
@@ -384,15 +385,34 @@ void my_rollback(struct my_conn *c)
 
 /* --- statements of many rows --------------------------------------------------------------------------------------- */
 
+/* Rows of a list. MariaDB takes SELECTs apart one by one, which takes a fifth longer than VALUES; MySQL writes VALUES otherwise. */
+static const struct list_form {
+    const char *begin, *sep, *end;
+} list_selects = {" UNION ALL SELECT ", " UNION ALL SELECT ", ""},
+  list_values = {" UNION ALL VALUES (", "), (", ")"};
+
+static const struct list_form *list_form(const struct my_rows *r)
+{
+    return r->script->conn->has_values ? &list_values : &list_selects;
+}
+
 void my_rows_begin_row(struct my_rows *r)
 {
-    buf_add_str(&r->script->text, r->count ? r->sep : r->head);
+    struct buf *b = &r->script->text;
+    if (r->count == 0)
+        buf_add_str(b, r->head);
+    if (r->list)
+        buf_add_str(b, r->count ? list_form(r)->sep : list_form(r)->begin);
+    else if (r->count)
+        buf_add_str(b, r->sep);
 }
 
 static int rows_flush(struct my_rows *r, struct err *e)
 {
     unsigned count = r->count;
     r->count = 0;
+    if (r->list)
+        buf_add_str(&r->script->text, list_form(r)->end);
     buf_add_str(&r->script->text, r->tail);
     if (r->expect == MY_ROWS)
         return my_script_end_rows(r->script, r->fn, r->arg, e);

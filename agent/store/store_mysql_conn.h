@@ -32,7 +32,8 @@ struct my_conn {
     unsigned timeout_s;                        /* of one connect, read or write */
     MYSQL *mysql;                              /* NULL: not connected */
     size_t packet_max;                         /* bytes of text the server takes at once */
-    struct rng rng;                            /* of back-off */
+    bool has_values; /* "UNION ALL VALUES (row), (row)": a list that is cheaper than a SELECT a row */
+    struct rng rng;  /* of back-off */
 };
 
 /* Connects nothing yet. TIMEOUT_S at least 1. */
@@ -92,12 +93,15 @@ int my_exec(struct my_conn *c, const char *text, bool commits, struct err *e);
 /* ROLLBACK; a connection on which that fails is closed. Keeps what E says. */
 void my_rollback(struct my_conn *c);
 
-/* A statement of many rows: HEAD row SEP row … TAIL, cut into several when it grows too large. */
+/* A statement of many rows: HEAD row SEP row … TAIL, cut into several when it grows too large. A LIST is a derived table: HEAD ends
+ * with the SELECT that names its columns, TAIL begins with the parenthesis that ends it, and the server's dialect says what stands
+ * between, so SEP is NULL. */
 struct my_rows {
     struct my_script *script;
     const char *head;
     const char *sep;
     const char *tail;
+    bool list;
     enum my_expect expect; /* MY_MATCH: as many as rows were put in; or MY_ANY, or MY_ROWS with fn */
     my_row_fn *fn;
     void *arg;

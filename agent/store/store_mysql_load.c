@@ -275,13 +275,11 @@ static int read_named_key(void *arg, MYSQL_ROW row, const unsigned long *lengths
 
 static int ask_keys(struct read_op *o, struct my_script *s, bool by_name, struct err *e)
 {
-    struct my_rows rows = {
-        .script = s, .sep = " UNION ALL SELECT ", .expect = MY_ROWS, .fn = read_named_key, .arg = o};
+    struct my_rows rows = {.script = s, .list = true, .expect = MY_ROWS, .fn = read_named_key, .arg = o};
     int r = 0;
     rows.head =
-        by_name
-            ? "SELECT k.n, t.uid, COALESCE(s.bytes, 0) FROM (SELECT 0 AS n, ns, id FROM jobs WHERE FALSE UNION ALL SELECT "
-            : "SELECT k.n, t.uid, COALESCE(s.bytes, 0) FROM (SELECT 0 AS n, uid FROM jobs WHERE FALSE UNION ALL SELECT ";
+        by_name ? "SELECT k.n, t.uid, COALESCE(s.bytes, 0) FROM (SELECT 0 AS n, ns, id FROM jobs WHERE FALSE"
+                : "SELECT k.n, t.uid, COALESCE(s.bytes, 0) FROM (SELECT 0 AS n, uid FROM jobs WHERE FALSE";
     rows.tail =
         by_name
             ? ") k STRAIGHT_JOIN jobs t FORCE INDEX (name) ON t.ns = k.ns AND t.id = k.id "

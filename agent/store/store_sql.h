@@ -45,7 +45,9 @@ const struct sql_table *sql_fires(void); /* struct fire_row */
 
 /* Literals. */
 void sql_add_hex(struct buf *b, const void *data, size_t len); /* x'00ff' */
-void sql_add_ascii(struct buf *b, const char *s);              /* of an ascii_bin column */
+/* To be compared with an ascii_bin column. One that is only stored is cheaper as plain hex: the server looks the names of set and
+ * collation up for every literal, a tenth of the time of a row. */
+void sql_add_ascii(struct buf *b, const char *s);
 void sql_add_utf8(struct buf *b, const char *s, size_t len);
 void sql_add_blob(struct buf *b, const void *data, size_t len); /* NULL when DATA is */
 void sql_add_ms(struct buf *b, int64_t ms);
