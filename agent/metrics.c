@@ -26,6 +26,9 @@ struct family {
 
 static const double seconds[] = {0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2,
                                  0.5,   1,     2,     5,    10,   30,   60,  0};
+/* Most stages of most fires take less than a millisecond. */
+static const double stages[] = {0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05,
+                                0.1,    0.2,    0.5,    1,     2,     5,     10,   30,   0};
 static const double turns[] = {0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 0};
 static const double rows[] = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 0};
 
@@ -40,7 +43,7 @@ static const struct family families[METRIC_COUNT_] = {
                               {0},
                               seconds},
     [METRIC_FIRE_STAGE] =
-        {"carillon_fire_stage_seconds", "Time a fire spent in a stage.", HISTOGRAM, {"stage"}, seconds},
+        {"carillon_fire_stage_seconds", "Time a fire spent in a stage.", HISTOGRAM, {"stage"}, stages},
     [METRIC_CALLBACK_DURATION] = {"carillon_callback_duration_seconds",
                                   "From the request's start to its end.",
                                   HISTOGRAM,

@@ -126,11 +126,13 @@ def steady(bench, store):
             best, most = sustained[-1], max(steps, key=lambda s: s.per_s)
             half = [s for s in steps if s.rate <= best.rate / 2] or steps[:1]
             add = bench.figures.add
-            add("steady @every 1s", store, "sustained", "/s", best.per_s, ("bare POSTs", bare), "≥ 20,000/s, ratio ≥ 0.5"
+            # A window may make up for what was late before it.
+            rate = min(best.per_s, best.rate)
+            add("steady @every 1s", store, "sustained", "/s", rate, ("bare POSTs", bare), "≥ 20,000/s, ratio ≥ 0.5"
                 if store == "mysql" else "≥ 30,000/s, ratio ≥ 0.7")
             add("steady @every 1s", store, "most arrived", "/s", most.per_s, ("bare POSTs", bare))
             if store == "mysql":
-                add("steady @every 1s", store, "sustained, of the database", "/s", best.per_s,
+                add("steady @every 1s", store, "sustained, of the database", "/s", rate,
                     ("bare UPDATE rows", bench.limits["mysql"]["updates_per_s"]))
             add("steady @every 1s", store, "agent's CPU a fire", "µs", best.used["agent"] / best.stats["count"] * 1e6, None,
                 "≤ 45 µs" if store == "mysql" else "≤ 35 µs")
