@@ -386,7 +386,7 @@ endif
 .PHONY: install
 install: build ## install below $(DESTDIR)$(PREFIX)
 	install -D -m 755 $(O)/carillon $(DESTDIR)$(PREFIX)/bin/carillon
-	for file in $(wildcard configs/*.yaml); do \
+	for file in $(filter-out %/README.md,$(wildcard configs/*)); do \
 	    install -D -m 644 $$file $(DESTDIR)$(PREFIX)/share/carillon/$$file; done
 
 .PHONY: image chart

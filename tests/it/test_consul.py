@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from lib.consul import Consul
+from lib.consul import AclConsul, Consul
 from lib.procs import Process, wait_until
 
 SERVICE = "probe-callee"
@@ -196,21 +196,6 @@ def test_a_service_is_followed_again_after_consul_was_wiped(consul, probes):
     consul.restart(wipe=True)
     consul.register(SERVICE, 8002)
     a.wait_instances(["127.0.0.1:8002"], timeout=AGAIN_S)
-
-
-class AclConsul(Consul):
-    """Denies all that has no token."""
-
-    MASTER = "11111111-2222-3333-4444-555555555555"
-
-    def __init__(self, folder):
-        super().__init__(folder=folder)
-        path = self.folder / f"{self.name}.json"
-        config = json.loads(path.read_text())
-        config["acl"] = {"enabled": True, "default_policy": "deny", "tokens": {"master": self.MASTER,
-                                                                               "agent": self.MASTER}}
-        path.write_text(json.dumps(config))
-        self.web.headers["X-Consul-Token"] = self.MASTER
 
 
 def test_a_token_file_that_changes_is_taken_over(folder):
