@@ -1,5 +1,5 @@
-/* The transaction of results: the fence, slots, then jobs, definitions, labels, revisions and fires in statements of many
- * rows sorted by key. Every row is guarded by its revision; a count that is not as expected rolls the whole back, the odd
+/* The transaction of results: jobs, definitions, labels, revisions and fires in statements of many rows sorted by key, then
+ * slots, last the fence. Every row is guarded by its revision; a count that is not as expected rolls the whole back, the odd
  * ones are found (store_mysql_resolve.c) and the rest is sent again. What the server refuses for its values is found by
  * halving. All of it may be repeated after any failure. */
 #include "agent/store/store_mysql_commit.h"
@@ -411,22 +411,30 @@ static int cancel_fires(struct commit_group *g, struct my_script *s, struct err 
     return r;
 }
 
-static int begin_fenced(struct commit_group *g, struct my_script *s, struct err *e)
+static int begin(struct commit_group *g, struct my_script *s, struct err *e)
 {
-    struct store_batch *batch = g->op->batch;
     buf_add_str(&s->text, "START TRANSACTION");
     int r = my_script_end(s, MY_ANY, 0, e);
+    return r < 0 ? r : my_script_alive(s, g->op->batch->member, e);
+}
+
+/* The rows that beats and planned moves wait for are locked for the length of the COMMIT, not for that of a large batch: when the
+ * fence came first, a second of bulk kept the beat waiting for its own member's row until the server gave it up. */
+static int end_fenced(struct commit_group *g, struct my_script *s, struct err *e)
+{
+    struct store_batch *batch = g->op->batch;
+    int r = 0;
+    if (batch->slots_count > 0 && !g->op->slots_done)
+        r = my_script_slots(s, batch->slots, batch->slots_count, e);
     if (r == 0)
         r = my_script_fence(s, batch->member, e);
-    if (r == 0 && batch->slots_count > 0 && !g->op->slots_done)
-        r = my_script_slots(s, batch->slots, batch->slots_count, e);
-    return r;
+    return r < 0 ? r : my_script_run(s, e);
 }
 
 /* Deletes go before inserts: a job may be deleted and one of the same name be made in one batch. */
 static int write_group(struct commit_group *g, struct my_script *s, struct err *e)
 {
-    int r = begin_fenced(g, s, e);
+    int r = begin(g, s, e);
     r = r < 0 ? r : update_jobs(g, s, e);
     r = r < 0 ? r : delete_jobs(g, s, e);
     r = r < 0 ? r : insert_jobs(g, s, e);
@@ -443,7 +451,7 @@ static int write_group(struct commit_group *g, struct my_script *s, struct err *
     r = r < 0 ? r : insert_fires(g, s, e);
     r = r < 0 ? r : insert_copies(g, s, e);
     r = r < 0 ? r : cancel_fires(g, s, e);
-    return r < 0 ? r : my_script_run(s, e);
+    return r < 0 ? r : end_fenced(g, s, e);
 }
 
 static int transact(struct commit_group *g, struct my_conn *c, struct err *e)

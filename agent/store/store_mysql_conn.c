@@ -261,12 +261,17 @@ size_t my_script_statement_bytes(const struct my_script *s)
     return half < SCRIPT_CHUNK_BYTES ? half : SCRIPT_CHUNK_BYTES;
 }
 
+int my_fenced(struct err *e)
+{
+    return err_set(e, ERR_FENCED, "this member was declared dead");
+}
+
 static int check_matched(const struct my_step *step, uint64_t matched, struct err *e)
 {
     if (step->ret_matched)
         *step->ret_matched = matched;
     if (step->expect == MY_FENCE && matched != 1)
-        return err_set(e, ERR_FENCED, "this member was declared dead");
+        return my_fenced(e);
     if (step->expect == MY_MATCH && matched != step->count)
         return err_set(e, ERR_CONFLICT, "%llu of %llu rows are as expected", (unsigned long long)matched,
                        (unsigned long long)step->count);

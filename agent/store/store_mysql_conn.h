@@ -90,6 +90,8 @@ int my_script_run(struct my_script *s, struct err *e);
 
 /* One statement of constant text, for its effect. COMMITS: it changes data by itself. */
 int my_exec(struct my_conn *c, const char *text, bool commits, struct err *e);
+/* -ERR_FENCED, with E filled. */
+int my_fenced(struct err *e);
 /* ROLLBACK; a connection on which that fails is closed. Keeps what E says. */
 void my_rollback(struct my_conn *c);
 

@@ -23,6 +23,21 @@ static int read_number(void *arg, MYSQL_ROW row, const unsigned long *lengths, s
     return sql_get_u64(row[0], lengths[0], arg) ? 0 : err_set(e, ERR_PERMANENT, "a number was expected");
 }
 
+static int read_alive(void *arg, MYSQL_ROW row, const unsigned long *lengths, struct err *e)
+{
+    uint64_t count = 0;
+    int r = read_number(&count, row, lengths, e);
+    (void)arg;
+    return r == 0 && count == 0 ? my_fenced(e) : r;
+}
+
+int my_script_alive(struct my_script *s, const char *member, struct err *e)
+{
+    buf_add_str(&s->text, "SELECT COUNT(*) FROM members WHERE dead = 0 AND member = ");
+    sql_add_ascii(&s->text, member);
+    return my_script_end_rows(s, read_alive, NULL, e);
+}
+
 int my_script_fence(struct my_script *s, const char *member, struct err *e)
 {
     buf_add_str(&s->text, "UPDATE members SET flush = flush + 1 WHERE dead = 0 AND member = ");
@@ -430,9 +445,13 @@ static int slots_run(struct my_op *op, struct my_conn *c, struct err *e)
     buf_add_str(&s.text, "START TRANSACTION");
     int r = my_script_end(&s, MY_ANY, 0, e);
     if (r == 0)
-        r = my_script_fence(&s, o->member, e);
+        r = my_script_alive(&s, o->member, e);
     if (r == 0)
         r = my_script_slots(&s, o->changes, o->count, e);
+    if (r == 0)
+        r = my_script_fence(&s, o->member, e);
+    if (r == 0)
+        r = my_script_run(&s, e);
     if (r == 0)
         r = my_exec(c, "COMMIT", true, e);
     if (r < 0)

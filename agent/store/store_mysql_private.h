@@ -73,9 +73,14 @@ void my_get_copy(void *self, const struct uid *uid, uint64_t version, store_copy
 void my_count_dead(void *self, store_dead_done *done, void *arg);
 void my_vacuum(void *self, const struct store_vacuum *vacuum, store_done *done, void *arg);
 
-/* Parts of a transaction: the fence (ERR_FENCED, at once or when the script runs), and the slots as far as they are as
- * expected; the latter runs the script and sets `changed` of each. */
+/* Parts of a transaction. What others wait for comes last in it: the member's own row, which the fence keeps locked, is the one that
+ * its beat adds to.
+ * First: ERR_FENCED (at once or when the script runs) for a member that was declared dead, before its rows are found changed by
+ * others. Locks nothing, so it proves nothing about the commit. */
+int my_script_alive(struct my_script *s, const char *member, struct err *e);
+/* Last: a commit right after it is of a member that nobody can declare dead before (ERR_FENCED, as above). */
 int my_script_fence(struct my_script *s, const char *member, struct err *e);
+/* Before the fence: the slots as far as they are as expected. Runs the script and sets `changed` of each. */
 int my_script_slots(struct my_script *s, struct slot_change *slots, size_t count, struct err *e);
 
 #endif

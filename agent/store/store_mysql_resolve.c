@@ -210,6 +210,10 @@ static int ask_all(struct resolve *r, struct my_script *s, struct err *e)
     if (result == 0)
         result = ask(r, s, buf_str(&fires), "fires", "uid, seq", "t.uid = k.uid AND t.seq = k.seq",
                      r->g->op->fires_count, add_fire_key, read_fire, e);
+    if (result == 0) /* after all that was read: nobody had taken the rows of a member that lives */
+        result = my_script_alive(s, r->g->op->batch->member, e);
+    if (result == 0)
+        result = my_script_run(s, e);
     buf_fini(&jobs);
     buf_fini(&fires);
     return result;

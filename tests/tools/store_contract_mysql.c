@@ -5,6 +5,7 @@
  *   store_contract_mysql open DATABASE   open a store there, print when it was made
  * The server is CARILLON_TEST_MYSQL (host:port), CARILLON_TEST_MYSQL_USER, CARILLON_TEST_MYSQL_PASSWORD_FILE. With
  * CARILLON_TEST_MYSQL_THROUGH (host:port) the store connects there, to something that misbehaves. */
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -289,6 +290,57 @@ static void an_idle_transaction_loses_its_locks(struct contract *t)
     my_conn_close(&c);
 }
 
+struct commit_under_way {
+    struct contract_answer *answer;
+    struct job_change *list[1];
+    struct store_batch batch;
+};
+
+static void start_commit(struct contract *t, struct commit_under_way *w, struct job_change *change)
+{
+    *w = (struct commit_under_way){.answer = contract_ask(t), .list = {change}};
+    w->batch = (struct store_batch){.member = "m1", .jobs = w->list, .jobs_count = 1};
+    t->ops->commit(t->self, &w->batch, contract_on_done, w->answer);
+}
+
+/* A large batch is under way for long; here it waits for a row that another holds. Meanwhile what beats, moves and verdicts lock
+ * is free at any time: it is looked at without waiting, so that a slow machine changes nothing. */
+static void beats_never_wait_for_a_commit(struct contract *t)
+{
+    enum { LOOKS = 150 };
+    struct server *s = t->driver;
+    struct my_conn holder, looker;
+    struct err e = {0};
+    contract_join(t, "m1");
+    struct job_row row = contract_make(t, 1, 1, "default", "a", "");
+    struct job_change change = contract_change(CHANGE_UPDATE, &row);
+    my_conn_init(&holder, &s->options, 30);
+    my_conn_init(&looker, &s->options, 30);
+    CHECK(my_conn_ensure(&looker, true, &e) == 0 && my_conn_ensure(&holder, true, &e) == 0 &&
+              my_exec(&holder, "SET SESSION idle_transaction_timeout = 0", false, &e) == 0 &&
+              my_exec(&holder, "START TRANSACTION", false, &e) == 0 &&
+              my_exec(&holder, "UPDATE jobs SET due_ms = 0", false, &e) == 0,
+          "%s", e.text);
+    struct commit_under_way w;
+    start_commit(t, &w, &change);
+    for (unsigned i = 0; i < LOOKS && w.answer->calls == 0; i++) {
+        contract_free(contract_beat(t, "m1"));
+        CHECK(my_exec(&looker, "SELECT flush FROM members WHERE member = 'm1' FOR UPDATE NOWAIT", false,
+                      &e) == 0,
+              "look %u: %s", i, e.text);
+        CHECK(my_exec(&looker, "SELECT owner FROM slots FOR UPDATE NOWAIT", false, &e) == 0, "look %u: %s", i,
+              e.text);
+        (void)poll(NULL, 0, 5);
+    }
+    my_conn_close(&holder);
+    while (w.answer->calls == 0)
+        loop_run(t->loop);
+    /* On a machine so slow that the time of the store was over before, nothing happened. */
+    CHECK(w.answer->err.code == ERR_OK || w.answer->err.code == ERR_RETRY, "%s", w.answer->err.text);
+    contract_free(w.answer);
+    my_conn_close(&looker);
+}
+
 /* --- measuring ------------------------------------------------------------------------------------------------------- */
 
 static void insert_jobs(struct contract *t, uint32_t first, uint32_t count)
@@ -391,6 +443,52 @@ static void measure_single(struct contract *t)
     (void)printf("commit of a single row: %.2f ms\n", one * 1e3 / 500);
 }
 
+/* How long beats take while large batches are written. */
+static void measure_beats(struct contract *t)
+{
+    enum { TOTAL = 20000, BYTES = 4000 };
+    struct job_change *c = mem_new_array(struct job_change, TOTAL);
+    struct job_change **list = mem_new_array(struct job_change *, TOTAL);
+    char more[BYTES + 32];
+    uint64_t beats = 0, worst_us = 0, failed = 0;
+    contract_join(t, "m1");
+    memset(more, 'x', sizeof(more));
+    memcpy(more, "\"payload\":\"", 11);
+    memcpy(more + BYTES, "\"", 2);
+    struct job_spec *spec = contract_spec("default", "a", more);
+    for (uint32_t i = 0; i < TOTAL; i++) {
+        char id[32];
+        (void)snprintf(id, sizeof(id), "job-%08u", i);
+        struct job_row row = contract_row((uint16_t)(i % CONTRACT_SLOTS), i, "default", id);
+        c[i] = contract_change(CHANGE_INSERT, &row);
+        c[i].spec = spec;
+        list[i] = &c[i];
+    }
+    struct store_batch batch = {.member = "m1", .jobs = list, .jobs_count = TOTAL};
+    struct contract_answer *commit = contract_ask(t);
+    uint64_t start = clock_boot_us();
+    t->ops->commit(t->self, &batch, contract_on_done, commit);
+    for (; commit->calls == 0; beats++) {
+        struct contract_answer *a = contract_ask(t);
+        uint64_t sent_us = clock_boot_us();
+        t->ops->beat(t->self, "m1", contract_on_beat, a);
+        while (a->calls == 0)
+            loop_run(t->loop);
+        uint64_t took_us = clock_boot_us() - sent_us;
+        worst_us = took_us > worst_us ? took_us : worst_us;
+        failed += a->err.code != ERR_OK;
+        contract_free(a);
+    }
+    contract_ok(commit);
+    (void)printf("beats during a commit of %d jobs in %.0f ms: %" PRIu64 ", %" PRIu64
+                 " failed, the slowest took %.1f ms\n",
+                 TOTAL, (double)(clock_boot_us() - start) / 1e3, beats, failed, (double)worst_us / 1e3);
+    contract_free(commit);
+    job_spec_unref(spec);
+    mem_free(list);
+    mem_free(c);
+}
+
 /* --- the list -------------------------------------------------------------------------------------------------------- */
 
 #define MORE_TESTS(X)                                    \
@@ -403,10 +501,12 @@ static void measure_single(struct contract *t)
     X(killed_connections_cost_no_call)                   \
     X(a_lock_that_stays_is_an_error_of_nothing_happened) \
     X(an_idle_transaction_loses_its_locks)               \
+    X(beats_never_wait_for_a_commit)                     \
     X(random_batches_leave_what_memory_holds)            \
     X(measure)                                           \
     X(measure_ring)                                      \
-    X(measure_single)
+    X(measure_single)                                    \
+    X(measure_beats)
 
 static const struct test {
     const char *name;
