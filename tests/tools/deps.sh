@@ -2,7 +2,7 @@
 # Installs what the Makefile's targets need on a Debian 12: deps.sh GROUP...
 #   build   compiler and libraries of the program
 #   test    Criterion, clang and its tools, cppcheck, gcovr, the parser of the benchmark's callee and generator
-#   it      MariaDB's server, Consul and the Python environment of tests/it
+#   it      MariaDB's server, Consul, promtool and the Python environment of tests/it
 # Asks no network when everything is there. Debian's packages go to the system (root or sudo); what Debian 12 lacks
 # goes to $CARILLON_CACHE, outside the tree.
 set -euo pipefail
@@ -142,6 +142,23 @@ want_consul() {
     "$dir/usr/bin/consul" version | sed -n 1p
 }
 
+# Of Debian's Prometheus only the program that tests alert rules.
+want_promtool() {
+    local dir=$cache/promtool work
+    [ -x "$dir/promtool" ] && return 0
+    say "fetching promtool into $dir"
+    work=$(mktemp -d)
+    (
+        cd "$work"
+        apt-get -o APT::Sandbox::User= download -q prometheus || { retry apt_update && retry apt-get -o APT::Sandbox::User= download -q prometheus; }
+        dpkg -x prometheus_*.deb unpacked
+    )
+    mkdir -p "$dir"
+    cp "$work/unpacked/usr/bin/promtool" "$dir/promtool.new"
+    mv "$dir/promtool.new" "$dir/promtool"
+    rm -rf "$work"
+}
+
 want_venv() {
     local dir
     dir=$cache/venv-$(sha256sum <"$here/requirements.txt" | cut -c1-12) # the Makefile knows this name too
@@ -163,6 +180,7 @@ install_group() {
     it)
         want_packages "${it_packages[@]}"
         want_consul
+        want_promtool
         want_venv
         ;;
     *)
