@@ -23,7 +23,7 @@ from report import Figures  # noqa: E402  pylint: disable=wrong-import-position
 MYSQL_OPTIONS = {"quick": ["--innodb-buffer-pool-size=512M", "--innodb-log-file-size=256M"],
                  "full": ["--innodb-buffer-pool-size=4G", "--innodb-log-file-size=2G"]}
 SIZES = {
-    "quick": dict(runs=1, steady_runs=1, submits=((1, 1000), (16, 5000), (64, 10_000)), bulk_jobs=20_000, bursts=(1000, 10_000),
+    "quick": dict(runs=1, steady_runs=1, submits=((1, 500), (16, 5000), (64, 10_000)), bulk_jobs=20_000, bursts=(1000, 10_000),
                   rates=(4000, 8000, 12_000, 16_000, 20_000, 26_000, 34_000), seconds=2, idle_seconds=3, stored=(), kills=1),
     "full": dict(runs=5, steady_runs=3, submits=((1, 3000), (16, 20_000), (64, 40_000)), bulk_jobs=100_000,
                  bursts=(1000, 10_000, 100_000), rates=tuple(range(4000, 44_001, 4000)), seconds=5, idle_seconds=10,

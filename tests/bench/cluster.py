@@ -47,6 +47,8 @@ class Three:
         return {r["id"].decode() if isinstance(r["id"], bytes) else r["id"] for r in rows}
 
     def _victim(self):
+        if len(self.cluster.alive()) < 3:
+            self._replace()
         agent = self.cluster.alive()[-1]
         jobs = self._jobs_of(agent)
         assert jobs, f"{agent.name} owns no job"
@@ -68,15 +70,11 @@ class Three:
 
         def taken():
             return [at for at, _, job, _, epoch in self.callee.log() if job in jobs and epoch > epochs.get(job, epoch)]
-        first = wait_until(taken, 30, "a fire by a new owner")[0]
-        self._replace()
-        return first - killed
+        return wait_until(taken, 30, "a fire by a new owner")[0] - killed
 
     def leave(self):
         """How late, in ms, the latest fire of the leaving agent's jobs was."""
         agent, jobs = self._victim()
         agent.term()
         time.sleep(2)
-        late = max((at - (due - (time.time() - time.monotonic()))) * 1e3 for at, due, job, _, _ in self.callee.log() if job in jobs)
-        self._replace()
-        return late
+        return max((at - (due - (time.time() - time.monotonic()))) * 1e3 for at, due, job, _, _ in self.callee.log() if job in jobs)
