@@ -1,5 +1,6 @@
 """The gates and runners of tests/tools: each must refuse what it is there for, and only that."""
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -138,3 +139,18 @@ def test_stages_end_with_one_line_of_counts(tree, failed, stages, line):
     code, output = run(root, "run_stages.py", "--results", root / "results", *stages)
     assert output.splitlines()[-1] == line
     assert code == (0 if line.endswith(" 0 failed") else 1)
+
+
+def test_each_line_of_the_threat_model_names_tests_that_are_there():
+    root = TOOLS.parents[1]
+    text = (root / "helm/README.md").read_text().split("## Threat model")[1]
+    lines = [line for line in text.splitlines() if line.startswith("| ") and "---" not in line][1:]
+    assert len(lines) > 10
+    for line in lines:
+        named = re.findall(r"`(test_\w+)::(\w+)`", line.rsplit(" | ", 1)[1])
+        assert named, line
+        for file, test in named:
+            python, c = root / f"tests/it/{file}.py", list(root.glob(f"tests/unit/**/{file}.c"))
+            there = [re.search(rf"^def {test}\(", python.read_text(), re.MULTILINE)] if python.exists() else \
+                [re.search(rf"^Test\(\w+, {test}[,)]", path.read_text(), re.MULTILINE) for path in c]
+            assert any(there), f"{file}::{test}"
