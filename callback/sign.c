@@ -1,5 +1,6 @@
 #include "callback/sign.h"
 
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 #include <stdatomic.h>
@@ -245,26 +246,65 @@ static const struct key *find_keys(const struct sign_keys *k, const struct sign_
     return found ? found : find_scope(k, "*");
 }
 
+static int add_signed_text(struct buf *text, const struct sign_message *m, struct err *e)
+{
+    buf_addf(text, "%s.%lld.", m->id, (long long)m->timestamp_s);
+    if (m->body)
+        buf_add(text, m->body, m->body_bytes);
+    return buf_check(text, e);
+}
+
+static int add_signature(struct buf *out, const struct key *key, struct buf *text, struct err *e)
+{
+    unsigned char mac[EVP_MAX_MD_SIZE];
+    unsigned mac_bytes;
+    if (fault_hit() || !HMAC(EVP_sha256(), key->bytes, (int)key->bytes_count,
+                             (const unsigned char *)buf_str(text), text->len, mac, &mac_bytes))
+        return err_set(e, ERR_NOMEM, "out of memory for a signature");
+    buf_add_str(out, SIGNATURE_VERSION);
+    text_base64_encode(out, mac, mac_bytes);
+    return buf_check(out, e);
+}
+
 int sign_message(const struct sign_keys *k, const struct sign_message *m, struct buf *out, struct err *e)
 {
     const struct key *key = find_keys(k, m), *first = key;
-    unsigned char mac[EVP_MAX_MD_SIZE];
-    unsigned mac_bytes;
     if (!key)
         return 0;
     AUTO(buf_fini) struct buf text = BUF_INIT(SIGNED_BYTES_MAX);
-    buf_addf(&text, "%s.%lld.", m->id, (long long)m->timestamp_s);
-    if (m->body)
-        buf_add(&text, m->body, m->body_bytes);
-    int rc = buf_check(&text, e);
-    if (rc < 0)
-        return rc;
-    for (; key < k->keys + k->count && strcmp(key->scope, first->scope) == 0; key++) {
-        if (fault_hit() || !HMAC(EVP_sha256(), key->bytes, (int)key->bytes_count,
-                                 (const unsigned char *)buf_str(&text), text.len, mac, &mac_bytes))
-            return err_set(e, ERR_NOMEM, "out of memory for a signature");
-        buf_add_str(out, key == first ? SIGNATURE_VERSION : " " SIGNATURE_VERSION);
-        text_base64_encode(out, mac, mac_bytes);
+    int rc = add_signed_text(&text, m, e);
+    for (; rc == 0 && key < k->keys + k->count && strcmp(key->scope, first->scope) == 0; key++) {
+        if (key != first)
+            buf_add_char(out, ' ');
+        rc = add_signature(out, key, &text, e);
     }
-    return buf_check(out, e);
+    return rc;
+}
+
+/* --- verifying ----------------------------------------------------------------------------------------------------- */
+
+static bool is_among(struct field signatures, const char *wanted, size_t len)
+{
+    bool found = false;
+    for (struct field f = next_field(&signatures); f.len > 0; f = next_field(&signatures))
+        found |= f.len == len && CRYPTO_memcmp(f.text, wanted, len) == 0;
+    return found;
+}
+
+int sign_verify(const struct sign_keys *k, const struct sign_message *m, const char *signatures,
+                bool *ret_good, struct err *e)
+{
+    AUTO(buf_fini) struct buf text = BUF_INIT(SIGNED_BYTES_MAX);
+    AUTO(buf_fini) struct buf one = BUF_INIT(128);
+    bool good = false;
+    int rc = add_signed_text(&text, m, e);
+    for (size_t i = 0; rc == 0 && i < k->count; i++) {
+        buf_reset(&one);
+        rc = add_signature(&one, &k->keys[i], &text, e);
+        if (rc == 0)
+            good |= is_among((struct field){signatures, strlen(signatures)}, buf_str(&one), one.len);
+    }
+    if (rc == 0)
+        *ret_good = good;
+    return rc;
 }

@@ -7,6 +7,7 @@
 #ifndef CARILLON_CALLBACK_SIGN_H
 #define CARILLON_CALLBACK_SIGN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -43,5 +44,10 @@ struct sign_message {
 /* Append "v1,<base64>" for each key that covers M to OUT, separated by spaces; nothing when none does. ERR_NOMEM, ERR_TOO_BIG (OUT
  * or the body). */
 int sign_message(const struct sign_keys *k, const struct sign_message *m, struct buf *out, struct err *e);
+/* For a callee: whether one of SIGNATURES, a header's value with spaces between them, is M's by any key of K. Scopes do not count: M's
+ * ns and service are not looked at, nor is how old M is. Takes as long for a wrong one as for a right one. ERR_NOMEM, ERR_TOO_BIG (the
+ * body). */
+int sign_verify(const struct sign_keys *k, const struct sign_message *m, const char *signatures,
+                bool *ret_good, struct err *e);
 
 #endif

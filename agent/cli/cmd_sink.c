@@ -14,6 +14,7 @@
 #include "agent/io/httpd.h"
 #include "agent/io/loop.h"
 #include "callback/fire_message.h"
+#include "callback/sign.h"
 
 #define LISTEN_DEFAULT  "127.0.0.1:8080"
 #define BODY_MAX        ((int64_t)16 << 20)
@@ -21,7 +22,8 @@
 #define HEADER_MAX      ((size_t)128 << 10)
 #define IDLE_MS         120000
 #define STATUS_FAILED   500
-#define CODE_FAILED     14 /* UNAVAILABLE */
+#define STALE_S         300 /* what the libraries of the standard allow */
+#define CODE_FAILED     14  /* UNAVAILABLE */
 
 /* A request on its way to its answer. */
 struct visit {
@@ -32,6 +34,7 @@ struct visit {
     int64_t arrived_ms;       /* wall clock */
     int64_t answer_boot_ms;   /* when to answer */
     int status;               /* HTTP's or gRPC's */
+    const char *signature;    /* what became of it; NULL: not looked at */
     struct visit *next;       /* in the queue of those that wait */
 };
 
@@ -44,6 +47,7 @@ struct sink {
     struct visit *first, **last; /* waiting for their answer, in the order of their times */
     struct visit *hanging;       /* will not get one */
     struct rng rng;
+    struct sign_keys *keys; /* NULL: signatures are not looked at */
     int status, code;
     uint64_t fail_first;
     double fail_rate;
@@ -105,6 +109,26 @@ static bool read_facts(const struct visit *v, struct facts *ret)
     return true;
 }
 
+static const char *check_signature(const struct visit *v)
+{
+    const char *id = header(v, "webhook-id"), *at = header(v, "webhook-timestamp");
+    const char *signatures = header(v, "webhook-signature");
+    int64_t timestamp_s;
+    bool good = false;
+    if (!id || !at || !signatures)
+        return "missing";
+    if (text_i64(at, strlen(at), 0, INT64_MAX, &timestamp_s, NULL) < 0)
+        return "wrong";
+    AUTO(buf_fini) struct buf body = BUF_INIT(BODY_MAX);
+    read_payload(v, &body);
+    struct sign_message m = {
+        .id = id, .timestamp_s = timestamp_s, .body = buf_str(&body), .body_bytes = body.len};
+    if (sign_verify(v->sink->keys, &m, signatures, &good, NULL) < 0 || !good)
+        return "wrong";
+    int64_t age_s = v->arrived_ms / 1000 - timestamp_s;
+    return age_s > STALE_S || age_s < -STALE_S ? "stale" : "verified";
+}
+
 /* --- printing ------------------------------------------------------------------------------------------------------ */
 
 static json_t *body_json(const struct visit *v)
@@ -142,6 +166,8 @@ static void print_json(const struct visit *v, const struct facts *f, bool callba
     (void)json_set(line, "method", json_string(method_of(v)), NULL);
     (void)json_set(line, "path", json_string(path_of(v)), NULL);
     (void)json_set(line, "status", status_json(v), NULL);
+    if (v->signature)
+        (void)json_set(line, "signature", json_string(v->signature), NULL);
     (void)json_set(line, "body", body_json(v), NULL);
     (void)json_dumpf(line, v->sink->cli->out, JSON_COMPACT); /* cli_run() looks for errors at the end */
     (void)fputc('\n', v->sink->cli->out);
@@ -154,11 +180,14 @@ static void print_text(const struct visit *v, const struct facts *f, bool callba
     (void)snprintf(number, sizeof(number), "%d", v->status); /* three digits */
     const char *status = v->sink->hang ? "none" : v->call ? grpc_code_name(v->status) : number;
     if (callback)
-        (void)fprintf(v->sink->cli->out, "callback job=%s fire=%s attempt=%u lateness_ms=%lld status=%s\n",
+        (void)fprintf(v->sink->cli->out, "callback job=%s fire=%s attempt=%u lateness_ms=%lld status=%s",
                       LOGQ(f->job), LOGQ(f->fire), f->attempt, (long long)f->lateness_ms, status);
     else
-        (void)fprintf(v->sink->cli->out, "request method=%s path=%s status=%s\n", LOGQ(method_of(v)),
+        (void)fprintf(v->sink->cli->out, "request method=%s path=%s status=%s", LOGQ(method_of(v)),
                       LOGQ(path_of(v)), status);
+    if (v->signature)
+        (void)fprintf(v->sink->cli->out, " signature=%s", v->signature);
+    (void)fputc('\n', v->sink->cli->out);
 }
 
 /* --- answering ----------------------------------------------------------------------------------------------------- */
@@ -211,6 +240,7 @@ static void take_visit(struct loop_msg *msg)
     struct facts facts;
     bool callback = read_facts(v, &facts);
     v->status = choose_status(v, &facts, callback);
+    v->signature = s->keys ? check_signature(v) : NULL;
     if (s->json)
         print_json(v, &facts, callback);
     else
@@ -318,11 +348,22 @@ static int start_grpcd(struct sink *s, const char *listen, struct err *e)
     return grpcd_start(&o, &s->grpcd, e);
 }
 
+static int load_keys(struct sink *s, const char *path, struct err *e)
+{
+    int r = sign_keys_load(path, &s->keys, e);
+    if (r == 0 && sign_keys_count(s->keys) == 0)
+        r = err_set(e, ERR_INVALID, "'%s' holds no key", path);
+    return r;
+}
+
 /* With gRPC alone nobody expects a web server beside it. */
 static int start(struct sink *s, const struct cli_args *args, struct err *e)
 {
     const char *listen = args_get(args, "--listen"), *grpc = args_get(args, "--grpc");
-    int r = loop_signal(s->loop, SIGINT, on_signal, s, e);
+    const char *keys = args_get(args, "--signing-keys-file");
+    int r = keys ? load_keys(s, keys, e) : 0;
+    if (r == 0)
+        r = loop_signal(s->loop, SIGINT, on_signal, s, e);
     if (r == 0)
         r = loop_signal(s->loop, SIGTERM, on_signal, s, e);
     if (r == 0 && (listen || !grpc))
@@ -359,6 +400,7 @@ static void stop(struct sink *s)
     grpcd_stop(s->grpcd);
     drop_visits(s->first);
     drop_visits(s->hanging);
+    sign_keys_unref(s->keys);
 }
 
 int cmd_sink(struct cli *cli, const struct cli_args *args)

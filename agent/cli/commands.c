@@ -66,6 +66,8 @@ static const struct cli_command commands[] = {
      .group = RUNNING,
      .usage = "[--listen ADDR] [--grpc ADDR] [--status N] [--fail-first N] …",
      .help = "Receive callbacks and print a line for each, to try things out.",
+     .more =
+         "FILE holds keys as callback.signing_keys_file does, a line each: SCOPE ID whsec_…; here scopes do not count.\n",
      .flags = FLAGS(
          {.name = "--listen", .value = "ADDR", .help = "host:port or unix:/path (default 127.0.0.1:8080)"},
          {.name = "--grpc",
@@ -78,7 +80,10 @@ static const struct cli_command commands[] = {
           .help = "answer 500 (UNAVAILABLE over gRPC) to the first N attempts of each fire"},
          {.name = "--fail-rate", .value = "P", .help = "answer so to this share of all, 0 to 1"},
          {.name = "--delay", .value = "DURATION", .help = "answer after this time"},
-         {.name = "--hang", .help = "never answer"}),
+         {.name = "--hang", .help = "never answer"},
+         {.name = "--signing-keys-file",
+          .value = "FILE",
+          .help = "say of each whether one of these keys has signed it: verified, missing, wrong, stale"}),
      .run = cmd_sink},
 
     {.name = "job apply",

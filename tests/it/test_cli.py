@@ -1,4 +1,5 @@
 """The command line against an agent that says what the test wants, and the sink; no cluster needed."""
+import base64
 import datetime
 import http.server
 import json
@@ -9,6 +10,7 @@ import threading
 
 import pytest
 import requests
+from standardwebhooks import Webhook
 
 from lib import procs
 from lib.carillon import ROOT, binary
@@ -542,6 +544,34 @@ def test_sink_prints_json(sink):
     [line] = map(json.loads, one.lines())
     assert line["job"] == "hello" and line["fire"] == "u.1" and line["seq"] == 1 and line["attempt"] == 1
     assert line["status"] == 200 and line["path"] == "/p" and line["method"] == "POST" and line["body"] == {"n": 1}
+
+
+def test_sink_says_whether_a_signature_verified(sink, folder, cli):
+    """Signed by the library of the standard."""
+    keys = ["whsec_" + base64.b64encode(os.urandom(32)).decode() for _ in range(3)]
+    path = folder / "signing.keys"
+    path.write_text(f"# old and new\n* old {keys[0]}\nteam-b/billing new {keys[1]}\n")
+    one = sink("--signing-keys-file", str(path))
+    now = datetime.datetime.now(datetime.timezone.utc)
+    body = '{"text":"Gr\u00fc\u00dfe"}'
+
+    def send(key, at=now, data=body, **headers):
+        signed = {"webhook-id": "u.1", "webhook-timestamp": str(int(at.timestamp())),
+                  "webhook-signature": "v1,AAAA " + Webhook(key).sign("u.1", at, body), **headers}
+        answer = requests.post(f"http://127.0.0.1:{one.port}/x", data=data.encode(), timeout=60,
+                               headers={k: v for k, v in signed.items() if v})
+        assert answer.status_code == 200
+        return one.lines()[-1].rsplit(" signature=", 1)[1]
+
+    assert [send(key) for key in keys] == ["verified", "verified", "wrong"]
+    assert send(keys[0], data=body + " ") == "wrong"
+    assert send(keys[0], **{"webhook-id": "u.2"}) == "wrong"
+    assert send(keys[0], **{"webhook-timestamp": "soon"}) == "wrong"
+    assert send(keys[0], **{"webhook-signature": None}) == "missing"
+    assert send(keys[0], at=now - datetime.timedelta(days=1)) == "stale"
+    path.write_text("# none\n")
+    code, _, err = cli("sink", "--listen", "127.0.0.1:0", "--signing-keys-file", str(path))
+    assert code == 1 and "holds no key" in err
 
 
 def test_sink_refuses_a_taken_port(sink, cli):

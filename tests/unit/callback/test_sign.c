@@ -184,3 +184,51 @@ Test(sign, faults_lose_nothing)
     }
     sign_keys_unref(keys);
 }
+
+static bool verified(const char *keys, const char *signatures)
+{
+    struct sign_keys *k = keys_of(keys);
+    struct err e = {0};
+    struct sign_message m = {.id = "msg_p5jXN8AQM9LWM0D4loKWxJek",
+                             .timestamp_s = 1614265330,
+                             .body = "{\"test\": 2432232314}",
+                             .body_bytes = 20};
+    bool good = false;
+    cr_assert(zero(int, sign_verify(k, &m, signatures, &good, &e)), "%s", e.text);
+    sign_keys_unref(k);
+    return good;
+}
+
+Test(sign, one_good_signature_by_any_key_verifies)
+{
+    cr_assert(verified("* main " KEY_A "\n", SIGN_A));
+    cr_assert(verified("* b " KEY_B "\nteam-b/billing a " KEY_A "\n", "v1,AAAA  v2,x " SIGN_A));
+    cr_assert(not(verified("* b " KEY_B "\n", SIGN_A)));
+    cr_assert(not(verified("# none\n", SIGN_A)));
+    cr_assert(not(verified("* main " KEY_A "\n", "")));
+    cr_assert(not(verified("* main " KEY_A "\n", SIGN_A "x")));
+    cr_assert(not(verified("* main " KEY_A "\n", "v1,")));
+}
+
+Test(sign, verifying_survives_every_fault)
+{
+    struct sign_keys *k = keys_of("* main " KEY_A "\n* b " KEY_B "\n");
+    struct sign_message m = {.id = "msg_p5jXN8AQM9LWM0D4loKWxJek",
+                             .timestamp_s = 1614265330,
+                             .body = "{\"test\": 2432232314}",
+                             .body_bytes = 20};
+    for (unsigned n = 0;; n++) {
+        struct err e = {0};
+        bool good = false;
+        fault_arm(n);
+        int r = sign_verify(k, &m, SIGN_A, &good, &e);
+        if (!fault_fired()) {
+            cr_assert(zero(int, r));
+            cr_assert(good);
+            break;
+        }
+        cr_assert(eq(int, r, -ERR_NOMEM), "n=%u", n);
+        cr_assert(not(good), "n=%u", n);
+    }
+    sign_keys_unref(k);
+}
