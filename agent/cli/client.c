@@ -27,8 +27,10 @@ struct client {
 
 /* --- which agent --------------------------------------------------------------------------------------------------- */
 
-static int set_address(struct client *c, const char *address, struct err *e)
+int client_read_address(const char *address, char **ret_base, char **ret_unix_socket, struct err *e)
 {
+    if (!address)
+        address = ADDRESS_DEFAULT;
     size_t len = strlen(address);
     const char *scheme = strncmp(address, "https://", 8) == 0 ? "https://" : "http://", *host = address;
     if (strncmp(address, "unix:", 5) == 0) {
@@ -37,9 +39,8 @@ static int set_address(struct client *c, const char *address, struct err *e)
             path += 2; /* unix:///path */
         if (path[0] != '/')
             return err_set(e, ERR_INVALID, "'%s' is no address; write unix:/path", TEXTQ(address, len));
-        c->unix_socket = mem_strdup(path);
-        c->base = mem_strdup("http://localhost");
-        c->shown = mem_strdup(address);
+        *ret_unix_socket = mem_strdup(path);
+        *ret_base = mem_strdup("http://localhost");
         return 0;
     }
     if (strncmp(address, scheme, strlen(scheme)) == 0)
@@ -55,8 +56,8 @@ static int set_address(struct client *c, const char *address, struct err *e)
     AUTO(buf_fini) struct buf base = BUF_INIT(4096);
     buf_add_str(&base, scheme);
     buf_add(&base, host, host_len);
-    c->base = mem_strdup(buf_str(&base));
-    c->shown = mem_strdup(buf_str(&base));
+    *ret_unix_socket = NULL;
+    *ret_base = mem_strdup(buf_str(&base));
     return 0;
 }
 
@@ -78,9 +79,11 @@ static int set_all(struct client *c, const struct cli_args *args, struct err *e)
     const char *address = args_get(args, "--addr");
     if (!address)
         address = cli_env(c->cli, "CARILLON_ADDR");
-    int r = set_address(c, address ? address : ADDRESS_DEFAULT, e);
-    if (r == 0)
+    int r = client_read_address(address, &c->base, &c->unix_socket, e);
+    if (r == 0) {
+        c->shown = mem_strdup(c->unix_socket ? address : c->base);
         r = set_token(c, args, e);
+    }
     c->ns = args_get(args, "--ns");
     if (!c->ns)
         c->ns = cli_env(c->cli, "CARILLON_NAMESPACE");

@@ -20,6 +20,9 @@ struct client;
  * borrowed for the client's life. NULL: an error was printed; it is a CLI_USAGE. */
 struct client *client_open(struct cli *cli, const struct cli_args *args);
 void client_free(struct client *c);
+/* What an ADDRESS (NULL: the usual one) stands for: the front of URLs, and a unix socket's path or NULL. The caller's to free.
+ * ERR_INVALID. */
+int client_read_address(const char *address, char **ret_base, char **ret_unix_socket, struct err *e);
 DEFINE_AUTO(client_free, struct client *);
 
 struct client_request {

@@ -9,6 +9,7 @@
 #include "agent/base/rng.h"
 #include "agent/base/text.h"
 #include "agent/cli/commands.h"
+#include "agent/cli/sink_async.h"
 #include "agent/core/grpc_code.h"
 #include "agent/io/grpcd.h"
 #include "agent/io/httpd.h"
@@ -22,6 +23,8 @@
 #define HEADER_MAX      ((size_t)128 << 10)
 #define IDLE_MS         120000
 #define STATUS_FAILED   500
+#define STATUS_TAKEN    202 /* to be completed later */
+#define AFTER_MS        1000
 #define STALE_S         300 /* what the libraries of the standard allow */
 #define CODE_FAILED     14  /* UNAVAILABLE */
 
@@ -35,6 +38,7 @@ struct visit {
     int64_t answer_boot_ms;   /* when to answer */
     int status;               /* HTTP's or gRPC's */
     const char *signature;    /* what became of it; NULL: not looked at */
+    bool taken, ok;           /* to be completed, and how */
     struct visit *next;       /* in the queue of those that wait */
 };
 
@@ -47,7 +51,8 @@ struct sink {
     struct visit *first, **last; /* waiting for their answer, in the order of their times */
     struct visit *hanging;       /* will not get one */
     struct rng rng;
-    struct sign_keys *keys; /* NULL: signatures are not looked at */
+    struct sink_async *async; /* NULL: answers are final */
+    struct sign_keys *keys;   /* NULL: signatures are not looked at */
     int status, code;
     uint64_t fail_first;
     double fail_rate;
@@ -194,6 +199,8 @@ static void print_text(const struct visit *v, const struct facts *f, bool callba
 
 static void answer(struct visit *v)
 {
+    if (v->taken && !v->sink->ending)
+        sink_async_take(v->sink->async, header(v, "carillon-complete"), header(v, "ce-id"), v->ok);
     if (v->call)
         grpcd_reply(v->call, v->status, v->status ? "told to fail" : NULL, NULL,
                     0); /* a FireReply is empty */
@@ -225,10 +232,16 @@ static void wait_for_answer(struct sink *s, struct visit *v)
         loop_timer_arm(s->timer, (int64_t)s->delay_ms);
 }
 
-static int choose_status(const struct visit *v, const struct facts *f, bool callback)
+static int choose_status(struct visit *v, const struct facts *f, bool callback)
 {
     struct sink *s = v->sink;
-    if ((callback && f->attempt <= s->fail_first) || (s->fail_rate > 0 && rng_double(&s->rng) < s->fail_rate))
+    const char *complete = header(v, "carillon-complete");
+    v->ok = !((callback && f->attempt <= s->fail_first) ||
+              (s->fail_rate > 0 && rng_double(&s->rng) < s->fail_rate));
+    v->taken = s->async && callback && complete && !v->call && sink_async_can(s->async, complete);
+    if (v->taken)
+        return STATUS_TAKEN;
+    if (!v->ok)
         return v->call ? CODE_FAILED : STATUS_FAILED;
     return v->call ? s->code : s->status;
 }
@@ -362,6 +375,11 @@ static int start(struct sink *s, const struct cli_args *args, struct err *e)
     const char *listen = args_get(args, "--listen"), *grpc = args_get(args, "--grpc");
     const char *keys = args_get(args, "--signing-keys-file");
     int r = keys ? load_keys(s, keys, e) : 0;
+    uint64_t after_ms = AFTER_MS;
+    if (r == 0)
+        r = args_duration_ms(args, "--complete-after", &after_ms, e);
+    if (r == 0 && args_has(args, "--async"))
+        r = sink_async_new(s->cli, args, s->loop, after_ms, &s->async, e);
     if (r == 0)
         r = loop_signal(s->loop, SIGINT, on_signal, s, e);
     if (r == 0)
@@ -400,6 +418,7 @@ static void stop(struct sink *s)
     grpcd_stop(s->grpcd);
     drop_visits(s->first);
     drop_visits(s->hanging);
+    sink_async_free(s->async);
     sign_keys_unref(s->keys);
 }
 

@@ -67,7 +67,8 @@ static const struct cli_command commands[] = {
      .usage = "[--listen ADDR] [--grpc ADDR] [--status N] [--fail-first N] …",
      .help = "Receive callbacks and print a line for each, to try things out.",
      .more =
-         "FILE holds keys as callback.signing_keys_file does, a line each: SCOPE ID whsec_…; here scopes do not count.\n",
+         "FILE holds keys as callback.signing_keys_file does, a line each: SCOPE ID whsec_…; here scopes do not count.\n"
+         "With --async, attempts that --fail-first or --fail-rate choose are completed as failed.\n",
      .flags = FLAGS(
          {.name = "--listen", .value = "ADDR", .help = "host:port or unix:/path (default 127.0.0.1:8080)"},
          {.name = "--grpc",
@@ -81,6 +82,9 @@ static const struct cli_command commands[] = {
          {.name = "--fail-rate", .value = "P", .help = "answer so to this share of all, 0 to 1"},
          {.name = "--delay", .value = "DURATION", .help = "answer after this time"},
          {.name = "--hang", .help = "never answer"},
+         {.name = "--async", .help = "answer 202 to asynchronous callbacks and complete them later"},
+         {.name = "--complete-after", .value = "DURATION", .help = "how much later (default 1s)"},
+         {.name = "--addr", .value = "ADDR", .help = "the agent to complete them at (CARILLON_ADDR)"},
          {.name = "--signing-keys-file",
           .value = "FILE",
           .help = "say of each whether one of these keys has signed it: verified, missing, wrong, stale"}),

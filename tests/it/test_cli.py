@@ -574,6 +574,24 @@ def test_sink_says_whether_a_signature_verified(sink, folder, cli):
     assert code == 1 and "holds no key" in err
 
 
+def test_sink_completes_later(sink, agent):
+    """At the agent when the key is a path, and until it can be taken; those that fail are completed so."""
+    answers = iter([(503, {}, {}), (200, {}, {}), (200, {}, {})])
+    agent.find = lambda method, path: next(answers)
+    one = sink("--async", "--complete-after", "10ms", "--addr", agent.address, "--fail-first", "1")
+    assert one.call() == 500, "nothing to complete"
+    assert one.call(attempt=2, **{"Carillon-Complete": "/v1/fires/u.1/complete?key=2.ab"}) == 202
+    procs.wait_until(lambda: len(agent.requests) == 2 and len(one.lines()) == 3, 60, "completed")
+    assert one.call(**{"Carillon-Complete": f"http://{agent.address}/v1/fires/u.1/complete?key=1.cd"}) == 202
+    procs.wait_until(lambda: len(one.lines()) == 5, 60, "completed as failed")
+    assert [(r[0], r[1], json.loads(r[3])["status"]) for r in agent.requests] == [
+        ("POST", "/v1/fires/u.1/complete?key=2.ab", "ok"), ("POST", "/v1/fires/u.1/complete?key=2.ab", "ok"),
+        ("POST", "/v1/fires/u.1/complete?key=1.cd", "failed")]
+    assert one.lines()[2] == "completed fire=u.1 status=ok answer=200"
+    assert one.lines()[4] == "completed fire=u.1 status=failed answer=200"
+    assert one.end() == 0
+
+
 def test_sink_refuses_a_taken_port(sink, cli):
     one = sink()
     code, _, err = cli("sink", "--listen", f"127.0.0.1:{one.port}")
