@@ -124,7 +124,7 @@ def steady(bench, store):
             if not sustained:
                 raise BenchError(f"steady {store}: {steps[0].per_s:.0f}/s of {steps[0].rate}/s, p99 {steps[0].late}")
             best, most = sustained[-1], max(steps, key=lambda s: s.per_s)
-            half = [s for s in steps if s.rate <= best.rate / 2] or steps[:1]
+            half = [s for s in steps if s.rate <= best.rate / 2]
             add = bench.figures.add
             # A window may make up for what was late before it.
             rate = min(best.per_s, best.rate)
@@ -136,9 +136,12 @@ def steady(bench, store):
                     ("bare UPDATE rows", bench.limits["mysql"]["updates_per_s"]))
             add("steady @every 1s", store, "agent's CPU a fire", "µs", best.used["agent"] / best.stats["count"] * 1e6, None,
                 "≤ 45 µs" if store == "mysql" else "≤ 35 µs")
-            add("half load", store, "rate", "/s", half[-1].per_s)
-            for place, target in (("p50", None), ("p99", "≤ 10 ms"), ("p999", "≤ 30 ms"), ("max", None)):
-                add("half load", store, f"lateness {place}", "ms", half[-1].late[place], None, target)
+            if half:
+                add("half load", store, "rate", "/s", half[-1].per_s)
+                for place, target in (("p50", None), ("p99", "≤ 10 ms"), ("p999", "≤ 30 ms"), ("max", None)):
+                    add("half load", store, f"lateness {place}", "ms", half[-1].late[place], None, target)
+            else:
+                bench.figures.note(f"half load, {store}: no result: only {best.rate}/s, the lowest rate, is sustained")
             bench.note_others("steady", store, best.used)
 
 
