@@ -10,6 +10,8 @@
 
 #define PEER_TIMEOUT_MS  1000
 #define PROBE_TIMEOUT_MS 1000
+#define MOVED_TOLD_MAX \
+    64 /* members that hear of a planned move at once; the rest of a larger cluster reads of it */
 
 struct engine_asked *engine_asked_new(struct engine *g, const char *member, uint64_t question)
 {
@@ -133,12 +135,24 @@ static json_t *epochs_document(const uint64_t *epochs, size_t count)
     return list;
 }
 
+static json_t *moved_document(const struct engine *g, const struct ownership_action *a)
+{
+    return json_pack("{s:s,s:s,s:o,s:o}", "from", g->member, "to", a->member, "slots",
+                     peers_slots_document(a->slots, a->slots_count), "epochs",
+                     epochs_document(a->epochs, a->slots_count));
+}
+
 void engine_tell_given(struct engine *g, const struct ownership_action *a)
 {
-    json_t *body = json_pack("{s:s,s:s,s:o,s:o}", "from", g->member, "to", a->member, "slots",
-                             peers_slots_document(a->slots, a->slots_count), "epochs",
-                             epochs_document(a->epochs, a->slots_count));
-    send_to(g, a->member, "given", body, NULL, NULL);
+    size_t told = 0;
+    send_to(g, a->member, "given", moved_document(g, a), NULL, NULL);
+    for (size_t i = 0; i < g->members_count && told < MOVED_TOLD_MAX; i++) {
+        const struct store_member *m = &g->members[i];
+        if (m->dead || strcmp(m->id, g->member) == 0 || strcmp(m->id, a->member) == 0)
+            continue;
+        send_to(g, m->id, "moved", moved_document(g, a), NULL, NULL);
+        told++;
+    }
 }
 
 void engine_tell_dead(struct engine *g, const struct ownership_action *a)
@@ -258,6 +272,21 @@ static bool feed_slots(struct engine *g, enum ownership_event_kind kind, const j
     return ok;
 }
 
+/* A hint where to forward to, nothing more: whoever says it, no slot is taken or dropped for it. */
+static bool take_moved(struct engine *g, const json_t *doc)
+{
+    uint16_t *slots = mem_new_array(uint16_t, g->o.slots);
+    long count = peers_slots_read(json_object_get(doc, "slots"), g->o.slots, slots);
+    struct ownership_slot *list = count >= 0 ? engine_slots_of(slots, NULL, (size_t)count) : NULL;
+    const char *to = text_of(doc, "to");
+    bool ok = list && to && read_epochs(json_object_get(doc, "epochs"), list, (size_t)count);
+    for (long i = 0; ok && i < count; i++)
+        engine_owner_hint(g, list[i].slot, list[i].epoch, to);
+    mem_free(list);
+    mem_free(slots);
+    return ok;
+}
+
 static bool feed_wake(struct engine *g, const json_t *doc)
 {
     uint16_t *slots = mem_new_array(uint16_t, g->o.slots);
@@ -307,6 +336,8 @@ void engine_peer_message(struct engine *g, const char *path, const char *body, s
         ok = feed_slots(g, OWNERSHIP_OFFERED, doc, question);
     else if (strcmp(path, "given") == 0)
         ok = feed_slots(g, OWNERSHIP_GIVEN, doc, 0);
+    else if (strcmp(path, "moved") == 0)
+        ok = take_moved(g, doc);
     else if (strcmp(path, "dead") == 0)
         ok = feed_member(g, OWNERSHIP_TOLD_DEAD, doc, 0);
     else if (strcmp(path, "wake") == 0)

@@ -112,6 +112,7 @@ static void take_message(struct loop_msg *msg)
     struct message *m = container_of(msg, struct message, msg);
     size_t bytes;
     const char *body = httpd_body(m->rq, &bytes);
+    m->agent->told_of_moves += strcmp(httpd_path(m->rq), "/peer/v1/moved") == 0;
     if (m->agent->engine)
         engine_peer_message(m->agent->engine, httpd_path(m->rq) + strlen("/peer/v1/"), body, bytes, on_answer,
                             m->rq);

@@ -39,6 +39,7 @@ struct bed_agent {
     struct loop_msg rebirth;
     struct store_mem_options options;
     bool joined, left, clean;
+    unsigned told_of_moves; /* of others; messages that arrived */
     /* Calls of the store that are named here fail in this way, FAULTS_LEFT times. */
     const char *fault_op;
     enum store_mem_fault fault;

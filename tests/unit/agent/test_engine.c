@@ -406,6 +406,11 @@ Test(engine, messages_that_make_no_sense_are_refused)
         {"look", "{\"member\":5}"},
         {"look", "{\"member\":\"\"}"},
         {"dead", "{\"member\":null}"},
+        {"moved", "{}"},
+        {"moved", "{\"from\":\"x.1\",\"slots\":[5],\"epochs\":[7]}"},
+        {"moved", "{\"from\":\"x.1\",\"to\":\"y.1\",\"slots\":[64],\"epochs\":[7]}"},
+        {"moved", "{\"from\":\"x.1\",\"to\":\"y.1\",\"slots\":[5],\"epochs\":[]}"},
+        {"moved", "{\"from\":\"x.1\",\"to\":\"y.1\",\"slots\":[5],\"epochs\":[0]}"},
         {"wake", "{\"slots\":[64]}"},
         {"wake", "{\"slots\":[65535]}"},
         {"wake", "{\"slots\":[-1]}"},
@@ -427,9 +432,51 @@ Test(engine, messages_that_make_no_sense_are_refused)
     cr_expect(eq(int, say(a, "look", "{\"member\":\"nobody.1\"}"), 200));
     cr_expect(eq(int, say(a, "dead", "{\"member\":\"nobody.1\"}"), 200));
     cr_expect(eq(int, say(a, "offer", "{\"from\":\"x.1\",\"to\":\"y.1\",\"slots\":[1,2]}"), 200));
+    cr_expect(eq(int, say(a, "moved", "{\"to\":\"y.1\",\"slots\":[1,2],\"epochs\":[9000000000,1]}"), 200));
     cr_assert(eq(sz, engine_bed_owned(a), BED_SLOTS));
     leave_clean(a);
     cr_assert(eq(int, say(a, "look", "{\"member\":\"nobody.1\"}"), 503));
+    engine_bed_close(&bed);
+}
+
+static uint16_t slot_of(struct bed_agent *who)
+{
+    for (uint16_t slot = 0; slot < BED_SLOTS; slot++)
+        if (atomic_load(&who->owned[slot / 64]) >> (slot % 64) & 1)
+            return slot;
+    cr_fatal("it owns nothing");
+}
+
+Test(engine, a_planned_move_is_told_to_the_members_that_it_does_not_concern)
+{
+    struct bed_agent *a = start_alone(), *b = start(1), *c = start(2);
+    cr_assert(engine_bed_until(&bed, engine_bed_owned(b) > 0 && engine_bed_owned(c) > 0));
+    c->told_of_moves = 0;
+    struct bed_agent *d = start(3);
+    cr_assert(engine_bed_until(&bed, engine_bed_owned(d) > 0 && c->told_of_moves > 0));
+    leave_clean(d);
+    leave_clean(c);
+    leave_clean(b);
+    leave_clean(a);
+    engine_bed_close(&bed);
+}
+
+Test(engine, what_is_told_of_a_move_is_believed_for_forwarding_only)
+{
+    struct bed_agent *a = start_alone(), *b = start(1);
+    cr_assert(engine_bed_until(&bed, spread(a, b)));
+    uint16_t own = slot_of(b);
+    uint64_t epoch = 0;
+    char text[256];
+    cr_assert(
+        engine_bed_until(&bed, strcmp(engine_owner(a->engine, own, &epoch), engine_member(b->engine)) == 0));
+    (void)snprintf(text, sizeof(text), "{\"to\":\"%s\",\"slots\":[%u],\"epochs\":[%llu]}",
+                   engine_member(a->engine), own, (unsigned long long)epoch + 1);
+    cr_assert(eq(int, say(b, "moved", text), 200));
+    cr_assert(eq(u16, slot_of(b), own), "it owns what it owned");
+    cr_assert(eq(str, (char *)engine_owner(b->engine, own, NULL), (char *)engine_member(b->engine)));
+    leave_clean(b);
+    leave_clean(a);
     engine_bed_close(&bed);
 }
 
