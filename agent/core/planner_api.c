@@ -207,8 +207,11 @@ static void replace(struct planner *p, struct pjob *j, const struct planner_api 
     bool same_schedule = job_schedule_equal(j->spec, spec);
     bool was_paused = j->row.state == JOB_STATE_PAUSED;
     int64_t due_ms = j->row.due_ms;
-    pfire_book_first(p, j); /* its end is recorded, whatever the new definition says */
-    pjob_book_due(p, j);
+    if (!pjob_book_due(p, j)) { /* its end is recorded, whatever the new definition says */
+        job_spec_unref(spec);
+        papi_reply(p, j, PLANNER_UNAVAILABLE);
+        return;
+    }
     int64_t fired_ms = j->row.due_ms != due_ms ? due_ms : j->row.last.due_ms;
     due_ms = j->row.due_ms;
     revoke_all(p, j);
@@ -280,15 +283,17 @@ static void delete (struct planner *p, struct pjob *j, struct planner_api *api)
     papi_applied(j, PLANNER_OK);
 }
 
-static void pause_now(struct planner *p, struct pjob *j, const struct planner_api *api, const char *op)
+/* False without memory: nothing is done. */
+static bool pause_now(struct planner *p, struct pjob *j, const struct planner_api *api, const char *op)
 {
-    pfire_book_first(p, j);
-    pjob_book_due(p, j);
+    if (!pjob_book_due(p, j))
+        return false;
     revoke_all(p, j);
     pause_row(p, j);
     new_version(j, api);
     papi_revise(j, api, op, j->row.due_ms);
     pjob_dirty(p, j, CHANGE_UPDATE);
+    return true;
 }
 
 static void pause_job(struct planner *p, struct pjob *j, const struct planner_api *api)
@@ -297,8 +302,10 @@ static void pause_job(struct planner *p, struct pjob *j, const struct planner_ap
         papi_reply(p, j, PLANNER_OK);
         return;
     }
-    pause_now(p, j, api, "pause");
-    papi_applied(j, PLANNER_OK);
+    if (pause_now(p, j, api, "pause"))
+        papi_applied(j, PLANNER_OK);
+    else
+        papi_reply(p, j, PLANNER_UNAVAILABLE);
 }
 
 static void resume(struct planner *p, struct pjob *j, const struct planner_api *api)
@@ -327,9 +334,8 @@ static void run(struct planner *p, struct pjob *j, struct planner_api *api)
     }
     bool overlaps = !api->run_force && j->spec->concurrency == JOB_FORBID && pjob_has_fire_running(j);
     struct pfire *f = NULL;
-    if (payload || !api->run_payload) {
-        pfire_book_first(p, j); /* numbers are given in the order of booking */
-        pjob_book_due(p, j);
+    if ((payload || !api->run_payload) &&
+        pjob_book_due(p, j)) { /* numbers are given in the order of booking */
         if (j->spec->concurrency == JOB_QUEUE && !api->run_force)
             pjob_book_queue(p, j);
         f = pfire_book(p, j, p->now_ms, FIRE_KIND_RUN);
@@ -365,14 +371,13 @@ static void control_now(struct planner *p, struct pjob *j)
     if (control == ATTEMPT_CONTROL_NONE || !pjob_active(j) || j->write_dirty || (deletes && j->fires_dirty))
         return;
     struct planner_api api = {.change_id = rng_u64(&p->rng) | 1, .accepted_ms = p->now_ms, .actor = "reply"};
-    j->control = ATTEMPT_CONTROL_NONE;
+    bool pauses = !deletes && j->row.state == JOB_STATE_ACTIVE;
+    if (pauses && !pause_now(p, j, &api, "reply"))
+        return; /* again with the job's next write */
     if (deletes)
         delete_now(p, j, &api, "reply");
-    else if (j->row.state == JOB_STATE_ACTIVE)
-        pause_now(p, j, &api, "reply");
-    else
-        return;
-    j->write_dirty = true;
+    j->control = ATTEMPT_CONTROL_NONE;
+    j->write_dirty = deletes || pauses;
 }
 
 void papi_control(struct planner *p, struct pjob *j, enum attempt_control control)

@@ -67,8 +67,8 @@ static bool book_next(struct planner *p, struct pjob *j)
 void pbackfill_go(struct planner *p, struct pjob *j)
 {
     bool one = j->spec->concurrency != JOB_ALLOW;
-    pfire_book_first(p, j); /* numbers are given in the order of booking */
-    pjob_book_due(p, j);
+    if (!pjob_book_due(p, j)) /* numbers are given in the order of booking */
+        return;
     do {
         if (!book_next(p, j))
             break;

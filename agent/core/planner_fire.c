@@ -397,6 +397,7 @@ void pfire_start(struct planner *p, struct pfire *f)
     if (!may_run(f))
         return;
     if (f->row.state == FIRE_STATE_WAITING && !pfire_has_turn(p, f)) {
+        pfire_take_place(p, f);
         planner_arm(p, &f->timer, p->now_ms + PLANNER_AGAIN_MS);
         return;
     }

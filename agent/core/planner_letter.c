@@ -63,7 +63,7 @@ static struct pfire *take(struct planner *p, struct pjob *j, struct fire_row *ro
 
 static bool redrive(struct planner *p, struct pjob *j, struct fire_row *row, int64_t at_ms)
 {
-    struct pfire *f = take(p, j, row);
+    struct pfire *f = j->ghost || pjob_book_due(p, j) ? take(p, j, row) : NULL;
     if (!f)
         return false;
     f->row.outcome = FIRE_OUTCOME_PENDING;

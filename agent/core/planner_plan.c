@@ -229,30 +229,32 @@ static bool needs_booking(const struct job_spec *spec)
     return spec->at_most_once || spec->callback.async || spec->callback.to != JOB_TO_ONE;
 }
 
-static void start_booked(struct planner *p, struct pjob *j)
+/* False without memory: later. */
+static bool start_booked(struct planner *p, struct pjob *j)
 {
     int64_t next_ms = 0;
     if (!pfire_book(p, j, j->row.due_ms, FIRE_KIND_SCHEDULED)) {
         j->not_before_ms = p->now_ms + PLANNER_AGAIN_MS;
         pjob_arm(p, j);
-        return;
+        return false;
     }
     bool has_next = pjob_next_due(j, &next_ms);
     pjob_advance(p, j, has_next, next_ms);
     pjob_dirty(p, j, CHANGE_UPDATE);
+    return true;
 }
 
-/* A due that has come may have been sent under the next seq by an owner that died before it could record it: whatever
- * else wants that seq, the due takes it first. So no fire id ever names two dues. */
-void pjob_book_due(struct planner *p, struct pjob *j)
+bool pjob_book_due(struct planner *p, struct pjob *j)
 {
-    if (j->row.state != JOB_STATE_ACTIVE || j->first || j->row.due_ms == RECORD_NONE ||
+    pfire_book_first(p, j);
+    if (j->row.state != JOB_STATE_ACTIVE || j->row.due_ms == RECORD_NONE ||
         j->row.wake_ms > p->now_ms + PLANNER_CLOCKS_DIFFER_MS)
-        return;
-    if (j->spec->concurrency != JOB_ALLOW && pjob_pending(j) > 0)
-        return; /* nobody can have sent it: it waits for the end of another */
+        return true;
+    enum job_concurrency rule = j->spec->concurrency;
+    if ((rule == JOB_FORBID || rule == JOB_QUEUE) && pjob_pending(j) > 0)
+        return true; /* nobody can have sent it: it waits for the end of another */
     planner_start_cancel(p, &j->start);
-    start_booked(p, j);
+    return start_booked(p, j);
 }
 
 /* queue: the dues that have come take their numbers before what is asked for now. */
@@ -260,11 +262,9 @@ void pjob_book_queue(struct planner *p, struct pjob *j)
 {
     while (j->row.state == JOB_STATE_ACTIVE && j->row.due_ms != RECORD_NONE && j->row.wake_ms <= p->now_ms &&
            !pending_full(j)) {
-        int64_t due_ms = j->row.due_ms;
         planner_start_cancel(p, &j->start);
-        start_booked(p, j);
-        if (j->row.due_ms == due_ms)
-            return; /* no memory */
+        if (!start_booked(p, j))
+            return;
     }
 }
 
@@ -281,7 +281,7 @@ void pjob_start(struct planner *p, struct pjob *j)
     if (!pjob_rule_allows(p, j) || fold_overdue(p, j))
         return;
     if (needs_booking(j->spec)) {
-        start_booked(p, j);
+        (void)start_booked(p, j); /* or again soon */
         return;
     }
     j->has_next_due = pjob_next_due(j, &j->next_due_ms);

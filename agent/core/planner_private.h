@@ -382,7 +382,10 @@ void planner_tombs_fini(struct planner *p);
 void pjob_arm(struct planner *p, struct pjob *j);
 void pjob_timer(struct wheel_timer *t, void *arg);
 void pjob_start(struct planner *p, struct pjob *j);
-void pjob_book_due(struct planner *p, struct pjob *j);
+/* A due that has come may have been sent under the next seq, by us, or by an owner that died before it could record it: whatever
+ * else wants that seq, or makes the job's rule hold the due up, has the due booked first. So no fire id ever names two dues. False
+ * without memory: then nothing of the sort may be done. */
+bool pjob_book_due(struct planner *p, struct pjob *j);
 void pjob_plan_new(struct planner *p, struct pjob *j, int64_t after_ms);
 void pjob_advance(struct planner *p, struct pjob *j, bool has_next, int64_t next_ms);
 bool pjob_skip(struct planner *p, struct pjob *j, int64_t until_ms, enum fire_reason reason);
@@ -407,6 +410,8 @@ void pjob_ended_first(struct planner *p, struct pjob *j); /* forbid: what was du
 bool pjob_due_waits(const struct planner *p,
                     const struct pjob *j); /* forbid: one has come and is not dealt with */
 void pjob_run_rule(struct planner *p, struct pjob *j, struct pfire *f); /* F is a run, just booked */
+/* F's time has come and not its turn: replace: what was before it gives way. */
+void pfire_take_place(struct planner *p, struct pfire *f);
 void pjob_keep_quiet(struct pjob *j, const struct attempt *attempt);
 bool pfire_aside(const struct pfire *f);
 /* Unless allow, one attempt of a job at a time; queue: in the order of their numbers. */

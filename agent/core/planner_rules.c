@@ -68,12 +68,13 @@ static void fold_waiting(struct planner *p, struct pjob *j)
     pjob_dirty(p, j, CHANGE_UPDATE);
 }
 
-static void cancel_unfinished(struct planner *p, struct pjob *j)
+/* Those before fire number SEQ. */
+static void cancel_unfinished(struct planner *p, struct pjob *j, uint64_t seq)
 {
     LIST_FOR_SAFE(l, &j->fires)
     {
         struct pfire *f = container_of(l, struct pfire, job_link);
-        if (f->ended || f->ignored || pfire_aside(f) ||
+        if (f->ended || f->ignored || f->row.seq >= seq || pfire_aside(f) ||
             list_linked(&f->foreign_link)) /* another member's attempt is its own to end */
             continue;
         if (f->in_flight) {
@@ -140,7 +141,7 @@ bool pjob_rule_allows(struct planner *p, struct pjob *j)
     if (!pjob_clean(j) || !fires_complete(p, j))
         return false;
     if (rule == JOB_REPLACE) {
-        cancel_unfinished(p, j);
+        cancel_unfinished(p, j, UINT64_MAX);
         return pjob_clean(j); /* nothing could be cancelled: all is held elsewhere */
     }
     if (!pjob_has_fire_running(j))
@@ -158,13 +159,9 @@ void pjob_run_rule(struct planner *p, struct pjob *j, struct pfire *f)
     case JOB_FORBID:
         fold_into(p, j, f);
         break;
-    case JOB_REPLACE: {
-        bool ignored = f->ignored;
-        f->ignored = true; /* of the others */
-        cancel_unfinished(p, j);
-        f->ignored = ignored;
+    case JOB_REPLACE:
+        cancel_unfinished(p, j, f->row.seq);
         break;
-    }
     case JOB_ALLOW:
     case JOB_QUEUE: /* waits for its turn */
         break;
@@ -203,6 +200,12 @@ bool pfire_has_turn(struct planner *p, const struct pfire *f)
     return j->spec->concurrency != JOB_QUEUE || fires_complete(p, j);
 }
 
+void pfire_take_place(struct planner *p, struct pfire *f)
+{
+    if (f->job->spec->concurrency == JOB_REPLACE && !pfire_aside(f))
+        cancel_unfinished(p, f->job, f->row.seq);
+}
+
 /* The callee may be at work still when an attempt ended without a reply: nobody else comes before its deadline. */
 void pjob_keep_quiet(struct pjob *j, const struct attempt *attempt)
 {
@@ -218,7 +221,7 @@ void pjob_overlap(struct planner *p, struct pjob *j)
 {
     pfire_book_first(p, j);
     if (j->spec->concurrency == JOB_REPLACE)
-        cancel_unfinished(p, j);
+        cancel_unfinished(p, j, UINT64_MAX);
 }
 
 /* forbid: the dues that came while it ran are skipped, told in one row. */

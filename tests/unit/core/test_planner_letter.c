@@ -207,3 +207,36 @@ Test(planner_letter, one_is_retried_by_hand_also_of_a_deleted_job)
         pbed_free(b);
     }
 }
+/* The redriven one is pending while the due's fire has no number in the store: who comes next may not think that it waits. */
+Test(planner_letter, lets_the_due_that_was_sent_keep_its_number)
+{
+    struct pbed *b = with_letters(7, 1);
+    struct uid uid = pbed_job(b, "a")->uid;
+    struct planner_letter letter = {1, pbed_now(b) + 600000};
+    cr_assert(eq(
+        int,
+        pbed_do(b, PLANNER_PUT, "a", "{\"schedule\":\"@every 10s\"," CALLBACK ",\"concurrency\":\"forbid\"}"),
+        PLANNER_OK));
+    pbed_set(b)->duration_max_ms = 100000;
+    size_t before, after;
+    (void)pbed_sent(b, &before);
+    do {
+        pbed_run(b, 1);
+        (void)pbed_sent(b, &after);
+    } while (after == before);
+    struct pbed_call *c = pbed_call(b, PLANNER_LETTERS_REDRIVE, "a", NULL);
+    c->api.uid = uid;
+    c->api.version = pbed_fire(b, &uid, 1)->version;
+    c->api.letters = &letter;
+    c->api.letters_count = 1;
+    for (int i = 0; i < 5000 && !c->answered; i++)
+        pbed_run(b, 1);
+    cr_assert(eq(sz, c->api.letters_done, 1));
+    (void)pbed_node_start(b);
+    pbed_node_kill(b, 0, 50);
+    cr_assert(eq(int, pbed_do(b, PLANNER_RUN, "a", NULL), PLANNER_ACCEPTED));
+    pbed_run(b, 1000); /* the bed asserts that no number has two dues */
+    cr_assert(eq(int, pbed_fire(b, &uid, 2)->kind, FIRE_KIND_SCHEDULED));
+    pbed_check(b, false);
+    pbed_free(b);
+}

@@ -201,3 +201,44 @@ Test(planner_rules, at_most_once_moves_before_it_has_begun)
         pbed_free(b);
     }
 }
+
+/* Beside an attempt that another member ends, a due is sent before it has a number in the store. */
+Test(planner_rules, a_replacing_due_that_was_sent_keeps_its_number)
+{
+    uint16_t slots[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    struct pbed_options o = pbed_defaults(7);
+    o.planned_only = false;
+    struct pbed *b = members(&o, 3);
+    (void)pbed_do(b, PLANNER_CREATE, "a", JOB("@every 1s", "\"concurrency\":\"replace\""));
+    pbed_set(b)->duration_max_ms = 100000;
+    while (sent_count(b) == 0)
+        pbed_run(b, 1);
+    pbed_move(b, slots, 8, 0, 1);
+    while (sent_count(b) == 1)
+        pbed_run(b, 1);
+    pbed_node_kill(b, 1, 50);
+    pbed_run(b, 1);
+    (void)run(b, false); /* the bed asserts that no number has two dues */
+    pbed_run(b, 500);
+    cr_assert(eq(int, fire(b, 2)->kind, FIRE_KIND_SCHEDULED));
+    pbed_check(b, false);
+    pbed_free(b);
+}
+
+/* ... and one that was booked before its turn replaces what it finds. */
+Test(planner_rules, a_booked_due_replaces_what_is_before_it)
+{
+    struct pbed_options o = pbed_defaults(7);
+    struct pbed *b = members(&o, 1);
+    (void)pbed_do(b, PLANNER_CREATE, "a", JOB("@after 1s", "\"concurrency\":\"replace\""));
+    pbed_set(b)->duration_max_ms = 100000;
+    while (sent_count(b) == 0)
+        pbed_run(b, 1);
+    pbed_run(b, 1000);
+    cr_assert(eq(u64, run(b, false), 2));
+    pbed_run(b, 500);
+    cr_assert(eq(int, fire(b, 1)->reason, FIRE_REASON_REPLACED));
+    cr_assert(eq(sz, sent_count(b), 2));
+    pbed_check(b, false);
+    pbed_free(b);
+}
