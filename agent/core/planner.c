@@ -254,7 +254,7 @@ static void on_wake(struct planner *p, const struct planner_event *event)
     for (size_t i = 0; i < event->slots_count; i++)
         if (p->slots[event->slots[i]].state != PSLOT_NONE)
             slots[n++] = event->slots[i];
-    planner_load_fires(p, slots, n, p->resident_ms);
+    planner_load_near(p, slots, n);
     mem_free(slots);
 }
 

@@ -164,14 +164,13 @@ static void unpause(struct planner *p, struct pjob *j, enum planner_catch_up cat
     }
     if (j->row.state == JOB_STATE_ACTIVE)
         pjob_advance(p, j, j->row.due_ms != RECORD_NONE, j->row.due_ms);
-    planner_load_fires(p, &j->row.slot, 1,
-                       p->resident_ms); /* those that were left in the store while it was paused */
+    planner_load_near(p, &j->row.slot, 1); /* those that were left in the store while it was paused */
 }
 
 /* The fires of a paused job wait in the store. */
 static void load_left(struct planner *p, struct pjob *j)
 {
-    planner_load_fires(p, &j->row.slot, 1, p->resident_ms);
+    planner_load_near(p, &j->row.slot, 1);
 }
 
 static void pause_row(struct planner *p, struct pjob *j)

@@ -215,7 +215,7 @@ static void reread(struct planner *p, struct pjob *j)
     j->state = PJOB_READING;
     j->resync = true;
     planner_read_job(p, j);
-    planner_load_fires(p, &j->row.slot, 1, p->resident_ms);
+    planner_load_near(p, &j->row.slot, 1);
 }
 
 static void fire_is_as_sent(struct pfire *f, const struct fire_change *fc)

@@ -238,7 +238,7 @@ void pjob_settle(struct planner *p, struct pjob *j)
     if (j->state == PJOB_LIVE && !j->ghost)
         planner_tomb(p, &j->row.uid, 0, j->row.rev);
     if (j->left)
-        planner_load_fires(p, &j->row.slot, 1, p->resident_ms);
+        planner_load_near(p, &j->row.slot, 1);
     job_unlink(p, j);
     job_release(p, j);
 }

@@ -317,6 +317,12 @@ void planner_load_fires(struct planner *p, const uint16_t *slots, size_t count, 
     planner_load_pump(p);
 }
 
+void planner_load_near(struct planner *p, const uint16_t *slots, size_t count)
+{
+    int64_t soon_ms = p->now_ms + PLANNER_SOON_MS, edge_ms = planner_edge_ms(p);
+    planner_load_fires(p, slots, count, soon_ms > edge_ms ? soon_ms : edge_ms);
+}
+
 void planner_load_window(struct planner *p)
 {
     if (p->window_loading > 0 || p->stats.slots_owned == 0)
@@ -358,7 +364,7 @@ void planner_load_spilled(struct planner *p)
     if (!room || p->stats.slots_owned == 0)
         return;
     uint16_t *slots = mem_new_array(uint16_t, p->options.slots);
-    planner_load_fires(p, slots, held_slots(p, slots), p->resident_ms);
+    planner_load_near(p, slots, held_slots(p, slots));
     mem_free(slots);
 }
 
@@ -389,7 +395,7 @@ void planner_load_foreign(struct planner *p)
     for (uint32_t i = 0; i < p->options.slots; i++)
         if (p->slots[i].foreign > 0 && p->slots[i].state != PSLOT_NONE)
             slots[n++] = (uint16_t)i;
-    planner_load_fires(p, slots, n, p->resident_ms);
+    planner_load_near(p, slots, n);
     mem_free(slots);
 }
 

@@ -352,6 +352,8 @@ void planner_targets_fini(struct planner *p);
 void planner_load_released(struct planner *p, uint64_t before, uint64_t release);
 void planner_load_slots(struct planner *p, const uint16_t *slots, size_t count);
 void planner_load_fires(struct planner *p, const uint16_t *slots, size_t count, int64_t until_ms);
+/* All that should be in memory. A window that is being read counts as read: its pages may have passed what is looked for. */
+void planner_load_near(struct planner *p, const uint16_t *slots, size_t count);
 void planner_load_window(struct planner *p);
 void planner_load_pump(struct planner *p);
 void planner_load_spilled(struct planner *p);

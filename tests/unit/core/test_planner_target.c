@@ -229,3 +229,28 @@ Test(planner_target, a_callee_that_hangs_gets_no_more_than_it_may_have_and_delay
     pbed_check(b, true);
     pbed_free(b);
 }
+
+/* Reads so slow that the window is behind the clock: what had no room in memory is found all the same. */
+Test(planner_target, what_had_no_room_is_read_while_the_window_lags)
+{
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        struct pbed_options o = pbed_defaults(seed);
+        o.fail = 0.5;
+        o.read_max_ms = 400;
+        o.load_page = 2;
+        o.horizon_ms = 1000;
+        o.retry_window = 2;
+        struct pbed *b = one_member(&o);
+        for (int i = 0; i < 8; i++) {
+            char after[16];
+            snprintf(after, sizeof(after), "%ds", 1 + i);
+            put_many(b, 4, (const char[]){(char)('a' + i), '\0'}, TO("s"), after,
+                     ",\"retry\":{\"min_backoff\":\"100ms\",\"max_backoff\":\"1s\"}");
+        }
+        pbed_run(b, 10000);
+        pbed_set(b)->fail = 0;
+        pbed_run(b, 600000);
+        pbed_check(b, true);
+        pbed_free(b);
+    }
+}
