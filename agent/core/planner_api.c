@@ -489,11 +489,16 @@ void papi_found(struct planner *p, struct pjob *j, const struct revision *found)
     j->api_looked = true;
 }
 
+bool papi_may_apply(const struct pjob *j)
+{
+    return !j->moving && !j->deleting && !j->write_dirty;
+}
+
 /* Work on the queue until one has to wait for the store. Nothing is answered from what is not durable. */
 void papi_run(struct planner *p, struct pjob *j)
 {
     control_now(p, j);
-    while (j->api && j->api_state == PAPI_IDLE && !j->moving && !j->deleting && !j->write_dirty) {
+    while (j->api && j->api_state == PAPI_IDLE && papi_may_apply(j)) {
         if (j->state == PJOB_STOPPED) {
             j->state = PJOB_READING;
             j->resync = true;

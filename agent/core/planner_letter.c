@@ -219,8 +219,6 @@ void pletter_read(struct planner *p, struct pjob *j, bool ok, struct fire_row *r
                   uint64_t gen)
 {
     struct planner_api *api = j->api;
-    assert(api && j->api_state == PAPI_FINDING);
-    j->api_state = PAPI_IDLE;
     if (!ok || (j->state != PJOB_LIVE)) {
         papi_reply(p, j, PLANNER_UNAVAILABLE);
         return;

@@ -102,17 +102,8 @@ static void on_fire_read(struct planner *p, const struct pread *r, const struct 
     p->fire_reads--;
     if (!j)
         return;
-    uint64_t seq = j->api->seq;
-    if (pletter_op(j->api->op)) {
-        j->read = NULL;
-        pletter_read(p, j, event->ok, event->fires, event->fires_count, r->gen);
-        papi_run(p, j);
-        pjob_settle(p, j);
-        return;
-    }
-    bool found = event->fires_count > 0 && event->fires[0].seq <= seq && seq <= event->fires[0].seq_last;
     j->read = NULL;
-    papi_fire_read(p, j, event->ok, found ? &event->fires[0] : NULL, r->gen);
+    papi_fire_read(p, j, event, r->gen);
     papi_run(p, j);
     pjob_settle(p, j);
 }

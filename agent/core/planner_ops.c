@@ -196,10 +196,8 @@ static void act_on_row(struct planner *p, struct pjob *j, struct fire_row *row, 
         pfire_loaded(p, f); /* may drop it again: its time is far off */
 }
 
-void papi_fire_read(struct planner *p, struct pjob *j, bool ok, struct fire_row *row, uint64_t gen)
+static void fire_read(struct planner *p, struct pjob *j, bool ok, struct fire_row *row, uint64_t gen)
 {
-    assert(j->api && j->api_state == PAPI_FINDING);
-    j->api_state = PAPI_IDLE;
     const struct pfire *f = pjob_find_fire(j, j->api->seq);
     if (!ok)
         papi_reply(p, j, PLANNER_UNAVAILABLE);
@@ -210,6 +208,22 @@ void papi_fire_read(struct planner *p, struct pjob *j, bool ok, struct fire_row 
         no_row(p, j);
     else
         act_on_row(p, j, row, gen);
+}
+
+/* While it was read its slot may have begun to go away, or what a reply asked for been done to the job: then it is asked for again,
+ * if it is still ours, when that is through. */
+void papi_fire_read(struct planner *p, struct pjob *j, const struct planner_event *event, uint64_t gen)
+{
+    assert(j->api && j->api_state == PAPI_FINDING);
+    uint64_t seq = j->api->seq;
+    bool found = event->fires_count > 0 && event->fires[0].seq <= seq && seq <= event->fires[0].seq_last;
+    j->api_state = PAPI_IDLE;
+    if (!papi_may_apply(j))
+        return;
+    if (pletter_op(j->api->op))
+        pletter_read(p, j, event->ok, event->fires, event->fires_count, gen);
+    else
+        fire_read(p, j, event->ok, found ? &event->fires[0] : NULL, gen);
 }
 
 /* The first attempt of a due whose fire has no row yet. */

@@ -481,6 +481,8 @@ void pend_tell(struct planner *p, const struct pjob *j, const struct fire_row *r
 /* --- planner_api.c --- */
 void planner_on_api(struct planner *p, struct planner_api *api);
 void papi_run(struct planner *p, struct pjob *j);
+/* Nothing stands between the first write that waits and the job: no move, no other write that is not durable. */
+bool papi_may_apply(const struct pjob *j);
 void papi_found(struct planner *p, struct pjob *j, const struct revision *found);
 void papi_durable(struct planner *p, struct pjob *j, const struct job_change *change);
 void papi_refuse_all(struct planner *p, struct pjob *j, enum planner_answer answer);
@@ -496,8 +498,8 @@ void papi_applied(struct pjob *j, enum planner_answer answer);
 
 /* --- planner_ops.c: what the API does to one fire --- */
 void papi_fire(struct planner *p, struct pjob *j);
-/* GEN: the planner's when ROW was asked for; takes what ROW owns. */
-void papi_fire_read(struct planner *p, struct pjob *j, bool ok, struct fire_row *row, uint64_t gen);
+/* GEN: the planner's when EVENT's rows were asked for; takes what they own. */
+void papi_fire_read(struct planner *p, struct pjob *j, const struct planner_event *event, uint64_t gen);
 /* The first one is about a fire whose end is not durable yet: nothing can be said of it before. */
 bool papi_fire_waits(const struct pjob *j);
 

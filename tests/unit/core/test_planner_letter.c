@@ -207,6 +207,28 @@ Test(planner_letter, one_is_retried_by_hand_also_of_a_deleted_job)
         pbed_free(b);
     }
 }
+
+/* What is decided on a row that was read is decided for the job as it is then, not as it was when the row was asked for. */
+Test(planner_letter, one_that_is_read_while_its_slot_moves_is_sent_by_the_new_owner)
+{
+    uint16_t slots[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    for (int64_t at = 0; at < 120; at += 3) {
+        struct pbed *b = with_letters(7, 3);
+        struct uid uid = pbed_job(b, "a")->uid;
+        int second = pbed_node_start(b);
+        pbed_set(b)->read_max_ms = 60;
+        pbed_set(b)->commit_max_ms = 60;
+        (void)pbed_fire_call(b, PLANNER_FIRE_RETRY, &uid, 2, 0, false);
+        pbed_run(b, at);
+        pbed_move(b, slots, 8, 0, second);
+        pbed_run(b, 20000);
+        cr_assert(eq(int, pbed_fire(b, &uid, 2)->outcome, FIRE_OUTCOME_SUCCEEDED), "at %d ms", (int)at);
+        cr_assert(eq(u64, pbed_job(b, "a")->counts.dead, 2));
+        pbed_check(b, true);
+        pbed_free(b);
+    }
+}
+
 /* The redriven one is pending while the due's fire has no number in the store: who comes next may not think that it waits. */
 Test(planner_letter, lets_the_due_that_was_sent_keep_its_number)
 {
