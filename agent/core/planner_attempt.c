@@ -329,6 +329,7 @@ void planner_on_attempt(struct planner *p, const struct planner_event *event)
     pfire_back(p, f, attempt->result == ATTEMPT_OK || attempt->result == ATTEMPT_OPEN);
     if (f->ignored) {
         fire_parts_free(TAKE(f->parts));
+        f->parts_stale = false;
         pfire_leave(p, f);
     } else if (f->settled) {
         f->settled = false;

@@ -41,9 +41,16 @@ static void add_copy(struct fire_change *fc, const struct pjob *j, const struct 
     fc->copy_until_ms = f->letter_until_ms;
 }
 
+static int copy_fire(struct planner *p, struct fire_change *fc, struct pfire *f, struct err *e)
+{
+    if (!pparts_write(p, f))
+        return err_set(e, ERR_NOMEM, "the parts of a fire");
+    return fire_row_copy(&f->row, &fc->row, e);
+}
+
 /* The rows go out as copies: the fires live on while the batch is under way. Without memory nothing of J goes. What is
  * reported of a slot that is not ours goes one by one: one that nobody waits for any more must not hold up the others. */
-static int copy_fires(struct pchange *c, const struct pjob *j, struct err *e)
+static int copy_fires(struct planner *p, struct pchange *c, const struct pjob *j, struct err *e)
 {
     size_t n = dirty_fires(j);
     if (n == 0)
@@ -60,7 +67,7 @@ static int copy_fires(struct pchange *c, const struct pjob *j, struct err *e)
         if (f->dirty == CHANGE_NONE)
             continue;
         struct fire_change *fc = &c->change.fires[c->change.fires_count];
-        r = fire_row_copy(&f->row, &fc->row, e);
+        r = copy_fire(p, fc, f, e);
         if (r < 0)
             break;
         fc->op = f->dirty;
@@ -94,11 +101,11 @@ static void mark_out(struct pjob *j, struct pchange *c)
         j->api_state = PAPI_IN_BATCH;
 }
 
-static int fill_change(struct pchange *c, struct pjob *j, struct err *e)
+static int fill_change(struct planner *p, struct pchange *c, struct pjob *j, struct err *e)
 {
     struct job_change *change = &c->change;
     memset(c, 0, sizeof(*c));
-    int r = j->op == CHANGE_DELETE ? 0 : copy_fires(c, j, e);
+    int r = j->op == CHANGE_DELETE ? 0 : copy_fires(p, c, j, e);
     if (r < 0)
         return r;
     change->op = j->op;
@@ -126,8 +133,9 @@ static void make_room(struct pbatch *b, size_t rows_max)
     b->capacity = rows_max;
 }
 
-static void fill(struct pbatch *b, struct list *dirty, size_t rows_max)
+static void fill(struct planner *p, struct list *dirty, size_t rows_max)
 {
+    struct pbatch *b = &p->batch;
     while (b->pub.jobs_count < rows_max && !list_empty(dirty)) {
         struct pjob *j = container_of(list_first(dirty), struct pjob, dirty_link);
         if (j->op == CHANGE_NONE && dirty_fires(j) == 0) {
@@ -136,7 +144,7 @@ static void fill(struct pbatch *b, struct list *dirty, size_t rows_max)
             continue;
         }
         struct pchange *c = &b->changes[b->pub.jobs_count];
-        if (fill_change(c, j, NULL) < 0)
+        if (fill_change(p, c, j, NULL) < 0)
             return; /* it stays first in line */
         list_remove(&j->dirty_link);
         b->pub.jobs[b->pub.jobs_count++] = &c->change;
@@ -169,9 +177,9 @@ struct planner_batch *planner_take_batch(struct planner *p, size_t rows_max)
         return NULL;
     if (b->state == PBATCH_NONE) {
         make_room(b, rows_max);
-        fill(b, &p->dirty_moving, rows_max);
+        fill(p, &p->dirty_moving, rows_max);
         fill_slots(p, b);
-        fill(b, &p->dirty, rows_max);
+        fill(p, &p->dirty, rows_max);
         if (!list_empty(&p->dirty) || !list_empty(&p->dirty_moving)) /* no room, or no memory: come back */
             planner_arm(p, &p->batch_timer, p->now_ms + AGAIN_MIN_MS);
         if (b->pub.jobs_count == 0 && b->pub.slots_count == 0)

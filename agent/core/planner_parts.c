@@ -16,7 +16,7 @@ static void set_text(struct planner *p, struct pfire *f, char *text, size_t byte
     f->row.parts_bytes = bytes;
 }
 
-/* Without memory the row goes on telling what it told, and the parts stay in memory until it does not. */
+/* Without memory the row goes on telling what it told, the parts stay in memory until it does not, and it is not written. */
 static bool write_parts(struct planner *p, struct pfire *f, const struct fire_parts *parts)
 {
     AUTO(buf_fini) struct buf out = BUF_INIT(FIRE_PARTS_TEXT_MAX);
@@ -42,12 +42,17 @@ static bool open_parts(struct planner *p, struct pfire *f)
     return r != -ERR_NOMEM;
 }
 
-/* After a delivery. */
-static void put_parts(struct planner *p, struct pfire *f)
+bool pparts_write(struct planner *p, struct pfire *f)
 {
     if (f->parts_stale)
         f->parts_stale = !write_parts(p, f, f->parts);
-    if (!f->parts_stale)
+    return !f->parts_stale;
+}
+
+/* After a delivery. */
+static void put_parts(struct planner *p, struct pfire *f)
+{
+    if (pparts_write(p, f))
         fire_parts_free(TAKE(f->parts));
 }
 
@@ -72,10 +77,12 @@ bool pparts_open(struct planner *p, struct pfire *f)
 void pparts_close(struct planner *p, struct pfire *f)
 {
     AUTO(fire_parts_free) struct fire_parts *parts = NULL;
+    (void)pparts_write(p, f);
+    f->parts_stale = false; /* history from now on */
     if (!f->row.parts || fire_parts_parse(f->row.parts, f->row.parts_bytes, &parts, NULL) < 0)
         return;
     fire_parts_close(parts, f->row.outcome == FIRE_OUTCOME_DEAD ? FIRE_PART_DEAD : FIRE_PART_CANCELLED);
-    (void)write_parts(p, f, parts); /* history only */
+    (void)write_parts(p, f, parts);
 }
 
 void pparts_reopen(struct planner *p, struct pfire *f)

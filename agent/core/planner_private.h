@@ -465,6 +465,8 @@ void pfire_retry_or_die(struct planner *p, struct pfire *f, int64_t retry_after_
 bool pparts_open(struct planner *p, struct pfire *f);
 void pparts_reopen(struct planner *p, struct pfire *f); /* what was given up is to be done again */
 void pparts_close(struct planner *p, struct pfire *f);
+/* Before F's row is written: it tells what its parts are. False: no memory now. */
+bool pparts_write(struct planner *p, struct pfire *f);
 void pparts_found(struct planner *p, struct pfire *f, const struct attempt *attempt);
 void pparts_ended(struct planner *p, struct pfire *f, const struct attempt *attempt);
 void planner_on_part(struct planner *p, const struct planner_event *event);

@@ -139,3 +139,26 @@ Test(planner_parts, what_a_dead_member_knew_to_be_done_stays_done)
         pbed_free(b);
     }
 }
+
+/* Who gave the slot away reports which parts are done, or waits with its report until it can. */
+Test(planner_parts, what_was_done_before_a_move_is_known_without_memory_too)
+{
+    uint16_t slots[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        struct pbed_options o = pbed_defaults(seed);
+        o.fail = 0.5;
+        o.duration_max_ms = 300;
+        struct pbed *b = one_member(&o);
+        int second = pbed_node_start(b);
+        (void)pbed_do(b, PLANNER_CREATE, "a", JOB("all", ""));
+        pbed_run(b, 3000);
+        pbed_set(b)->fault = 0.5;
+        pbed_move(b, slots, 8, 0, second);
+        pbed_run(b, 600);
+        pbed_set(b)->fault = pbed_set(b)->fail = 0;
+        pbed_run(b, 60000); /* the bed asserts that no part that was done is sent again */
+        cr_assert(eq(u64, pbed_job(b, "a")->counts.succeeded, 1));
+        pbed_check(b, true);
+        pbed_free(b);
+    }
+}
