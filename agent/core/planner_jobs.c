@@ -73,6 +73,22 @@ void pjob_forget_uid(struct planner *p, struct pjob *j)
     j->in_uids = false;
 }
 
+int pjob_add_keys(struct planner *p, struct pjob *j, const struct job_row *row, struct err *e)
+{
+    if (j->in_uids && memcmp(&j->row.uid, &row->uid, sizeof(row->uid)) != 0) /* its name was taken anew */
+        pjob_forget_uid(p, j);
+    j->row.uid = row->uid;
+    int r = j->in_uids ? 0 : pjob_add_uid(p, j, e);
+    if (r < 0 || j->in_keys)
+        return r;
+    memcpy(j->row.ns, row->ns, sizeof(row->ns));
+    memcpy(j->row.id, row->id, sizeof(row->id));
+    r = pjob_add_key(p, j, e);
+    if (r < 0)
+        j->row.ns[0] = '\0'; /* it is asked for by its uid */
+    return r;
+}
+
 /* --- jobs ---------------------------------------------------------------------------------------------------------- */
 
 static void job_free(void *ptr)
@@ -253,9 +269,7 @@ void pjob_drop_fires(struct planner *p, struct pjob *j)
 /* What is known of a job from the store, SPEC's reference included. */
 void pjob_take_row(struct planner *p, struct pjob *j, const struct job_row *row, struct job_spec *spec)
 {
-    assert(j->state != PJOB_GONE);
-    remove_key(p, j);
-    pjob_forget_uid(p, j);
+    assert(j->state != PJOB_GONE && j->in_uids && j->in_keys);
     uint16_t slot = j->row.slot;
     j->row = *row;
     j->row.slot = slot;
@@ -283,6 +297,8 @@ void pjob_absorb(struct planner *p, struct pjob *j, struct pjob *other)
     }
     other->api_tail = &other->api;
     other->api_count = 0;
+    j->wanted |= other->wanted;
+    j->resync |= other->resync;
     job_unlink(p, other);
     other->state = PJOB_GONE;
     job_release(p, other);

@@ -436,11 +436,11 @@ static bool load_job(struct planner *p, const struct pchain *c, struct planner_j
     j = pjob_new(p, r->slot, NULL);
     if (!j)
         return false;
-    pjob_take_row(p, j, r, TAKE(row->spec));
-    if (pjob_add_uid(p, j, NULL) < 0 || pjob_add_key(p, j, NULL) < 0) {
+    if (pjob_add_keys(p, j, r, NULL) < 0) {
         pjob_gone(p, j);
         return false;
     }
+    pjob_take_row(p, j, r, TAKE(row->spec));
     pzones_replan(p, j);
     pjob_settle(p, j);
     return true;
@@ -637,13 +637,11 @@ static void job_read(struct planner *p, struct pjob *j, struct planner_job *row)
         pjob_absorb(p, j, by_uid);
     if (by_key && by_key != j)
         pjob_absorb(p, j, by_key);
-    pjob_take_row(p, j, &row->row, TAKE(row->spec));
-    if (pjob_add_uid(p, j, NULL) < 0 || pjob_add_key(p, j, NULL) < 0) {
-        papi_refuse_all(p, j, PLANNER_UNAVAILABLE);
-        pjob_drop_fires(p, j);
-        pjob_gone(p, j);
+    if (pjob_add_keys(p, j, &row->row, NULL) < 0) { /* the page that brought its fires does not come again */
+        job_unread(p, j);
         return;
     }
+    pjob_take_row(p, j, &row->row, TAKE(row->spec));
     LIST_FOR_SAFE(l, &j->fires)
     {
         struct pfire *f = container_of(l, struct pfire, job_link);

@@ -309,6 +309,8 @@ int64_t planner_add_ms(int64_t a_ms, int64_t b_ms); /* saturating */
 struct pjob *pjob_new(struct planner *p, uint16_t slot, struct err *e);
 int pjob_add_uid(struct planner *p, struct pjob *j, struct err *e);
 int pjob_add_key(struct planner *p, struct pjob *j, struct err *e);
+/* Both of ROW's. Without memory J can still be found by one of those that it had. */
+int pjob_add_keys(struct planner *p, struct pjob *j, const struct job_row *row, struct err *e);
 struct pjob *pjob_by_uid(const struct planner *p, const struct uid *uid);
 struct pjob *pjob_by_key(const struct planner *p, const char *ns, const char *id);
 void pjob_gone(struct planner *p,
