@@ -228,6 +228,8 @@ def test_oracle_is_content_with_a_good_log_and_with_repeats():
     assert verdict.lateness() == pytest.approx([5, 5, 5], abs=0.01)
     with pytest.raises(AssertionError, match="came again"):
         verdict.check(repeats_allowed=False)
+    # Two owners' requests that were under way at once arrive in any order.
+    oracle.Verdict(GOOD + [record(3, due=1002, late=0.02, epoch=4)]).check()
 
 
 @pytest.mark.parametrize("records, jobs, message", [
@@ -235,7 +237,7 @@ def test_oracle_is_content_with_a_good_log_and_with_repeats():
     (GOOD + [record(3, due=1003)], None, "with due"),
     (GOOD + [record(4, due=1003, late=-0.002)], None, "2.0 ms early"),
     (GOOD + [record(4, due=1002)], None, "dues do not grow"),
-    (GOOD + [record(3, due=1002, late=0.5, epoch=4)], None, "epoch went"),
+    (GOOD + [record(3, due=1002, late=1.5, epoch=4)], None, "epoch went"),
     (GOOD, ["j", "k"], "job k: no callback"),
     ([], None, "no callback arrived"),
 ])
