@@ -229,7 +229,8 @@ def test_oracle_is_content_with_a_good_log_and_with_repeats():
     with pytest.raises(AssertionError, match="came again"):
         verdict.check(repeats_allowed=False)
     # Two owners' requests that were under way at once arrive in any order.
-    oracle.Verdict(GOOD + [record(3, due=1002, late=0.02, epoch=4)]).check()
+    overtaken = oracle.Verdict(GOOD + [record(3, due=1002, late=0.02, epoch=4)]).check().overtaken
+    assert overtaken == ["job j: fire u.3: epoch went from 5 to 4 after 0.015 s"]
 
 
 @pytest.mark.parametrize("records, jobs, message", [
