@@ -271,6 +271,16 @@ const struct token *tokens_find_uid(const struct tokens *t, uint32_t uid)
     return NULL;
 }
 
+const struct token *tokens_find_same(const struct tokens *t, const struct token *who)
+{
+    if (who->is_uid)
+        return tokens_find_uid(t, who->uid);
+    for (size_t i = 0; i < t->count; i++)
+        if (!t->items[i].is_uid && CRYPTO_memcmp(t->items[i].sha256, who->sha256, sizeof(who->sha256)) == 0)
+            return &t->items[i];
+    return NULL;
+}
+
 bool token_in_namespace(const struct token *t, const char *ns)
 {
     for (size_t i = 0; i < t->namespaces_count; i++)

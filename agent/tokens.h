@@ -50,6 +50,8 @@ size_t tokens_count(const struct tokens *t);
 const struct token *tokens_find(const struct tokens *t, const char *secret, size_t len);
 /* The entry of a unix socket's peer; NULL: none. */
 const struct token *tokens_find_uid(const struct tokens *t, uint32_t uid);
+/* The entry with the digest or user of WHO, which may be another table's; NULL: none. */
+const struct token *tokens_find_same(const struct tokens *t, const struct token *who);
 
 /* Whether what the token may do it may do in NS. */
 bool token_in_namespace(const struct token *t, const char *ns);

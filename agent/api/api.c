@@ -132,6 +132,8 @@ int api_start(struct node *n, const struct config *c, const char *peer_listen, s
     api->again = loop_timer_new(api->loop, look_again, api);
     api->keep_alive = loop_timer_new(api->loop, api_events_keep_alive, api);
     rc = listen_on_all(api, peer_listen, e);
+    if (rc == 0)
+        rc = certs_new(api, &api->certs, e);
     if (rc < 0) {
         api_stop(api);
         return err_wrap(e, "start the API");
@@ -166,6 +168,7 @@ void api_quiesce_public(struct api *api)
 void api_reload(struct api *api)
 {
     gate_look(api->gate);
+    certs_look(api->certs);
 }
 
 void api_stop(struct api *api)
@@ -181,6 +184,7 @@ void api_stop(struct api *api)
     }
     api_events_stop(api);
     look_again(api); /* each sees `stopping` and gives up */
+    certs_free(api->certs);
     for (size_t i = 0; i < api->faces_count; i++)
         httpd_stop(api->faces[i].httpd);
     worker_pool_free(api->pool);

@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 
 #include "agent/api/api.h"
+#include "agent/api/certs.h"
 #include "agent/api/context.h"
 #include "agent/api/gate.h"
 #include "agent/api/problem.h"
@@ -39,6 +40,7 @@ struct api {
     struct worker_pool *pages; /* prints pages of jobs, explains, forecasts */
     struct http_tls peer_tls;
     struct gate *gate;
+    struct certs *certs; /* NULL: there are none */
     struct listener_face faces[API_LISTENERS_MAX];
     size_t faces_count;
     atomic_uint refs;
@@ -199,6 +201,8 @@ void api_forecast(struct exchange *x);
 /* Timer, and the end, of those who listen to events. */
 void api_events_keep_alive(void *arg);
 void api_events_stop(struct api *api);
+/* End the streams of those who may not listen any more. */
+void api_events_check(struct api *api);
 void api_bulk(struct exchange *x); /* its server's thread */
 
 /* F borrows RQ's texts. */

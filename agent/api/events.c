@@ -20,7 +20,8 @@ struct listener {
     struct api *api;
     struct httpd_stream *stream;
     char ns[RECORD_NS_MAX]; /* "": all */
-    uint64_t dropped;       /* since it was told last */
+    struct gate_pass pass;
+    uint64_t dropped; /* since it was told last */
     bool gone;
 };
 
@@ -67,9 +68,20 @@ static void take(struct events_listener *listen, const char *ns, const char *tex
         listener_free(l);
 }
 
+void api_events_check(struct api *api)
+{
+    LIST_FOR_SAFE(link, &api->listeners)
+    {
+        struct listener *l = container_of(link, struct listener, link);
+        if (!gate_pass_holds(api->gate, &l->pass))
+            listener_free(l);
+    }
+}
+
 void api_events_keep_alive(void *arg)
 {
     struct api *api = arg;
+    api_events_check(api);
     LIST_FOR_SAFE(link, &api->listeners)
     {
         struct listener *l = container_of(link, struct listener, link);
@@ -124,6 +136,7 @@ void api_events(struct exchange *x)
     l->api = api;
     api_ref(api);
     (void)snprintf(l->ns, sizeof(l->ns), "%s", x->req.ns_all ? "" : x->req.ns); /* same size */
+    gate_pass_take(x, l->ns, &l->pass);
     l->listen.take = take;
     l->stream = exchange_stream(x, "text/event-stream", NULL, 0, QUEUE_BYTES);
     list_push_back(&api->listeners, &l->link);

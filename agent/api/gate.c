@@ -37,6 +37,7 @@ struct gate {
     struct file_watch watch; /* the look's */
     struct work look;
     bool looking, look_again;
+    bool swapped; /* the look's */
     struct loop_timer *timer;
 };
 
@@ -68,6 +69,7 @@ static void run_look(struct work *w, void *context)
     before = g->tokens;
     g->tokens = next;
     (void)pthread_mutex_unlock(&g->lock);
+    g->swapped = true;
     tokens_unref(before);
 }
 
@@ -77,6 +79,9 @@ static void look_done(struct work *w, bool cancelled)
     g->looking = false;
     if (cancelled || g->api->stopping)
         return;
+    if (g->swapped)
+        api_events_check(g->api);
+    g->swapped = false;
     if (g->look_again)
         gate_look(g);
     else
@@ -307,6 +312,29 @@ bool gate_in_namespace(const struct exchange *x, const char *ns)
 bool gate_is_limited(const struct exchange *x)
 {
     return x->caller.who && !x->caller.who->everywhere;
+}
+
+/* --- what goes on ------------------------------------------------------------------------------------------------- */
+
+void gate_pass_take(const struct exchange *x, const char *ns, struct gate_pass *ret)
+{
+    *ret = (struct gate_pass){.needed = x->caller.who != NULL};
+    if (!ret->needed)
+        return;
+    ret->who = *x->caller.who;
+    ret->who.namespaces = NULL; /* the table's, which goes before the pass */
+    ret->who.namespaces_count = 0;
+    (void)snprintf(ret->ns, sizeof(ret->ns), "%s", ns); /* a namespace fits */
+}
+
+bool gate_pass_holds(struct gate *g, const struct gate_pass *p)
+{
+    if (!p->needed)
+        return true;
+    AUTO(tokens_unref) struct tokens *t = tokens_now(g);
+    const struct token *who = tokens_find_same(t, &p->who);
+    return who && who->expires_ms > node_now_ms(g->api->node) && (who->can & TOKEN_CAN_READ) &&
+           (p->ns[0] ? token_in_namespace(who, p->ns) : who->everywhere);
 }
 
 /* --- audit --------------------------------------------------------------------------------------------------------- */

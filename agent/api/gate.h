@@ -38,6 +38,17 @@ bool gate_in_namespace(const struct exchange *x, const char *ns);
 /* Whether there is a namespace in which the caller may not. */
 bool gate_is_limited(const struct exchange *x);
 void gate_caller_fini(struct gate_caller *c);
+
+/* What was let in and goes on (a stream): whose token it came with, to be asked about now and then. */
+struct gate_pass {
+    bool needed; /* false: no token was asked for */
+    struct token who;
+    char ns[TOKEN_NAMESPACE_SIZE]; /* "": all */
+};
+/* Of X, which reads NS ("": all). */
+void gate_pass_take(const struct exchange *x, const char *ns, struct gate_pass *ret);
+/* Whether the token is still there, has not expired, and may read what it did. Any thread. */
+bool gate_pass_holds(struct gate *g, const struct gate_pass *p);
 /* The audit's line of X, answered with STATUS. Any thread. */
 void gate_audit(const struct exchange *x, int status);
 

@@ -14,6 +14,7 @@
 enum {
     IDLE_EASIES_MAX = 16,
     REPLY_HEADERS_MAX = 64 * 1024, /* libcurl 7.88 itself has no limit on all of them together */
+    CA_CACHE_S = 30,
     REQUEST_BODY_MAX = 1 << 29,
 };
 
@@ -364,6 +365,8 @@ static int set_tls(struct http_call *call, const struct http_call_options *o, st
         return 0;
     if (t->ca_file)
         curl_easy_setopt(call->easy, CURLOPT_CAINFO, t->ca_file);
+    /* By default it would believe a replaced file's former authorities for a day. */
+    curl_easy_setopt(call->easy, CURLOPT_CA_CACHE_TIMEOUT, (long)CA_CACHE_S);
     if (t->ca_path)
         curl_easy_setopt(call->easy, CURLOPT_CAPATH, t->ca_path);
     if (t->cert_file)

@@ -4,7 +4,6 @@
 #include "agent/base/err.h"
 #include "agent/base/log.h"
 #include "agent/base/mem.h"
-#include "agent/io/file.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -21,7 +20,6 @@ enum {
     NO_FDS_PAUSE_MS = 100,
     SWEEP_MAX_MS = 1000,
     STOP_GRACE_MS = 1000, /* for clients that take their last replies slowly */
-    TLS_FILE_MAX = 1 << 20,
     HEADER_BYTES_MIN = 1024,
 };
 
@@ -40,11 +38,11 @@ void httpd_unref_(struct httpd *h)
     if (atomic_fetch_sub_explicit(&h->refs, 1, memory_order_acq_rel) != 1)
         return;
     listener_fini(&h->listener);
-    buf_fini(&h->tls_cert);
-    if (h->tls_key.data)
-        explicit_bzero(h->tls_key.data, h->tls_key.len);
-    buf_fini(&h->tls_key);
-    buf_fini(&h->tls_client_ca);
+    httpd_tls_files_fini_(&h->files);
+    httpd_tls_unref_(h->tls);
+    mem_free((char *)(uintptr_t)h->o.tls_cert);
+    mem_free((char *)(uintptr_t)h->o.tls_key);
+    mem_free((char *)(uintptr_t)h->o.tls_client_ca);
     fd_close(h->wake_fd);
     pthread_mutex_destroy(&h->lock);
     mem_free(h);
@@ -89,6 +87,7 @@ static void on_connection(void *arg, struct MHD_Connection *mhd, void **slot,
         conn->h = h;
         conn->fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
         list_push_back(&h->conns, &conn->link);
+        conn->tls = httpd_tls_attach_(h, mhd);
         httpd_limit_(conn, 0);
         atomic_fetch_add_explicit(&h->connections, 1, memory_order_relaxed);
         *slot = conn;
@@ -96,6 +95,7 @@ static void on_connection(void *arg, struct MHD_Connection *mhd, void **slot,
         struct httpd_conn *conn = *slot;
         list_remove(&conn->link);
         atomic_fetch_sub_explicit(&h->connections, 1, memory_order_relaxed);
+        httpd_tls_unref_(conn->tls);
         mem_free(conn);
     }
 }
@@ -257,23 +257,6 @@ static size_t on_unescape(void *arg, struct MHD_Connection *mhd, char *text)
     return strlen(text);
 }
 
-static int read_tls_file(const char *path, struct buf *out, struct err *e)
-{
-    buf_init(out, TLS_FILE_MAX);
-    return path ? file_read(path, out, e) : 0;
-}
-
-static int read_tls_files(struct httpd *h, struct err *e)
-{
-    const struct httpd_options *o = &h->o;
-    if (!o->tls_cert != !o->tls_key || (o->tls_client_ca && !o->tls_cert))
-        return err_set(e, ERR_INVALID, "TLS needs both a certificate and a key");
-    if (read_tls_file(o->tls_cert, &h->tls_cert, e) < 0 || read_tls_file(o->tls_key, &h->tls_key, e) < 0 ||
-        read_tls_file(o->tls_client_ca, &h->tls_client_ca, e) < 0)
-        return err_wrap(e, "set up TLS");
-    return 0;
-}
-
 static int daemon_start(struct httpd *h, struct err *e)
 {
     struct MHD_OptionItem tls[4] = {{MHD_OPTION_END, 0, NULL}};
@@ -281,10 +264,10 @@ static int daemon_start(struct httpd *h, struct err *e)
              flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ERROR_LOG;
     if (h->o.tls_cert) {
         flags |= MHD_USE_TLS;
-        tls[n++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_CERT, 0, h->tls_cert.data};
-        tls[n++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_KEY, 0, h->tls_key.data};
+        tls[n++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_CERT, 0, h->files.cert.data};
+        tls[n++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_KEY, 0, h->files.key.data};
         if (h->o.tls_client_ca)
-            tls[n++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_TRUST, 0, h->tls_client_ca.data};
+            tls[n++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_TRUST, 0, h->files.client_ca.data};
         tls[n] = (struct MHD_OptionItem){MHD_OPTION_END, 0, NULL};
     }
     /* Its memory also holds a record for each header and the head of the reply. */
@@ -307,7 +290,8 @@ static int daemon_start(struct httpd *h, struct err *e)
 
 static int prepare(struct httpd *h, struct err *e)
 {
-    int r = read_tls_files(h, e);
+    h->tls_stamp = httpd_tls_stamp_(&h->o);
+    int r = httpd_tls_files_read_(&h->files, &h->o, e);
     if (r < 0)
         return r;
     bool fault = fault_hit();
@@ -346,6 +330,9 @@ int httpd_start(const struct httpd_options *options, struct httpd **ret, struct 
     assert(options->accept && options->handle && options->too_large && options->connections_max > 0);
     struct httpd *h = mem_new(struct httpd);
     h->o = *options;
+    h->o.tls_cert = mem_strdup(options->tls_cert);
+    h->o.tls_key = mem_strdup(options->tls_key);
+    h->o.tls_client_ca = mem_strdup(options->tls_client_ca);
     h->o.header_bytes_max =
         h->o.header_bytes_max < HEADER_BYTES_MIN ? HEADER_BYTES_MIN : h->o.header_bytes_max;
     h->wake_fd = h->listener.fd = -1;

@@ -44,6 +44,12 @@ struct httpd_options {
 /* ERR_INVALID: an address or certificate that cannot be used; ERR_EXISTS: in use; ERR_NOT_FOUND: no such
  * file; ERR_UNAVAILABLE, ERR_IO. */
 int httpd_start(const struct httpd_options *options, struct httpd **ret, struct err *e);
+/* Any thread; blocks on files. Read the TLS files of the options again: connections that come from now on get what is in them, those
+ * that are there keep what they have. Without TLS it does nothing. Errors as httpd_start(); what was in force stays so. */
+int httpd_reload_tls(struct httpd *h, struct err *e);
+/* The same if the files have changed since they were looked at last; *RET_CHANGED tells. After a failure it is tried again when they
+ * change again. One thread at a time. */
+int httpd_look_tls(struct httpd *h, bool *ret_changed, struct err *e);
 /* The address it listens on, with the port the kernel gave; port 0 for a unix socket. */
 const char *httpd_address(const struct httpd *h);
 unsigned httpd_port(const struct httpd *h);

@@ -8,14 +8,23 @@
 #include "agent/io/httpd.h"
 #include "agent/io/listener.h"
 
+#include <gnutls/gnutls.h>
 #include <microhttpd.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
+struct httpd_tls;
+
+/* What the files of the options hold. */
+struct httpd_tls_files {
+    struct buf cert, key, client_ca;
+};
+
 struct httpd {
     atomic_uint refs; /* httpd_stop()'s caller, requests, streams */
     struct httpd_options o;
-    struct buf tls_cert, tls_key, tls_client_ca;
+    struct httpd_tls_files files;
+    uint64_t tls_stamp; /* httpd_look_tls()'s caller */
     struct listener listener;
     struct MHD_Daemon *daemon;
     struct MHD_Response *unavailable; /* 503, while stopping */
@@ -41,6 +50,7 @@ struct httpd {
     struct list ready_streams;
     bool quiesce_asked, stop_asked;
     bool woken;
+    struct httpd_tls *tls; /* read again since the start; NULL: not yet */
 };
 
 struct httpd_conn {
@@ -49,6 +59,7 @@ struct httpd_conn {
     int fd;
     uint64_t deadline_ms; /* boot ms; 0: none */
     bool cert_checked;
+    struct httpd_tls *tls; /* a reference; NULL: those of the start */
 };
 
 enum request_state {
@@ -130,6 +141,15 @@ void httpd_respond_(struct httpd_request *rq, int status, struct MHD_Response *r
 void httpd_add_headers_(struct MHD_Response *response, const struct httpd_header *headers, size_t count);
 /* The server stops: answer RQ, which is suspended, by itself. */
 void httpd_abandon_(struct httpd_request *rq);
+
+/* httpd_tls.c */
+/* F is for httpd_tls_files_fini_() also after a failure. */
+int httpd_tls_files_read_(struct httpd_tls_files *f, const struct httpd_options *o, struct err *e);
+void httpd_tls_files_fini_(struct httpd_tls_files *f);
+uint64_t httpd_tls_stamp_(const struct httpd_options *o);
+/* Give a new connection the present certificates. A reference for the connection; NULL: it has those of the start. */
+struct httpd_tls *httpd_tls_attach_(struct httpd *h, struct MHD_Connection *mhd);
+void httpd_tls_unref_(struct httpd_tls *t); /* NULL does nothing */
 
 /* httpd_stream.c, server's thread */
 void httpd_stream_attach_(struct httpd_stream *s, struct MHD_Connection *mhd);

@@ -217,3 +217,70 @@ def test_a_consul_that_is_not_ours_is_not_believed(clusters, secure_consul, shar
                            and not c["ok"] and c, 20, "Consul refused", alive=[agent.process])
         print(check["detail"])
         assert not secure_consul.members(cluster.name)
+
+
+class Mount:
+    """A folder as the kubelet mounts a Secret: what is in it changes all at once, by a link."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.count = 0
+        folder.mkdir()
+
+    def put(self, **files):
+        self.count += 1
+        version = self.folder / f"..v{self.count}"
+        version.mkdir()
+        for name, text in files.items():
+            (version / name.replace("_", ".")).write_text(text)
+            link = self.folder / name.replace("_", ".")
+            if not link.is_symlink():
+                link.symlink_to(f"..data/{link.name}")
+        (self.folder / "..new").symlink_to(version.name)
+        (self.folder / "..new").rename(self.folder / "..data")
+
+    def path(self, name):
+        return str(self.folder / name)
+
+
+def read(path):
+    with open(path, encoding="ascii") as file:
+        return file.read()
+
+
+def test_certificates_are_replaced_while_all_goes_on(clusters, shared_consul, shared_mariadb, folder, ours):
+    """From one authority to another: first both are trusted, then the certificates change, then the first authority goes."""
+    following = Authority("following")
+    pairs = [a.issue("rotated", "IP:127.0.0.1", "DNS:localhost") for a in (ours, following)]
+    mount = Mount(folder / "certificates")
+    cas, own = [read(ours.ca), read(following.ca)], [{"tls_crt": read(p.cert), "tls_key": read(p.key)} for p in pairs]
+    mount.put(ca_crt=cas[0], **own[0])
+    tls = {"tls_cert": mount.path("tls.crt"), "tls_key": mount.path("tls.key")}
+    cluster = clusters(shared_consul, shared_mariadb, config={
+        "cluster": {"tls_ca": mount.path("ca.crt"), **tls}, "api": {"tls_client_ca": mount.path("ca.crt"), **tls}})
+    agents = [cluster.agent().over_tls(ours, pairs[0]) for _ in range(2)]
+    for agent in agents:
+        agent.start(wait=False)
+    for agent in agents:
+        agent.wait_ready(60)
+    cluster.wait_settled()
+    job = {"schedule": "0 9 1 1 *", "callback": {"http": {"service": "none", "path": "/"}}}
+
+    def all_answer(authority, pair):
+        return all(b"HTTP/1.1 200" == handshake(a.api_port, authority, pair)
+                   and b"HTTP/1.1 401" == handshake(a.cluster_port, authority, pair) for a in agents)
+
+    assert all_answer(ours, pairs[0])
+    mount.put(ca_crt=cas[0] + cas[1], **own[0])
+    wait_until(lambda: all_answer(ours, pairs[1]), 60, "both authorities are trusted", interval=0.3)
+    mount.put(ca_crt=cas[0] + cas[1], **own[1])
+    wait_until(lambda: all_answer(following, pairs[1]), 60, "the new certificates are shown", interval=0.3)
+    mount.put(ca_crt=cas[1], **own[1])
+    wait_until(lambda: not any(b"HTTP/1.1 200" == handshake(a.api_port, following, pairs[0]) for a in agents), 60,
+               "the old authority is not trusted", interval=0.3)
+    for agent in agents:
+        agent.web.close()
+        agent.over_tls(following, pairs[1])
+    for n in range(16):  # half of them are sent on to their owners, over new connections too
+        agents[n % 2].put(f"r{n}", job)
+    cluster.wait_settled()

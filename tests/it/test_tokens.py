@@ -1,4 +1,5 @@
 """Who may use the API: every route without a token, with a wrong one, one that has expired, one that is good for something else."""
+import datetime
 import hashlib
 import http.client
 import json
@@ -10,6 +11,7 @@ import socket
 
 import pytest
 import requests
+import urllib3
 import yaml
 
 from lib import procs
@@ -254,6 +256,35 @@ def test_a_changed_file_counts_and_a_broken_one_does_not(agent):
     assert agent.by("new", "GET", "/v1/jobs").status_code == 200
     agent.write(ENTRIES)  # without a signal
     wait_until(lambda: agent.by("reader", "GET", "/v1/jobs").status_code == 200, 60, "the first ones are back")
+
+
+def listens(stream):
+    """Whether the stream of events is still open: the next line of it, a comment at the least, or its end."""
+    try:
+        return bool(stream.raw.readline())
+    except (requests.RequestException, urllib3.exceptions.HTTPError):
+        return False
+
+
+def test_a_stream_ends_with_its_token(folder):
+    agent = Guarded("streams", folder)
+    agent.start()
+    try:
+        soon = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=15)
+        kept = [entry("root"), entry("team-b", namespaces=["team-b"])]
+        agent.write([*kept, entry("brief", expires=soon.strftime("%Y-%m-%dT%H:%M:%SZ")), entry("gone"), entry("narrowed")])
+        agent.process.signal(signal.SIGHUP)
+        wait_until(lambda: agent.by("gone", "GET", "/v1/jobs").status_code == 200, 60, "the new tokens count")
+        streams = {name: agent.plain(name, "GET", "/v1/events?ns=team-b") for name in ["team-b", "brief", "gone", "narrowed"]}
+        assert all(s.status_code == 200 for s in streams.values())
+        agent.write([*kept, entry("brief", expires=soon.strftime("%Y-%m-%dT%H:%M:%SZ")), entry("narrowed", namespaces=["team-c"])])
+        agent.process.signal(signal.SIGHUP)
+        for name in ["gone", "narrowed", "brief"]:  # taken out, changed, expired
+            while listens(streams[name]):
+                pass
+        assert listens(streams["team-b"]) and agent.by("brief", "GET", "/v1/jobs").status_code == 401
+    finally:
+        agent.end()
 
 
 def test_a_listener_for_everybody_needs_tokens(folder):

@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "agent/base/err.h"
+#include "agent/base/mem.h"
 #include "agent/io/http.h"
 #include "agent/io/httpd.h"
 #include "agent/io/loop.h"
@@ -181,4 +182,83 @@ Test(tls, a_handshake_that_does_not_begin_is_closed_in_time)
     client_say(fd, "GET / HTTP/1.1\r\n\r\n");
     cr_assert(client_closed(fd));
     close(fd);
+}
+
+static void copy_over(const char *from, const char *to)
+{
+    char command[200];
+    snprintf(command, sizeof command, "cp %s.pem %s.pem && cp %s.key %s.key", from, to, from, to);
+    cr_assert(zero(int, system(command)));
+}
+
+Test(tls, a_certificate_read_again_is_that_of_the_next_connection)
+{
+    struct http_tls first = {.ca_file = "first.pem", .server_name = "server.test"}, second = first;
+    second.ca_file = "server.test.pem";
+    cr_assert(zero(int, system("cp server.test.pem first.pem")));
+    serve(NULL);
+    call(&first);
+    cr_assert(eq(int, result.code, ERR_OK), "%s", result.text);
+    make_certificate("server.test");
+    cr_assert(zero(int, httpd_reload_tls(server, &e)), "%s", e.text);
+    http_client_free(client); /* its connection would go on with the first */
+    cr_assert(zero(int, http_client_new(loop, 4, &client, &e)));
+    call(&first);
+    cr_assert(eq(int, result.code, ERR_UNAVAILABLE), "%s", result.text);
+    call(&second);
+    cr_assert(eq(int, result.code, ERR_OK), "%s", result.text);
+}
+
+Test(tls, whose_clients_are_let_in_is_read_again_too)
+{
+    struct http_tls known = {.ca_file = "server.test.pem",
+                             .server_name = "server.test",
+                             .cert_file = "client.test.pem",
+                             .key_file = "client.test.key"};
+    cr_assert(zero(int, system("cp client.test.pem ca.pem")));
+    serve("ca.pem");
+    call(&known);
+    cr_assert(eq(int, status, 200), "%s", result.text);
+    cr_assert(zero(int, system("cp stranger.test.pem ca.pem")));
+    cr_assert(zero(int, httpd_reload_tls(server, &e)), "%s", e.text);
+    call(&known);
+    cr_assert(eq(int, status, 200), "a connection keeps what it began with");
+    http_client_free(client);
+    cr_assert(zero(int, http_client_new(loop, 4, &client, &e)));
+    status = 0;
+    call(&known);
+    cr_assert(ne(int, status, 200));
+}
+
+Test(tls, what_cannot_be_read_again_leaves_all_as_it_was)
+{
+    struct http_tls trusting = {.ca_file = "first.pem", .server_name = "server.test"};
+    cr_assert(zero(int, system("cp server.test.pem first.pem")));
+    serve("client.test.pem");
+    struct http_tls known = trusting;
+    known.cert_file = "client.test.pem";
+    known.key_file = "client.test.key";
+    cr_assert(zero(int, system("cp stranger.test.key server.test.key")));
+    cr_assert(eq(int, httpd_reload_tls(server, &e), -ERR_INVALID), "the key is another's");
+    cr_assert(zero(int, unlink("server.test.key")));
+    cr_assert(eq(int, httpd_reload_tls(server, &e), -ERR_NOT_FOUND));
+    copy_over("stranger.test", "server.test");
+    cr_assert(zero(
+        int, system(": >client.test.pem.new && cp client.test.pem own.pem && cp client.test.key own.key && "
+                    "mv client.test.pem.new client.test.pem")));
+    cr_assert(eq(int, httpd_reload_tls(server, &e), -ERR_INVALID), "no authority in it");
+    known.cert_file = "own.pem";
+    known.key_file = "own.key";
+    call(&known);
+    cr_assert(eq(int, status, 200), "%s", result.text);
+    cr_assert(zero(int, system("cp own.pem client.test.pem")));
+    for (unsigned k = 0;; k++) {
+        fault_arm(k);
+        int r = httpd_reload_tls(server, &e);
+        if (!fault_fired()) {
+            cr_assert(zero(int, r), "%s", e.text);
+            break;
+        }
+        cr_assert(lt(int, r, 0), "k=%u", k);
+    }
 }
