@@ -65,6 +65,7 @@ static void check_job(const struct planner *p, const struct pjob *j, struct seen
         CHECK(f->job == j, "a fire knows its job");
         check_fire(p, f, seen);
     }
+    CHECK(j->unwritten == 0 || dirt, "an end that is not written yet is going to be");
     seen->jobs++;
     seen->unwritten += j->unwritten + j->unwritten_in_batch;
     seen->bytes += j->bytes;

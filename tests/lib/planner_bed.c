@@ -231,6 +231,9 @@ static void send_call(struct pbed *b, struct pbed_call *c)
     }
     c->node = node;
     c->in_planner = true;
+    if (getenv("BED_TRACE"))
+        fprintf(stderr, "%6lld n%d is asked op %d of '%s' seq %llu\n", (long long)(b->now - BED_NOW), node,
+                c->api.op, c->api.id, (unsigned long long)c->api.seq);
     pbed_step(b, node, &(struct planner_event){.kind = PLANNER_API, .api = &c->api});
 }
 
@@ -239,6 +242,9 @@ static void replied(struct pbed *b, struct planner_api *api)
     struct pbed_call *c = api->driver;
     MUST(c->in_planner, "an answer to nothing");
     c->in_planner = false;
+    if (getenv("BED_TRACE"))
+        fprintf(stderr, "%6lld n%d answers op %d of '%s' seq %llu: %d\n", (long long)(b->now - BED_NOW),
+                c->node, api->op, api->id, (unsigned long long)api->seq, api->answer);
     if (api->answer == PLANNER_NOT_OWNER || api->answer == PLANNER_UNAVAILABLE) {
         api->repeated |= api->answer == PLANNER_UNAVAILABLE;
         resend_later(b, c, 20);
@@ -259,10 +265,27 @@ static void replied(struct pbed *b, struct planner_api *api)
 
 /* --- planners -------------------------------------------------------------------------------------------------------- */
 
+/* As agent/core/ownership does: news of a slot that are older than what was heard of it since are none. */
+static void forget_old_news(struct pbed *b, struct bev *ev)
+{
+    uint64_t *seen = b->nodes[ev->node].seen;
+    size_t kept = 0;
+    for (size_t i = 0; i < ev->slots_count; i++) {
+        if (ev->epochs[i] <= seen[ev->slots[i]])
+            continue;
+        seen[ev->slots[i]] = ev->epochs[i];
+        ev->slots[kept] = ev->slots[i];
+        ev->epochs[kept++] = ev->epochs[i];
+    }
+    ev->slots_count = kept;
+}
+
 static void on_told(struct pbed *b, struct bev *ev)
 {
     if (!b->nodes[ev->node].alive)
         return;
+    if (ev->code == PLANNER_SLOTS_GAINED)
+        forget_old_news(b, ev);
     struct planner_event e = {.kind = (enum planner_event_kind)ev->code,
                               .slots = ev->slots,
                               .epochs = ev->epochs,
@@ -310,6 +333,8 @@ static void act(struct pbed *b, int node, const struct planner_action *a)
     case PLANNER_DO_MOVED:
         if (!a->ok)
             break; /* the beat tells whose they are */
+        for (size_t i = 0; i < a->slots_count; i++)
+            b->nodes[node].seen[a->slots[i]] = a->epochs[i];
         if (pbed_node_named(b, a->member) >= 0)
             pbed_post(b,
                       tell(pbed_node_named(b, a->member), PLANNER_SLOTS_GAINED, a->slots, a->epochs,
@@ -341,6 +366,22 @@ static __attribute__((noinline)) void scribble(void)
         stack[i] = (char)0xa5;
 }
 
+static void trace_event(const struct pbed *b, int node, const struct planner_event *event)
+{
+    static const char *const kinds[] = {
+        [PLANNER_SLOTS_GAINED] = "gains",     [PLANNER_SLOTS_LOST] = "loses",
+        [PLANNER_MOVE] = "shall give away",   [PLANNER_BATCH_DONE] = "batch came back",
+        [PLANNER_MEMBER_DEAD] = "hears dead", [PLANNER_RELEASE] = NULL};
+    if ((size_t)event->kind >= sizeof(kinds) / sizeof(kinds[0]) || !kinds[event->kind])
+        return;
+    fprintf(stderr, "%6lld n%d %s %s code %d:", (long long)(b->now - BED_NOW), node, kinds[event->kind],
+            event->member ? event->member : "", event->code);
+    for (size_t i = 0; i < event->slots_count; i++)
+        fprintf(stderr, " %u@%llu", event->slots[i],
+                event->epochs ? (unsigned long long)event->epochs[i] : 0ull);
+    fprintf(stderr, "\n");
+}
+
 /* Actions may feed the planner again at once (a reply that is resent), so they are copied out first. */
 void pbed_step(struct pbed *b, int node, struct planner_event *event)
 {
@@ -348,6 +389,8 @@ void pbed_step(struct pbed *b, int node, struct planner_event *event)
     if (!n->p)
         return;
     event->now_ms = b->now;
+    if (getenv("BED_TRACE"))
+        trace_event(b, node, event);
     MUST(!n->stepping, "a step in a step");
     n->stepping = true;
     n->actions.count = 0;
@@ -448,6 +491,7 @@ int pbed_node_start(struct pbed *b)
     struct err e;
     int r = planner_new(&o, &n->p, &e);
     assert(r == 0);
+    n->seen = mem_new_array(uint64_t, b->o.slots);
     n->alive = true;
     pbed_lease(b, i, true);
     for (int k = 0; k < i; k++)
@@ -492,7 +536,7 @@ void pbed_give(struct pbed *b, unsigned slot, int node)
 {
     uint16_t s = (uint16_t)slot;
     b->owner[slot] = node;
-    b->epoch[slot]++;
+    b->nodes[node].seen[slot] = ++b->epoch[slot];
     pbed_step(b, node,
               &(struct planner_event){
                   .kind = PLANNER_SLOTS_GAINED, .slots = &s, .epochs = &b->epoch[slot], .slots_count = 1});
@@ -628,6 +672,7 @@ static void node_free(struct pbed *b, int node)
     planner_free(n->p);
     n->p = NULL;
     mem_free(n->actions.items);
+    mem_free(n->seen);
     mem_free(slots);
 }
 

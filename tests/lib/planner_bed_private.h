@@ -55,6 +55,7 @@ struct node {
     struct planner_batch *batch;
     struct planner_actions actions;
     bool stepping;
+    uint64_t *seen; /* of each slot: newest epoch that it knows of */
 };
 
 struct pbed_part { /* acknowledged by its endpoint */

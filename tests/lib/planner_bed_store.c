@@ -572,6 +572,9 @@ void pbed_check(const struct pbed *b, bool drained)
         MUST(!drained || !left, "%s: %llu fires are pending for ever, one is %llu in state %d", r->id,
              (unsigned long long)pending, (unsigned long long)left->seq, left->state);
     }
+    for (const struct pbed_call *c = b->calls; drained && c; c = c->next)
+        MUST(c->answered, "op %d of '%s', asked at %lld ms, is never answered", c->api.op, c->api.id,
+             (long long)(c->api.accepted_ms - BED_NOW));
     MUST(b->conflicts == 0, "%zu conflicts", b->conflicts);
 }
 

@@ -9,6 +9,7 @@
 #define CALLBACK  "\"callback\":{\"http\":{\"url\":\"http://10.0.0.9/x\"}}"
 #define NO_RETRY  "\"retry\":{\"max_attempts\":1}"
 #define EVERY_1S  "{\"schedule\":\"@every 1s\"," CALLBACK "," NO_RETRY "}"
+#define EVERY_10S "{\"schedule\":\"@every 10s\"," CALLBACK "," NO_RETRY "}"
 #define EVERY_DAY "{\"schedule\":\"@daily\"," CALLBACK "," NO_RETRY "}"
 
 /* A job "a" of which DEAD fires died. */
@@ -260,5 +261,29 @@ Test(planner_letter, lets_the_due_that_was_sent_keep_its_number)
     pbed_run(b, 1000); /* the bed asserts that no number has two dues */
     cr_assert(eq(int, pbed_fire(b, &uid, 2)->kind, FIRE_KIND_SCHEDULED));
     pbed_check(b, false);
+    pbed_free(b);
+}
+
+/* Copies are kept by uid: that an earlier job of that name had one is nothing to this one. */
+Test(planner_letter, of_a_job_that_took_the_name_of_another_one_can_be_sent_when_it_is_gone_too)
+{
+    struct pbed *b = with_letters(14, 1);
+    pbed_set(b)->fail = 1;
+    (void)pbed_do(b, PLANNER_PUT, "a", EVERY_1S);
+    pbed_run(b, 1500);
+    struct pbed_call *deleted = pbed_call(b, PLANNER_DELETE, "a", NULL);
+    struct pbed_call *created = pbed_call(b, PLANNER_PUT, "a", EVERY_1S);
+    (void)pbed_call(b, PLANNER_PUT, "a", EVERY_10S);
+    (void)pbed_call(b, PLANNER_PUT, "a", EVERY_1S);
+    pbed_run(b, 1500);
+    cr_assert(deleted->answered && created->answered);
+    struct uid uid = pbed_job(b, "a")->uid;
+    cr_assert(eq(u64, pbed_job(b, "a")->counts.dead, 1));
+    (void)pbed_do(b, PLANNER_DELETE, "a", NULL);
+    pbed_set(b)->fail = 0;
+    struct pbed_call *c = letters(b, PLANNER_LETTERS_REDRIVE, &uid, 3, 1, 1, 0);
+    cr_assert(eq(sz, c->api.letters_done, 1));
+    pbed_run(b, 5000);
+    cr_assert(eq(int, pbed_fire(b, &uid, 1)->outcome, FIRE_OUTCOME_SUCCEEDED));
     pbed_free(b);
 }

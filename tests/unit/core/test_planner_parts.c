@@ -162,3 +162,25 @@ Test(planner_parts, what_was_done_before_a_move_is_known_without_memory_too)
         pbed_free(b);
     }
 }
+
+/* What could not be put away for want of memory when a round ended is nothing to a definition that sends to one. */
+Test(planner_parts, a_definition_that_sends_to_one_counts_its_attempts_whatever_was_left_of_the_parts)
+{
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        struct pbed_options o = pbed_defaults(seed);
+        o.fail = 1;
+        struct pbed *b = one_member(&o);
+        (void)pbed_do(b, PLANNER_CREATE, "a", JOB("all", ",\"retry\":{\"min_backoff\":\"10s\"}"));
+        pbed_run(b, 2990);
+        pbed_set(b)->fault = 0.8;
+        pbed_run(b, 300);
+        pbed_set(b)->fault = 0;
+        (void)pbed_do(
+            b, PLANNER_PUT, "a",
+            "{\"schedule\":\"@after 3s\",\"callback\":{\"http\":{\"service\":\"s\",\"path\":\"/x\"}},"
+            "\"retry\":{\"min_backoff\":\"100ms\",\"max_attempts\":4}}");
+        pbed_run(b, 600000); /* the bed asserts that no attempt is sent twice */
+        pbed_check(b, true);
+        pbed_free(b);
+    }
+}
