@@ -264,7 +264,7 @@ static void deliver(struct planner *p, struct pfire *f)
     d->payload_bytes = f->row.payload ? f->row.payload_bytes : f->spec->payload_bytes;
     d->content_type = f->row.payload ? "application/json" : f->spec->content_type;
     d->booked = f->booked;
-    d->parts = f->parts;
+    d->parts = j->spec->callback.to == JOB_TO_ONE ? NULL : f->parts;
     f->round_begun = false;
     d->since_ms = d->attempt == 1 && f->row.reason != FIRE_REASON_NO_ENDPOINT
                       ? f->row.due_ms + f->row.jitter_ms

@@ -71,6 +71,7 @@ void pjob_forget_uid(struct planner *p, struct pjob *j)
     if (j->in_uids)
         (void)map_remove(&p->uids, j->row.uid.bytes, sizeof(j->row.uid.bytes));
     j->in_uids = false;
+    j->copied_version = 0; /* copies are kept by uid: that of the next job under this name is not there */
 }
 
 int pjob_add_keys(struct planner *p, struct pjob *j, const struct job_row *row, struct err *e)

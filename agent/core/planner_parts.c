@@ -32,7 +32,7 @@ static bool write_parts(struct planner *p, struct pfire *f, const struct fire_pa
 static bool open_parts(struct planner *p, struct pfire *f)
 {
     struct err e = {0};
-    if (f->parts || !f->row.parts || f->job->spec->callback.to == JOB_TO_ONE)
+    if (f->parts || !f->row.parts)
         return true;
     int r = fire_parts_parse(f->row.parts, f->row.parts_bytes, &f->parts, &e);
     if (r < 0 && r != -ERR_NOMEM) {
@@ -60,6 +60,8 @@ static void put_parts(struct planner *p, struct pfire *f)
 bool pparts_open(struct planner *p, struct pfire *f)
 {
     static const struct attempt none = {.result = ATTEMPT_OK, .status = -1, .retry_after_ms = -1};
+    if (f->job->spec->callback.to == JOB_TO_ONE)
+        return true; /* its definition is another one now; parts that lacked memory to be put away may still be here */
     if (!open_parts(p, f)) {
         f->row.wake_ms = p->now_ms + PLANNER_AGAIN_MS;
         pfire_arm(p, f);
