@@ -203,66 +203,6 @@ static void deliver(struct pbed *b, int node, struct delivery *d)
     pbed_post(b, ev, b->now + pbed_some(b, 3));
 }
 
-/* --- API ------------------------------------------------------------------------------------------------------------- */
-
-static void send_call(struct pbed *b, struct pbed_call *c);
-
-static void on_resend(struct pbed *b, struct bev *ev)
-{
-    struct pbed_call *c = ev->ptr;
-    if (!c->answered && !c->in_planner)
-        send_call(b, c);
-}
-
-static void resend_later(struct pbed *b, struct pbed_call *c, int64_t delay_ms)
-{
-    struct bev *ev = pbed_bev_new(on_resend, -1);
-    ev->ptr = c;
-    pbed_post(b, ev, b->now + delay_ms);
-}
-
-static void send_call(struct pbed *b, struct pbed_call *c)
-{
-    int node = b->owner[planner_op_of_fire(c->api.op) ? uid_slot(&c->api.uid)
-                                                      : hashring_slot(c->api.ns, c->api.id, b->o.slots)];
-    if (node < 0 || !b->nodes[node].alive) {
-        resend_later(b, c, 20);
-        return;
-    }
-    c->node = node;
-    c->in_planner = true;
-    if (getenv("BED_TRACE"))
-        fprintf(stderr, "%6lld n%d is asked op %d of '%s' seq %llu\n", (long long)(b->now - BED_NOW), node,
-                c->api.op, c->api.id, (unsigned long long)c->api.seq);
-    pbed_step(b, node, &(struct planner_event){.kind = PLANNER_API, .api = &c->api});
-}
-
-static void replied(struct pbed *b, struct planner_api *api)
-{
-    struct pbed_call *c = api->driver;
-    MUST(c->in_planner, "an answer to nothing");
-    c->in_planner = false;
-    if (getenv("BED_TRACE"))
-        fprintf(stderr, "%6lld n%d answers op %d of '%s' seq %llu: %d\n", (long long)(b->now - BED_NOW),
-                c->node, api->op, api->id, (unsigned long long)api->seq, api->answer);
-    if (api->answer == PLANNER_NOT_OWNER || api->answer == PLANNER_UNAVAILABLE) {
-        api->repeated |= api->answer == PLANNER_UNAVAILABLE;
-        resend_later(b, c, 20);
-        return;
-    }
-    c->answered = true;
-    c->answered_ms = b->now;
-    if (api->op != PLANNER_DELETE || api->answer != PLANNER_OK || !api->row.version)
-        return;
-    for (size_t i = 0; i < b->jobs_count; i++) {
-        struct srow *s = &b->jobs[i];
-        if (memcmp(&s->row.uid, &api->row.uid, sizeof(s->row.uid)) != 0)
-            continue;
-        MUST(!s->spec, "a delete was answered before it was durable");
-        s->deleted_reply_ms = b->now;
-    }
-}
-
 /* --- planners -------------------------------------------------------------------------------------------------------- */
 
 /* As agent/core/ownership does: news of a slot that are older than what was heard of it since are none. */
@@ -328,7 +268,7 @@ static void act(struct pbed *b, int node, const struct planner_action *a)
         pbed_ask(b, node, a);
         break;
     case PLANNER_DO_REPLY:
-        replied(b, a->api);
+        pbed_replied(b, a->api);
         break;
     case PLANNER_DO_MOVED:
         if (!a->ok)
@@ -584,23 +524,7 @@ void pbed_node_kill(struct pbed *b, int node, int64_t declared_after_ms)
 {
     b->nodes[node].alive = false;
     pbed_post(b, pbed_bev_new(pbed_on_declared, node), b->now + declared_after_ms);
-    for (struct pbed_call *c = b->calls; c; c = c->next) {
-        if (!c->in_planner || c->node != node)
-            continue;
-        /* The planner that died still points to the old request: a copy goes on. */
-        c->in_planner = false;
-        c->answered = c->lost = true;
-        struct pbed_call *again = mem_new(struct pbed_call);
-        *again = *c;
-        again->answered = again->lost = false;
-        again->api.driver = again;
-        again->api.repeated = true;
-        again->api.spec = c->api.spec ? job_spec_ref(c->api.spec) : NULL;
-        again->merged = c->merged ? job_spec_ref(c->merged) : NULL;
-        again->next = b->calls;
-        b->calls = again;
-        resend_later(b, again, 20);
-    }
+    pbed_calls_lost(b, node);
 }
 
 /* --- use ------------------------------------------------------------------------------------------------------------- */
@@ -676,25 +600,13 @@ static void node_free(struct pbed *b, int node)
     mem_free(slots);
 }
 
-static void call_free(struct pbed_call *c)
-{
-    job_spec_unref(c->api.spec);
-    job_spec_unref(c->api.result);
-    job_spec_unref(c->merged);
-    mem_free(c);
-}
-
 void pbed_free(struct pbed *b)
 {
     for (int i = 0; i < b->nodes_count; i++)
         node_free(b, i);
     while (b->heap_count)
         bev_free(take(b));
-    while (b->calls) {
-        struct pbed_call *c = b->calls;
-        b->calls = c->next;
-        call_free(c);
-    }
+    pbed_calls_free(b);
     for (size_t i = 0; i < b->jobs_count; i++)
         job_spec_unref(b->jobs[i].spec);
     for (size_t i = 0; i < b->fires_count; i++)
@@ -741,58 +653,12 @@ struct job_spec *pbed_spec(const struct pbed *b, const char *id, const char *tex
     return spec;
 }
 
-static int merge(struct planner_api *api, const struct job_spec *present, const struct job_row *row,
-                 struct job_spec **ret)
-{
-    struct pbed_call *c = api->driver;
-    (void)present;
-    (void)row;
-    if (!c->merged)
-        return -ERR_INVALID;
-    *ret = job_spec_ref(c->merged);
-    return 0;
-}
-
-static void make_uid(struct pbed *b, unsigned slot, struct uid *uid)
+void pbed_make_uid(struct pbed *b, unsigned slot, struct uid *uid)
 {
     uint64_t r[2] = {rng_u64(&b->rng), rng_u64(&b->rng)};
     memcpy(uid->bytes, r, sizeof(uid->bytes));
     uid->bytes[0] = (uint8_t)(slot >> 8);
     uid->bytes[1] = (uint8_t)slot;
-}
-
-struct pbed_call *pbed_call(struct pbed *b, enum planner_api_op op, const char *id, const char *text)
-{
-    struct pbed_call *c = mem_new(struct pbed_call);
-    c->api.op = op;
-    c->api.driver = c;
-    c->api.paused = -1;
-    c->api.accepted_ms = b->now;
-    c->api.change_id = rng_u64(&b->rng) | 1;
-    c->node = -1;
-    snprintf(c->api.ns, sizeof(c->api.ns), "default");
-    snprintf(c->api.id, sizeof(c->api.id), "%s", id);
-    snprintf(c->api.actor, sizeof(c->api.actor), "local");
-    make_uid(b, hashring_slot(c->api.ns, id, b->o.slots), &c->api.uid);
-    if (text && op == PLANNER_PATCH)
-        c->merged = pbed_spec(b, id, text);
-    else if (text)
-        c->api.spec = pbed_spec(b, id, text);
-    if (op == PLANNER_PATCH)
-        c->api.merge = merge;
-    c->next = b->calls;
-    b->calls = c;
-    resend_later(b, c, 0);
-    return c;
-}
-
-enum planner_answer pbed_do(struct pbed *b, enum planner_api_op op, const char *id, const char *text)
-{
-    struct pbed_call *c = pbed_call(b, op, id, text);
-    for (int i = 0; i < 120000 && !c->answered; i++)
-        pbed_run(b, 1);
-    MUST(c->answered, "no answer");
-    return c->api.answer;
 }
 
 const struct job_row *pbed_job(const struct pbed *b, const char *id)
@@ -811,7 +677,7 @@ struct job_row *pbed_store_put(struct pbed *b, struct job_spec *spec, int64_t du
     struct job_row row = {
         .rev = 1, .version = 1, .change_id = 1, .created_ms = due_ms - 1, .updated_ms = due_ms - 1};
     row.slot = (uint16_t)hashring_slot(spec->ns, spec->id, b->o.slots);
-    make_uid(b, row.slot, &row.uid);
+    pbed_make_uid(b, row.slot, &row.uid);
     memcpy(row.ns, spec->ns, sizeof(row.ns));
     memcpy(row.id, spec->id, sizeof(row.id));
     row.due_ms = due_ms;

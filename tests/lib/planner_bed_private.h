@@ -137,6 +137,13 @@ void pbed_step(struct pbed *b, int node, struct planner_event *event);
 void pbed_on_declared(struct pbed *b, struct bev *ev);
 void pbed_finish(struct pbed *b, int node, struct out *o, const struct attempt *attempt);
 
+void pbed_make_uid(struct pbed *b, unsigned slot, struct uid *uid);
+
+/* planner_bed_calls.c */
+void pbed_replied(struct pbed *b, struct planner_api *api);
+void pbed_calls_lost(struct pbed *b, int node); /* NODE died with what it was asked */
+void pbed_calls_free(struct pbed *b);
+
 /* planner_bed_parts.c: whether O is one of those; then it is under way */
 bool pbed_parts_start(struct pbed *b, int node, struct out *o);
 
