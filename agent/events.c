@@ -1,8 +1,8 @@
 #include "agent/events.h"
 
 #include <assert.h>
+#include <string.h>
 
-#include "agent/base/buf.h"
 #include "agent/base/mem.h"
 
 #define EVENT_MAX_BYTES 16384
@@ -61,5 +61,31 @@ void events_tell(struct events *v, enum event_kind kind, const char *ns, const s
     {
         struct events_listener *l = container_of(link, struct events_listener, link);
         l->take(l, ns, text.data, text.len);
+    }
+}
+
+static void end_event(struct events_splitter *s, void (*take)(void *arg, const char *text, size_t len),
+                      void *arg)
+{
+    if (buf_failed(&s->text))
+        s->lost++;
+    else if (s->text.len > 1 && s->text.data[0] != ':')
+        take(arg, s->text.data, s->text.len);
+    buf_reset(&s->text);
+}
+
+void events_split(struct events_splitter *s, const char *data, size_t bytes,
+                  void (*take)(void *arg, const char *text, size_t len), void *arg)
+{
+    while (bytes > 0) {
+        const char *newline = memchr(data, '\n', bytes);
+        size_t len = newline ? (size_t)(newline - data) + 1 : bytes;
+        bool blank = newline == data && !s->in_line;
+        buf_add(&s->text, data, len); /* one that failed takes nothing more until its end */
+        s->in_line = !newline;
+        data += len;
+        bytes -= len;
+        if (blank)
+            end_event(s, take, arg);
     }
 }

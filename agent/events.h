@@ -5,10 +5,11 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
+#include "agent/base/buf.h"
 #include "agent/base/list.h"
 
-struct buf;
 struct events;
 
 enum event_kind {
@@ -38,5 +39,16 @@ void events_leave(struct events_listener *l); /* nothing if it does not listen *
 bool events_wanted(const struct events *v);
 /* Tell all. JSON: one object on one line; one that failed for want of memory is not told. */
 void events_tell(struct events *v, enum event_kind kind, const char *ns, const struct buf *json);
+
+/* Cuts what came of another's stream back into its events. All zero but for the ceiling of an event: {.text = BUF_INIT(n)}. */
+struct events_splitter {
+    struct buf text; /* of the event that has begun; its owner's to buf_fini */
+    bool in_line;
+    uint64_t lost; /* events that were over the ceiling, or found no memory */
+};
+
+/* Take the next BYTES; TAKE gets each event that they end, as events_listener's does. Comments are left out. */
+void events_split(struct events_splitter *s, const char *data, size_t bytes,
+                  void (*take)(void *arg, const char *text, size_t len), void *arg);
 
 #endif

@@ -115,6 +115,12 @@ static const struct family families[METRIC_COUNT_] = {
                                   COUNTER,
                                   {0},
                                   NULL},
+    [METRIC_EVENTS_DROPPED] =
+        {"carillon_events_dropped_total",
+         "Events lost because a listener was too slow: a client, or a peer for its own.",
+         COUNTER,
+         {"listener"},
+         NULL},
 };
 
 struct series {

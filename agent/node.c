@@ -108,6 +108,11 @@ void node_count_rejected(struct node *n, const char *code)
     metrics_add(n->metrics, METRIC_REQUESTS_REJECTED, code, NULL, NULL, 1);
 }
 
+void node_count_events_dropped(struct node *n, bool peer, uint64_t count)
+{
+    metrics_add(n->metrics, METRIC_EVENTS_DROPPED, peer ? "peer" : "client", NULL, NULL, (double)count);
+}
+
 /* --- owners and members -------------------------------------------------------------------------------------------- */
 
 void node_owner_of(const struct node *n, uint16_t slot, struct node_owner *ret)
@@ -130,6 +135,21 @@ void node_owner_hint(struct node *n, uint16_t slot, uint64_t epoch, const char *
 {
     if (n->engine)
         engine_owner_hint(n->engine, slot, epoch, owner);
+}
+
+bool node_next_peer(const struct node *n, size_t *at, const char **ret_id, const char **ret_address)
+{
+    size_t count = 0;
+    const struct store_member *members = n->engine ? engine_members(n->engine, &count) : NULL;
+    while (*at < count) {
+        const struct store_member *m = &members[(*at)++];
+        if (m->dead || !m->address[0] || strcmp(m->id, engine_member(n->engine)) == 0)
+            continue;
+        *ret_id = m->id;
+        *ret_address = m->address;
+        return true;
+    }
+    return false;
 }
 
 const char *node_any_member(const struct node *n, unsigned try)

@@ -62,6 +62,8 @@ struct node_owner {
 void node_owner_of(const struct node *n, uint16_t slot, struct node_owner *ret);
 /* A peer answered that it does not hold the slot, but OWNER does. */
 void node_owner_hint(struct node *n, uint16_t slot, uint64_t epoch, const char *owner);
+/* The other members that are alive, one a call from *at = 0; false: no more. Texts valid until the next turn. */
+bool node_next_peer(const struct node *n, size_t *at, const char **ret_id, const char **ret_address);
 /* For clients: address of a member to forward to, differing from the last one when TRY grows. NULL: none known. */
 const char *node_any_member(const struct node *n, unsigned try);
 
@@ -134,5 +136,7 @@ void node_print_metrics(struct node *n, struct buf *out);
 /* For carillon_api_duration_seconds{route,code} and carillon_requests_rejected_total{code}; any thread. */
 void node_count_request(struct node *n, const char *route, int status, uint64_t duration_us);
 void node_count_rejected(struct node *n, const char *code);
+/* For carillon_events_dropped_total{listener}: client, or peer; any thread. */
+void node_count_events_dropped(struct node *n, bool peer, uint64_t count);
 
 #endif

@@ -111,6 +111,7 @@ int api_start(struct node *n, const struct config *c, const char *peer_listen, s
     list_init(&api->waiting);
     list_init(&api->calls);
     list_init(&api->listeners);
+    list_init(&api->feeds);
     api->peer_tls = (struct http_tls){
         .ca_file = c->cluster.tls_ca, .cert_file = c->cluster.tls_cert, .key_file = c->cluster.tls_key};
     int rc = rng_seed_os(&seed, e);
@@ -131,6 +132,7 @@ int api_start(struct node *n, const struct config *c, const char *peer_listen, s
     rng_init(&api->rng, seed);
     api->again = loop_timer_new(api->loop, look_again, api);
     api->keep_alive = loop_timer_new(api->loop, api_events_keep_alive, api);
+    api->feeds_timer = loop_timer_new(api->loop, api_feeds_look, api);
     rc = listen_on_all(api, peer_listen, e);
     if (rc == 0)
         rc = certs_new(api, &api->certs, e);
@@ -175,6 +177,7 @@ void api_stop(struct api *api)
 {
     atomic_store(&api->stopping, true);
     struct list *link;
+    api_feeds_stop(api);
     while ((link = list_first(&api->calls))) {
         struct api_call *call = container_of(link, struct api_call, link);
         struct err e;
@@ -192,6 +195,7 @@ void api_stop(struct api *api)
     gate_free(api->gate);
     loop_timer_free(api->again);
     loop_timer_free(api->keep_alive);
+    loop_timer_free(api->feeds_timer);
     assert(list_empty(&api->waiting) && list_empty(&api->calls));
     api_unref(api);
 }

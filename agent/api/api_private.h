@@ -56,8 +56,11 @@ struct api {
     size_t calls_count;
     struct loop_timer *again;
     struct list listeners; /* to events */
-    size_t listeners_count;
+    size_t listeners_count, peers_listening;
+    size_t cluster_listeners;      /* who want what all members tell */
     struct loop_timer *keep_alive; /* of theirs */
+    struct list feeds;             /* what other members tell */
+    struct loop_timer *feeds_timer;
 };
 
 /* What looks again when the timer fires; embedded. RUN may wait again. */
@@ -72,6 +75,7 @@ struct api_call {
     struct api *api;
     struct http_call *http;
     void (*done)(struct api_call *c, const struct err *e, const struct http_reply *reply);
+    void (*piece)(struct api_call *c, const char *data, size_t bytes); /* as http_call_options; NULL: none */
 };
 
 /* A request's filter as the store takes it; points into both. */
@@ -203,6 +207,18 @@ void api_events_keep_alive(void *arg);
 void api_events_stop(struct api *api);
 /* End the streams of those who may not listen any more. */
 void api_events_check(struct api *api);
+/* An event of another member, whole, for those who want all; of NS, NULL: of none. */
+void api_events_pass(struct api *api, const char *ns, const char *text, size_t len);
+/* COUNT events of another member were lost on the way here. */
+void api_events_lost(struct api *api, uint64_t count);
+/* Whether a listener wants events of one namespace only: then it must be known of each. */
+bool api_events_chosen(const struct api *api);
+
+/* --- feeds.c: events of the other members, while somebody wants them --------------------------------------------- */
+void api_feeds_look(void *arg); /* timer: begin, repeat and end them as members come and go */
+void api_feeds_stop(struct api *api);
+/* Members that are heard now, one a call from *at = 0; NULL: no more. */
+const char *api_feeds_next(const struct api *api, size_t *at);
 void api_bulk(struct exchange *x); /* its server's thread */
 
 /* F borrows RQ's texts. */

@@ -61,6 +61,12 @@ static void on_call_done(void *arg, const struct err *e, const struct http_reply
     c->done(c, e, reply);
 }
 
+static void on_call_piece(void *arg, const char *data, size_t bytes)
+{
+    struct api_call *c = arg;
+    c->piece(c, data, bytes);
+}
+
 void api_call_cancel(struct api_call *c)
 {
     if (!list_linked(&c->link))
@@ -112,7 +118,8 @@ static void send_call(struct api *api, struct api_call *c, const struct api_peer
                                   .tls = tls ? &api->peer_tls : NULL,
                                   .timeout_ms = r->timeout_ms,
                                   .connect_timeout_ms = CONNECT_TIMEOUT_MS,
-                                  .reply_bytes_max = r->reply_bytes_max};
+                                  .reply_bytes_max = r->reply_bytes_max,
+                                  .piece = c->piece ? on_call_piece : NULL};
     c->http = http_send(node_http(api->node), &o, on_call_done, c);
 }
 

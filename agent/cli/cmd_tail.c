@@ -1,4 +1,4 @@
-/* What happens at an agent, as it happens: a line for each event. Connects again when the connection is lost. */
+/* What happens at an agent, or at all members, as it happens: a line for each event. Connects again when the connection is lost. */
 #include <string.h>
 #include <time.h>
 
@@ -133,8 +133,12 @@ int cmd_tail(struct cli *cli, const struct cli_args *args)
     AUTO(client_free) struct client *c = client_open(cli, args);
     if (!c)
         return CLI_USAGE;
+    bool everywhere = args_has(args, "--all-namespaces");
     struct client_request rq = {.method = "GET",
-                                .path = args_has(args, "--all-namespaces") ? "/v1/events?ns=*" : "/v1/events",
+                                .path = args_has(args, "--all")
+                                            ? everywhere ? "/v1/events?all=true&ns=*" : "/v1/events?all=true"
+                                        : everywhere ? "/v1/events?ns=*"
+                                                     : "/v1/events",
                                 .piece = on_piece,
                                 .arg = &t,
                                 .timeout_s = LAST_S};

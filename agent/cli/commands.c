@@ -339,12 +339,14 @@ static const struct cli_command commands[] = {
      .run = cmd_forecast},
     {.name = "tail",
      .group = LOOKING,
-     .usage = "[--all-namespaces] [--attempts] [--count N]",
+     .usage = "[--all] [--all-namespaces] [--attempts] [--count N]",
      .help =
-         "Print a line for each fire, change of a job and news of the cluster, as it happens at one agent.",
+         "Print a line for each fire, change of a job and news of the cluster, as it happens at one agent or at all.",
      .more =
-         "Each agent tells of the jobs that it owns; --addr chooses which. Goes on when the agent is started again.\n",
-     .flags = FLAGS({.name = "--all-namespaces", .letter = 'A', .help = "jobs of every namespace"},
+         "Each agent tells of the jobs that it owns; --addr chooses which. With --all the agent that is asked listens to\n"
+         "all members, also to those that join later. Goes on when the agent is started again.\n",
+     .flags = FLAGS({.name = "--all", .letter = 'a', .help = "events of all members"},
+                    {.name = "--all-namespaces", .letter = 'A', .help = "jobs of every namespace"},
                     {.name = "--attempts", .help = "also attempts that failed and will be repeated"},
                     {.name = "--count", .letter = 'n', .value = "N", .help = "end after N lines"}),
      .remote = true,

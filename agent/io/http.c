@@ -44,6 +44,7 @@ struct http_call {
     bool too_big;
     struct err err;
     char curl_text[CURL_ERROR_SIZE];
+    void (*piece)(void *arg, const char *data, size_t bytes);
     http_done *done;
     void *arg;
 };
@@ -251,6 +252,12 @@ static void on_timer(void *arg)
 static size_t on_body(char *data, size_t size, size_t n, void *arg)
 {
     struct http_call *call = arg;
+    long status = 0;
+    if (call->piece && curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status) == CURLE_OK &&
+        status / 100 == 2) {
+        call->piece(call->arg, data, size * n);
+        return size * n;
+    }
     buf_add(&call->reply, data, size * n);
     call->too_big = buf_failed(&call->reply);
     return call->too_big ? 0 : size * n;
@@ -429,7 +436,7 @@ struct http_call *http_send(struct http_client *c, const struct http_call_option
 {
     assert(!c->freed && options->url);
     struct http_call *call = mem_new(struct http_call);
-    *call = (struct http_call){.client = c, .done = done, .arg = arg};
+    *call = (struct http_call){.client = c, .piece = options->piece, .done = done, .arg = arg};
     list_init(&call->link);
     buf_init(&call->reply, options->reply_bytes_max);
     if (call_set_up(call, options, &call->err) < 0) {

@@ -28,9 +28,12 @@ struct http_call_options {
     const void *body;           /* copied */
     size_t body_bytes;
     const struct http_tls *tls; /* NULL: libcurl's defaults */
-    int64_t timeout_ms;         /* whole call */
+    int64_t timeout_ms;         /* whole call; 0: none */
     int64_t connect_timeout_ms; /* 0: libcurl's 5 minutes */
     size_t reply_bytes_max;
+    /* Not NULL: the body of a 2xx reply goes here as it comes, with DONE's argument, and is not in the reply. Never before
+     * http_send() returned; it may not send, cancel, or free the client. */
+    void (*piece)(void *arg, const char *data, size_t bytes);
 };
 
 /* Valid during the callback. */

@@ -1,12 +1,14 @@
 """What an agent tells of as it happens: GET /v1/events, and `carillon tail`."""
+import contextlib
+import http.client
 import json
 import secrets
 import socket
 import subprocess
 import threading
+import urllib.parse
 
 import pytest
-import requests
 from lib.carillon import binary
 from lib.procs import wait_until
 
@@ -14,24 +16,27 @@ from lib.procs import wait_until
 class Listener:
     """Reads the events of one agent until it is closed: (kind, data) in `seen`."""
 
-    def __init__(self, agent, **params):
+    def __init__(self, agent, wait=True, **params):
         self.seen = []
-        self.response = requests.get(f"http://{agent.address}/v1/events", params=params, stream=True, timeout=60)
-        assert self.response.status_code == 200
+        self.connection = http.client.HTTPConnection(agent.address, timeout=300)
+        self.connection.request("GET", "/v1/events?" + urllib.parse.urlencode(params))
+        self.response = self.connection.getresponse()
+        assert self.response.status == 200
         assert self.response.headers["Content-Type"] == "text/event-stream"
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
-        self.wait(lambda kind, data: kind == "hello")
+        if wait:
+            self.wait(lambda kind, data: kind == "hello")
 
     def _read(self):
         kind = None
         try:
-            for line in self.response.iter_lines(chunk_size=1):
+            for line in self.response:
                 if line.startswith(b"event: "):
-                    kind = line[7:].decode()
+                    kind = line[7:].decode().strip()
                 elif line.startswith(b"data: "):
                     self.seen.append((kind, json.loads(line[6:])))
-        except (requests.RequestException, AttributeError, ValueError):
+        except (OSError, ValueError, http.client.HTTPException):
             pass  # closed
 
     def find(self, wanted):
@@ -41,7 +46,11 @@ class Listener:
         return wait_until(lambda: self.find(wanted), timeout, f"event among {self.seen[-5:]}")[0]
 
     def close(self):
-        self.response.close()
+        """A close alone would wait for the reader's next line."""
+        with contextlib.suppress(OSError):
+            self.connection.sock.shutdown(socket.SHUT_RDWR)
+        self.thread.join(60)
+        self.connection.close()
 
 
 @pytest.fixture
@@ -123,15 +132,81 @@ def test_who_does_not_read_loses_events_and_costs_nothing(cluster, shared_consul
     told = got.count(b"event: job\n") + got.count(b"event: fire\n")
     print(f"{sum(dropped)} of {2 * count} events dropped; {len(got) >> 10} KiB were kept for the client by carillon and the kernel")
     assert sum(dropped) > 0 and sum(dropped) + told >= 2 * count, (dropped, told)
+    assert agent.metric('carillon_events_dropped_total{listener="client"}') == sum(dropped)
     slow.close()
     shared_consul.deregister(instance)
+
+
+def members_of(agents):
+    return {m["name"]: m["id"] for m in agents[0].cluster()["members"]}
+
+
+def hear_all(agents, listen, **params):
+    """Listeners at each of AGENTS that hear all of them by now."""
+    heard = [listen(agent, all="true", **params) for agent in agents]
+    for member in members_of(agents).values():
+        for h in heard:
+            h.wait(lambda kind, d, member=member: kind == "hello" and d["member"] == member)
+    return heard
+
+
+def test_any_agent_tells_of_all_members(three, service, callee, name, listen):
+    heard = hear_all(three, listen, ns="*")
+    elsewhere, here = hear_all(three, listen, ns="elsewhere")[0], hear_all(three, listen)[1]
+    alone = listen(three[0], ns="*")
+    jobs = [f"{name}-{n}" for n in range(30)]
+    three[0].bulk([{"op": "create", "id": j, "job": job(service, "@after 1s")} for j in jobs])
+    for h in [*heard, here]:
+        fires = wait_until(lambda h=h: (f := h.find(lambda kind, d: kind == "fire" and d["job"] in jobs)) and len(f) >= 30 and f, 30, "all")
+        assert sorted(f["job"] for f in fires) == sorted(jobs), "each once"
+        assert {f["member"] for f in fires} == set(members_of(three).values())
+        created = h.find(lambda kind, d: kind == "job" and d["job"] in jobs and d["op"] == "create")
+        assert len(created) == 30
+    assert not elsewhere.find(lambda kind, d: "job" in d), "of another namespace"
+    assert {d["member"] for d in alone.find(lambda kind, d: d.get("job") in jobs)} == {members_of(three)[three[0].name]}, "not asked for"
+
+
+def test_listening_to_all_outlives_members_and_takes_in_new_ones(cluster, shared_consul, callee, listen):
+    """Over kill -9 of one, and over another that joins; by a client of the cluster too, whose member leaves."""
+    service = f"all-{callee.port}"
+    instance = shared_consul.register(service, callee.port)
+    a, b, c = cluster.start(3)
+    client = cluster.agent({"agent": {"role": "client"}, "cluster": {"listen": None}, "store": None}).start()
+    cluster.agents.remove(client)
+    try:
+        heard = hear_all([a, b], listen)[0]
+        by_client = listen(client, wait=None, all="true")
+        for member in members_of([a]).values():
+            by_client.wait(lambda kind, d, member=member: kind == "hello" and d["member"] == member)
+        assert client.call("GET", "/v1/events").status_code == 404
+        a.bulk([{"op": "create", "id": f"j{n}", "job": job(service)} for n in range(40)])
+        dead = members_of([a])["b"]
+        heard.wait(lambda kind, d: kind == "fire" and d["member"] == dead)
+        b.kill9()
+        heard.wait(lambda kind, d: kind == "cluster" and d["member"] == dead and "missing" in d["text"])
+        cluster.wait_settled()
+        d_agent = cluster.start(1)[0]
+        joined = members_of([a])[d_agent.name]
+        heard.wait(lambda kind, d: kind == "hello" and d["member"] == joined)
+        since = len(heard.seen)
+        late = lambda: {d["job"] for kind, d in heard.seen[since:] if kind == "fire"}
+        wait_until(lambda: len(late()) == 40, 60, "fires of every job again")
+        heard.wait(lambda kind, d: kind == "fire" and d["member"] == joined)
+        for agent in (c, a):  # whichever the client had: it finds another
+            agent.term()
+            cluster.wait_settled()
+        since_client = len(by_client.seen)
+        wait_until(lambda: len({d["job"] for kind, d in by_client.seen[since_client:] if kind == "fire"}) == 40, 60, "fires at the client")
+    finally:
+        client.kill9()
+        shared_consul.deregister(instance)
 
 
 def test_tail_prints_a_line_an_event_and_comes_back(cluster, shared_consul, callee):
     service = f"tail-{callee.port}"
     instance = shared_consul.register(service, callee.port)
     [agent] = cluster.start(1)
-    tail = subprocess.Popen([binary(), "tail", "--addr", agent.address], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    tail = subprocess.Popen([binary(), "tail", "--all", "--addr", agent.address], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     lines = []
     reader = threading.Thread(target=lambda: lines.extend(iter(tail.stdout.readline, "")), daemon=True)
     reader.start()
@@ -145,7 +220,7 @@ def test_tail_prints_a_line_an_event_and_comes_back(cluster, shared_consul, call
         agent.start()
         since = len(lines)
         wait_until(lambda: any(" fire job=a " in line for line in lines[since:]), 30, "a fire after the restart")
-        one = subprocess.run([binary(), "tail", "--addr", agent.address, "--json", "--count", "1"], capture_output=True, text=True,
+        one = subprocess.run([binary(), "tail", "--addr", agent.address, "--all", "--json", "--count", "1"], capture_output=True, text=True,
                              timeout=60, check=True)
         assert json.loads(one.stdout)["event"] in ("fire", "job", "cluster")
     finally:

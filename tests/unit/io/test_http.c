@@ -154,6 +154,36 @@ Test(http, a_request_arrives_as_asked_and_its_reply_comes_back)
     cr_assert(eq(str, got.header, "yes"));
 }
 
+static struct buf pieces;
+static void on_piece(void *arg, const char *data, size_t bytes)
+{
+    (void)arg;
+    cr_assert(zero(int, got.count), "before the end is told");
+    buf_add(&pieces, data, bytes);
+}
+
+Test(http, a_reply_can_be_had_in_pieces_but_a_refusal_comes_whole)
+{
+    pieces = BUF_INIT(100000);
+    serve();
+    struct http_call_options o = to("/big", httpd_port(server));
+    o.piece = on_piece;
+    o.timeout_ms = 0;
+    call(&o);
+    cr_assert(eq(int, got.status, 200));
+    cr_assert(zero(sz, got.body_bytes));
+    cr_assert(gt(sz, pieces.len, 5000), "more than its limit, which is for replies that are kept");
+    buf_reset(&pieces);
+    got.count = 0;
+    o = to("/moved", httpd_port(server));
+    o.piece = on_piece;
+    call(&o);
+    cr_assert(eq(int, got.status, 302));
+    cr_assert(gt(sz, got.body_bytes, 0));
+    cr_assert(zero(sz, pieces.len));
+    buf_fini(&pieces);
+}
+
 Test(http, a_put_without_a_body_says_so_and_a_reused_handle_remembers_nothing)
 {
     const char *const headers[] = {"X-A: b", "Content-Type: text/plain", NULL};
