@@ -274,7 +274,8 @@ static const struct option_row rows_before[] = {
     ROW("store.batch_rows", INT, store.batch_rows, .def = "500", .min = 1, .max = 10000,
         .help = "Most jobs that one write changes."),
     ROW("store.batch_delay", DURATION, store.batch_delay_ms, .def = "2ms", .min = 0, .max = SECOND_MS,
-        .help = "How long a write waits for others to join it."),
+        .help =
+            "How long results of fires wait for others to join them; an answer to the API waits for nothing."),
     {0},
 };
 

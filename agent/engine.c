@@ -99,8 +99,8 @@ static int64_t next_wake_ms(struct engine *g)
         wait = plan - engine_now_ms(g);
     if (own != INT64_MAX && own - boot < wait)
         wait = own - boot;
-    if (engine_may_flush(g) && g->commit_not_before_ms - loop_now_ms(g->o.loop) < wait)
-        wait = g->commit_not_before_ms - loop_now_ms(g->o.loop);
+    if (engine_may_flush(g) && engine_flush_at_ms(g) - loop_now_ms(g->o.loop) < wait)
+        wait = engine_flush_at_ms(g) - loop_now_ms(g->o.loop);
     return wait < 0 ? 0 : wait;
 }
 

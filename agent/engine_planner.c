@@ -340,11 +340,18 @@ bool engine_may_flush(const struct engine *g)
     return g->planner && !g->batch && !engine_dead(g) && planner_has_dirty(g->planner);
 }
 
+/* Nobody waits for the result of a fire, so many share a commit; an answer to the API goes with the next one. */
+int64_t engine_flush_at_ms(const struct engine *g)
+{
+    int64_t gather_ms = planner_awaited(g->planner) ? 0 : g->commit_gather_ms;
+    return gather_ms > g->commit_not_before_ms ? gather_ms : g->commit_not_before_ms;
+}
+
 /* Whatever waits goes into one transaction: a lone write at once, many while the one before is under way. */
 void engine_flush(struct engine *g)
 {
     int64_t now_ms = loop_now_ms(g->o.loop);
-    if (!engine_may_flush(g) || now_ms < g->commit_not_before_ms)
+    if (!engine_may_flush(g) || now_ms < engine_flush_at_ms(g))
         return;
     g->batch = planner_take_batch(g->planner, (size_t)g->o.config->store.batch_rows);
     if (!g->batch) { /* no memory to make it, or nothing to be written after all: not in a tight loop */
@@ -357,7 +364,7 @@ void engine_flush(struct engine *g)
                                           .slots = g->batch->slots,
                                           .slots_count = g->batch->slots_count};
     g->commit_sent_us = (int64_t)clock_boot_us();
-    g->commit_not_before_ms = now_ms + (int64_t)g->o.config->store.batch_delay_ms;
+    g->commit_gather_ms = now_ms + (int64_t)g->o.config->store.batch_delay_ms;
     g->store_calls++;
     g->o.store->commit(g->o.store_self, &g->store_batch, on_committed, g);
 }

@@ -121,7 +121,9 @@ struct engine {
     struct planner_batch *batch; /* out */
     struct store_batch store_batch;
     int64_t commit_sent_us, beat_sent_us;
-    int64_t commit_not_before_ms;
+    int64_t commit_not_before_ms; /* after a failure */
+    int64_t
+        commit_gather_ms; /* until then results wait for others, unless somebody waits for what they ride with */
     struct engine_gets *gets; /* being collected */
     unsigned gets_out;
     struct planner_api *replies, **replies_end;
@@ -160,6 +162,7 @@ void engine_observe_attempt(void *arg, const struct dispatch_timing *t);
 void engine_plan(struct engine *g, struct planner_event *event);
 void engine_tick_planner(struct engine *g);
 bool engine_may_flush(const struct engine *g);
+int64_t engine_flush_at_ms(const struct engine *g); /* on the loop's clock; while engine_may_flush() */
 void engine_flush(struct engine *g);
 void engine_send_gets(struct engine *g);
 void engine_send_replies(struct engine *g);

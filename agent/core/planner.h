@@ -317,6 +317,7 @@ struct planner_stats {
     size_t memory_bytes;
     int64_t oldest_overdue_ms; /* due of the oldest that should have started and has not; RECORD_NONE: none */
     int64_t horizon_ms;        /* as it is now */
+    uint64_t looks;            /* jobs that the store was asked for one by one */
 };
 
 int planner_new(const struct planner_options *options, struct planner **ret, struct err *e);
@@ -329,6 +330,8 @@ int64_t planner_next_ms(const struct planner *p);
 /* The next batch if anything is dirty and none is out: at most ROWS_MAX jobs. NULL: nothing. */
 struct planner_batch *planner_take_batch(struct planner *p, size_t rows_max);
 bool planner_has_dirty(const struct planner *p);
+/* The next batch has an answer to the API or a planned move in it: a wait for more rows would be somebody's wait. */
+bool planner_awaited(const struct planner *p);
 /* How many deliveries of a target may be out from now on. */
 void planner_set_out_max(struct planner *p, size_t out_max);
 const struct planner_stats *planner_stats(const struct planner *p);

@@ -507,10 +507,40 @@ void papi_run(struct planner *p, struct pjob *j)
         if ((j->state != PJOB_LIVE && j->state != PJOB_ABSENT) || papi_fire_waits(j))
             return;
         apply(p, j);
+        p->awaited |= j->api_state == PAPI_APPLIED;
     }
 }
 
 /* --- coming in ------------------------------------------------------------------------------------------------------- */
+
+/* Whether a name that is to be made is taken to be free without asking: the insert fails if it is not, which costs its batch
+ * a second try, so a wrong guess is followed by looks. */
+static bool guess_free(struct planner *p, const struct planner_api *api)
+{
+    if ((api->op != PLANNER_CREATE && api->op != PLANNER_PUT) || api->repeated || api->if_match)
+        return false;
+    if (api->op == PLANNER_CREATE && api->fresh_id)
+        return true;
+    if (p->guess_looks == 0)
+        return true;
+    p->guess_looks--;
+    return false;
+}
+
+void papi_guessed(struct planner *p, struct pjob *j, bool right)
+{
+    if (!j->guessed)
+        return;
+    j->guessed = false;
+    if (right) {
+        p->guess_step -= p->guess_step > 0;
+        return;
+    }
+    p->guess_step += PLANNER_GUESS_STEP;
+    if (p->guess_step > PLANNER_GUESS_STEP_MAX)
+        p->guess_step = PLANNER_GUESS_STEP_MAX;
+    p->guess_looks = p->guess_step;
+}
 
 static struct pjob *job_for(struct planner *p, const struct planner_api *api, uint16_t slot)
 {
@@ -529,7 +559,8 @@ static struct pjob *job_for(struct planner *p, const struct planner_api *api, ui
         pjob_gone(p, j);
         return NULL;
     }
-    if (api->op == PLANNER_CREATE && api->fresh_id && !api->repeated)
+    j->guessed = guess_free(p, api);
+    if (j->guessed)
         j->state = PJOB_ABSENT;
     else
         planner_read_job(p, j);

@@ -180,6 +180,7 @@ struct planner_batch *planner_take_batch(struct planner *p, size_t rows_max)
         fill(p, &p->dirty_moving, rows_max);
         fill_slots(p, b);
         fill(p, &p->dirty, rows_max);
+        p->awaited = !list_empty(&p->dirty);
         if (!list_empty(&p->dirty) || !list_empty(&p->dirty_moving)) /* no room, or no memory: come back */
             planner_arm(p, &p->batch_timer, p->now_ms + AGAIN_MIN_MS);
         if (b->pub.jobs_count == 0 && b->pub.slots_count == 0)
@@ -196,6 +197,11 @@ bool planner_has_dirty(const struct planner *p)
     if (p->batch.state == PBATCH_AGAIN)
         return p->now_ms >= p->batch_again_ms;
     return !list_empty(&p->dirty) || !list_empty(&p->dirty_moving) || !list_empty(&p->moves);
+}
+
+bool planner_awaited(const struct planner *p)
+{
+    return planner_has_dirty(p) && (p->awaited || !list_empty(&p->moves));
 }
 
 /* --- what became of it ----------------------------------------------------------------------------------------------- */
@@ -223,7 +229,6 @@ static void reread(struct planner *p, struct pjob *j)
     j->state = PJOB_READING;
     j->resync = true;
     planner_read_job(p, j);
-    planner_load_near(p, &j->row.slot, 1);
 }
 
 static void fire_is_as_sent(struct pfire *f, const struct fire_change *fc)
@@ -250,13 +255,16 @@ static void keep_running(struct planner *p, struct pchange *c)
 
 static void conflict(struct planner *p, struct pjob *j, const struct job_change *change)
 {
-    if (change->result == CHANGE_RESULT_EXISTS && j->api && j->api->op == PLANNER_CREATE &&
-        !j->api->repeated) {
+    bool taken = change->result == CHANGE_RESULT_EXISTS, guessed = j->guessed;
+    papi_guessed(p, j, !taken);
+    if (taken && j->api && j->api->op == PLANNER_CREATE && !j->api->repeated)
         papi_reply(p, j, PLANNER_EXISTS);
-    }
+    reread(p, j);
+    if (taken && guessed)
+        return; /* nothing was known of the job that has the name */
     planner_log(p, "job %s/%s: row is not as expected (rev %llu), read again", j->row.ns, j->row.id,
                 (unsigned long long)change->expect_rev);
-    reread(p, j);
+    planner_load_near(p, &j->row.slot, 1);
 }
 
 static void refused(struct planner *p, struct pjob *j, const struct job_change *change)
@@ -302,6 +310,7 @@ static void durable(struct planner *p, struct pjob *j, struct pchange *c)
     const struct job_change *change = &c->change;
     if (change->op != CHANGE_NONE)
         j->durable_rev = change->row.rev;
+    papi_guessed(p, j, true);
     fires_durable(p, c);
     if (j->state == PJOB_GONE)
         return;

@@ -43,6 +43,7 @@ static void read_job_now(struct planner *p, struct pjob *j)
     r->job = j;
     j->read = r;
     p->gets++;
+    p->stats.looks++;
     struct planner_action *a = planner_act(p, PLANNER_DO_GET_JOB);
     a->load = r->id;
     a->uid = j->row.uid;

@@ -31,6 +31,8 @@
 #define PLANNER_NEVER            INT64_MAX
 #define PLANNER_CLOCKS_DIFFER_MS 250 /* members whose clocks differ by more do not fire */
 #define PLANNER_LETTERS_PAGE     100 /* rows read at a time for dead letters */
+#define PLANNER_GUESS_STEP       64 /* looks before the next guess at a free name, more with each wrong one ... */
+#define PLANNER_GUESS_STEP_MAX   1024 /* ... up to this, and one fewer with each right one */
 
 enum pjob_state {
     PJOB_READING, /* being asked for: key or uid is known, the row is not */
@@ -144,6 +146,7 @@ struct pjob {
     uint64_t copy_asked;     /* ... and was, with the read that is out or was the last */
     bool lost;               /* GONE because the slot was taken from us: nothing of it may be written */
     bool resync;             /* reread after a conflict */
+    bool guessed;            /* ABSENT without a look: the store is the judge of its first insert */
     uint32_t unwritten;      /* ends in this dirt */
     uint32_t unwritten_in_batch;
     size_t bytes;          /* counted in planner.stats.memory_bytes */
@@ -278,6 +281,8 @@ struct planner {
     struct list foreign; /* pfire.foreign_link */
     struct list orphans; /* pjob.slot_link of GONE jobs */
     struct list moves;
+    uint32_t guess_looks, guess_step; /* names to be looked at before one is taken to be free again */
+    bool awaited;                     /* somebody waits for an answer to what is dirty */
     struct pbatch batch;
     int64_t written_ms; /* when a batch last came through, or the first dirt after none */
     int64_t batch_again_ms;
@@ -488,6 +493,8 @@ void papi_run(struct planner *p, struct pjob *j);
 /* Nothing stands between the first write that waits and the job: no move, no other write that is not durable. */
 bool papi_may_apply(const struct pjob *j);
 void papi_found(struct planner *p, struct pjob *j, const struct revision *found);
+/* What the store said of a name that was taken to be free. */
+void papi_guessed(struct planner *p, struct pjob *j, bool right);
 void papi_durable(struct planner *p, struct pjob *j, const struct job_change *change);
 void papi_refuse_all(struct planner *p, struct pjob *j, enum planner_answer answer);
 void papi_refuse(struct planner *p, struct planner_api *api, enum planner_answer answer);

@@ -348,6 +348,7 @@ void pbed_step(struct pbed *b, int node, struct planner_event *event)
         return;
     if (fault)
         fault_arm((unsigned)rng_below(&b->rng, 4));
+    b->awaited += planner_awaited(n->p);
     n->batch = planner_take_batch(n->p, b->o.rows_max);
     fault_disarm();
     if (n->batch)

@@ -112,6 +112,7 @@ const struct pbed_sent *pbed_sent(const struct pbed *b, size_t *ret_count);
 size_t pbed_sent_of(const struct pbed *b, const struct uid *uid, uint64_t seq);
 size_t pbed_row_writes(const struct pbed *b); /* job rows written */
 size_t pbed_fire_writes(const struct pbed *b);
+size_t pbed_awaited(const struct pbed *b); /* batches with an answer that somebody waited for */
 size_t pbed_conflicts(const struct pbed *b);
 size_t pbed_replanned(const struct pbed *b);      /* by newer zone data */
 void pbed_refuse(struct pbed *b, const char *id); /* the store will not take its row; "": all again */

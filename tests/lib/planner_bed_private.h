@@ -114,7 +114,7 @@ struct pbed {
     struct pbed_part *parts_done;
     size_t parts_done_count, parts_done_capacity;
     struct pbed_call *calls;
-    size_t row_writes, fire_writes, conflicts, replanned;
+    size_t row_writes, fire_writes, conflicts, replanned, awaited;
     char log[400];
     char refused[RECORD_ID_MAX];
 };

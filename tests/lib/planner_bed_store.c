@@ -607,6 +607,11 @@ size_t pbed_replanned(const struct pbed *b)
     return b->replanned;
 }
 
+size_t pbed_awaited(const struct pbed *b)
+{
+    return b->awaited;
+}
+
 size_t pbed_conflicts(const struct pbed *b)
 {
     return b->conflicts;

@@ -40,7 +40,7 @@ Test(planner_revisions, a_late_success_tells_what_it_waited_for)
     (void)pbed_do(b, PLANNER_PUT, "a", "{\"schedule\":\"@every 1m\"," CALLBACK "}");
     pbed_run(b, 65000);
     pbed_set(b)->no_endpoint = 0;
-    pbed_run(b, 5000);
+    pbed_run(b, 10000);
     cr_assert(eq(int, newest_waited_for(b), FIRE_WAIT_ENDPOINT));
     pbed_run(b, 60000);
     cr_assert(eq(int, newest_waited_for(b), FIRE_WAIT_NONE), "the next one was in time");
