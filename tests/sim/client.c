@@ -1,40 +1,57 @@
-/* An application: it makes, pauses, runs and deletes jobs through whatever agent owns them, repeats what it got no answer to, and
- * remembers what was promised. */
+/* An application: it makes, changes, pauses, runs and deletes jobs through whatever agent owns them, repeats what it got no answer
+ * to, and remembers what was promised. What it asks for is drawn from the plan. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "agent/base/json.h"
+#include "agent/base/map.h"
 #include "agent/base/mem.h"
 #include "agent/config.h"
 #include "agent/core/hashring.h"
 #include "agent/core/tz.h"
 #include "tests/sim/sim.h"
 
+#define LETTERS_MAX 10
+
 struct sim_job *sim_jobs;
 static unsigned jobs_count;
+static struct map jobs; /* by uid */
 
 struct request {
-    struct sim_job *job;
-    enum planner_api_op op;
-    uint64_t change_id;
-    struct job_spec *spec;
-    int64_t accepted_ms;
-    unsigned tries;
-    bool repeated;
+    struct sim_job *job; /* NULL: it has its answer */
+    struct planner_api api;
+    const struct sim_rules *rules; /* CREATE, PUT, PATCH */
+    struct planner_letter letters[LETTERS_MAX];
     bool open; /* an answer is awaited */
     struct sim_proc *at;
     struct request *next;
 };
 
 static struct request *requests;
+static size_t waiting;
 
-static const struct tz *zone(void *arg, const char *name)
+struct sim_job *sim_job_of(const struct uid *uid)
 {
-    (void)arg;
-    return strcmp(name, "UTC") == 0 ? tz_utc() : NULL;
+    return map_get(&jobs, uid->bytes, sizeof(uid->bytes));
 }
 
-static struct job_spec *make_spec(const struct sim_job *j, const char *text)
+const struct sim_rules *sim_rules_of(const struct sim_job *j, uint64_t change_id)
+{
+    for (unsigned i = 0; i < j->rules_count; i++)
+        if (j->rules[i]->change_id == change_id)
+            return j->rules[i];
+    return NULL;
+}
+
+size_t sim_client_waiting(void)
+{
+    return waiting;
+}
+
+/* --- definitions --------------------------------------------------------------------------------------------------- */
+
+static struct job_spec *make_spec(const struct sim_job *j, const struct sim_rules *rules, int64_t created_ms,
+                                  const struct job_spec *present)
 {
     struct problems problems = {0};
     struct job_defaults defaults;
@@ -42,19 +59,41 @@ static struct job_spec *make_spec(const struct sim_job *j, const char *text)
     enum job_refusal refusal;
     struct err e = {0};
     int paused;
-    json_t *warnings = json_array(), *doc = json_loads(text, 0, NULL);
+    json_t *warnings = json_array(), *doc = json_loads(rules->text, 0, NULL);
     config_job_defaults(sim.config, &defaults);
     struct job_context ctx = {.ns = "default",
                               .id = j->id,
-                              .now_ms = j->created_ms,
-                              .created_ms = RECORD_NONE,
-                              .defaults = &defaults};
-    if (job_spec_parse(doc, &ctx, zone, NULL, &problems, &refusal, warnings, &paused, &spec, &e) < 0)
-        sim_broken("the job does not read: %s: %s", text, problems.count ? problems.items[0].detail : e.text);
+                              .now_ms = rules->accepted_ms,
+                              .created_ms = created_ms,
+                              .defaults = &defaults,
+                              .present = present};
+    if (job_spec_parse(doc, &ctx, sim_zone, NULL, &problems, &refusal, warnings, &paused, &spec, &e) < 0)
+        sim_broken("the job does not read: %s: %s", rules->text,
+                   problems.count ? problems.items[0].detail : e.text);
     json_decref(doc);
     json_decref(warnings);
     return spec;
 }
+
+/* As the API merges a body that needs the present job. */
+static int merge(struct planner_api *api, const struct job_spec *present, const struct job_row *row,
+                 struct job_spec **ret)
+{
+    const struct sim_job *j = sim_job_of(&api->uid);
+    *ret = make_spec(j, sim_rules_of(j, api->change_id), row->created_ms, present);
+    return 0;
+}
+
+static struct sim_rules *new_rules(struct sim_job *j)
+{
+    const struct sim_rules *first = j->rules_count > 0 ? j->rules[0] : NULL;
+    struct sim_rules *r = sim_rules_draw(first, j->rules_count + 1, sim_wall_ms(), j->created_ms);
+    j->rules = realloc(j->rules, (j->rules_count + 1) * sizeof(struct sim_rules *));
+    j->rules[j->rules_count++] = r;
+    return r;
+}
+
+/* --- asking until there is an answer ------------------------------------------------------------------------------- */
 
 static void try_send(void *arg);
 
@@ -64,24 +103,140 @@ static void again(struct request *r)
     sim_after(sim_between(10000, 60000), NULL, try_send, r);
 }
 
+static bool is_change(enum planner_api_op op)
+{
+    return op <= PLANNER_RESUME;
+}
+
+static bool is_last_due(const struct sim_story *s)
+{
+    const struct sim_rules *r = s->rules;
+    return s->row.due_ms <= sim_wall_ms() && (s->at + 1 >= r->dues_count || s->counted + 1 >= r->max_fires);
+}
+
+/* What is answered is in the store. */
+static void check_stored(const struct request *r)
+{
+    const struct sim_job *j = r->job;
+    const struct sim_story *s = sim_story_of(&j->uid);
+    bool there = s && s->there, has = sim_witness_has_change(r->api.change_id);
+    switch ((int)r->api.op) {
+    case PLANNER_CREATE:
+    case PLANNER_PUT:
+    case PLANNER_PATCH:
+        if (!has)
+            sim_broken("%s: definition %u is answered, and not in the store", j->id, r->rules->number);
+        break;
+    case PLANNER_PAUSE:
+        /* A job whose last due has fired counts as done before that is durable: the pause is then of a done one. */
+        if (!has && there && s->row.state == JOB_STATE_ACTIVE && !is_last_due(s))
+            sim_broken("%s: a pause is answered, and the job is active", j->id);
+        break;
+    case PLANNER_RESUME:
+        if (!has && there && s->row.state == JOB_STATE_PAUSED)
+            sim_broken("%s: a resume is answered, and the job is paused", j->id);
+        break;
+    case PLANNER_DELETE:
+        if (there)
+            sim_broken("%s: a delete is answered, and the job is there", j->id);
+        break;
+    default:
+        break;
+    }
+}
+
+static void change_done(struct request *r)
+{
+    struct sim_job *j = r->job;
+    if (r->rules) {
+        j->acked = true;
+        j->answered = r->rules->number;
+        j->answered_us = sim.now_us;
+    }
+    const struct sim_story *s = sim_story_of(&j->uid);
+    if ((r->api.op == PLANNER_PAUSE || r->api.paused == 1) && s && s->there &&
+        s->row.state == JOB_STATE_PAUSED)
+        j->paused_us = sim.now_us;
+    if (r->api.op == PLANNER_DELETE) {
+        j->deleted_us = sim.now_us;
+        sim_note("%s is deleted", j->id);
+    }
+}
+
+/* The row that a promise about a fire is about. Of a deleted job all is over. */
+static void check_fire(const struct request *r, const struct planner_api *api)
+{
+    const struct sim_job *j = r->job;
+    if (api->op == PLANNER_RUN) {
+        const struct sim_row *row = sim_row_of(&j->uid, api->run_seq);
+        if (!row || row->kind != FIRE_KIND_RUN)
+            sim_broken("%s: run %llu is answered, and not in the store", j->id,
+                       (unsigned long long)api->run_seq);
+        return;
+    }
+    struct sim_fire *f = sim_fire_of(&j->uid, api->seq);
+    const struct sim_row *row = sim_row_of(&j->uid, api->seq);
+    if (api->op == PLANNER_FIRE_COMPLETE && api->fire_ok && f && !j->deleting) {
+        f->promised = true;
+        if (row && (row->state != FIRE_STATE_ENDED || row->outcome != FIRE_OUTCOME_SUCCEEDED))
+            sim_broken("%s: completion of fire %llu is answered, and is not in the store", j->id,
+                       (unsigned long long)api->seq);
+    }
+    if (api->op == PLANNER_FIRE_CANCEL && !j->deleting &&
+        (!row || row->state != FIRE_STATE_ENDED || row->outcome != FIRE_OUTCOME_CANCELLED))
+        sim_broken("%s: fire %llu is cancelled by an answer, and not in the store", j->id,
+                   (unsigned long long)api->seq);
+}
+
+static void check_backfill(const struct request *r, const struct planner_api *api)
+{
+    const struct sim_job *j = r->job;
+    const struct sim_story *s = sim_story_of(&j->uid);
+    if (j->rules_count > 1 || !s || !s->rules)
+        return;
+    size_t n = sim_rules_at(s->rules, api->backfill_to_ms) - sim_rules_at(s->rules, api->backfill_from_ms);
+    if (api->backfill_dues != n)
+        sim_broken("%s: a backfill is answered to have %llu dues, the span has %zu", j->id,
+                   (unsigned long long)api->backfill_dues, n);
+}
+
+static bool is_ok(enum planner_answer a)
+{
+    return a == PLANNER_OK || a == PLANNER_CREATED || a == PLANNER_ACCEPTED;
+}
+
+/* A refusal that the state of things explains. */
+static bool is_plausible(const struct request *r, enum planner_answer a)
+{
+    const struct sim_job *j = r->job;
+    enum planner_api_op op = r->api.op;
+    if (a == PLANNER_NOT_FOUND)
+        return j->deleting || j->expires || op == PLANNER_FIRE_COMPLETE || op == PLANNER_FIRE_HEARTBEAT;
+    if (a == PLANNER_EXISTS)
+        return op == PLANNER_BACKFILL;
+    return planner_op_of_fire(op) && (a == PLANNER_FINISHED || a == PLANNER_SUPERSEDED);
+}
+
 static void finished(struct request *r, const struct planner_api *api)
 {
     struct sim_job *j = r->job;
-    bool ok = api->answer == PLANNER_OK || api->answer == PLANNER_CREATED || api->answer == PLANNER_ACCEPTED;
+    if (!is_ok(api->answer) && !is_plausible(r, api->answer))
+        sim_broken("request %d for %s is answered %d", (int)r->api.op, j->id, (int)api->answer);
+    if (api->answer == PLANNER_NOT_FOUND && r->api.op == PLANNER_DELETE && !r->api.repeated && !j->expires)
+        sim_broken("%s was acknowledged and is not there to delete", j->id);
+    if (is_ok(api->answer) || r->api.op == PLANNER_DELETE)
+        check_stored(r);
+    if (is_ok(api->answer) && api->op == PLANNER_BACKFILL)
+        check_backfill(r, api);
+    else if (is_ok(api->answer) && !is_change(api->op))
+        check_fire(r, api);
+    if (is_change(r->api.op))
+        j->busy = false;
+    if (is_ok(api->answer) || r->api.op == PLANNER_DELETE)
+        change_done(r);
     r->open = false;
     r->job = NULL;
-    if (r->op == PLANNER_CREATE && ok) {
-        j->acked = true;
-    } else if (r->op == PLANNER_CREATE) {
-        sim_broken("create of %s is answered %d", j->id, (int)api->answer);
-    } else if (r->op == PLANNER_DELETE && (ok || api->answer == PLANNER_NOT_FOUND)) {
-        if (api->answer == PLANNER_NOT_FOUND && j->acked && !r->repeated)
-            sim_broken("%s was acknowledged and is not there to delete", j->id);
-        j->deleted_us = sim.now_us;
-        sim_note("%s is deleted", j->id);
-    } else if (!ok && j->acked && !j->deleting) {
-        sim_broken("request %d for %s is answered %d", (int)r->op, j->id, (int)api->answer);
-    }
+    waiting--;
 }
 
 struct sent {
@@ -90,20 +245,27 @@ struct sent {
     struct sim_proc *at;
 };
 
-static void on_answer(void *arg, struct planner_api *api)
+/* On its way back, which it does not find when the agent dies meanwhile. */
+static void take_answer(void *arg)
 {
     struct sent *s = arg;
     struct request *r = s->request;
-    job_spec_unref(api->result);
-    job_spec_unref(api->spec);
+    enum planner_answer a = s->api.answer;
     bool stale = !r->job || !r->open || r->at != s->at || s->at->dead;
-    if (!stale && (api->answer == PLANNER_NOT_OWNER || api->answer == PLANNER_UNAVAILABLE)) {
-        r->repeated |= api->answer == PLANNER_UNAVAILABLE;
+    if (!stale && (a == PLANNER_NOT_OWNER || a == PLANNER_UNAVAILABLE)) {
+        r->api.repeated |= a == PLANNER_UNAVAILABLE;
         again(r);
     } else if (!stale) {
-        finished(r, api);
+        finished(r, &s->api);
     }
     mem_free(s);
+}
+
+static void on_answer(void *arg, struct planner_api *api)
+{
+    job_spec_unref(api->result);
+    job_spec_unref(api->spec);
+    sim_after(sim_between(50, 500), NULL, take_answer, arg);
 }
 
 static void submit(void *arg)
@@ -119,7 +281,7 @@ static void look_after(void *arg)
     if (!r->job || !r->open)
         return;
     if (r->at->dead) {
-        r->repeated = true;
+        r->api.repeated = true;
         again(r);
         return;
     }
@@ -129,9 +291,7 @@ static void look_after(void *arg)
 static void try_send(void *arg)
 {
     struct request *r = arg;
-    struct sim_job *j = r->job;
-    uint16_t slot = (uint16_t)hashring_slot("default", j->id, SIM_SLOTS);
-    struct sim_proc *p = sim_owner(slot);
+    struct sim_proc *p = sim_owner(r->job->slot);
     if (!p) {
         again(r);
         return;
@@ -139,108 +299,248 @@ static void try_send(void *arg)
     struct sent *s = mem_new(struct sent);
     s->request = r;
     s->at = r->at = p;
-    s->api = (struct planner_api){.op = r->op,
-                                  .uid = j->uid,
-                                  .change_id = r->change_id,
-                                  .repeated = r->repeated,
-                                  .accepted_ms = r->accepted_ms,
-                                  .paused = -1,
-                                  .actor = "sim",
-                                  .spec = r->spec ? job_spec_ref(r->spec) : NULL};
-    (void)snprintf(s->api.ns, sizeof(s->api.ns), "default");
-    (void)snprintf(s->api.id, sizeof(s->api.id), "%s", j->id);
+    s->api = r->api;
+    if (r->api.op == PLANNER_CREATE || r->api.op == PLANNER_PUT)
+        s->api.spec = make_spec(r->job, r->rules, RECORD_NONE, NULL);
     r->open = true;
     sim_after(sim_between(100, 1000), p, submit, s);
     sim_after(500000, NULL, look_after, r);
 }
 
-static void request(struct sim_job *j, enum planner_api_op op, struct job_spec *spec)
+static struct request *request(struct sim_job *j, enum planner_api_op op)
 {
     struct request *r = mem_new(struct request);
-    *r = (struct request){.job = j,
-                          .op = op,
-                          .change_id = rng_u64(&sim.rng),
-                          .spec = spec,
-                          .accepted_ms = sim_wall_ms(),
-                          .next = requests};
+    r->job = j;
+    r->api = (struct planner_api){.op = op,
+                                  .uid = j->uid,
+                                  .change_id = rng_u64(&sim.plan) | 1,
+                                  .accepted_ms = sim_wall_ms(),
+                                  .paused = -1,
+                                  .actor = "sim"};
+    if (!planner_op_of_fire(op)) {
+        (void)snprintf(r->api.ns, sizeof(r->api.ns), "default");
+        (void)snprintf(r->api.id, sizeof(r->api.id), "%s", j->id);
+    }
+    r->next = requests;
     requests = r;
+    waiting++;
+    j->busy |= is_change(op);
+    return r;
+}
+
+/* --- what is asked of whom ----------------------------------------------------------------------------------------- */
+
+/* An id that is free: a new one, or that of a job that is deleted. */
+static void pick_id(struct sim_job *j)
+{
+    for (const struct sim_job *old = sim_plan_below(3) ? NULL : sim_jobs; old; old = old->next) {
+        bool taken = !old->deleted_us;
+        for (const struct sim_job *o = sim_jobs; o && !taken; o = o->next)
+            taken = o != old && strcmp(o->id, old->id) == 0 && !o->deleted_us;
+        if (taken || sim_plan_below(3))
+            continue;
+        (void)snprintf(j->id, sizeof(j->id), "%s", old->id);
+        return;
+    }
+    (void)snprintf(j->id, sizeof(j->id), "j%u", ++jobs_count);
+}
+
+static void create(void)
+{
+    struct sim_job *j = mem_new(struct sim_job);
+    pick_id(j);
+    j->created_ms = sim_wall_ms();
+    j->slot = (uint16_t)hashring_slot("default", j->id, SIM_SLOTS);
+    j->uid.bytes[0] = (uint8_t)(j->slot >> 8);
+    j->uid.bytes[1] = (uint8_t)j->slot;
+    for (size_t i = 2; i < sizeof(j->uid.bytes); i++)
+        j->uid.bytes[i] = (uint8_t)sim_plan_below(256);
+    j->next = sim_jobs;
+    sim_jobs = j;
+    if (map_put(&jobs, j->uid.bytes, sizeof(j->uid.bytes), j, NULL, NULL) < 0)
+        sim_broken("no memory for the client");
+    struct sim_rules *rules = new_rules(j);
+    j->expires = rules->ttl_ms < 60000;
+    struct request *r = request(j, sim_plan_below(2) ? PLANNER_CREATE : PLANNER_PUT);
+    rules->change_id = r->api.change_id;
+    r->rules = rules;
+    r->api.paused = sim_plan_below(10) ? -1 : 1;
+    r->api.merge = r->api.op == PLANNER_PUT ? merge : NULL;
+    sim_note("asks for %s: %s", j->id, rules->text);
     try_send(r);
 }
 
-size_t sim_client_waiting(void)
+static bool ever_async(const struct sim_job *j)
 {
-    size_t n = 0;
-    for (const struct request *r = requests; r; r = r->next)
-        n += r->job != NULL;
-    return n;
+    bool any = false;
+    for (unsigned i = 0; i < j->rules_count; i++)
+        any |= j->rules[i]->async;
+    return any;
 }
 
-void sim_client_create(void)
+static bool fits(const struct sim_job *j, enum sim_wish wish)
 {
-    static const int64_t rhythms_ms[] = {1000, 2000, 3000, 5000, 10000, 0};
-    struct sim_job *j = mem_new(struct sim_job);
-    char text[300], schedule[40];
-    (void)snprintf(j->id, sizeof(j->id), "j%u", ++jobs_count);
-    j->every_ms = rhythms_ms[rng_below(&sim.rng, 6)];
-    j->created_ms = sim_wall_ms();
-    uint16_t slot = (uint16_t)hashring_slot("default", j->id, SIM_SLOTS);
-    j->uid.bytes[0] = (uint8_t)(slot >> 8);
-    j->uid.bytes[1] = (uint8_t)slot;
-    for (size_t i = 2; i < sizeof(j->uid.bytes); i++)
-        j->uid.bytes[i] = (uint8_t)rng_below(&sim.rng, 256);
-    if (j->every_ms)
-        (void)snprintf(schedule, sizeof(schedule), "@every %llds", (long long)j->every_ms / 1000);
-    else
-        (void)snprintf(schedule, sizeof(schedule), "@after %llds", (long long)sim_between(1, 60));
-    (void)snprintf(
-        text, sizeof(text),
-        "{\"schedule\":\"%s\",\"callback\":{\"http\":{\"service\":\"svc\",\"path\":\"/x\"},\"timeout\":\"6s\"},"
-        "\"retry\":{\"min_backoff\":\"200ms\",\"max_backoff\":\"2s\"}%s}",
-        schedule, rng_below(&sim.rng, 4) ? "" : ",\"jitter\":\"200ms\"");
-    j->next = sim_jobs;
-    sim_jobs = j;
-    request(j, PLANNER_CREATE, make_spec(j, text));
+    const struct sim_story *s = sim_story_of(&j->uid);
+    const struct sim_rules *r = s && s->there ? s->rules : NULL;
+    if (wish == SIM_WISH_REDRIVE || wish == SIM_WISH_DISCARD)
+        /* An asynchronous fire that is sent once more when its job is gone is forgotten while its callee works. */
+        return s && s->letters > 0 && !j->busy && (s->there || !ever_async(j));
+    if (!j->acked || j->deleting || !r)
+        return false;
+    if (wish <= SIM_WISH_RESUME && (j->busy || (j->expires && wish != SIM_WISH_DELETE)))
+        return false;
+    if (wish == SIM_WISH_BACKFILL)
+        return !r->one_shot;
+    return (wish != SIM_WISH_RETRY && wish != SIM_WISH_CANCEL) || s->open;
 }
 
-static struct sim_job *some_job(void)
+static struct sim_job *some_job(enum sim_wish wish)
 {
-    unsigned skip = jobs_count ? (unsigned)rng_below(&sim.rng, jobs_count) : 0;
-    struct sim_job *j = sim_jobs;
-    while (j && skip-- > 0)
-        j = j->next;
-    return j && j->acked && !j->deleting ? j : NULL;
+    unsigned n = 0;
+    for (struct sim_job *j = sim_jobs; j; j = j->next)
+        n += fits(j, wish);
+    unsigned skip = sim_plan_below(n ? n : 1);
+    for (struct sim_job *j = sim_jobs; j; j = j->next)
+        if (fits(j, wish) && skip-- == 0)
+            return j;
+    return NULL;
 }
 
-void sim_client_delete(void)
+static void change(struct sim_job *j, struct request *r)
 {
-    struct sim_job *j = some_job();
-    if (!j)
-        return;
-    j->deleting = true;
-    request(j, PLANNER_DELETE, NULL);
+    struct sim_rules *rules = new_rules(j);
+    rules->change_id = r->api.change_id;
+    r->rules = rules;
+    r->api.merge = merge;
+    sim_note("asks for a change of %s: %s", j->id, rules->text);
 }
 
-void sim_client_run(void)
+static void backfill(struct request *r)
 {
-    struct sim_job *j = some_job();
-    if (!j)
-        return;
-    j->touched = true;
-    request(j, PLANNER_RUN, NULL);
+    int64_t now_ms = sim_wall_ms(), from_ms = now_ms - sim_plan_between(1000, 120000);
+    r->job->backfilled = true;
+    r->api.backfill_from_ms = from_ms;
+    r->api.backfill_to_ms = from_ms + sim_plan_between(500, now_ms - from_ms);
+}
+
+static void pick_fire(struct request *r)
+{
+    const struct sim_row *row = sim_story_of(&r->job->uid)->open;
+    for (unsigned skip = sim_plan_below(4); row->next && skip > 0; skip--)
+        row = row->next;
+    r->api.seq = row->seq;
+}
+
+static void on_letters(void *arg, const struct err *e, struct fire_row *found, size_t count, bool more)
+{
+    struct request *r = arg;
+    (void)more;
+    if (e->code != ERR_OK)
+        sim_broken("the client cannot read the store");
+    for (size_t i = 0; i < count && r->api.letters_count < LETTERS_MAX; i++) {
+        const struct fire_row *row = &found[i];
+        if (row->state != FIRE_STATE_ENDED || row->outcome != FIRE_OUTCOME_DEAD ||
+            (r->api.letters_count > 0 && row->version != r->api.version))
+            continue;
+        r->api.version = row->version;
+        r->letters[r->api.letters_count++] =
+            (struct planner_letter){.seq = row->seq, .at_ms = sim_wall_ms() + (int64_t)sim_plan_below(3000)};
+    }
+}
+
+static void send_wish(struct sim_job *j, enum sim_wish wish)
+{
+    static const enum planner_api_op ops[SIM_WISH_COUNT_] = {[SIM_WISH_CHANGE] = PLANNER_PUT,
+                                                             [SIM_WISH_DELETE] = PLANNER_DELETE,
+                                                             [SIM_WISH_PAUSE] = PLANNER_PAUSE,
+                                                             [SIM_WISH_RESUME] = PLANNER_RESUME,
+                                                             [SIM_WISH_RUN] = PLANNER_RUN,
+                                                             [SIM_WISH_BACKFILL] = PLANNER_BACKFILL,
+                                                             [SIM_WISH_RETRY] = PLANNER_FIRE_RETRY,
+                                                             [SIM_WISH_CANCEL] = PLANNER_FIRE_CANCEL,
+                                                             [SIM_WISH_REDRIVE] = PLANNER_LETTERS_REDRIVE,
+                                                             [SIM_WISH_DISCARD] = PLANNER_LETTERS_DISCARD};
+    bool patch = wish == SIM_WISH_CHANGE && sim_plan_below(2);
+    struct request *r = request(j, patch ? PLANNER_PATCH : ops[wish]);
+    switch (wish) {
+    case SIM_WISH_CHANGE:
+        change(j, r);
+        break;
+    case SIM_WISH_DELETE:
+        j->deleting = true;
+        break;
+    case SIM_WISH_RESUME:
+        j->paused_us = 0;
+        r->api.catch_up = (enum planner_catch_up)sim_plan_below(3);
+        break;
+    case SIM_WISH_RUN:
+        j->runs_asked++;
+        r->api.run_force = sim_plan_below(4) == 0;
+        j->forced |= r->api.run_force;
+        break;
+    case SIM_WISH_BACKFILL:
+        backfill(r);
+        break;
+    case SIM_WISH_RETRY:
+    case SIM_WISH_CANCEL:
+        j->forced |= wish == SIM_WISH_RETRY;
+        j->redriven |= wish == SIM_WISH_RETRY;
+        j->cancelled |= wish == SIM_WISH_CANCEL;
+        pick_fire(r);
+        break;
+    case SIM_WISH_REDRIVE:
+    case SIM_WISH_DISCARD:
+        j->redriven |= wish == SIM_WISH_REDRIVE;
+        j->discarded |= wish == SIM_WISH_DISCARD;
+        r->api.letters = r->letters;
+        store_mem.get_fires(sim.reader, &j->uid, 0, 200, on_letters, r);
+        break;
+    case SIM_WISH_CREATE:
+    case SIM_WISH_PAUSE:
+    case SIM_WISH_COUNT_:
+        break;
+    }
+    sim_note("asks for %d of %s, seq %llu", (int)r->api.op, j->id, (unsigned long long)r->api.seq);
+    try_send(r);
+}
+
+void sim_client_wish(enum sim_wish wish)
+{
+    struct sim_job *j = wish == SIM_WISH_CREATE ? NULL : some_job(wish);
+    if (wish == SIM_WISH_CREATE)
+        create();
+    else if (j)
+        send_wish(j, wish);
 }
 
 void sim_client_resume_all(void)
 {
     for (struct sim_job *j = sim_jobs; j; j = j->next)
-        if (j->acked && !j->deleting && j->touched && j->every_ms)
-            request(j, PLANNER_RESUME, NULL);
+        if (j->acked && !j->deleting)
+            send_wish(j, SIM_WISH_RESUME);
 }
 
-void sim_client_pause(bool on)
+/* --- asynchronous callees ------------------------------------------------------------------------------------------ */
+
+static void tell(const struct uid *uid, uint64_t seq, uint32_t attempt, enum planner_api_op op, bool ok)
 {
-    struct sim_job *j = some_job();
-    if (!j || !j->every_ms)
-        return;
-    j->touched = true;
-    request(j, on ? PLANNER_PAUSE : PLANNER_RESUME, NULL);
+    struct request *r = request(sim_job_of(uid), op);
+    r->api.seq = seq;
+    r->api.fire_attempt = attempt;
+    r->api.fire_ok = ok;
+    sim_note("%s: the callee of fire %llu tells %d: %s", r->job->id, (unsigned long long)seq, (int)op,
+             ok ? "done" : "failed");
+    try_send(r);
+}
+
+void sim_client_complete(const struct uid *uid, uint64_t seq, uint32_t attempt, bool ok)
+{
+    struct sim_fire *f = sim_fire_of(uid, seq);
+    f->completed |= ok;
+    tell(uid, seq, attempt, PLANNER_FIRE_COMPLETE, ok);
+}
+
+void sim_client_heartbeat(const struct uid *uid, uint64_t seq, uint32_t attempt)
+{
+    tell(uid, seq, attempt, PLANNER_FIRE_HEARTBEAT, true);
 }

@@ -482,6 +482,11 @@ void sim_consul_instances(unsigned bits)
     changed(false);
 }
 
+unsigned sim_consul_instances_now(void)
+{
+    return consul.instances;
+}
+
 void sim_consul_open(void)
 {
     consul.index = consul.kv_index = consul.svc_index = 5000000;

@@ -30,7 +30,7 @@ uint64_t clock_boot_ms(void)
 
 int64_t clock_wall_us(void)
 {
-    return SIM_EPOCH_MS * 1000 + sim.now_us + (sim.current ? sim.current->host->wall_shift_us : 0);
+    return sim.epoch_ms * 1000 + sim.now_us + (sim.current ? sim.current->host->wall_shift_us : 0);
 }
 
 int64_t clock_wall_ms(void)

@@ -123,7 +123,7 @@ static bool lost(const struct http_call *call, const struct sim_host *to)
 
 static void on_peer_answer(void *arg, int status, const char *body)
 {
-    struct http_call *call = arg;
+    struct http_call *call = arg; /* an answer to a repeated request finds nobody who waits */
     if (!sim.current->dead && !lost(call, sim.current->host))
         sim_http_answer(call, sim_between(100, 1500), 0, status, body, 0);
     call_put(call);
@@ -163,8 +163,11 @@ static void send_to_peer(struct http_call *call, const char *address)
         return;
     }
     call->to = to;
-    call->answers++;
+    bool repeated = sim_chance(sim.weather.peer_repeat_percent);
+    call->answers += repeated ? 2 : 1;
     sim_after(sim_between(100, 1500), NULL, arrive, call);
+    if (repeated)
+        sim_after(sim_between(100, 300000), NULL, arrive, call);
 }
 
 struct http_call *http_send(struct http_client *c, const struct http_call_options *o, http_done *done,

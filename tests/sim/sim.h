@@ -19,7 +19,6 @@
 
 #define SIM_HOSTS_MAX 5
 #define SIM_SLOTS     64
-#define SIM_EPOCH_MS  INT64_C(1795420800000) /* 2026-11-23T08:00:00Z: when a story begins */
 #define SIM_PORT      7421
 
 struct sim_host;
@@ -63,13 +62,20 @@ struct sim_host {
 struct sim_weather {
     unsigned store_flaky_percent; /* calls whose outcome the caller does not learn, done or not */
     unsigned store_slow_percent;
-    unsigned peer_lossy_percent; /* messages between agents, either way */
+    unsigned peer_lossy_percent;  /* messages between agents, either way */
+    unsigned peer_repeat_percent; /* requests between agents that arrive once more, later */
     unsigned callee_fail_percent, callee_hang_percent, callee_slow_percent;
+    unsigned callee_reset_percent;   /* the work is done or not, the connection breaks */
+    unsigned callee_give_up_percent; /* a code that ends the fire */
+    unsigned callee_silent_percent;  /* asynchronous ones that never tell */
+    unsigned callee_lie_percent;     /* ... that tell twice, too early, of another attempt, of a failure */
 };
 
 struct sim {
     struct rng rng;
     uint64_t seed;
+    int64_t epoch_ms;  /* when the story begins */
+    int64_t length_ms; /* it is over after that */
     int64_t now_us;
     uint64_t order;
     struct sim_event **heap;
@@ -85,8 +91,11 @@ struct sim {
     struct store_mem_world *store;
     void *reader; /* a store handle of the oracle's own */
     struct config *config;
+    struct rng plan; /* of what is asked for now: world and plan draw apart, so that a story can lose parts */
     uint64_t events;
     FILE *trace;       /* the story told; NULL: not */
+    char *broken;      /* what promise was; SIM_BROKEN_MAX bytes, outlives the process */
+    bool calm;         /* nothing goes wrong any more */
     bool planned;      /* nothing but planned changes: then nothing may be repeated */
     bool all_live;     /* nobody has a reason to declare anybody dead */
     bool crashes_only; /* and kill -9, but no other trouble */
@@ -102,10 +111,14 @@ void sim_after(int64_t delay_us, struct sim_proc *proc, sim_fn *fn, void *arg);
 void sim_run_ms(int64_t ms);
 int64_t sim_between(int64_t lo, int64_t hi);
 bool sim_chance(unsigned percent);
+/* The same from sim.plan. */
+int64_t sim_plan_between(int64_t lo, int64_t hi);
+unsigned sim_plan_below(unsigned n);
 /* A line of the story. */
 void sim_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* A promise is broken: says so with the seed and ends the process with SIM_BROKEN. */
-#define SIM_BROKEN 3
+#define SIM_BROKEN     3
+#define SIM_BROKEN_MAX 600
 void sim_broken(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
 int64_t sim_local_us(const struct sim_proc *p); /* its boot clock */
 int64_t sim_wall_ms(void);                      /* the world's: what a right clock shows, the store's too */
@@ -142,10 +155,49 @@ void sim_consul_wipe(void);
 void sim_consul_leaderless(bool on);
 /* The healthy instances of service "svc" are those of ports 8001.. whose bit is set. */
 void sim_consul_instances(unsigned bits);
+unsigned sim_consul_instances_now(void);
 
 /* store.c */
 void sim_store_open(struct sim_proc *p);
+void sim_store_restart(void);
 void sim_store_die(struct sim_proc *p); /* its calls on the wire are done, or not */
+
+/* rules.c: a definition as a reader of the contract understands it */
+#define SIM_PAST_MS INT64_C(600000) /* dues are known from so long before the story */
+
+enum sim_concurrency { SIM_ALLOW, SIM_FORBID, SIM_QUEUE, SIM_REPLACE };
+enum sim_to { SIM_TO_ONE, SIM_TO_ALL, SIM_TO_SHARDS };
+
+struct sim_rules {
+    unsigned number; /* of the job's definitions, from 1; attempts tell it in their path */
+    uint64_t change_id;
+    int64_t accepted_ms;
+    char text[1200];       /* as a client writes it */
+    size_t schedule_bytes; /* of it: what says when it is due */
+    bool one_shot;
+    int64_t ends_ms; /* RECORD_NONE: no bound */
+    uint64_t max_fires;
+    enum sim_concurrency concurrency;
+    enum sim_to to;
+    bool misfire_last, at_most_once, async;
+    int64_t window_ms;
+    unsigned max_attempts; /* 0: no limit */
+    int64_t jitter_ms, timeout_ms, ttl_ms;
+    int64_t *dues; /* all from SIM_PAST_MS before the story until its end, ascending */
+    size_t dues_count;
+};
+
+/* Draw one, accepted now, of a job made at CREATED_MS. FIRST: its first one, NULL: this is. */
+struct sim_rules *sim_rules_draw(const struct sim_rules *first, unsigned number, int64_t accepted_ms,
+                                 int64_t created_ms);
+/* First index of a due at or after MS. */
+size_t sim_rules_at(const struct sim_rules *r, int64_t ms);
+/* Dues are known until then. */
+int64_t sim_rules_end_ms(void);
+bool sim_rules_same_schedule(const struct sim_rules *a, const struct sim_rules *b);
+/* Where a story begins: mostly just before the clocks of some zone change. */
+int64_t sim_rules_epoch_ms(void);
+const struct tz *sim_zone(void *arg, const char *name);
 
 /* callee.c: delivery lanes, callees, and what they saw */
 struct sim_seen {
@@ -156,34 +208,116 @@ struct sim_seen {
     uint64_t epoch;
     int64_t due_ms;
     int64_t at_us, acked_us; /* 0: not acknowledged */
-    const struct sim_proc *proc;
+    int64_t over_us;         /* when its agent let go of it; 0: not yet */
+    int status;              /* 0: no reply yet, -1: there is none */
+    unsigned rules;          /* number of the definition it went by */
+    struct sim_proc *proc;
     char member[RECORD_MEMBER_MAX];
 };
 extern struct sim_seen *sim_seen;
 extern size_t sim_seen_count;
 
 /* client.c: an application that makes, changes and deletes jobs, and remembers what was promised to it */
-struct sim_job {
+struct sim_job { /* from a create to its delete: the next one under that id is another */
     char id[24];
     struct uid uid;
-    int64_t every_ms;   /* 0: one shot */
+    uint16_t slot;
     int64_t created_ms; /* as accepted */
-    int64_t deleted_us; /* when the delete was answered; 0: not deleted */
+    struct sim_rules **rules;
+    unsigned rules_count;
+    unsigned answered; /* number of the newest definition that was answered */
+    int64_t answered_us;
     bool acked;         /* the create was answered */
+    bool busy;          /* a change of it has no answer yet */
     bool deleting;      /* a delete was sent */
-    bool touched;       /* paused, run by hand or otherwise not a plain rhythm any more */
+    int64_t deleted_us; /* when it was answered; 0: not */
+    int64_t paused_us;  /* when a pause was answered, until a resume is sent; 0: not paused for sure */
+    bool expires;       /* soon after it is done */
+    bool forced;        /* a run or an attempt was forced: its fires may overlap */
+    bool redriven, discarded, cancelled, backfilled;
+    uint64_t runs_asked, runs_made;
     struct sim_job *next;
 };
 extern struct sim_job *sim_jobs;
-void sim_client_create(void);
-void sim_client_delete(void);
-void sim_client_run(void);
-void sim_client_pause(bool on);
+
+enum sim_wish {
+    SIM_WISH_CREATE,
+    SIM_WISH_CHANGE,
+    SIM_WISH_DELETE,
+    SIM_WISH_PAUSE,
+    SIM_WISH_RESUME,
+    SIM_WISH_RUN,
+    SIM_WISH_BACKFILL,
+    SIM_WISH_RETRY,
+    SIM_WISH_CANCEL,
+    SIM_WISH_REDRIVE,
+    SIM_WISH_DISCARD,
+    SIM_WISH_COUNT_
+};
+/* Ask for it, of some job, if one is fit for it. Draws from sim.plan. */
+void sim_client_wish(enum sim_wish wish);
 void sim_client_resume_all(void); /* retries of a paused job wait */
 size_t sim_client_waiting(void);  /* requests without a final answer */
+void sim_client_complete(const struct uid *uid, uint64_t seq, uint32_t attempt, bool ok);
+void sim_client_heartbeat(const struct uid *uid, uint64_t seq, uint32_t attempt);
+struct sim_job *sim_job_of(const struct uid *uid); /* NULL: nobody made it */
+const struct sim_rules *sim_rules_of(const struct sim_job *j, uint64_t change_id);
 
-/* oracle.c */
-void sim_oracle_start(const struct sim_seen *seen, const char *id, uint16_t slot);
+/* witness.c: the store's history in the order of its commits, and what must be true of every step of it */
+struct sim_row {     /* of a fire, as the store has it */
+    uint64_t key[3]; /* uid, seq */
+    struct sim_story *story;
+    uint64_t seq, seq_last, rev, version;
+    enum fire_state state;
+    enum fire_kind kind;
+    enum fire_outcome outcome;
+    enum fire_reason reason;
+    int64_t due_ms, due_last_ms, wake_ms, ended_us;
+    uint32_t attempts, attempts_before;
+    char holder[RECORD_MEMBER_MAX];
+    struct sim_row *next; /* of the unfinished ones of its job */
+};
+
+struct sim_story { /* of one job */
+    struct uid uid;
+    struct sim_job *job;
+    bool there, was;
+    struct job_row row;
+    const struct sim_rules *rules; /* in force */
+    size_t at;                     /* index of row.due_ms in rules->dues */
+    uint64_t counted;              /* fires that max_fires counts */
+    int64_t newest_ms;             /* of the dues that have numbers */
+    uint64_t pending;
+    uint64_t letters; /* dead ones */
+    struct sim_row *open;
+    struct sim_story *next;
+};
+extern struct sim_story *sim_stories;
+
+struct loop_msg;
+void sim_witness_before(const struct loop_msg *msg);
+void sim_witness_after(void);
+const struct sim_story *sim_story_of(const struct uid *uid);
+const struct sim_row *sim_row_of(const struct uid *uid, uint64_t seq); /* NULL: none (any more) */
+bool sim_witness_has_change(uint64_t change_id);
+bool sim_witness_dead(const char *member);
+/* The epoch of a slot, and since when it is that. */
+uint64_t sim_witness_epoch(uint16_t slot, int64_t *ret_since_us);
+void sim_witness_end(void);
+
+/* oracle.c: what callees saw */
+struct sim_fire {
+    uint8_t key[24]; /* uid and seq */
+    int64_t due_ms;
+    size_t last; /* index in sim_seen of the newest start + 1 */
+    unsigned starts;
+    unsigned acked_parts;     /* bits; 1 for a whole fire */
+    bool heard;               /* ... by an answer */
+    bool completed, promised; /* asynchronous: its callee told of success, and was answered that it counts */
+    bool gave_up, redriven, cancelled;
+};
+void sim_oracle_start(const struct sim_seen *seen, const struct delivery *d);
+struct sim_fire *sim_fire_of(const struct uid *uid, uint64_t seq);
 void sim_oracle_check(void); /* after each event of an agent, cheap */
 void sim_oracle_end(void);   /* after the calm */
 

@@ -54,7 +54,9 @@ static void arrive(void *arg)
         fate = sim_chance(50) ? STORE_MEM_LOST_BEFORE : STORE_MEM_LOST_AFTER;
     c->run = true;
     forget(c);
+    sim_witness_before(c->msg);
     run_message(c->msg);
+    sim_witness_after();
     mem_free(c);
 }
 
@@ -93,8 +95,39 @@ void sim_store_die(struct sim_proc *p)
         if (!sim_chance(50) || is_away(p))
             continue;
         fate = STORE_MEM_OK;
+        sim_witness_before(c->msg);
         sim_enter(p, run_message, c->msg);
+        sim_witness_after();
     }
+}
+
+static enum store_mem_fault restarted(void)
+{
+    return sim_chance(50) ? STORE_MEM_LOST_BEFORE : STORE_MEM_LOST_AFTER;
+}
+
+static void arrive_lost(void *arg)
+{
+    struct call *c = arg;
+    fate = restarted();
+    sim_witness_before(c->msg);
+    run_message(c->msg);
+    sim_witness_after();
+    mem_free(c);
+}
+
+/* Every call that is on its way is done or not, and its reply lost. */
+void sim_store_restart(void)
+{
+    sim_note("the store is started anew");
+    for (struct call *c = calls, *next; c; c = next) {
+        next = c->next;
+        struct call *lost = mem_new(struct call);
+        *lost = (struct call){.proc = c->proc, .msg = c->msg};
+        c->run = true; /* its event finds nothing to do */
+        sim_after(sim_between(100, 1000), c->proc, arrive_lost, lost);
+    }
+    calls = NULL;
 }
 
 static int64_t store_now_ms(void *arg)

@@ -1,5 +1,6 @@
 #include "tests/sim/story.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -7,34 +8,14 @@
 #include <unistd.h>
 
 #include "agent/base/log.h"
-#include "tests/sim/sim.h"
 
-#define CALM_MS 60000
-
-static const char *const names[STORY_KIND_COUNT_] = {"planned", "crashes", "store",
-                                                     "consul",  "network", "all"};
-
-const char *story_name(enum story_kind kind)
-{
-    return names[kind];
-}
-
-int story_kind(const char *name)
-{
-    for (int i = 0; i < STORY_KIND_COUNT_; i++)
-        if (strcmp(names[i], name) == 0)
-            return i;
-    return -1;
-}
-
-static unsigned below(unsigned n)
-{
-    return (unsigned)rng_below(&sim.rng, n);
-}
+#define HEAL_MS  25000 /* whoever was to start again has */
+#define CALM_MS  60000
+#define AFTER_US 3000000 /* trouble goes on so long after the last part */
 
 static unsigned some_host(void)
 {
-    return below(sim.hosts_count);
+    return sim_plan_below(sim.hosts_count);
 }
 
 /* --- troubles, each of which ends ----------------------------------------------------------------------------------- */
@@ -67,7 +48,38 @@ static void deploy(void)
         return;
     }
     sim_leave(host);
-    start_later(host, sim_between(5000, 25000));
+    start_later(host, sim_plan_between(5000, 25000));
+}
+
+/* One after the other, each when the one before is back. */
+static void roll_on(void *arg)
+{
+    unsigned host = (unsigned)(uintptr_t)arg;
+    if (host == sim.hosts_count)
+        return;
+    if (may_lose(host)) {
+        sim_leave(host);
+        start_later(host, 4000);
+    }
+    sim_after(9000000, NULL, roll_on, (void *)(uintptr_t)(host + 1));
+}
+
+static void roll(void)
+{
+    roll_on(NULL);
+}
+
+/* To some number of agents. */
+static void scale(void)
+{
+    unsigned wanted = 1 + sim_plan_below(sim.hosts_count);
+    sim_note("scaled to %u", wanted);
+    for (unsigned i = 0; i < sim.hosts_count; i++) {
+        if (i < wanted)
+            sim_start(i);
+        else if (may_lose(i))
+            sim_leave(i);
+    }
 }
 
 static void crash(void)
@@ -78,14 +90,14 @@ static void crash(void)
         return;
     }
     sim_kill(host);
-    start_later(host, sim_between(10, 20000));
+    start_later(host, sim_plan_between(10, 20000));
 }
 
 static void crash_all(void)
 {
     for (unsigned i = 0; i < sim.hosts_count; i++) {
         sim_kill(i);
-        start_later(i, sim_between(10, 15000));
+        start_later(i, sim_plan_between(10, 15000));
     }
 }
 
@@ -98,7 +110,7 @@ static void stop(void)
 {
     unsigned host = some_host();
     sim_pause(host, true);
-    sim_after(sim_between(50, 15000) * 1000, NULL, go_on, (void *)(uintptr_t)host);
+    sim_after(sim_plan_between(50, 15000) * 1000, NULL, go_on, (void *)(uintptr_t)host);
 }
 
 static void mend(void *arg)
@@ -122,7 +134,7 @@ static void mend(void *arg)
 
 static void cut(void)
 {
-    unsigned kind = below(4), a = some_host(), b = some_host();
+    unsigned kind = sim_plan_below(4), a = some_host(), b = some_host();
     if (kind == 0)
         sim.hosts[a].cut_store = true;
     else if (kind == 1)
@@ -132,13 +144,19 @@ static void cut(void)
     else if (a != b)
         sim.cut[a][b] = sim.cut[b][a] = true;
     sim_note("cut %u (store, consul, out, peer) of a%u, a%u", kind, a + 1, b + 1);
-    sim_after(sim_between(100, 20000) * 1000, NULL, mend, (void *)(uintptr_t)(kind << 16 | a << 8 | b));
+    sim_after(sim_plan_between(100, 20000) * 1000, NULL, mend, (void *)(uintptr_t)(kind << 16 | a << 8 | b));
 }
 
+/* It is away, hangs, or is started anew: then what was on its way has an outcome that nobody learns. */
 static void store_trouble(void)
 {
-    int64_t until_us = sim.now_us + sim_between(50, 12000) * 1000;
-    bool away = below(2);
+    if (sim_plan_below(3) == 0) {
+        sim_store_restart();
+        sim.store_away_until_us = sim.now_us + sim_plan_between(50, 4000) * 1000;
+        return;
+    }
+    int64_t until_us = sim.now_us + sim_plan_between(50, 12000) * 1000;
+    bool away = sim_plan_below(2);
     *(away ? &sim.store_away_until_us : &sim.store_hung_until_us) = until_us;
     sim_note("the store is %s for %lld ms", away ? "away" : "hung",
              (long long)(until_us - sim.now_us) / 1000);
@@ -146,8 +164,7 @@ static void store_trouble(void)
 
 static void consul_back(void *arg)
 {
-    (void)arg;
-    if (below(2))
+    if (arg)
         sim_consul_wipe();
     sim_consul_down(false);
 }
@@ -160,18 +177,22 @@ static void leader_back(void *arg)
 
 static void consul_trouble(void)
 {
-    unsigned kind = below(4);
+    unsigned kind = sim_plan_below(3);
     if (kind == 0) {
         sim_consul_down(true);
-        sim_after(sim_between(100, 30000) * 1000, NULL, consul_back, NULL);
+        sim_after(sim_plan_between(100, 30000) * 1000, NULL, consul_back, sim_plan_below(2) ? &sim : NULL);
     } else if (kind == 1) {
         sim_consul_leaderless(true);
-        sim_after(sim_between(100, 20000) * 1000, NULL, leader_back, NULL);
-    } else if (kind == 2) {
-        sim_consul_wipe();
+        sim_after(sim_plan_between(100, 20000) * 1000, NULL, leader_back, NULL);
     } else {
-        sim_consul_instances(below(8));
+        sim_consul_wipe();
     }
+}
+
+static void instances_trouble(void)
+{
+    sim_note("other instances");
+    sim_consul_instances(sim_plan_below(8));
 }
 
 /* Clocks are stepped on hosts; what is right again comes back by itself. */
@@ -184,87 +205,35 @@ static void clock_back(void *arg)
 static void step_clock(void)
 {
     unsigned host = some_host();
-    int64_t most_us = below(2) ? 240000 : 3000000; /* what the store's clock lets pass, and what not */
-    sim.hosts[host].wall_shift_us = sim_between(-most_us, most_us);
+    int64_t most_us =
+        sim_plan_below(2) ? 240000 : 3000000; /* what the store's clock lets pass, and what not */
+    sim.hosts[host].wall_shift_us = sim_plan_between(-most_us, most_us);
     sim_note("the clock of a%u is set by %lld ms", host + 1, (long long)sim.hosts[host].wall_shift_us / 1000);
-    sim_after(sim_between(1000, 20000) * 1000, NULL, clock_back, (void *)(uintptr_t)host);
+    sim_after(sim_plan_between(1000, 20000) * 1000, NULL, clock_back, (void *)(uintptr_t)host);
 }
 
-static void trouble(enum story_kind kind)
+static void trouble(enum story_trouble which)
 {
-    static void (*const all[])(void) = {deploy, crash,         crash,          stop,      cut,
-                                        cut,    store_trouble, consul_trouble, step_clock};
-    switch (kind) {
-    case STORY_PLANNED:
-        deploy();
-        break;
-    case STORY_CRASHES:
-        if (below(8) == 0)
-            crash_all();
-        else
-            crash();
-        break;
-    case STORY_STORE:
-        store_trouble();
-        break;
-    case STORY_CONSUL:
-        consul_trouble();
-        break;
-    case STORY_NETWORK:
-        if (below(4) == 0)
-            step_clock();
-        else if (below(3) == 0)
-            stop();
-        else
-            cut();
-        break;
-    case STORY_ALL:
-    case STORY_KIND_COUNT_:
-        all[below(sizeof(all) / sizeof(all[0]))]();
-        break;
-    }
+    static void (*const troubles[TROUBLE_COUNT_])(void) = {[TROUBLE_DEPLOY] = deploy,
+                                                           [TROUBLE_ROLL] = roll,
+                                                           [TROUBLE_SCALE] = scale,
+                                                           [TROUBLE_CRASH] = crash,
+                                                           [TROUBLE_CRASH_ALL] = crash_all,
+                                                           [TROUBLE_STOP] = stop,
+                                                           [TROUBLE_CUT] = cut,
+                                                           [TROUBLE_STORE] = store_trouble,
+                                                           [TROUBLE_CONSUL] = consul_trouble,
+                                                           [TROUBLE_INSTANCES] = instances_trouble,
+                                                           [TROUBLE_CLOCK] = step_clock};
+    troubles[which]();
 }
 
-static void churn(void)
-{
-    switch (below(8)) {
-    case 0:
-    case 1:
-    case 2:
-        sim_client_create();
-        break;
-    case 3:
-        sim_client_delete();
-        break;
-    case 4:
-        sim_client_run();
-        break;
-    case 5:
-        sim_client_pause(below(2));
-        break;
-    default:
-        break;
-    }
-}
-
-static void set_weather(enum story_kind kind)
-{
-    struct sim_weather *w = &sim.weather;
-    bool all = kind == STORY_ALL;
-    w->callee_slow_percent = below(2) ? 5 : 0;
-    w->callee_fail_percent = below(2) ? 10 : 0;
-    w->callee_hang_percent = kind != STORY_PLANNED && below(3) == 0 ? 2 : 0;
-    w->store_slow_percent = below(3) == 0 ? 3 : 0;
-    w->store_flaky_percent = (all || kind == STORY_STORE) && below(2) ? 1 + below(5) : 0;
-    w->peer_lossy_percent = (all || kind == STORY_NETWORK) && below(2) ? 1 + below(20) : 0;
-    sim.planned = kind == STORY_PLANNED;
-    sim.crashes_only = kind == STORY_CRASHES;
-    sim.all_live = kind == STORY_PLANNED || kind == STORY_CONSUL;
-}
+/* --- telling ------------------------------------------------------------------------------------------------------- */
 
 static void heal(void)
 {
     sim_note("calm");
+    sim.calm = true;
     sim.weather = (struct sim_weather){0};
     sim.store_away_until_us = sim.store_hung_until_us = 0;
     memset(sim.cut, 0, sizeof(sim.cut));
@@ -278,29 +247,37 @@ static void heal(void)
     }
 }
 
-static void tell(enum story_kind kind, uint64_t seed, unsigned minutes, FILE *trace)
+static void tell_part(const struct story_part *part)
 {
+    rng_init(&sim.plan, part->seed);
+    if (part->type == PART_WEATHER)
+        ((unsigned *)&sim.weather)[part->what] = (unsigned)part->seed;
+    else if (part->type == PART_WISH)
+        sim_client_wish((enum sim_wish)part->what);
+    else
+        trouble((enum story_trouble)part->what);
+}
+
+static void tell(const struct story_plan *p, uint64_t world, FILE *trace)
+{
+    int64_t until_us = p->count > 0 ? p->parts[p->count - 1].at_us + AFTER_US : 0;
     log_set(trace ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR, LOG_FORMAT_LOGFMT);
-    rng_init(&sim.rng, seed);
-    sim_open(seed, 2 + (unsigned)rng_below(&sim.rng, SIM_HOSTS_MAX - 1), trace);
-    set_weather(kind);
+    rng_init(&sim.rng, p->seed + world);
+    sim.epoch_ms = p->epoch_ms;
+    sim.length_ms = until_us / 1000 + HEAL_MS + CALM_MS;
+    sim.planned = p->kind == STORY_PLANNED;
+    sim.crashes_only = p->kind == STORY_CRASHES;
+    sim.all_live = p->kind == STORY_PLANNED || p->kind == STORY_CONSUL;
+    sim_open(p->seed, p->hosts, trace);
     for (unsigned i = 0; i < sim.hosts_count; i++)
-        start_later(i, sim_between(0, 2000));
-    sim_run_ms(8000);
-    for (int i = 0; i < 20; i++)
-        sim_client_create();
-    int64_t until_us = sim.now_us + (int64_t)minutes * 60000000, next_us = sim.now_us;
-    int64_t pace_ms = kind == STORY_PLANNED ? 30000 : 20000;
-    while (sim.now_us < until_us) {
-        sim_run_ms(sim_between(10, 500));
-        churn();
-        if (sim.now_us < next_us)
-            continue;
-        trouble(kind);
-        next_us = sim.now_us + sim_between(100, pace_ms) * 1000;
+        sim_after(sim_between(0, 2000) * 1000, NULL, start_again, (void *)(uintptr_t)i);
+    for (size_t i = 0; i < p->count; i++) {
+        sim_run_ms((p->parts[i].at_us - sim.now_us) / 1000);
+        tell_part(&p->parts[i]);
     }
+    sim_run_ms((until_us - sim.now_us) / 1000);
     heal();
-    sim_run_ms(25000); /* whoever was to start again has */
+    sim_run_ms(HEAL_MS);
     for (unsigned i = 0; i < sim.hosts_count; i++)
         sim_start(i);
     sim_client_resume_all();
@@ -308,7 +285,7 @@ static void tell(enum story_kind kind, uint64_t seed, unsigned minutes, FILE *tr
     sim_oracle_end();
 }
 
-struct story_result story_run(enum story_kind kind, uint64_t seed, unsigned minutes, FILE *trace)
+struct story_result story_tell(const struct story_plan *p, uint64_t world, FILE *trace)
 {
     struct story_result *shared =
         mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -316,7 +293,11 @@ struct story_result story_run(enum story_kind kind, uint64_t seed, unsigned minu
     fflush(NULL);
     pid_t child = fork();
     if (child == 0) {
-        tell(kind, seed, minutes, trace);
+        int nowhere = trace ? -1 : open("/dev/null", O_WRONLY);
+        if (nowhere >= 0)
+            (void)dup2(nowhere, STDERR_FILENO); /* what agents log is told when the story is told again */
+        sim.broken = shared->broken;
+        tell(p, world, trace);
         shared->events = sim.events;
         shared->simulated_ms = sim.now_us / 1000;
         for (size_t i = 0; i < sim_seen_count; i++) {
@@ -332,6 +313,6 @@ struct story_result story_run(enum story_kind kind, uint64_t seed, unsigned minu
     munmap(shared, sizeof(*shared));
     result.code = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
     if (result.code < 0)
-        fprintf(stderr, "seed %llu: ended by signal %d\n", (unsigned long long)seed, -result.code);
+        (void)snprintf(result.broken, sizeof(result.broken), "ended by signal %d", -result.code);
     return result;
 }

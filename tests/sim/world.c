@@ -29,6 +29,16 @@ bool sim_chance(unsigned percent)
     return percent > 0 && rng_below(&sim.rng, 100) < percent;
 }
 
+int64_t sim_plan_between(int64_t lo, int64_t hi)
+{
+    return rng_range(&sim.plan, lo, hi);
+}
+
+unsigned sim_plan_below(unsigned n)
+{
+    return (unsigned)rng_below(&sim.plan, n);
+}
+
 void sim_note(const char *fmt, ...)
 {
     if (!sim.trace)
@@ -43,13 +53,14 @@ void sim_note(const char *fmt, ...)
 
 void sim_broken(const char *fmt, ...)
 {
-    char text[600];
+    char text[SIM_BROKEN_MAX - 100];
     va_list args;
     va_start(args, fmt);
     (void)vsnprintf(text, sizeof(text), fmt, args);
     va_end(args);
     sim_note("BROKEN: %s", text);
-    fprintf(stderr, "seed %llu, %.3f s: %s\n", (unsigned long long)sim.seed, (double)sim.now_us / 1e6, text);
+    if (sim.broken)
+        (void)snprintf(sim.broken, SIM_BROKEN_MAX, "%lld ms: %s", (long long)sim.now_us / 1000, text);
     fflush(NULL);
     _exit(SIM_BROKEN);
 }
@@ -63,7 +74,7 @@ int64_t sim_local_us(const struct sim_proc *p)
 
 int64_t sim_wall_ms(void)
 {
-    return SIM_EPOCH_MS + sim.now_us / 1000;
+    return sim.epoch_ms + sim.now_us / 1000;
 }
 
 /* --- events -------------------------------------------------------------------------------------------------------- */
