@@ -1,4 +1,6 @@
 /* Reads: rows are found under the machine's lock, definitions are read and fires copied outside of it. */
+#include "agent/store/store_raft_read.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -7,57 +9,8 @@
 #include "agent/core/job.h"
 #include "agent/io/tzload.h"
 #include "agent/store/raft/pack.h"
-#include "agent/store/store_raft_private.h"
 
 #define LIMIT_MAX 1000
-
-struct read {
-    struct work work;
-    struct store_raft *store;
-    /* Worker thread, machine locked. */
-    void (*find)(struct read *r, const struct machine *m);
-    /* Loop thread: tell the caller. */
-    void (*answer)(struct read *r);
-    union {
-        store_jobs_done *jobs_done;
-        store_fires_done *fires_done;
-        store_page_done *page_done;
-        store_fire_page_done *fire_page_done;
-        store_copy_done *copy_done;
-        store_dead_done *dead_done;
-        store_revision_done *revision_done;
-        store_revisions_done *revisions_done;
-    };
-    void *arg;
-    struct err err;
-    uint64_t began_us;
-
-    const struct store_load *load;
-    const struct store_key *keys;
-    const struct store_filter *filter;
-    const struct store_revisions *which;
-    const struct store_fire_filter *fire_filter;
-    char ns[RECORD_NS_MAX];
-    char id[RECORD_ID_MAX];
-    struct uid uid;
-    uint64_t number; /* before which seq; change id */
-    size_t limit;
-
-    size_t found;
-    bool more;
-    struct machine_job_found *jobs_found;
-    struct machine_fire_found *fires_found;
-    struct machine_revision_found *revisions_found;
-    struct store_job *jobs;
-    struct fire_row *fires;
-    struct store_revision *revisions;
-    struct store_page page;
-    struct store_fire_page fire_page;
-    struct machine_blob *copy_found;
-    struct job_spec *copy;
-    struct store_dead *dead;
-    struct revision revision;
-};
 
 /* --- outside of the lock ------------------------------------------------------------------------------------------- */
 
@@ -150,32 +103,46 @@ static int make_revisions(struct read *r)
     return 0;
 }
 
-/* --- the way of a read --------------------------------------------------------------------------------------------- */
+/* --- finding ------------------------------------------------------------------------------------------------------- */
 
-static void run(struct work *w, void *context)
+/* In M, which is locked. */
+static void find(struct read *r, const struct machine *m)
 {
-    struct read *r = container_of(w, struct read, work);
-    (void)context;
-    const struct machine *m = replica_lock(r->store->replica);
-    if (!m) {
-        (void)err_set(&r->err, ERR_PERMANENT, "the log cannot go on"); /* the answer carries it */
-        return;
+    switch (r->kind) {
+    case RS_LOAD_JOBS:
+        r->found = machine_load_jobs(m, r->load, r->jobs_found, &r->more);
+        break;
+    case RS_LOAD_FIRES:
+        r->found = machine_load_fires(m, r->load, r->fires_found, &r->more);
+        break;
+    case RS_GET_JOBS:
+        r->found = machine_get_jobs(m, r->keys, r->limit, r->jobs_found, &r->more);
+        break;
+    case RS_GET_FIRES:
+        r->found = machine_get_fires(m, &r->uid, r->number, r->limit, r->fires_found, &r->more);
+        break;
+    case RS_LIST_JOBS:
+        r->found = machine_list_jobs(m, r->filter, r->limit, r->jobs_found, &r->page);
+        break;
+    case RS_LIST_FIRES:
+        r->found = machine_list_fires(m, r->fire_filter, r->limit, r->fires_found, &r->fire_page.next);
+        break;
+    case RS_GET_COPY:
+        r->copy_found = machine_get_copy(m, &r->uid, r->number);
+        break;
+    case RS_COUNT_DEAD:
+        r->limit = machine_count_dead(m, r->dead);
+        break;
+    case RS_FIND_CHANGE:
+        r->more = machine_find_change(m, r->ns, r->id, r->number, &r->revision);
+        break;
+    case RS_LIST_REVISIONS:
+        r->found = machine_list_revisions(m, r->which, r->limit, r->revisions_found, &r->more);
+        break;
     }
-    r->find(r, m);
-    replica_unlock(r->store->replica);
-    int rc = 0;
-    if (r->jobs_found)
-        rc = make_jobs(r);
-    else if (r->fires_found)
-        rc = make_fires(r);
-    else if (r->revisions_found)
-        rc = make_revisions(r);
-    else if (r->copy_found)
-        rc = make_copy(r);
-    (void)rc; /* r->err tells */
 }
 
-static void read_free(struct read *r)
+static void fini(struct read *r)
 {
     for (size_t i = 0; i < r->found; i++) {
         if (r->jobs_found)
@@ -200,6 +167,81 @@ static void read_free(struct read *r)
     mem_free(r->dead);
     machine_blob_unref(r->copy_found);
     job_spec_unref(r->copy);
+    rs_free_question(r->question);
+    mem_free(r->op.body);
+}
+
+/* At the leader, for another. */
+void rs_read(void *arg, struct replica_task *t, struct replica *replica)
+{
+    struct read r = {.kind = RS_LOAD_JOBS};
+    struct codec_in in = codec_in(t->data, t->bytes);
+    (void)arg;
+    if (!rs_get_question(&in, &r)) {
+        (void)err_set(&t->err, ERR_PERMANENT,
+                      "the leader cannot read what it is asked: another version of carillon");
+    } else if (rs_make_room(&r, &t->err) == 0) {
+        const struct machine *m = replica_lock(replica);
+        if (m) {
+            find(&r, m);
+            replica_unlock(replica);
+            rs_put_found(&r, &t->answer);
+        } else {
+            (void)err_set(&t->err, ERR_RETRY, "the leader's log cannot go on"); /* another will lead */
+        }
+    }
+    fini(&r);
+}
+
+/* --- the way of a read --------------------------------------------------------------------------------------------- */
+
+static int find_here(struct read *r)
+{
+    const struct machine *m = replica_lock(r->store->replica);
+    if (!m)
+        return err_set(&r->err, ERR_PERMANENT, "the log cannot go on");
+    find(r, m);
+    replica_unlock(r->store->replica);
+    return 0;
+}
+
+static int take_found(struct read *r)
+{
+    struct codec_in in = codec_in(r->op.body, r->op.body_bytes);
+    if (!rs_get_found(&in, r))
+        return err_set(&r->err, ERR_PERMANENT,
+                       "the leader's answer cannot be read: another version of carillon");
+    return 0;
+}
+
+static void run(struct work *w, void *context)
+{
+    struct read *r = container_of(w, struct read, work);
+    (void)context;
+    int rc = rs_make_room(r, &r->err);
+    if (rc == 0)
+        rc = r->op.body ? take_found(r) : find_here(r);
+    if (rc < 0)
+        return; /* r->err tells */
+    if (r->jobs_found)
+        rc = make_jobs(r);
+    else if (r->fires_found)
+        rc = make_fires(r);
+    else if (r->revisions_found)
+        rc = make_revisions(r);
+    else if (r->copy_found)
+        rc = make_copy(r);
+    (void)rc; /* r->err tells */
+}
+
+static void end(struct read *r)
+{
+    r->store->stats.reads++;
+    r->store->stats.read_us += clock_boot_us() - r->began_us;
+    if (r->err.code != ERR_OK || r->store->options.cluster)
+        rs_note(r->store, &r->err); /* alone, that memory could be read tells nothing of the disk */
+    r->answer(r);
+    fini(r);
     mem_free(r);
 }
 
@@ -208,31 +250,47 @@ static void finished(struct work *w, bool cancelled)
     struct read *r = container_of(w, struct read, work);
     if (cancelled)
         (void)err_set(&r->err, ERR_CANCELLED, "the store is being closed"); /* the answer carries it */
-    r->store->stats.reads++;
-    r->store->stats.read_us += clock_boot_us() - r->began_us;
-    if (r->err.code != ERR_OK)
-        rs_note(r->store, &r->err); /* that memory could be read tells nothing of the disk */
-    r->answer(r);
-    read_free(r);
+    end(r);
 }
 
-static struct read *read_new(void *self, void (*find)(struct read *, const struct machine *),
-                             void (*answer)(struct read *), void *arg)
+static void put_question(struct replica_op *op, struct buf *out)
+{
+    rs_put_question(container_of(op, struct read, op), out);
+}
+
+/* The leader has answered, or the own machine has been found to be the leader's. */
+static void on_asked(struct replica_op *op)
+{
+    struct read *r = container_of(op, struct read, op);
+    r->err = op->err;
+    if (r->err.code != ERR_OK)
+        end(r);
+    else
+        worker_submit(r->store->readers, &r->work);
+}
+
+static struct read *read_new(void *self, enum rs_read_kind kind, void (*answer)(struct read *), void *arg)
 {
     struct read *r = mem_new(struct read);
     r->store = self;
-    r->find = find;
+    r->kind = kind;
     r->answer = answer;
     r->arg = arg;
     r->began_us = clock_boot_us();
     r->work.run = run;
     r->work.done = finished;
+    r->op.lane = REPLICA_READ;
+    r->op.put = put_question;
+    r->op.done = on_asked;
     return r;
 }
 
 static void submit(struct read *r)
 {
-    worker_submit(r->store->readers, &r->work);
+    if (r->store->options.cluster)
+        replica_submit(r->store->replica, &r->op);
+    else
+        worker_submit(r->store->readers, &r->work);
 }
 
 static void answer_jobs(struct read *r)
@@ -249,74 +307,47 @@ static void answer_fires(struct read *r)
 
 /* --- loads --------------------------------------------------------------------------------------------------------- */
 
-static void find_load_jobs(struct read *r, const struct machine *m)
-{
-    r->found = machine_load_jobs(m, r->load, r->jobs_found, &r->more);
-}
-
 void rs_load_jobs(void *self, const struct store_load *load, store_jobs_done *done, void *arg)
 {
-    struct read *r = read_new(self, find_load_jobs, answer_jobs, arg);
+    struct read *r = read_new(self, RS_LOAD_JOBS, answer_jobs, arg);
     r->load = load;
+    r->limit = load->limit;
     r->jobs_done = done;
-    r->jobs_found = mem_new_array(struct machine_job_found, load->limit + 1);
     submit(r);
-}
-
-static void find_load_fires(struct read *r, const struct machine *m)
-{
-    r->found = machine_load_fires(m, r->load, r->fires_found, &r->more);
 }
 
 void rs_load_fires(void *self, const struct store_load *load, store_fires_done *done, void *arg)
 {
-    struct read *r = read_new(self, find_load_fires, answer_fires, arg);
+    struct read *r = read_new(self, RS_LOAD_FIRES, answer_fires, arg);
     r->load = load;
+    r->limit = load->limit;
     r->fires_done = done;
-    r->fires_found = mem_new_array(struct machine_fire_found, load->limit + 1);
     submit(r);
 }
 
 /* --- by key -------------------------------------------------------------------------------------------------------- */
 
-static void find_get_jobs(struct read *r, const struct machine *m)
-{
-    r->found = machine_get_jobs(m, r->keys, r->limit, r->jobs_found, &r->more);
-}
-
 void rs_get_jobs(void *self, const struct store_key *keys, size_t count, store_jobs_done *done, void *arg)
 {
-    struct read *r = read_new(self, find_get_jobs, answer_jobs, arg);
+    struct read *r = read_new(self, RS_GET_JOBS, answer_jobs, arg);
     r->keys = keys;
     r->limit = count;
     r->jobs_done = done;
-    r->jobs_found = mem_new_array(struct machine_job_found, count + 1);
     submit(r);
-}
-
-static void find_get_fires(struct read *r, const struct machine *m)
-{
-    r->found = machine_get_fires(m, &r->uid, r->number, r->limit, r->fires_found, &r->more);
 }
 
 void rs_get_fires(void *self, const struct uid *uid, uint64_t before_seq, size_t limit,
                   store_fires_done *done, void *arg)
 {
-    struct read *r = read_new(self, find_get_fires, answer_fires, arg);
+    struct read *r = read_new(self, RS_GET_FIRES, answer_fires, arg);
     r->uid = *uid;
     r->number = before_seq;
     r->limit = limit;
     r->fires_done = done;
-    r->fires_found = mem_new_array(struct machine_fire_found, limit + 1);
     submit(r);
 }
 
 /* --- lists --------------------------------------------------------------------------------------------------------- */
-
-static void find_list(struct read *r, const struct machine *m)
-{
-    r->found = machine_list_jobs(m, r->filter, r->limit, r->jobs_found, &r->page);
-}
 
 static void answer_page(struct read *r)
 {
@@ -327,17 +358,11 @@ static void answer_page(struct read *r)
 
 void rs_list_jobs(void *self, const struct store_filter *filter, store_page_done *done, void *arg)
 {
-    struct read *r = read_new(self, find_list, answer_page, arg);
+    struct read *r = read_new(self, RS_LIST_JOBS, answer_page, arg);
     r->filter = filter;
     r->limit = filter->limit < LIMIT_MAX ? filter->limit : LIMIT_MAX;
     r->page_done = done;
-    r->jobs_found = mem_new_array(struct machine_job_found, r->limit + 1);
     submit(r);
-}
-
-static void find_fires(struct read *r, const struct machine *m)
-{
-    r->found = machine_list_fires(m, r->fire_filter, r->limit, r->fires_found, &r->fire_page.next);
 }
 
 static void answer_fire_page(struct read *r)
@@ -349,17 +374,11 @@ static void answer_fire_page(struct read *r)
 
 void rs_list_fires(void *self, const struct store_fire_filter *filter, store_fire_page_done *done, void *arg)
 {
-    struct read *r = read_new(self, find_fires, answer_fire_page, arg);
+    struct read *r = read_new(self, RS_LIST_FIRES, answer_fire_page, arg);
     r->fire_filter = filter;
     r->limit = filter->limit < LIMIT_MAX ? filter->limit : LIMIT_MAX;
     r->fire_page_done = done;
-    r->fires_found = mem_new_array(struct machine_fire_found, r->limit + 1);
     submit(r);
-}
-
-static void find_copy(struct read *r, const struct machine *m)
-{
-    r->copy_found = machine_get_copy(m, &r->uid, r->number);
 }
 
 static void answer_copy(struct read *r)
@@ -369,16 +388,11 @@ static void answer_copy(struct read *r)
 
 void rs_get_copy(void *self, const struct uid *uid, uint64_t version, store_copy_done *done, void *arg)
 {
-    struct read *r = read_new(self, find_copy, answer_copy, arg);
+    struct read *r = read_new(self, RS_GET_COPY, answer_copy, arg);
     r->uid = *uid;
     r->number = version;
     r->copy_done = done;
     submit(r);
-}
-
-static void find_dead(struct read *r, const struct machine *m)
-{
-    r->limit = machine_count_dead(m, r->dead);
 }
 
 static void answer_dead(struct read *r)
@@ -389,15 +403,9 @@ static void answer_dead(struct read *r)
 
 void rs_count_dead(void *self, store_dead_done *done, void *arg)
 {
-    struct read *r = read_new(self, find_dead, answer_dead, arg);
+    struct read *r = read_new(self, RS_COUNT_DEAD, answer_dead, arg);
     r->dead_done = done;
-    r->dead = mem_new_array(struct store_dead, STORE_DEAD_NS_MAX);
     submit(r);
-}
-
-static void find_change(struct read *r, const struct machine *m)
-{
-    r->more = machine_find_change(m, r->ns, r->id, r->number, &r->revision);
 }
 
 static void answer_revision(struct read *r)
@@ -408,17 +416,12 @@ static void answer_revision(struct read *r)
 void rs_find_change(void *self, const char *ns, const char *id, uint64_t change_id, store_revision_done *done,
                     void *arg)
 {
-    struct read *r = read_new(self, find_change, answer_revision, arg);
+    struct read *r = read_new(self, RS_FIND_CHANGE, answer_revision, arg);
     memcpy(r->ns, ns, strnlen(ns, sizeof(r->ns) - 1));
     memcpy(r->id, id, strnlen(id, sizeof(r->id) - 1));
     r->number = change_id;
     r->revision_done = done;
     submit(r);
-}
-
-static void find_revisions(struct read *r, const struct machine *m)
-{
-    r->found = machine_list_revisions(m, r->which, r->limit, r->revisions_found, &r->more);
 }
 
 static void answer_revisions(struct read *r)
@@ -429,10 +432,9 @@ static void answer_revisions(struct read *r)
 
 void rs_list_revisions(void *self, const struct store_revisions *which, store_revisions_done *done, void *arg)
 {
-    struct read *r = read_new(self, find_revisions, answer_revisions, arg);
+    struct read *r = read_new(self, RS_LIST_REVISIONS, answer_revisions, arg);
     r->which = which;
     r->limit = which->limit < LIMIT_MAX ? which->limit : LIMIT_MAX;
     r->revisions_done = done;
-    r->revisions_found = mem_new_array(struct machine_revision_found, r->limit + 1);
     submit(r);
 }

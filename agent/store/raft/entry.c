@@ -322,3 +322,29 @@ void command_get_change(struct codec_in *in, struct command_change *ret)
     c->fires_count = ret->fires_count;
     c->result = CHANGE_RESULT_OK;
 }
+
+/* --- checking ------------------------------------------------------------------------------------------------------ */
+
+static void check_change(struct codec_in *in, struct command_fire *last)
+{
+    struct command_change c;
+    struct command_fire fire;
+    command_get_change(in, &c);
+    for (size_t i = 0; i < c.fires_count && !in->bad; i++)
+        command_get_fire(in, last, &fire);
+}
+
+bool command_check(enum command_kind kind, const void *data, size_t bytes)
+{
+    struct codec_in in = codec_in(data, bytes);
+    struct command_fire last = {0};
+    struct slot_change slot;
+    char member[RECORD_MEMBER_MAX];
+    codec_get_text(&in, member, sizeof(member));
+    size_t slots = (size_t)codec_get_u64(&in, bytes);
+    for (size_t i = 0; i < slots && !in.bad; i++)
+        command_get_slot(&in, &slot);
+    while (kind == COMMAND_COMMIT && codec_get_u64(&in, 1))
+        check_change(&in, &last);
+    return !in.bad && in.at == in.end;
+}

@@ -59,6 +59,9 @@ int entry_open(const void *data, size_t len, struct entry *ret, struct err *e);
 bool entry_next(struct entry *entry, struct command *ret);
 int entry_close(const struct entry *entry, struct err *e);
 
+/* Whether DATA is what a command of KIND (COMMAND_SLOTS, COMMAND_COMMIT) holds; nothing is changed. */
+bool command_check(enum command_kind kind, const void *data, size_t bytes);
+
 /* A change as a command carries it. FIRES and what rows point to are borrowed. */
 struct command_change {
     struct job_change change; /* no spec; fires are not set */

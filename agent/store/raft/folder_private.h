@@ -40,6 +40,8 @@ struct folder {
     bool used;       /* the log's own files are there: some of the above, or its terms */
 };
 
+/* This file holds the number of the voter whose log it is; an agent alone has none. */
+#define FOLDER_NUMBER "number"
 /* A file of this name says that a copy into the folder has not come to its end. */
 #define FOLDER_UNFINISHED "copy-unfinished"
 

@@ -70,6 +70,12 @@ bool machine_beat(struct machine *m, const char *member)
     return true;
 }
 
+void machine_beats_from(struct machine *m, uint64_t number)
+{
+    for (size_t i = 0; i < m->members_count; i++)
+        m->members[i].row.beat = number;
+}
+
 size_t machine_members_max(const struct machine *m)
 {
     return m->members_count;

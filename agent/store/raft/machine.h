@@ -52,6 +52,8 @@ uint64_t machine_proposer(const struct machine *m);
 const struct store_meta *machine_meta(const struct machine *m);
 /* Beats are no part of the log: they count while the process runs. False: absent or dead. */
 bool machine_beat(struct machine *m, const char *member);
+/* Everybody's beat goes on from NUMBER. */
+void machine_beats_from(struct machine *m, uint64_t number);
 /* NULL: absent. Valid until the next change. */
 const struct store_member *machine_member(const struct machine *m, const char *id);
 /* Those to be shown at NOW_MS into RET (room for all: machine_members_max()); how many. */

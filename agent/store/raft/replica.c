@@ -20,23 +20,54 @@ static struct replica_op *op_of(struct list *link)
     return container_of(link, struct replica_op, link);
 }
 
-static void finish(struct replica *r, struct replica_op *op)
+/* r->lock is held. */
+static void post(struct replica *r)
+{
+    if (!r->msg_posted)
+        loop_post(r->options.loop, &r->msg);
+    r->msg_posted = true;
+}
+
+void replica_finish(struct replica *r, struct replica_op *op)
 {
     pthread_mutex_lock(&r->lock);
     list_push_back(&r->done, &op->link);
-    bool post = !r->msg_posted;
-    r->msg_posted = true;
-    if (post)
-        loop_post(r->options.loop, &r->msg);
+    r->pending--;
+    post(r);
     pthread_mutex_unlock(&r->lock);
 }
 
-static void finish_with(struct replica *r, struct replica_op *op, enum err_code code, const char *text)
+void replica_finish_with(struct replica *r, struct replica_op *op, enum err_code code, const char *text)
 {
-    if (op->part_done && code == ERR_UNAVAILABLE)
+    if (op->maybe && (code == ERR_UNAVAILABLE || code == ERR_PERMANENT))
         code = ERR_UNKNOWN_OUTCOME;
     (void)err_set(&op->err, code, "%s", text); /* the answer carries it */
-    finish(r, op);
+    replica_finish(r, op);
+}
+
+static void ask_again(struct replica *r, struct replica_op *op, bool maybe)
+{
+    op->maybe |= maybe && op->lane == REPLICA_WRITE;
+    list_push_front(&r->queue, &op->link);
+    pthread_mutex_lock(&r->lock);
+    r->stats.repeats++;
+    pthread_mutex_unlock(&r->lock);
+}
+
+void replica_answered(struct replica *r, struct replica_op *op, const struct err *err, const void *data,
+                      size_t bytes)
+{
+    if (err->code == ERR_RETRY || err->code == ERR_UNKNOWN_OUTCOME) {
+        ask_again(r, op, err->code == ERR_UNKNOWN_OUTCOME);
+    } else if (err->code != ERR_OK) {
+        op->err = *err;
+        replica_finish(r, op);
+    } else if (op->lane == REPLICA_WRITE && op->got(op, data, bytes) && op->err.code == ERR_OK) {
+        op->maybe = true; /* what was asked for so far has happened */
+        list_push_front(&r->queue, &op->link);
+    } else {
+        replica_finish(r, op);
+    }
 }
 
 static struct replica_op *take_done(struct replica *r)
@@ -53,24 +84,48 @@ static void replica_destroy(struct replica *r)
     pthread_mutex_destroy(&r->lock);
     pthread_cond_destroy(&r->opened);
     mem_free(r->dir);
+    mem_free(r->cluster);
     mem_free(r);
 }
 
 static void on_message(struct loop_msg *msg)
 {
     struct replica *r = container_of(msg, struct replica, msg);
+    struct list now;
     if (r->freed) {
         replica_destroy(r);
         return;
     }
+    list_init(&now);
     pthread_mutex_lock(&r->lock);
     r->msg_posted = false;
-    struct list now;
-    list_init(&now);
+    bool changed = r->view_changed && r->options.changed;
+    r->view_changed = false;
     list_splice_back(&now, &r->done);
     pthread_mutex_unlock(&r->lock);
     for (struct list *link; (link = list_pop_front(&now));)
         op_of(link)->done(op_of(link));
+    if (changed)
+        r->options.changed(r->options.arg);
+}
+
+void replica_changed(struct replica *r)
+{
+    pthread_mutex_lock(&r->lock);
+    r->view_changed = true;
+    post(r);
+    pthread_mutex_unlock(&r->lock);
+}
+
+void replica_learn(struct replica *r, const struct store_meta *meta)
+{
+    pthread_mutex_lock(&r->lock);
+    bool news = r->meta.schema == 0 && meta->schema != 0;
+    if (news)
+        r->meta = *meta;
+    pthread_mutex_unlock(&r->lock);
+    if (news)
+        replica_changed(r);
 }
 
 /* --- what does not work -------------------------------------------------------------------------------------------- */
@@ -83,21 +138,6 @@ void replica_break(struct replica *r, const char *what)
     (void)err_set(&r->broken, ERR_PERMANENT, "%s", what); /* every call is answered with it */
     atomic_store(&r->unusable, true);
     log_error(&log_here, "the log cannot go on", "dir=%s error=%s", LOGQ(r->dir), LOGQ(what));
-}
-
-static void fail_queue(struct replica *r, enum err_code code, const char *text)
-{
-    for (struct list *link; (link = list_pop_front(&r->queue));)
-        finish_with(r, op_of(link), code, text);
-}
-
-static void fail_flight(struct replica *r, enum err_code code, const char *text)
-{
-    for (size_t i = 0; i < r->flight_count; i++) {
-        if (r->flight[i])
-            finish_with(r, r->flight[i], code, text);
-        r->flight[i] = NULL;
-    }
 }
 
 /* Why a write takes so long, for people. */
@@ -115,244 +155,147 @@ static void tell_disk(const struct replica *r, char *text, size_t size)
                    free_mb, r->dir);
 }
 
-static bool is_late(const struct replica *r, uint64_t now_ms)
+static void tell_why(const struct replica *r, char *text, size_t size)
 {
-    const struct list *first = list_first(&r->queue);
-    if (r->in_flight)
-        return now_ms - r->flight_ms >= r->options.patience_ms;
-    return r->postponed && first && now_ms - op_of((struct list *)first)->since_ms >= r->options.patience_ms;
+    uint64_t leader = replica_leader(r);
+    if (!r->mesh)
+        tell_disk(r, text, size);
+    else if (leader == 0)
+        (void)snprintf(text, size, "the log's cluster has no leader that can be reached"); /* short */
+    else
+        (void)snprintf(text, size, "voter %llu leads the log's cluster and does not answer",
+                       (unsigned long long)leader); /* short */
+}
+
+struct drop {
+    enum err_code code;
+    const char *text;
+    uint64_t before_ms; /* only what was submitted by then */
+};
+
+static bool drop_op(struct replica *r, struct replica_op *op, void *arg)
+{
+    const struct drop *d = arg;
+    if (op->since_ms > d->before_ms)
+        return false;
+    replica_finish_with(r, op, d->code, d->text);
+    return true;
+}
+
+static void drop_queue(struct replica *r, const struct drop *d)
+{
+    LIST_FOR_SAFE(at, &r->queue)
+    {
+        if (op_of(at)->since_ms > d->before_ms)
+            continue;
+        list_remove(at);
+        replica_finish_with(r, op_of(at), d->code, d->text);
+    }
+}
+
+/* Own calls, wherever they are on their way. */
+static void drop_all(struct replica *r, struct drop *d)
+{
+    replica_lead_drop(r, drop_op, d);
+    replica_forward_drop(r, drop_op, d);
+    drop_queue(r, d);
+}
+
+/* All but what is on its way to the disk. */
+static void drop_waiting(struct replica *r)
+{
+    struct drop d = {ERR_CANCELLED, "the store is being closed", UINT64_MAX};
+    replica_lead_lost(r);
+    replica_forward_drop(r, drop_op, &d);
+    drop_queue(r, &d);
 }
 
 /* libraft tries again by itself for as long as it takes; nobody here waits for that. */
-void replica_check_patience(struct replica *r)
+static void check_patience(struct replica *r)
 {
     char text[180];
-    uint64_t now_ms = clock_boot_ms();
-    if (!is_late(r, now_ms))
+    uint64_t now_ms = clock_boot_ms(), patience_ms = r->options.patience_ms;
+    bool stuck = r->in_flight && now_ms - r->flight_ms >= patience_ms;
+    struct drop d = {ERR_UNAVAILABLE, text, stuck ? now_ms : now_ms - patience_ms};
+    pthread_mutex_lock(&r->lock);
+    bool idle = r->pending == 0;
+    pthread_mutex_unlock(&r->lock);
+    if (idle)
         return;
-    tell_disk(r, text, sizeof(text));
-    if (r->in_flight && now_ms - r->flight_ms >= r->options.patience_ms) {
-        fail_flight(r, ERR_UNKNOWN_OUTCOME, text);
-        fail_queue(r, ERR_UNAVAILABLE, text);
-    }
-    for (struct list *link; r->postponed && (link = list_first(&r->queue)) &&
-                            now_ms - op_of(link)->since_ms >= r->options.patience_ms;) {
-        list_remove(link);
-        finish_with(r, op_of(link), ERR_UNAVAILABLE, text);
-    }
+    tell_why(r, text, sizeof(text));
+    drop_all(r, &d);
 }
 
-/* --- writing ------------------------------------------------------------------------------------------------------- */
-
-static void add_flight(struct replica *r, struct replica_op *op)
-{
-    if (r->flight_count == r->flight_cap) {
-        size_t cap = r->flight_cap ? 2 * r->flight_cap : 64;
-        struct replica_op **grown = mem_new_array(struct replica_op *, cap);
-        if (r->flight_count > 0)
-            memcpy(grown, r->flight, r->flight_count * sizeof(struct replica_op *));
-        mem_free(r->flight);
-        r->flight = grown;
-        r->flight_cap = cap;
-    }
-    r->flight[r->flight_count++] = op;
-}
-
-/* What waits becomes one entry; false: nothing has to be written. */
-static bool gather(struct replica *r)
-{
-    r->flight_count = 0;
-    entry_begin(&r->entry, machine_seq(r->machine) + 1, r->proposer);
-    bool part = false;
-    while (!part && !list_empty(&r->queue) && r->entry.len < ENTRY_FULL_BYTES) {
-        struct replica_op *op = op_of(list_pop_front(&r->queue));
-        enum command_kind kind = COMMAND_LAST_;
-        buf_reset(&r->command);
-        enum replica_step step = op->encode(op, r->machine, &kind, &r->command);
-        if (step != REPLICA_ANSWERED && buf_check(&r->command, &op->err) < 0)
-            step = REPLICA_ANSWERED;
-        if (step == REPLICA_ANSWERED) {
-            finish(r, op);
-            continue;
-        }
-        part = op->part = step == REPLICA_PART;
-        entry_add(&r->entry, kind, &r->command);
-        add_flight(r, op);
-    }
-    return r->flight_count > 0;
-}
-
-static void on_applied(struct raft_apply *req, int status, void *result);
-
-/* Nothing happened; the same ops are asked again at the next tick. libraft has no space when its next segments are not made yet: for
- * a moment under load, or as long as the disk is full. */
-static void postpone(struct replica *r)
-{
-    while (r->flight_count > 0)
-        list_push_front(&r->queue, &r->flight[--r->flight_count]->link);
-    r->in_flight = false;
-    r->postponed = true;
-}
-
-static void propose(struct replica *r)
-{
-    struct err e = {0};
-    if (entry_end(&r->entry, &e) < 0) {
-        fail_flight(r, e.code, e.text);
-        return;
-    }
-    struct raft_buffer buf = {.base = raft_malloc(r->entry.len), .len = r->entry.len};
-    if (!buf.base) {
-        fail_flight(r, ERR_NOMEM, "out of memory for a log entry");
-        return;
-    }
-    memcpy(buf.base, r->entry.data, r->entry.len);
-    r->flight_seq = machine_seq(r->machine) + 1;
-    r->flight_ms = clock_boot_ms();
-    r->in_flight = true;
-    r->apply.data = r;
-    int rv = raft_apply(&r->raft, &r->apply, &buf, 1, on_applied);
-    if (rv == RAFT_NOSPACE || rv == RAFT_NOTLEADER) {
-        raft_free(buf.base);
-        postpone(r);
-    } else if (rv != 0) {
-        r->in_flight = false;
-        raft_free(buf.base);
-        replica_break(r, raft_errmsg(&r->raft));
-        fail_flight(r, ERR_UNKNOWN_OUTCOME, r->broken.text);
-    }
-}
+/* --- the way of a call --------------------------------------------------------------------------------------------- */
 
 void replica_pump(struct replica *r)
 {
-    while (r->state == STATE_OPEN && r->broken.code == ERR_OK && !r->in_flight && !r->postponed &&
-           !list_empty(&r->queue))
-        if (gather(r))
-            propose(r);
-    if (r->broken.code != ERR_OK)
-        fail_queue(r, r->broken.code, r->broken.text);
-    else if (r->state == STATE_CLOSING)
-        fail_queue(r, ERR_CANCELLED, "the store is being closed");
-    replica_check_patience(r);
+    if (r->broken.code != ERR_OK) {
+        struct drop d = {r->broken.code, r->broken.text, UINT64_MAX};
+        drop_all(r, &d);
+        return;
+    }
+    if (r->state == STATE_CLOSING)
+        drop_waiting(r);
+    if (r->state != STATE_OPEN)
+        return;
+    if (r->ready)
+        replica_lead(r);
+    else if (r->mesh)
+        replica_forward(r);
 }
 
-/* Parts go on before anything else. */
-static void settle(struct replica *r)
+void replica_tick(struct replica *r)
 {
-    for (size_t i = r->flight_count; i-- > 0;) {
-        struct replica_op *op = r->flight[i];
-        if (!op)
-            continue;
-        op->part_done = true;
-        if (op->part && op->err.code == ERR_OK)
-            list_push_front(&r->queue, &op->link);
-    }
-    for (size_t i = 0; i < r->flight_count; i++) {
-        struct replica_op *op = r->flight[i];
-        if (op && !(op->part && op->err.code == ERR_OK))
-            finish(r, op);
-    }
-    r->flight_count = 0;
-}
-
-static void on_applied(struct raft_apply *req, int status, void *result)
-{
-    struct replica *r = req->data;
-    (void)result; /* told to each op by replica_apply() */
-    r->in_flight = false;
-    if (status == 0) {
-        settle(r);
-    } else {
-        if (r->state != STATE_CLOSING)
-            replica_break(r, raft_strerror(status));
-        fail_flight(r, ERR_UNKNOWN_OUTCOME,
-                    r->state == STATE_CLOSING ? "the store was closed before the entry was durable"
-                                              : r->broken.text);
-        r->flight_count = 0;
-    }
+    r->postponed = false;
+    check_patience(r);
     replica_pump(r);
 }
 
-/* --- the state machine --------------------------------------------------------------------------------------------- */
-
-static void on_result(void *arg, size_t command, const struct machine_result *result)
-{
-    struct replica *r = arg;
-    assert(command < r->flight_count);
-    struct replica_op *op = r->flight[command];
-    if (op)
-        op->applied(op, result);
-}
-
-static bool is_own(const struct replica *r, const struct raft_buffer *buf)
-{
-    struct entry entry;
-    return r->in_flight && entry_open(buf->base, buf->len, &entry, NULL) == 0 && entry.seq == r->flight_seq &&
-           entry.proposer == r->proposer;
-}
-
-static void count_entry(struct replica *r, size_t bytes)
-{
-    pthread_mutex_lock(&r->lock);
-    r->stats.entries++;
-    r->stats.entry_bytes += bytes;
-    pthread_mutex_unlock(&r->lock);
-}
-
-int replica_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **result)
-{
-    struct replica *r = fsm->data;
-    struct err e = {0};
-    *result = NULL;
-    if (r->broken.code != ERR_OK)
-        return RAFT_INVALID;
-    bool own = is_own(r, buf);
-    pthread_mutex_lock(&r->machine_lock);
-    int rc = machine_apply(r->machine, buf->base, buf->len, own ? on_result : NULL, r, &e);
-    pthread_mutex_unlock(&r->machine_lock);
-    if (rc < 0) {
-        replica_break(r, e.text);
-        return RAFT_INVALID;
-    }
-    r->since_entries++;
-    r->since_bytes += buf->len;
-    if (own)
-        count_entry(r, buf->len);
-    return 0;
-}
-
-int replica_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
-{
-    struct replica *r = fsm->data;
-    struct err e = {0};
-    int rc = machine_restore(r->machine, buf->base, buf->len, &e);
-    if (rc < 0) {
-        replica_break(r, e.text);
-        return RAFT_CORRUPT;
-    }
-    r->stats.snapshot_bytes = buf->len;
-    raft_free(buf->base);
-    return 0;
-}
-
-static void take_submitted(struct replica *r)
+static void take_orders(struct replica *r)
 {
     pthread_mutex_lock(&r->lock);
     list_splice_back(&r->queue, &r->submitted);
     r->snapshot_asked |= r->ask_snapshot;
     r->ask_snapshot = false;
+    r->cut = r->cut_wanted;
+    if (r->voters_new) {
+        memcpy(r->wanted, r->voters, sizeof(r->wanted));
+        r->wanted_count = r->voters_count;
+        r->voters_new = false;
+        r->nodes_stale = true;
+    }
     if (r->close_wanted && r->state != STATE_CLOSED && r->state != STATE_CLOSING) {
         r->state = STATE_CLOSING;
         r->closing_ms = clock_boot_ms();
     }
     r->stats.log_bytes = r->since_bytes;
+    r->stats.tasks = list_length(&r->tasks);
+    r->stats.to_read = list_length(&r->to_read);
+    pthread_mutex_unlock(&r->lock);
+}
+
+static void take_cancel(struct replica *r)
+{
+    struct drop d = {ERR_CANCELLED, "the store is being closed", UINT64_MAX};
+    pthread_mutex_lock(&r->lock);
+    bool wanted = r->cancel_wanted;
+    pthread_mutex_unlock(&r->lock);
+    if (!wanted)
+        return;
+    drop_all(r, &d);
+    pthread_mutex_lock(&r->lock);
+    r->cancel_wanted = false;
+    pthread_cond_signal(&r->opened);
     pthread_mutex_unlock(&r->lock);
 }
 
 static void on_wake(uv_async_t *async)
 {
     struct replica *r = async->data;
-    take_submitted(r);
+    take_orders(r);
+    take_cancel(r);
+    replica_take_vote(r);
     replica_pump(r);
 }
 
@@ -363,10 +306,18 @@ static struct replica *replica_new(const struct replica_options *options)
     struct replica *r = mem_new(struct replica);
     r->options = *options;
     r->dir = mem_strdup(options->dir);
+    r->cluster = options->cluster ? mem_strdup(options->cluster) : NULL;
     r->msg.run = on_message;
     r->opened_ms = clock_boot_ms();
     r->machine = machine_new();
+    r->vote.fd = -1;
     list_init(&r->queue);
+    list_init(&r->tasks);
+    list_init(&r->asked);
+    list_init(&r->asking);
+    list_init(&r->to_read);
+    list_init(&r->forwards);
+    list_init(&r->batches);
     list_init(&r->submitted);
     list_init(&r->done);
     buf_init(&r->entry, ENTRY_MAX_BYTES);
@@ -402,6 +353,7 @@ static int start_thread(struct replica *r, struct err *e)
 static void drop(struct replica *r)
 {
     machine_free(r->machine);
+    mesh_free(r->mesh);
     buf_fini(&r->entry);
     buf_fini(&r->command);
     mem_free(r->flight);
@@ -429,6 +381,12 @@ int replica_open(const struct replica_options *options, struct replica **ret, st
     return 0;
 }
 
+static void run_done(struct replica *r)
+{
+    for (struct replica_op *op; (op = take_done(r));)
+        op->done(op);
+}
+
 void replica_close(struct replica *r)
 {
     pthread_mutex_lock(&r->lock);
@@ -438,24 +396,72 @@ void replica_close(struct replica *r)
     (void)pthread_join(r->thread, NULL);
     (void)uv_loop_close(&r->uv);
     list_splice_back(&r->queue, &r->submitted);
-    fail_flight(r, ERR_CANCELLED, "the store is being closed");
-    fail_queue(r, ERR_CANCELLED, "the store is being closed");
-    for (struct replica_op *op; (op = take_done(r));)
-        op->done(op);
+    struct drop d = {ERR_CANCELLED, "the store is being closed", UINT64_MAX};
+    drop_all(r, &d);
+    run_done(r);
+    replica_lead_fini(r);
     drop(r);
     r->freed = true;
     if (!r->msg_posted)
         replica_destroy(r);
 }
 
+void replica_cancel(struct replica *r)
+{
+    pthread_mutex_lock(&r->lock);
+    r->cancel_wanted = true;
+    (void)uv_async_send(&r->wake); /* fails only for a closed handle */
+    while (r->cancel_wanted)
+        pthread_cond_wait(&r->opened, &r->lock);
+    pthread_mutex_unlock(&r->lock);
+    run_done(r);
+}
+
+int replica_vote(struct replica *r, uint64_t id, int listen_fd, const struct mesh_node *first,
+                 size_t first_count, struct err *e)
+{
+    assert(first_count <= MESH_NODES_MAX && id != 0);
+    pthread_mutex_lock(&r->lock);
+    assert(!r->vote.wanted && !r->vote.done);
+    r->vote.id = id;
+    r->vote.fd = listen_fd;
+    if (first_count > 0)
+        memcpy(r->vote.first, first, first_count * sizeof(*first));
+    r->vote.first_count = first_count;
+    r->vote.wanted = true;
+    (void)uv_async_send(&r->wake); /* fails only for a closed handle */
+    while (!r->vote.done)
+        pthread_cond_wait(&r->opened, &r->lock);
+    struct err why = r->vote.err;
+    pthread_mutex_unlock(&r->lock);
+    return why.code == ERR_OK ? 0 : err_set(e, why.code, "%s", why.text);
+}
+
+void replica_set_voters(struct replica *r, const struct mesh_node *nodes, size_t count)
+{
+    if (count == 0)
+        return;
+    assert(count <= MESH_NODES_MAX);
+    pthread_mutex_lock(&r->lock);
+    memcpy(r->voters, nodes, count * sizeof(*nodes));
+    r->voters_count = count;
+    r->voters_new = true;
+    pthread_mutex_unlock(&r->lock);
+    (void)uv_async_send(&r->wake); /* fails only for a closed handle */
+}
+
 void replica_submit(struct replica *r, struct replica_op *op)
 {
     op->since_ms = clock_boot_ms();
     pthread_mutex_lock(&r->lock);
-    bool first = list_empty(&r->submitted);
-    list_push_back(&r->submitted, &op->link);
+    bool first = list_empty(&r->submitted), room = r->pending < REPLICA_QUEUE_MAX;
+    r->pending++;
+    if (room)
+        list_push_back(&r->submitted, &op->link);
     pthread_mutex_unlock(&r->lock);
-    if (first)
+    if (!room)
+        replica_finish_with(r, op, ERR_UNAVAILABLE, "too many calls wait for the log");
+    else if (first)
         (void)uv_async_send(&r->wake); /* fails only for a closed handle */
 }
 
@@ -472,11 +478,26 @@ void replica_unlock(struct replica *r)
     pthread_mutex_unlock(&r->machine_lock);
 }
 
+bool replica_meta(struct replica *r, struct store_meta *ret)
+{
+    pthread_mutex_lock(&r->lock);
+    *ret = r->meta;
+    pthread_mutex_unlock(&r->lock);
+    return ret->schema != 0;
+}
+
+void replica_view(struct replica *r, struct replica_view *ret)
+{
+    pthread_mutex_lock(&r->lock);
+    *ret = r->view;
+    pthread_mutex_unlock(&r->lock);
+}
+
 void replica_stats(struct replica *r, struct replica_stats *ret)
 {
     pthread_mutex_lock(&r->lock);
     *ret = r->stats;
-    ret->queue = list_length(&r->submitted);
+    ret->queue = r->pending;
     pthread_mutex_unlock(&r->lock);
 }
 
@@ -484,6 +505,14 @@ void replica_ask_snapshot(struct replica *r)
 {
     pthread_mutex_lock(&r->lock);
     r->ask_snapshot = true;
+    pthread_mutex_unlock(&r->lock);
+    (void)uv_async_send(&r->wake); /* fails only for a closed handle */
+}
+
+void replica_cut(struct replica *r, bool cut)
+{
+    pthread_mutex_lock(&r->lock);
+    r->cut_wanted = cut;
     pthread_mutex_unlock(&r->lock);
     (void)uv_async_send(&r->wake); /* fails only for a closed handle */
 }

@@ -1,27 +1,32 @@
 /* The log itself: libraft's life, from opening to closing, and the snapshots that it asks for. */
 #include "agent/store/raft/replica_private.h"
 
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "agent/base/clock.h"
+#include "agent/base/log.h"
 #include "agent/base/mem.h"
-
-/* Its address is never dialled: a single node has no peers. */
-#define NODE_ID      1
-#define NODE_ADDRESS "local"
+#include "agent/store/raft/message.h"
 
 /* Rows of a snapshot that are written before the loop looks at the disk again: well under a millisecond. */
 #define SLICE_ROWS 500
-/* libraft looks whether a snapshot is wanted this often. */
+/* libraft looks whether a snapshot is wanted this often, and a leader says this often that it is there. */
 #define HEARTBEAT_MS 100
-#define ELECTION_MS  1000
-#define TICK_MS      100
+/* Alone nobody else is elected. With others, a leader that is not heard for this long, up to twice as long, is replaced: fires stop for
+ * less than two seconds even when the first election has no result. */
+#define ALONE_ELECTION_MS   1000
+#define CLUSTER_ELECTION_MS 500
+#define ALONE_TICK_MS       100
+#define CLUSTER_TICK_MS     25
 /* How often libraft tries again when the disk is full. */
 #define DISK_RETRY_MS 500
-/* Its log is cut behind a snapshot, but for so many entries: 0 has another meaning there. */
-#define TRAILING     1
-#define NO_SNAPSHOTS UINT32_MAX
-#define CLOSE_MS     5000
+/* Its log is cut behind a snapshot, but for so many entries (0 has another meaning there): who is not further behind needs no snapshot
+ * to catch up. They are in memory too. */
+#define ALONE_TRAILING   1
+#define CLUSTER_TRAILING 256
+#define CLOSE_MS         5000
 
 /* --- snapshots ----------------------------------------------------------------------------------------------------- */
 
@@ -77,7 +82,7 @@ static int give_snapshot(struct raft_fsm *fsm, struct raft_buffer *ret_bufs[], u
     if (!r->snapshot_ready)
         return RAFT_BUSY;
     r->snapshot_ready = false;
-    raft_set_snapshot_threshold(&r->raft, NO_SNAPSHOTS);
+    raft_set_snapshot_threshold(&r->raft, REPLICA_NO_SNAPSHOTS);
     pthread_mutex_lock(&r->machine_lock);
     machine_snapshot_end(r->machine, &list, &count);
     pthread_mutex_unlock(&r->machine_lock);
@@ -150,7 +155,40 @@ static int refuse(struct err *e, const char *dir, const char *what)
                    what);
 }
 
-static int init_raft(struct replica *r, struct err *e)
+/* --- its network --------------------------------------------------------------------------------------------------- */
+
+static int io_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick, raft_io_recv_cb recv)
+{
+    struct replica *r = container_of(io, struct replica, io);
+    r->recv = recv;
+    return r->io_start(io, msecs, tick, recv);
+}
+
+/* Never an error: libraft aborts on one. What does not arrive is sent again. */
+static int io_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *message,
+                   raft_io_send_cb cb)
+{
+    struct replica *r = container_of(io, struct replica, io);
+    if (!r->cut)
+        return mesh_send(r->mesh, req, message, cb);
+    cb(req, RAFT_NOCONNECTION);
+    return 0;
+}
+
+/* libraft 0.22.1 follows a NULL pointer when a snapshot is to be installed while one is being taken; it comes again. */
+static void on_peer_message(void *arg, struct raft_message *m)
+{
+    struct replica *r = arg;
+    bool wanted = r->voting && !r->cut && r->broken.code == ERR_OK;
+    if (wanted && !(m->type == RAFT_INSTALL_SNAPSHOT && r->snapshot_writing))
+        r->recv(&r->io, m);
+    else
+        message_drop(m);
+}
+
+/* --- opening ------------------------------------------------------------------------------------------------------- */
+
+static int open_io(struct replica *r, struct err *e)
 {
     r->transport = (struct raft_uv_transport){.version = 1,
                                               .init = transport_init,
@@ -169,24 +207,46 @@ static int init_raft(struct replica *r, struct err *e)
     /* Its own repair throws away what it cannot read. */
     raft_uv_set_auto_recovery(&r->io, false);
     raft_uv_set_disk_retry(&r->io, DISK_RETRY_MS);
-    rv = raft_init(&r->raft, &r->io, &r->fsm, NODE_ID, NODE_ADDRESS);
+    if (r->mesh) {
+        r->io_start = r->io.start;
+        r->io.start = io_start;
+        r->io.send = io_send;
+    }
+    return 0;
+}
+
+static int open_raft(struct replica *r, uint64_t id, const char *address, struct err *e)
+{
+    int rc = open_io(r, e);
+    if (rc < 0)
+        return rc;
+    int rv = raft_init(&r->raft, &r->io, &r->fsm, id, address);
     if (rv != 0) {
         (void)err_set(e, ERR_IO, "open %s: %s", r->dir, r->io.errmsg[0] ? r->io.errmsg : raft_strerror(rv));
         raft_uv_close(&r->io);
         return -ERR_IO;
     }
-    raft_set_snapshot_threshold(&r->raft, NO_SNAPSHOTS);
-    raft_set_snapshot_trailing(&r->raft, TRAILING);
+    r->made_raft = true;
+    raft_set_snapshot_threshold(&r->raft, REPLICA_NO_SNAPSHOTS);
+    raft_set_snapshot_trailing(&r->raft, r->mesh ? CLUSTER_TRAILING : ALONE_TRAILING);
     raft_set_heartbeat_timeout(&r->raft, HEARTBEAT_MS);
-    raft_set_election_timeout(&r->raft, ELECTION_MS);
+    raft_set_election_timeout(&r->raft, r->mesh ? CLUSTER_ELECTION_MS : ALONE_ELECTION_MS);
+    raft_set_pre_vote(&r->raft, r->mesh != NULL);
     return 0;
 }
 
-static int bootstrap(struct replica *r, struct err *e)
+static int bootstrap(struct replica *r, const struct mesh_node *first, size_t count, struct err *e)
 {
     struct raft_configuration c;
+    char address[REPLICA_ADDRESS_MAX];
+    int rv = 0;
+    if (count == 0)
+        return 0;
     raft_configuration_init(&c);
-    int rv = raft_configuration_add(&c, NODE_ID, NODE_ADDRESS, RAFT_VOTER);
+    for (size_t i = 0; rv == 0 && i < count; i++) {
+        replica_put_address(address, &first[i]);
+        rv = raft_configuration_add(&c, first[i].id, r->mesh ? address : REPLICA_ALONE_ADDRESS, RAFT_VOTER);
+    }
     if (rv == 0)
         rv = raft_bootstrap(&r->raft, &c);
     raft_configuration_close(&c);
@@ -195,9 +255,26 @@ static int bootstrap(struct replica *r, struct err *e)
     return 0;
 }
 
-static int start_raft(struct replica *r, struct err *e)
+/* One node's log has no others, and a cluster's is of no use without them. */
+static int check_kind(const struct replica *r, struct err *e)
 {
-    int rc = bootstrap(r, e);
+    const struct raft_configuration *c = &r->raft.configuration;
+    bool alone = c->n == 1 && strcmp(c->servers[0].address, REPLICA_ALONE_ADDRESS) == 0;
+    if (c->n > 0 && alone && r->mesh)
+        return err_set(e, ERR_PERMANENT,
+                       "%.60s was written by an agent alone (cluster.mode: standalone). A voter of a cluster "
+                       "begins with an empty folder",
+                       r->dir);
+    if (c->n > 0 && !alone && !r->mesh)
+        return err_set(e, ERR_PERMANENT,
+                       "%.60s is a voter's of a cluster, not of an agent alone (cluster.mode: standalone)",
+                       r->dir);
+    return 0;
+}
+
+static int start_raft(struct replica *r, const struct mesh_node *first, size_t count, struct err *e)
+{
+    int rc = bootstrap(r, first, count, e);
     if (rc < 0)
         return rc;
     int rv = raft_start(&r->raft);
@@ -205,7 +282,7 @@ static int start_raft(struct replica *r, struct err *e)
         return refuse(e, r->dir, r->broken.text);
     if (rv != 0)
         return refuse(e, r->dir, raft_errmsg(&r->raft));
-    return 0;
+    return check_kind(r, e);
 }
 
 static void report_open(struct replica *r, const struct err *e)
@@ -219,38 +296,21 @@ static void report_open(struct replica *r, const struct err *e)
     pthread_mutex_unlock(&r->lock);
 }
 
-/* --- the first command --------------------------------------------------------------------------------------------- */
-
-static void on_made(struct raft_apply *req, int status, void *result)
+static void give_up(struct replica *r, const struct err *e)
 {
-    struct replica *r = req->data;
-    (void)result;
-    r->making = false;
-    if (status != 0)
-        replica_break(r, raft_strerror(status));
+    r->state = STATE_CLOSING;
+    r->closing_ms = clock_boot_ms();
+    report_open(r, e);
 }
 
-static void make_store(struct replica *r)
+static void open_alone(struct replica *r)
 {
+    static const struct mesh_node self = {.id = REPLICA_ALONE_ID};
     struct err e = {0};
-    r->making = true;
-    entry_begin(&r->entry, machine_seq(r->machine) + 1, r->proposer);
-    buf_reset(&r->command);
-    command_put_make(&r->command, &r->options.make);
-    entry_add(&r->entry, COMMAND_MAKE, &r->command);
-    struct raft_buffer buf = {.len = 0};
-    if (entry_end(&r->entry, &e) == 0)
-        buf = (struct raft_buffer){.base = raft_malloc(r->entry.len), .len = r->entry.len};
-    if (!buf.base) {
-        replica_break(r, "out of memory");
-        return;
-    }
-    memcpy(buf.base, r->entry.data, r->entry.len);
-    r->apply.data = r;
-    if (raft_apply(&r->raft, &r->apply, &buf, 1, on_made) != 0) {
-        raft_free(buf.base);
-        replica_break(r, raft_errmsg(&r->raft));
-    }
+    if (open_raft(r, REPLICA_ALONE_ID, REPLICA_ALONE_ADDRESS, &e) < 0 || start_raft(r, &self, 1, &e) < 0)
+        give_up(r, &e);
+    else
+        r->voting = true;
 }
 
 /* Every turn while it opens: the node must lead, and all its log must be applied. */
@@ -259,42 +319,97 @@ static void look_opening(struct replica *r)
     struct err e = {0};
     if (r->broken.code != ERR_OK) {
         (void)refuse(&e, r->dir, r->broken.text); /* what open() answers */
-        r->state = STATE_CLOSING;
-        r->closing_ms = clock_boot_ms();
-        report_open(r, &e);
+        give_up(r, &e);
         return;
     }
-    if (r->making || raft_state(&r->raft) != RAFT_LEADER ||
-        raft_last_applied(&r->raft) != raft_last_index(&r->raft))
+    replica_look_lead(r);
+    if (!r->ready)
         return;
-    if (machine_meta(r->machine)->schema == 0) {
-        make_store(r);
-        return;
-    }
     r->state = STATE_OPEN;
+    replica_learn(r, machine_meta(r->machine));
     report_open(r, NULL);
+}
+
+/* From here on it votes, when a leader counts it among the voters. */
+static int begin_voting(struct replica *r, struct err *e)
+{
+    struct mesh_node self = {.id = r->vote.id};
+    char address[REPLICA_ADDRESS_MAX];
+    int fd = r->vote.fd;
+    r->vote.fd = -1;
+    for (size_t i = 0; i < r->vote.first_count; i++)
+        if (r->vote.first[i].id == self.id)
+            self = r->vote.first[i];
+    replica_put_address(address, &self);
+    if (r->broken.code != ERR_OK || r->state != STATE_OPEN) {
+        (void)close(fd);
+        return err_set(e, ERR_CANCELLED, "the store is being closed");
+    }
+    int rc = mesh_listen(r->mesh, fd, e);
+    if (rc == 0)
+        rc = open_raft(r, r->vote.id, address, e);
+    if (rc == 0)
+        rc = start_raft(r, r->vote.first, r->vote.first_count, e);
+    if (rc < 0)
+        return rc;
+    r->voting = true;
+    r->nodes_stale = true;
+    return 0;
+}
+
+void replica_take_vote(struct replica *r)
+{
+    struct err e = {0};
+    pthread_mutex_lock(&r->lock);
+    bool wanted = r->vote.wanted;
+    r->vote.wanted = false;
+    pthread_mutex_unlock(&r->lock);
+    if (!wanted)
+        return;
+    (void)begin_voting(r, &e); /* replica_vote() tells */
+    pthread_mutex_lock(&r->lock);
+    r->vote.err = e;
+    r->vote.done = true;
+    r->stats.open_ms = clock_boot_ms() - r->opened_ms;
+    pthread_cond_signal(&r->opened);
+    pthread_mutex_unlock(&r->lock);
 }
 
 /* --- the thread ---------------------------------------------------------------------------------------------------- */
 
-static void on_raft_closed(struct raft *raft)
+static void close_handles(struct replica *r)
 {
-    struct replica *r = raft->data;
     r->state = STATE_CLOSED;
-    raft_uv_close(&r->io);
     uv_close((uv_handle_t *)&r->wake, NULL);
     uv_close((uv_handle_t *)&r->tick, NULL);
     uv_close((uv_handle_t *)&r->slices, NULL);
     uv_close((uv_handle_t *)&r->look, NULL);
 }
 
+static void on_raft_closed(struct raft *raft)
+{
+    struct replica *r = raft->data;
+    raft_uv_close(&r->io);
+    close_handles(r);
+}
+
 static void begin_close(struct replica *r)
 {
-    if (r->closing_ms == 0 || (r->in_flight && clock_boot_ms() - r->closing_ms < CLOSE_MS))
+    if (r->closing_ms == 0 || (r->in_flight && clock_boot_ms() - r->closing_ms < CLOSE_MS) ||
+        !replica_hand_over(r))
         return;
+    if (r->mesh)
+        mesh_close(r->mesh);
+    if (r->mesh && mesh_sending(r->mesh) > 0)
+        return; /* they point into libraft */
     r->closing_ms = 0;
-    r->raft.data = r;
+    r->voting = false;
     (void)uv_idle_stop(&r->slices); /* cannot fail */
+    if (!r->made_raft) {
+        close_handles(r);
+        return;
+    }
+    r->raft.data = r;
     raft_close(&r->raft, on_raft_closed);
 }
 
@@ -303,10 +418,17 @@ static void on_turn(uv_prepare_t *prepare)
     struct replica *r = prepare->data;
     if (r->state == STATE_OPENING)
         look_opening(r);
-    if (r->state == STATE_OPEN)
+    if (r->state == STATE_OPEN) {
+        replica_look_lead(r);
         maybe_snapshot(r);
+    }
     if (r->state != STATE_CLOSED)
         replica_pump(r);
+    if (r->mesh && r->state != STATE_CLOSED) {
+        replica_look_nodes(r);
+        replica_look_view(r);
+        mesh_flush(r->mesh);
+    }
     if (r->state == STATE_CLOSING)
         begin_close(r);
 }
@@ -314,37 +436,46 @@ static void on_turn(uv_prepare_t *prepare)
 static void on_tick(uv_timer_t *timer)
 {
     struct replica *r = timer->data;
-    r->postponed = false;
-    replica_pump(r);
+    if (r->mesh && r->state != STATE_CLOSED) {
+        mesh_tick(r->mesh);
+        replica_ask_who(r);
+        replica_members_tick(r);
+    }
+    replica_tick(r);
 }
 
 static void init_handles(struct replica *r)
 {
+    uint64_t tick_ms = r->cluster ? CLUSTER_TICK_MS : ALONE_TICK_MS;
     (void)uv_timer_init(&r->uv, &r->tick); /* these cannot fail */
     (void)uv_idle_init(&r->uv, &r->slices);
     (void)uv_prepare_init(&r->uv, &r->look);
     r->wake.data = r->tick.data = r->slices.data = r->look.data = r;
-    (void)uv_timer_start(&r->tick, on_tick, TICK_MS, TICK_MS);
+    (void)uv_timer_start(&r->tick, on_tick, tick_ms, tick_ms);
     (void)uv_prepare_start(&r->look, on_turn);
+}
+
+static void open_mesh(struct replica *r)
+{
+    struct mesh_options options = {.loop = &r->uv,
+                                   .cluster = r->cluster,
+                                   .tls = r->options.tls,
+                                   .message = on_peer_message,
+                                   .request = replica_on_request,
+                                   .arg = r};
+    r->mesh = mesh_new(&options);
+    r->state = STATE_OPEN;
+    report_open(r, NULL);
 }
 
 void *replica_thread(void *arg)
 {
     struct replica *r = arg;
-    struct err e = {0};
     init_handles(r);
-    if (init_raft(r, &e) < 0) {
-        report_open(r, &e);
-        r->state = STATE_CLOSED;
-        uv_close((uv_handle_t *)&r->wake, NULL);
-        uv_close((uv_handle_t *)&r->tick, NULL);
-        uv_close((uv_handle_t *)&r->slices, NULL);
-        uv_close((uv_handle_t *)&r->look, NULL);
-    } else if (start_raft(r, &e) < 0) {
-        report_open(r, &e);
-        r->state = STATE_CLOSING;
-        r->closing_ms = clock_boot_ms();
-    }
+    if (r->cluster)
+        open_mesh(r);
+    else
+        open_alone(r);
     uv_run(&r->uv, UV_RUN_DEFAULT);
     return NULL;
 }
