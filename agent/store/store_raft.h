@@ -111,6 +111,8 @@ void store_raft_stats(void *self, struct replica_stats *ret);
 /* A snapshot soon. Any thread. */
 void store_raft_snapshot(void *self);
 void store_raft_cluster_stats(struct store_raft_cluster *c, struct replica_stats *ret);
+struct replica_view;
+void store_raft_cluster_view(struct store_raft_cluster *c, struct replica_view *ret);
 /* Until called with false nothing is heard from the others, and nothing reaches them. Any thread. */
 void store_raft_cluster_cut(struct store_raft_cluster *c, bool cut);
 

@@ -242,6 +242,11 @@ void store_raft_cluster_stats(struct store_raft_cluster *c, struct replica_stats
     replica_stats(c->replica, ret);
 }
 
+void store_raft_cluster_view(struct store_raft_cluster *c, struct replica_view *ret)
+{
+    replica_view(c->replica, ret);
+}
+
 void store_raft_cluster_cut(struct store_raft_cluster *c, bool cut)
 {
     replica_cut(c->replica, cut);

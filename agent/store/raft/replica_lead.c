@@ -513,9 +513,10 @@ static void begin_term(struct replica *r, uint64_t term)
 /* Beats are no part of the log, and begin anew: with a number that nobody has seen, so that every observer counts from now. */
 static void begin_leading(struct replica *r)
 {
-    if (r->mesh)
-        machine_beats_from(r->machine, r->lead_term << 32);
     r->ready = true;
+    if (!r->mesh)
+        return;
+    machine_beats_from(r->machine, r->lead_term << 32);
     log_info(&log_here, "leads the log", "term=%llu entry=%llu", (unsigned long long)r->lead_term,
              (unsigned long long)machine_seq(r->machine));
 }
