@@ -122,6 +122,17 @@ void client_free(struct client *c)
     mem_free(c);
 }
 
+void client_target(const struct client *c, struct client_target *ret)
+{
+    *ret = (struct client_target){.base = c->base,
+                                  .unix_socket = c->unix_socket,
+                                  .token = c->token,
+                                  .ns = c->ns,
+                                  .tls = {.ca_file = cli_env(c->cli, "CARILLON_CACERT"),
+                                          .cert_file = cli_env(c->cli, "CARILLON_CLIENT_CERT"),
+                                          .key_file = cli_env(c->cli, "CARILLON_CLIENT_KEY")}};
+}
+
 /* --- sending ------------------------------------------------------------------------------------------------------- */
 
 void client_reply_fini(struct client_reply *r)
@@ -220,14 +231,14 @@ static void set_target(struct client *c, const struct client_request *rq, const 
         (void)curl_easy_setopt(h, CURLOPT_POSTFIELDS, rq->body);
         (void)curl_easy_setopt(h, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)rq->body_bytes);
     }
-    const char *ca = cli_env(c->cli, "CARILLON_CACERT"), *cert = cli_env(c->cli, "CARILLON_CLIENT_CERT"),
-               *key = cli_env(c->cli, "CARILLON_CLIENT_KEY");
-    if (ca)
-        (void)curl_easy_setopt(h, CURLOPT_CAINFO, ca);
-    if (cert)
-        (void)curl_easy_setopt(h, CURLOPT_SSLCERT, cert);
-    if (key)
-        (void)curl_easy_setopt(h, CURLOPT_SSLKEY, key);
+    struct client_target target;
+    client_target(c, &target);
+    if (target.tls.ca_file)
+        (void)curl_easy_setopt(h, CURLOPT_CAINFO, target.tls.ca_file);
+    if (target.tls.cert_file)
+        (void)curl_easy_setopt(h, CURLOPT_SSLCERT, target.tls.cert_file);
+    if (target.tls.key_file)
+        (void)curl_easy_setopt(h, CURLOPT_SSLKEY, target.tls.key_file);
 }
 
 /* What curl's result means for the caller. SENT: bytes of the request have gone out. */

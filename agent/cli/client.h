@@ -10,6 +10,7 @@
 #include "agent/base/err.h"
 #include "agent/base/mem.h"
 #include "agent/cli/args.h"
+#include "agent/io/http.h"
 
 #define CLIENT_REPLY_MAX ((size_t)256 << 20)
 
@@ -24,6 +25,13 @@ void client_free(struct client *c);
  * ERR_INVALID. */
 int client_read_address(const char *address, char **ret_base, char **ret_unix_socket, struct err *e);
 DEFINE_AUTO(client_free, struct client *);
+/* What requests need that are not sent here; all borrowed, NULL: none. */
+struct client_target {
+    const char *base; /* the front of URLs */
+    const char *unix_socket, *token, *ns;
+    struct http_tls tls;
+};
+void client_target(const struct client *c, struct client_target *ret);
 
 struct client_request {
     const char *method;

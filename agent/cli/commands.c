@@ -89,6 +89,27 @@ static const struct cli_command commands[] = {
           .value = "FILE",
           .help = "say of each whether one of these keys has signed it: verified, missing, wrong, stale"}),
      .run = cmd_sink},
+    {.name = "bench",
+     .group = RUNNING,
+     .usage = "[--jobs N] [--rate N] [--duration D] [--connections N] …",
+     .help = "Measure a running agent: how fast it takes jobs, and how late it calls.",
+     .more =
+         "It creates jobs of its own, is their callee, and deletes them at the end; what else the agent does goes on. The agent\n"
+         "must be allowed to call this process: callback.allow_loopback, or --url for where it is reached otherwise.\n"
+         "This process takes its share of the machine: an agent on another one can do more than is measured here.\n",
+     .flags = FLAGS(
+         {.name = "--jobs",
+          .value = "N",
+          .help = "jobs to create one by one, and to be due at one instant (default 1000)"},
+         {.name = "--rate", .value = "N", .help = "jobs that are then due every second (default 500)"},
+         {.name = "--duration", .value = "DURATION", .help = "for how long (default 10s)"},
+         {.name = "--connections",
+          .value = "N",
+          .help = "requests to the agent under way at a time (default 16)"},
+         {.name = "--listen", .value = "ADDR", .help = "host:port to be called at (default 127.0.0.1:0)"},
+         {.name = "--url", .value = "URL", .help = "how the agent reaches that (default http://ADDR)"}),
+     .remote = true,
+     .run = cmd_bench},
 
     {.name = "job apply",
      .group = JOBS,

@@ -1,12 +1,15 @@
-"""The programs of the benchmark (tests/bench) do what they say, on a few hundred requests; what is fast is not asked here."""
+"""The programs of the benchmark (tests/bench), and `carillon bench`, do what they say, on a few hundred requests; what is fast is not
+asked here."""
 import json
 import os
 import pathlib
+import signal
 import subprocess
 
 import pytest
 import requests
 
+from lib.carillon import Agent, binary
 from lib.procs import SLACK, Process, can_connect, free_ports, wait_until
 
 PROGRAMS = pathlib.Path(os.environ.get("CARILLON_BENCH", pathlib.Path(__file__).parents[2] / "build/tests/bench"))
@@ -68,3 +71,60 @@ def test_the_limits_of_database_and_log_are_measured(shared_mariadb, folder):
     log.mkdir()
     appends = run("limit_raft", "--dir", log, "--in-flight", 4, "--bytes", 200, "--seconds", 1)
     assert appends["ms"]["count"] > 0 and appends["entries_per_s"] > 0
+
+
+@pytest.fixture
+def bench(folder):
+    """bench("--jobs", "5") runs the command against an agent of its own; the agent is bench.agent."""
+    agent = Agent("measured", folder).start()
+
+    def start(*args):
+        words = [binary(), "bench", "--addr", agent.address, *args]
+        return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def run_it(*args):
+        process = start("--duration", "2s", *args)
+        out, err = process.communicate(timeout=60 * SLACK)
+        return process.returncode, out, err
+
+    run_it.agent, run_it.start = agent, start
+    yield run_it
+    agent.end()
+
+
+def test_the_command_measures_an_agent_and_leaves_nothing(bench):
+    code, out, err = bench("--jobs", "60", "--rate", "20", "--connections", "3", "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert (found["submit"]["jobs"], found["submit"]["connections"], found["bulk"]["jobs"]) == (60, 3, 60)
+    assert (found["burst"]["fires"], found["burst"]["missing"], found["burst"]["repeats"]) == (60, 0, 0)
+    steady = found["steady"]
+    assert (steady["jobs"], steady["missing"], steady["repeats"], steady["early"]) == (20, 0, 0, 0)
+    assert steady["per_second"] == 20
+    for figures in (found["submit"]["ms"], found["burst"]["lateness_ms"], steady["lateness_ms"]):
+        assert 0 < figures["p50"] <= figures["p99"] <= figures["p999"] <= figures["max"]
+    assert bench.agent.list() == []
+
+
+def test_the_command_prints_a_row_for_each_measurement(bench):
+    code, out, _ = bench("--jobs", "10", "--rate", "5")
+    assert code == 0 and [line.split()[0] for line in out.splitlines()] == ["submit", "bulk", "burst", "steady"]
+
+
+def test_the_command_cleans_up_when_it_is_interrupted(bench):
+    process = bench.start("--jobs", "10", "--rate", "5", "--duration", "1h")
+    wait_until(lambda: bench.agent.list(prefix="bench-"), 30, "it has begun", alive=[], interval=0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60 * SLACK)
+    assert (process.returncode, err) == (1, "carillon: interrupted\n")
+    assert bench.agent.list() == []
+
+
+def test_the_command_tells_why_an_agent_refuses(bench):
+    code, _, err = bench("--ns", "Not-One")
+    assert code == 2 and "Not-One" in err
+    code, _, err = bench("--url", "ftp://127.0.0.1")
+    assert code == 1 and "callback/http/url" in err
+    bench.agent.end()
+    code, _, err = bench()
+    assert code == 4 and "carillon agent" in err
