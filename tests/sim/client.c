@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "agent/base/json.h"
+#include "agent/base/list.h"
 #include "agent/base/map.h"
 #include "agent/base/mem.h"
 #include "agent/config.h"
@@ -25,6 +26,12 @@ struct request {
     bool open; /* an answer is awaited */
     struct sim_proc *at;
     struct request *next;
+};
+
+struct sent { /* once, to one agent */
+    struct planner_api api;
+    struct request *request;
+    struct sim_proc *at;
 };
 
 static struct request *requests;
@@ -79,8 +86,8 @@ static struct job_spec *make_spec(const struct sim_job *j, const struct sim_rule
 static int merge(struct planner_api *api, const struct job_spec *present, const struct job_row *row,
                  struct job_spec **ret)
 {
-    const struct sim_job *j = sim_job_of(&api->uid);
-    *ret = make_spec(j, sim_rules_of(j, api->change_id), row->created_ms, present);
+    const struct request *r = container_of(api, struct sent, api)->request;
+    *ret = make_spec(r->job, r->rules, row->created_ms, present);
     return 0;
 }
 
@@ -239,12 +246,6 @@ static void finished(struct request *r, const struct planner_api *api)
     waiting--;
 }
 
-struct sent {
-    struct planner_api api;
-    struct request *request;
-    struct sim_proc *at;
-};
-
 /* On its way back, which it does not find when the agent dies meanwhile. */
 static void take_answer(void *arg)
 {
@@ -345,16 +346,21 @@ static void pick_id(struct sim_job *j)
     (void)snprintf(j->id, sizeof(j->id), "j%u", ++jobs_count);
 }
 
+static void new_uid(struct uid *uid, uint16_t slot)
+{
+    uid->bytes[0] = (uint8_t)(slot >> 8);
+    uid->bytes[1] = (uint8_t)slot;
+    for (size_t i = 2; i < sizeof(uid->bytes); i++)
+        uid->bytes[i] = (uint8_t)sim_plan_below(256);
+}
+
 static void create(void)
 {
     struct sim_job *j = mem_new(struct sim_job);
     pick_id(j);
     j->created_ms = sim_wall_ms();
     j->slot = (uint16_t)hashring_slot("default", j->id, SIM_SLOTS);
-    j->uid.bytes[0] = (uint8_t)(j->slot >> 8);
-    j->uid.bytes[1] = (uint8_t)j->slot;
-    for (size_t i = 2; i < sizeof(j->uid.bytes); i++)
-        j->uid.bytes[i] = (uint8_t)sim_plan_below(256);
+    new_uid(&j->uid, j->slot);
     j->next = sim_jobs;
     sim_jobs = j;
     if (map_put(&jobs, j->uid.bytes, sizeof(j->uid.bytes), j, NULL, NULL) < 0)
@@ -412,6 +418,8 @@ static void change(struct sim_job *j, struct request *r)
     rules->change_id = r->api.change_id;
     r->rules = rules;
     r->api.merge = merge;
+    if (r->api.op == PLANNER_PUT) /* who takes it does not know whether it makes the job */
+        new_uid(&r->api.uid, j->slot);
     sim_note("asks for a change of %s: %s", j->id, rules->text);
 }
 

@@ -430,10 +430,11 @@ static void judge_job(struct sim_story *s, const struct witness_change *t)
     s->row = *now;
 }
 
+/* NULL: of a job that the store did not let in. */
 static struct sim_story *story_for(const struct uid *uid)
 {
     struct sim_story *s = map_get(&stories, uid->bytes, sizeof(uid->bytes));
-    if (s)
+    if (s || (!sim_job_of(uid) && !map_get(&sim.store->jobs, uid->bytes, sizeof(uid->bytes))))
         return s;
     s = mem_new(struct sim_story);
     s->uid = *uid;
@@ -460,9 +461,10 @@ void sim_witness_after(void)
     for (size_t i = 0; i < touched.count; i++) {
         struct witness_change *t = &touched.items[i];
         struct sim_story *s = story_for(&t->uid);
-        for (size_t k = 0; k < t->seqs_count; k++)
+        for (size_t k = 0; s && k < t->seqs_count; k++)
             judge_row(s, t->seqs[k]);
-        judge_job(s, t);
+        if (s)
+            judge_job(s, t);
         mem_free(t->seqs);
     }
 }
