@@ -475,17 +475,29 @@ static bool drop_joining(struct voters_seen *seen, const struct voters_now *now,
     return true;
 }
 
-/* One goes at a time, and only when as many as wanted are there without it. A leader that ends hands over. */
+/* Whether those who are left without NUMBER would be a majority at once. */
+static bool can_do_without(const struct voters_log *log, uint64_t number)
+{
+    size_t left = 0, heard = 0;
+    for (size_t i = 0; i < log->count; i++)
+        if (log->list[i].number != number) {
+            left++;
+            heard += log->list[i].silent_ms == 0;
+        }
+    return 2 * heard > left;
+}
+
+/* One goes at a time, and only when as many as wanted are there without it: the lost first. A leader that ends hands over. */
 static bool drop_one(const struct voters_log *log, uint64_t self, struct voters_doc *doc)
 {
     if (!is_settled(log, doc) || count_in(doc, VOTER_MEMBER) < doc->wanted)
         return false;
-    size_t at = find_state(doc, VOTER_LEAVING, self);
+    size_t at = find_state(doc, VOTER_LOST, self);
+    if (at == doc->count)
+        at = find_state(doc, VOTER_LEAVING, self);
     if (at == doc->count)
         at = find_state(doc, VOTER_LEAVING, 0); /* itself, then: it would not be leaving else */
-    if (at == doc->count)
-        at = find_state(doc, VOTER_LOST, self);
-    if (at == doc->count)
+    if (at == doc->count || !can_do_without(log, doc->list[at].number))
         return false;
     drop(doc, at);
     return true;

@@ -89,7 +89,7 @@ struct voters_log {
         uint64_t number;
         char address[VOTERS_ADDRESS_SIZE];
         bool votes;        /* else it is being brought in */
-        int64_t silent_ms; /* for the leader: not heard of since */
+        int64_t silent_ms; /* for the leader: not heard of since; 0: it is */
     } list[VOTERS_MAX];
     size_t count;
 };

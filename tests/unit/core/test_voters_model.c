@@ -80,6 +80,21 @@ static size_t votes_alive(const struct world *w, size_t *ret_all)
     return alive;
 }
 
+/* For whoever reads the failure. */
+static void tell(const struct world *w)
+{
+    for (size_t i = 0; i < w->doc.count; i++)
+        fprintf(stderr, "document: %" PRIu64 " %s %s %s\n", w->doc.list[i].number,
+                voter_state_name(w->doc.list[i].state), w->doc.list[i].folder, w->doc.list[i].name);
+    for (size_t i = 0; i < w->config_count; i++)
+        fprintf(stderr, "log: %" PRIu64 " %s, silent for %lld ms\n", w->config[i].number,
+                w->config[i].votes ? "votes" : "joins", (long long)w->config[i].silent_ms);
+    for (size_t i = 0; i < AGENTS; i++)
+        fprintf(stderr, "agent %zu: %s, %s, number %" PRIu64 ", runs %" PRIu64 "%s\n", i,
+                w->agents[i].me.folder, w->agents[i].alive ? "alive" : "dead", w->agents[i].me.number,
+                w->agents[i].runs, (int)i == w->leader ? ", leads" : "");
+}
+
 static bool has_majority(const struct world *w)
 {
     size_t all, alive = votes_alive(w, &all);
@@ -101,7 +116,7 @@ static void elect(struct world *w)
         w->leader = agent_of(w, w->config[rng_below(&w->rng, w->config_count)].number);
     while (w->leader < 0);
     for (size_t i = 0; i < w->config_count; i++) /* a new leader counts the silence anew */
-        w->config[i].silent_ms = 0;
+        w->config[i].silent_ms = agent_of(w, w->config[i].number) < 0;
 }
 
 /* The leader makes the log's configuration what it last read, one change at a time. */
@@ -130,6 +145,8 @@ static void follow(struct world *w)
     for (size_t k = 0; k < w->config_count; k++)
         if (!voters_find(doc, w->config[k].number)) {
             memmove(&w->config[k], &w->config[k + 1], (--w->config_count - k) * sizeof(w->config[0]));
+            if (!has_majority(w))
+                tell(w);
             cr_assert(has_majority(w), "a majority was shrunk away, seed %" PRIu64, w->seed);
             return;
         }
@@ -245,6 +262,12 @@ static void step_agent(struct world *w, size_t i)
     take_place(w, i);
 }
 
+static void listen_to_all(struct world *w, int64_t ms)
+{
+    for (size_t k = 0; k < w->config_count; k++)
+        w->config[k].silent_ms = agent_of(w, w->config[k].number) >= 0 ? 0 : w->config[k].silent_ms + ms;
+}
+
 static void pass(struct world *w, int64_t ms)
 {
     for (int64_t until = w->now_ms + ms; w->now_ms < until; w->now_ms += STEP_MS) {
@@ -255,9 +278,7 @@ static void pass(struct world *w, int64_t ms)
         elect(w);
         follow(w);
         elect(w);
-        for (size_t k = 0; k < w->config_count; k++)
-            w->config[k].silent_ms =
-                agent_of(w, w->config[k].number) >= 0 ? 0 : w->config[k].silent_ms + STEP_MS;
+        listen_to_all(w, STEP_MS);
     }
 }
 
@@ -283,21 +304,6 @@ static bool is_settled(const struct world *w)
             !voters_find(&w->doc, w->config[i].number))
             return false;
     return true;
-}
-
-/* For whoever reads the failure. */
-static void tell(const struct world *w)
-{
-    for (size_t i = 0; i < w->doc.count; i++)
-        fprintf(stderr, "document: %" PRIu64 " %s %s %s\n", w->doc.list[i].number,
-                voter_state_name(w->doc.list[i].state), w->doc.list[i].folder, w->doc.list[i].name);
-    for (size_t i = 0; i < w->config_count; i++)
-        fprintf(stderr, "log: %" PRIu64 " %s, silent for %lld ms\n", w->config[i].number,
-                w->config[i].votes ? "votes" : "joins", (long long)w->config[i].silent_ms);
-    for (size_t i = 0; i < AGENTS; i++)
-        fprintf(stderr, "agent %zu: %s, %s, number %" PRIu64 ", runs %" PRIu64 "%s\n", i,
-                w->agents[i].me.folder, w->agents[i].alive ? "alive" : "dead", w->agents[i].me.number,
-                w->agents[i].runs, (int)i == w->leader ? ", leads" : "");
 }
 
 static void settle(struct world *w)
@@ -354,6 +360,7 @@ static void event(struct world *w)
         settle(w);
     }
     elect(w);
+    listen_to_all(w, 1);
     pass(w, (int64_t)rng_below(&w->rng, 50000));
 }
 
