@@ -16,7 +16,7 @@ static char dir[128];
 
 static void make_root(void)
 {
-    strcpy(root, "/tmp/carillon-voter-XXXXXX");
+    snprintf(root, sizeof(root), "/tmp/voter-folder-XXXXXX");
     cr_assert(ne(ptr, mkdtemp(root), NULL));
     snprintf(dir, sizeof(dir), "%s/data/raft", root);
 }

@@ -8,10 +8,9 @@
 static struct voters_doc sample(void)
 {
     struct voters_doc doc = {.set = "f1", .wanted = 3, .next = 9, .fixed = true, .unsure = true};
-    doc.first[doc.first_count++] =
-        (struct voter){.number = 1, .state = VOTER_MEMBER, .address = "a.example:7422"};
-    doc.list[doc.count++] = (struct voter){
-        .number = 1, .state = VOTER_LOST, .folder = "f1", .name = "a-1", .address = "a.example:7422"};
+    doc.first[doc.first_count++] = (struct voter){.number = 1, .state = VOTER_MEMBER, .address = "a:7422"};
+    doc.list[doc.count++] =
+        (struct voter){.number = 1, .state = VOTER_LOST, .folder = "f1", .name = "a-1", .address = "a:7422"};
     doc.list[doc.count++] = (struct voter){
         .number = 8, .state = VOTER_JOINING, .folder = "f2", .name = "b", .address = "[::1]:7422", .beat = 7};
     return doc;
