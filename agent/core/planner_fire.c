@@ -80,9 +80,14 @@ void pfire_leave(struct planner *p, struct pfire *f)
 {
     if (f->in_flight || f->in_batch || f->dirty != CHANGE_NONE || !(f->ended || f->ignored))
         return;
+    const struct pjob *j = f->job;
+    bool forgotten = f->booked && !f->ended && j->state == PJOB_LIVE && !j->deleting && !j->moving;
+    uint16_t slot = f->row.slot;
     if (f->booked)
         planner_tomb(p, &f->row.uid, f->row.seq, UINT64_MAX);
     pfire_free(p, f);
+    if (forgotten) /* while it was out no page could bring what the store has of it */
+        planner_load_near(p, &slot, 1);
 }
 
 void pfire_drop(struct planner *p, struct pfire *f)

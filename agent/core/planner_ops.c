@@ -199,7 +199,7 @@ static void act_on_row(struct planner *p, struct pjob *j, struct fire_row *row, 
 static void fire_read(struct planner *p, struct pjob *j, bool ok, struct fire_row *row, uint64_t gen)
 {
     const struct pfire *f = pjob_find_fire(j, j->api->seq);
-    if (!ok)
+    if (!ok || (f && f->ignored)) /* its attempt of before the job was read again has to come back first */
         papi_reply(p, j, PLANNER_UNAVAILABLE);
     else if ((f && !list_linked(&f->foreign_link)) ||
              (row && planner_tomb_refuses(p, gen, &row->uid, row->seq, row->rev)))
@@ -250,7 +250,8 @@ void papi_fire(struct planner *p, struct pjob *j)
     }
     struct pfire *f = pjob_find_fire(j, j->api->seq);
     bool here = f && !f->ignored && !list_linked(&f->foreign_link);
-    if (here && f->ended)
+    bool letter = f && f->row.outcome == FIRE_OUTCOME_DEAD && j->api->op == PLANNER_FIRE_RETRY;
+    if (f && f->ended && !letter) /* and that is durable; its attempt may be on its way back */
         finished(p, j, f->row.outcome);
     else if (here && j->state == PJOB_LIVE)
         act(p, j, f);

@@ -5,7 +5,7 @@ import time
 import pytest
 import requests
 from lib.oracle import deliveries
-from lib.procs import wait_until
+from lib.procs import NotReady, wait_until
 
 QUICK = {"min_backoff": "200ms", "factor": 1, "max_backoff": "200ms", "jitter": 0}
 
@@ -27,7 +27,18 @@ def tell(agent, record, action="complete", **body):
 
 def told(agent, record, action="complete", **body):
     """The same, until it is not refused for the moment: its fire may be changing hands."""
-    return wait_until(lambda: (r := tell(agent, record, action, **body)).status_code != 503 and r, 20, action, interval=0.1)
+    last = []
+
+    def answer():
+        last[:] = [tell(agent, record, action, **body)]
+        return last[0].status_code != 503 and last[0]
+
+    try:
+        return wait_until(answer, 20, action, interval=0.1)
+    except NotReady as e:
+        fire = record["headers"]["ce-id"]
+        raise AssertionError(f"{e}: {last[0].text if last else 'no answer'}; it is "
+                             f"{agent.web.get(f'{agent.url}/v1/fires/{fire}', timeout=20).text}") from e
 
 
 def by_hand(agent, fire, action):

@@ -138,6 +138,23 @@ Test(planner_async, a_completion_before_the_202_ends_the_fire)
     over(b);
 }
 
+/* Its attempt is still on its way back: nothing has to be read for what is known. */
+Test(planner_async, what_has_ended_before_the_202_is_told_at_once)
+{
+    struct pbed *b = silent(1);
+    (void)pbed_do(b, PLANNER_CREATE, "a", ONCE);
+    pbed_set(b)->duration_max_ms = 600000;
+    pbed_run(b, 1500);
+    cr_assert(eq(sz, pbed_sent_of(b, &pbed_job(b, "a")->uid, 1), 1));
+    cr_assert(eq(int, tell(b, PLANNER_FIRE_COMPLETE, 1, true), PLANNER_OK));
+    int64_t at_ms = pbed_now(b);
+    cr_assert(eq(int, tell(b, PLANNER_FIRE_COMPLETE, 1, true), PLANNER_FINISHED));
+    cr_assert(not(heartbeat(b, 1)));
+    cr_assert(le(i64, pbed_now(b) - at_ms, 4));
+    pbed_run(b, 600000);
+    over(b);
+}
+
 Test(planner_async, an_open_fire_outlives_its_owner)
 {
     struct pbed *b = silent(2);
