@@ -424,7 +424,7 @@ static void free_jobs(struct planner *p, struct list *jobs)
 {
     while (!list_empty(jobs)) {
         struct pjob *j = container_of(list_first(jobs), struct pjob, slot_link);
-        assert(!j->api && "an API write is out");
+        assert(j->api_count == 0 && "an API write is out");
         j->op = CHANGE_NONE;
         j->fires_dirty = j->in_batch = false;
         LIST_FOR_SAFE(l, &j->fires)

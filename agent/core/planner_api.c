@@ -55,8 +55,20 @@ void papi_reply(struct planner *p, struct pjob *j, enum planner_answer a)
     answer(p, api, a);
 }
 
+static struct planner_api *pop_joined(struct pjob *j, struct planner_api **list)
+{
+    struct planner_api *api = *list;
+    *list = api->next;
+    j->api_count--;
+    return api;
+}
+
 void papi_refuse_all(struct planner *p, struct pjob *j, enum planner_answer a)
 {
+    while (j->joined_in_batch)
+        answer(p, pop_joined(j, &j->joined_in_batch), a);
+    while (j->joined)
+        answer(p, pop_joined(j, &j->joined), a);
     while (j->api)
         answer(p, pop(j), a);
 }
@@ -64,12 +76,56 @@ void papi_refuse_all(struct planner *p, struct pjob *j, enum planner_answer a)
 /* The store is away: the change stays and will be made, but nothing may be promised to who asked for it. */
 void papi_overdue(struct planner *p, struct pjob *j)
 {
-    if (j->api && p->now_ms - j->api->accepted_ms >= API_OVERDUE_MS)
-        papi_refuse_all(p, j, PLANNER_UNAVAILABLE);
+    const struct planner_api *lists[] = {j->api, j->joined, j->joined_in_batch};
+    for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
+        if (lists[i] && p->now_ms - lists[i]->accepted_ms >= API_OVERDUE_MS) {
+            papi_refuse_all(p, j, PLANNER_UNAVAILABLE);
+            return;
+        }
+}
+
+void papi_join(struct pjob *j, enum planner_answer a)
+{
+    struct planner_api *api = pop(j);
+    j->api_count++;
+    api->answer = a;
+    api->next = j->joined;
+    j->joined = api;
+}
+
+void papi_mark_out(struct pjob *j)
+{
+    assert(!j->joined_in_batch);
+    j->joined_in_batch = TAKE(j->joined);
+}
+
+void papi_unjoin(struct pjob *j)
+{
+    struct planner_api **lists[] = {&j->joined, &j->joined_in_batch};
+    for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
+        while (*lists[i]) {
+            struct planner_api *api = *lists[i];
+            *lists[i] = api->next;
+            api->next = j->api;
+            if (!j->api)
+                j->api_tail = &api->next;
+            j->api = api;
+        }
+}
+
+static void answer_joined(struct planner *p, struct pjob *j, const struct job_change *change)
+{
+    while (j->joined_in_batch) {
+        struct planner_api *api = pop_joined(j, &j->joined_in_batch);
+        api->row = change->row;
+        api->result = j->state == PJOB_LIVE && j->spec ? job_spec_ref(j->spec) : NULL;
+        answer(p, api, api->answer);
+    }
 }
 
 void papi_durable(struct planner *p, struct pjob *j, const struct job_change *change)
 {
+    answer_joined(p, j, change);
     if (j->api_state != PAPI_IN_BATCH)
         return;
     if (change->op != CHANGE_DELETE)
@@ -607,7 +663,8 @@ void planner_on_api(struct planner *p, struct planner_api *api)
         return;
     }
     struct pjob *j = job_for(p, api, slot);
-    if (!j || j->api_count >= PLANNER_API_QUEUE_MAX) {
+    size_t queue_max = planner_op_of_fire(api->op) ? PLANNER_FIRE_QUEUE_MAX : PLANNER_API_QUEUE_MAX;
+    if (!j || j->api_count >= queue_max) {
         answer(p, api, PLANNER_UNAVAILABLE);
         return;
     }

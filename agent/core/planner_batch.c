@@ -97,6 +97,7 @@ static void mark_out(struct pjob *j, struct pchange *c)
     j->write_in_batch = j->write_dirty;
     j->unwritten_in_batch = j->unwritten;
     j->unwritten = 0;
+    papi_mark_out(j);
     if (j->api_state == PAPI_APPLIED)
         j->api_state = PAPI_IN_BATCH;
 }
@@ -223,6 +224,7 @@ static void forget_job(struct planner *p, struct pjob *j)
 static void reread(struct planner *p, struct pjob *j)
 {
     forget_job(p, j);
+    papi_unjoin(j);
     planner_read_forget(j);
     j->api_state = PAPI_IDLE; /* it is applied to what will be read */
     j->api_looked = false;

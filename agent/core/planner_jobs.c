@@ -182,7 +182,7 @@ void pjob_unwritten(struct planner *p, struct pjob *j)
 
 static bool job_busy(const struct pjob *j)
 {
-    return !pjob_clean(j) || !list_empty(&j->fires) || j->first || j->api || j->read ||
+    return !pjob_clean(j) || !list_empty(&j->fires) || j->first || j->api_count > 0 || j->read ||
            j->state == PJOB_READING;
 }
 

@@ -526,7 +526,8 @@ static bool load_fire(struct planner *p, const struct pchain *c, struct fire_row
         j = planner_stub(p, row->slot, &row->uid, row->orphan ? row->version : 0);
     if (!j)
         return false;
-    if (j->state == PJOB_ABSENT) { /* what was re-driven since is looked for when nobody asks for the job any more */
+    if (j->state ==
+        PJOB_ABSENT) { /* what was re-driven since is looked for when nobody asks for the job any more */
         j->left |= row->orphan;
         return true;
     }

@@ -1,5 +1,5 @@
-/* What the API does to one fire: by hand (retry, cancel) or for its callee (complete, heartbeat). One at a time a job, like all
- * writes, and answered when durable. A fire that is not in memory, or that another member holds, is read first: what is decided
+/* What the API does to one fire: by hand (retry, cancel), one at a time a job, like all writes; or for its callee (complete,
+ * heartbeat), as many fires at a time as there are in a batch. Answered when durable. A fire that is not in memory, or that another member holds, is read first: what is decided
  * is decided on its row, and the row's revision sees to it that nobody decides twice. What another member holds is that member's to
  * end, which is a matter of its reply: until then nothing can be said. */
 #include <assert.h>
@@ -18,10 +18,10 @@ static bool is_running(const struct pfire *f)
     return (f->in_flight && !f->settled) || f->row.state == FIRE_STATE_HELD;
 }
 
-static void done(struct pjob *j, const struct pfire *f, enum planner_answer answer)
+static void joined(struct pjob *j, const struct pfire *f, enum planner_answer answer)
 {
     j->api->outcome = f->row.outcome;
-    papi_applied(j, answer);
+    papi_join(j, answer);
 }
 
 static void reply(struct planner *p, struct pjob *j, const struct pfire *f, enum planner_answer answer)
@@ -39,7 +39,7 @@ static void complete(struct planner *p, struct pjob *j, struct pfire *f)
     bool waits = f->row.state == FIRE_STATE_WAITING && !is_running(f);
     if (api->fire_ok) {
         popen_succeed(p, f, attempt, api->fire_detail);
-        done(j, f, attempt < newest ? PLANNER_SUPERSEDED : PLANNER_OK);
+        joined(j, f, attempt < newest ? PLANNER_SUPERSEDED : PLANNER_OK);
     } else if (attempt < newest) {
         reply(p, j, f, PLANNER_SUPERSEDED);
     } else if (waits && attempt == newest) { /* counted already: by silence, or by this very request before */
@@ -47,7 +47,7 @@ static void complete(struct planner *p, struct pjob *j, struct pfire *f)
     } else {
         const char *detail = api->fire_detail;
         popen_fail(p, f, attempt, detail[0] ? detail : "its callee says that it failed", detail, false);
-        done(j, f, PLANNER_OK);
+        joined(j, f, PLANNER_OK);
     }
 }
 
@@ -59,7 +59,7 @@ static void heartbeat(struct planner *p, struct pjob *j, struct pfire *f)
     api->fire_continue = api->fire_attempt > newest ||
                          (api->fire_attempt == newest && (is_running(f) || f->row.state == FIRE_STATE_OPEN));
     if (api->fire_attempt == newest && f->row.state == FIRE_STATE_OPEN && popen_extend(p, f))
-        done(j, f, PLANNER_OK);
+        joined(j, f, PLANNER_OK);
     else
         reply(p, j, f, PLANNER_OK);
 }
@@ -85,7 +85,8 @@ static void retry(struct planner *p, struct pjob *j, struct pfire *f)
     f->by_hand = true;
     papi_revise(j, j->api, "retry", j->row.due_ms);
     pjob_dirty(p, j, CHANGE_UPDATE);
-    done(j, f, PLANNER_ACCEPTED);
+    j->api->outcome = f->row.outcome;
+    papi_applied(j, PLANNER_ACCEPTED);
 }
 
 static void cancel(struct planner *p, struct pjob *j, struct pfire *f)
@@ -238,8 +239,12 @@ static struct pfire *book_running(struct planner *p, struct pjob *j)
 
 bool papi_fire_waits(const struct pjob *j)
 {
-    const struct pfire *f = planner_op_of_fire(j->api->op) ? pjob_find_fire(j, j->api->seq) : NULL;
-    return f && f->ended && (f->dirty != CHANGE_NONE || f->in_batch);
+    enum planner_api_op op = j->api->op;
+    bool joins = op == PLANNER_FIRE_COMPLETE || op == PLANNER_FIRE_HEARTBEAT;
+    if (!joins && (j->joined || j->joined_in_batch))
+        return true;
+    const struct pfire *f = planner_op_of_fire(op) ? pjob_find_fire(j, j->api->seq) : NULL;
+    return f && (f->ended || joins) && (f->dirty != CHANGE_NONE || f->in_batch);
 }
 
 void papi_fire(struct planner *p, struct pjob *j)

@@ -15,15 +15,17 @@
 #define PLANNER_RUN_MAX         200000 /* dues skipped or folded in one go: some schedules are counted by steps */
 #define PLANNER_READS_MAX       2      /* pages asked for at a time */
 #define PLANNER_GETS_MAX        64     /* jobs asked for by fires whose job is not in memory */
-#define PLANNER_API_QUEUE_MAX   100  /* writes that wait for one job */
-#define PLANNER_SOON_MS         2000 /* a gained slot's first page: what is due now */
-#define PLANNER_OVERDUE_MS      1000 /* a start this late is catch-up and paced */
-#define PLANNER_AGAIN_MS        100  /* pause after a start that was refused */
-#define PLANNER_NO_ENDPOINT_MS  5000 /* how often who waits for an endpoint looks; RELEASE tells before that */
-#define PLANNER_RELEASES_MAX    16   /* whose fires are being brought forward from the store */
-#define PLANNER_READ_RETRY_MS   200
-#define PLANNER_FOREIGN_MS      1000 /* how often fires held by other members are looked at */
-#define PLANNER_DEAD_MAX        256  /* dead members remembered */
+#define PLANNER_API_QUEUE_MAX   100 /* writes that wait for one job ... */
+#define PLANNER_FIRE_QUEUE_MAX \
+    80 /* ... of which so many may be about its fires: callees must not keep people out */
+#define PLANNER_SOON_MS        2000 /* a gained slot's first page: what is due now */
+#define PLANNER_OVERDUE_MS     1000 /* a start this late is catch-up and paced */
+#define PLANNER_AGAIN_MS       100  /* pause after a start that was refused */
+#define PLANNER_NO_ENDPOINT_MS 5000 /* how often who waits for an endpoint looks; RELEASE tells before that */
+#define PLANNER_RELEASES_MAX   16   /* whose fires are being brought forward from the store */
+#define PLANNER_READ_RETRY_MS  200
+#define PLANNER_FOREIGN_MS     1000 /* how often fires held by other members are looked at */
+#define PLANNER_DEAD_MAX       256  /* dead members remembered */
 #define PLANNER_COPY_MORE_MS \
     ((int64_t)86400 * 1000)            /* a copy is kept so much longer than asked: many die by one */
 #define PLANNER_BACKFILL_MAX     10000 /* dues of one backfill */
@@ -166,7 +168,9 @@ struct pjob {
     struct pjob *same_key; /* next with the same hash of namespace and id */
     bool in_uids, in_keys;
     struct planner_api *api, **api_tail;
-    size_t api_count;
+    size_t api_count; /* those that have joined included */
+    struct planner_api *joined,
+        *joined_in_batch; /* done, several at a time, and answered when that is durable */
     enum { PAPI_IDLE, PAPI_FINDING, PAPI_APPLIED, PAPI_IN_BATCH } api_state;
     bool
         api_looked; /* the change id of the first one is not in the store; or its fire was read, and is not pending */
@@ -506,12 +510,17 @@ void papi_control(struct planner *p, struct pjob *j, enum attempt_control contro
 /* After the row was changed. DUE_MS: what was due next without it. */
 void papi_revise(struct pjob *j, const struct planner_api *api, const char *op, int64_t due_ms);
 void papi_applied(struct pjob *j, enum planner_answer answer);
+/* The same for what does not keep the next one waiting: it is about one fire alone, whose row is to be written. */
+void papi_join(struct pjob *j, enum planner_answer answer);
+void papi_mark_out(struct pjob *j);
+void papi_unjoin(struct pjob *j); /* what they did is void: they are to be applied again */
 
 /* --- planner_ops.c: what the API does to one fire --- */
 void papi_fire(struct planner *p, struct pjob *j);
 /* GEN: the planner's when EVENT's rows were asked for; takes what they own. */
 void papi_fire_read(struct planner *p, struct pjob *j, const struct planner_event *event, uint64_t gen);
-/* The first one is about a fire whose end is not durable yet: nothing can be said of it before. */
+/* The first one is about a fire whose row is not durable as it is: nothing can be said of it before. Or it changes more than a fire,
+ * and others have not been answered. */
 bool papi_fire_waits(const struct pjob *j);
 
 /* --- planner_open.c: asynchronous callees --- */

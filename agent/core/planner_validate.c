@@ -66,6 +66,8 @@ static void check_job(const struct planner *p, const struct pjob *j, struct seen
         check_fire(p, f, seen);
     }
     CHECK(j->unwritten == 0 || dirt, "an end that is not written yet is going to be");
+    CHECK((!j->joined && !j->joined_in_batch) || dirt || j->in_batch || j->moving,
+          "who waits for something to be durable is right");
     seen->jobs++;
     seen->unwritten += j->unwritten + j->unwritten_in_batch;
     seen->bytes += j->bytes;

@@ -44,7 +44,7 @@ void pbed_replied(struct pbed *b, struct planner_api *api)
                 c->node, api->op, api->id, (unsigned long long)api->seq, api->answer);
     if (api->answer == PLANNER_NOT_OWNER || api->answer == PLANNER_UNAVAILABLE) {
         api->repeated |= api->answer == PLANNER_UNAVAILABLE;
-        resend_later(b, c, 20);
+        resend_later(b, c, api->answer == PLANNER_UNAVAILABLE ? 100 : 20);
         return;
     }
     c->answered = true;

@@ -138,6 +138,52 @@ Test(planner_async, a_completion_before_the_202_ends_the_fire)
     over(b);
 }
 
+/* Job "a" with COUNT open fires, asked for by hand. */
+static struct pbed *many_open(unsigned count)
+{
+    struct pbed *b = silent(1);
+    (void)pbed_do(b, PLANNER_CREATE, "a", "{\"schedule\":\"@daily\"," ASYNC "}");
+    for (unsigned i = 0; i < count; i++)
+        (void)pbed_do(b, PLANNER_RUN, "a", NULL);
+    pbed_run(b, 500);
+    return b;
+}
+
+Test(planner_async, completions_of_many_fires_of_a_job_do_not_wait_for_one_another)
+{
+    struct pbed *b = many_open(60);
+    struct uid uid = pbed_job(b, "a")->uid;
+    struct pbed_call *calls[60];
+    pbed_set(b)->commit_max_ms = 400;
+    for (unsigned i = 0; i < 60; i++)
+        calls[i] =
+            pbed_fire_call(b, i % 3 ? PLANNER_FIRE_COMPLETE : PLANNER_FIRE_HEARTBEAT, &uid, i + 1, 1, true);
+    pbed_run(b, 1700); /* two commits there and back */
+    for (unsigned i = 0; i < 60; i++)
+        cr_assert(calls[i]->answered && calls[i]->api.answer == PLANNER_OK, "%u", i);
+    cr_assert(eq(u64, pbed_job(b, "a")->counts.succeeded, 40));
+    pbed_set(b)->commit_max_ms = 4;
+    pbed_check(b, false);
+    pbed_free(b);
+}
+
+Test(planner_async, callees_that_call_too_often_do_not_keep_people_out)
+{
+    struct pbed *b = many_open(2);
+    struct uid uid = pbed_job(b, "a")->uid;
+    cr_assert(eq(int, tell(b, PLANNER_FIRE_COMPLETE, 1, true), PLANNER_OK));
+    pbed_set(b)->read_max_ms = 100;
+    for (unsigned i = 0; i < 300; i++)
+        (void)pbed_fire_call(b, PLANNER_FIRE_HEARTBEAT, &uid, 1, 1, true);
+    struct pbed_call *c = pbed_call(b, PLANNER_PAUSE, "a", NULL);
+    while (!c->answered)
+        pbed_run(b, 1);
+    cr_assert(eq(int, c->api.answer, PLANNER_OK));
+    cr_assert(not(c->api.repeated), "it was not sent away");
+    pbed_run(b, 60000);
+    pbed_free(b);
+}
+
 /* Its attempt is still on its way back: nothing has to be read for what is known. */
 Test(planner_async, what_has_ended_before_the_202_is_told_at_once)
 {
