@@ -290,6 +290,10 @@ sim-mutants: $(O)/deps-test ## break one rule of the protocol at a time and coun
 	@tests/tools/sim_mutants.py $(MUTANT_ARGS)
 endif
 
+.PHONY: model
+model: $(O)/deps-test ## every state of the models of the ownership protocol; each of them broken on purpose must be caught
+	@tests/model/model.py --work $(O)/model --jobs $(JOBS)
+
 fuzz: $(O)/deps-test ## libFuzzer on every fuzz target, FUZZ_SECONDS each; finds go to tests/fuzz/corpus
 	@ASAN_OPTIONS=detect_leaks=1 LSAN_OPTIONS=suppressions=$(abspath tests/tools/lsan.supp):print_suppressions=0 \
 	 $(MAKE) O=$(O)/fuzz CC=$(CLANG) CFLAGS='-O1 -g' LIBFUZZER=1 \
@@ -362,7 +366,7 @@ coverage: $(O)/deps-test ## line coverage of the unit tests; fails under the flo
 # ---- everything -----------------------------------------------------------------------------------------------------
 
 STAGES := build check-format check-size check-layers $(if $(wildcard tests/tools/check_options.py),check-options) \
-          check $(if $(SIM),sim) check-clang lint check-asan $(if $(TSAN),check-tsan) check-it $(if $(FUZZ),fuzz) coverage
+          check $(if $(SIM),sim) model check-clang lint check-asan $(if $(TSAN),check-tsan) check-it $(if $(FUZZ),fuzz) coverage
 
 .PHONY: test
 test: export FUZZ_SECONDS = 8

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs what the Makefile's targets need on a Debian 12: deps.sh GROUP...
 #   build   compiler and libraries of the program
-#   test    Criterion, clang and its tools, cppcheck, gcovr, the parser of the benchmark's callee and generator
+#   test    Criterion, clang and its tools, cppcheck, gcovr, spin, the parser of the benchmark's callee and generator
 #   it      MariaDB's server, Consul, promtool and the Python environment of tests/it
 # Asks no network when everything is there. Debian's packages go to the system (root or sudo); what Debian 12 lacks
 # goes to $CARILLON_CACHE, outside the tree.
@@ -17,7 +17,7 @@ build_packages=(
 )
 test_packages=(
     libcriterion-dev clang-14 libclang-rt-14-dev clang-tidy-14 clang-format-14 llvm-14 cppcheck gcovr python3
-    libhttp-parser-dev
+    libhttp-parser-dev spin
 )
 # mariadb-server-core holds the program without a system service: installing it starts nothing.
 it_packages=(mariadb-server-core mariadb-client-core openssl python3 python3-venv procps)
