@@ -110,6 +110,28 @@ static const struct cli_command commands[] = {
          {.name = "--url", .value = "URL", .help = "how the agent reaches that (default http://ADDR)"}),
      .remote = true,
      .run = cmd_bench},
+    {.name = "injector",
+     .group = RUNNING,
+     .usage = "--sidecar FILE --tls-cert FILE --tls-key FILE [--listen ADDR]",
+     .help = "Serve the admission webhook that puts the sidecar into pods.",
+     .more =
+         "Kubernetes asks at /inject about each pod that is to be made; one with the annotation carillon/inject: \"true\" gets\n"
+         "the sidecar. The chart's README lists the annotations, and the chart renders all of this (injector.enabled).\n"
+         "Files are read again when they change, and at SIGHUP.\n",
+     .flags =
+         FLAGS({.name = "--sidecar",
+                .value = "FILE",
+                .help = "JSON: by role, the part of a pod's spec that is the sidecar"},
+               {.name = "--tls-cert", .value = "FILE", .help = "certificate (PEM) for the webhook's Service"},
+               {.name = "--tls-key", .value = "FILE", .help = "its key (PEM)"},
+               {.name = "--tls-client-ca",
+                .value = "FILE",
+                .help = "only clients with a certificate of these authorities (PEM) are served"},
+               {.name = "--listen", .value = "ADDR", .help = "host:port (default 0.0.0.0:8443)"},
+               {.name = "--linger",
+                .value = "DURATION",
+                .help = "serve this long after SIGTERM, while others learn of the end (default 5s)"}),
+     .run = cmd_injector},
 
     {.name = "job apply",
      .group = JOBS,

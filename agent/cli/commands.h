@@ -7,6 +7,7 @@
 int cmd_agent(struct cli *cli, const struct cli_args *args);
 int cmd_sink(struct cli *cli, const struct cli_args *args);
 int cmd_bench(struct cli *cli, const struct cli_args *args);
+int cmd_injector(struct cli *cli, const struct cli_args *args);
 
 int cmd_job_apply(struct cli *cli, const struct cli_args *args);
 int cmd_job_get(struct cli *cli, const struct cli_args *args);

@@ -10,6 +10,7 @@ from lib.carillon import binary
 from lib.certs import Authority
 from lib.consul import Consul
 from lib.mariadb import MariaDB
+from lib.mount import Mount
 from lib.oracle import Verdict
 from lib.procs import wait_until
 
@@ -219,30 +220,6 @@ def test_a_consul_that_is_not_ours_is_not_believed(clusters, secure_consul, shar
         assert not secure_consul.members(cluster.name)
 
 
-class Mount:
-    """A folder as the kubelet mounts a Secret: what is in it changes all at once, by a link."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.count = 0
-        folder.mkdir()
-
-    def put(self, **files):
-        self.count += 1
-        version = self.folder / f"..v{self.count}"
-        version.mkdir()
-        for name, text in files.items():
-            (version / name.replace("_", ".")).write_text(text)
-            link = self.folder / name.replace("_", ".")
-            if not link.is_symlink():
-                link.symlink_to(f"..data/{link.name}")
-        (self.folder / "..new").symlink_to(version.name)
-        (self.folder / "..new").rename(self.folder / "..data")
-
-    def path(self, name):
-        return str(self.folder / name)
-
-
 def read(path):
     with open(path, encoding="ascii") as file:
         return file.read()
@@ -253,8 +230,8 @@ def test_certificates_are_replaced_while_all_goes_on(clusters, shared_consul, sh
     following = Authority("following")
     pairs = [a.issue("rotated", "IP:127.0.0.1", "DNS:localhost") for a in (ours, following)]
     mount = Mount(folder / "certificates")
-    cas, own = [read(ours.ca), read(following.ca)], [{"tls_crt": read(p.cert), "tls_key": read(p.key)} for p in pairs]
-    mount.put(ca_crt=cas[0], **own[0])
+    cas, own = [read(ours.ca), read(following.ca)], [{"tls.crt": read(p.cert), "tls.key": read(p.key)} for p in pairs]
+    mount.put({"ca.crt": cas[0], **own[0]})
     tls = {"tls_cert": mount.path("tls.crt"), "tls_key": mount.path("tls.key")}
     cluster = clusters(shared_consul, shared_mariadb, config={
         "cluster": {"tls_ca": mount.path("ca.crt"), **tls}, "api": {"tls_client_ca": mount.path("ca.crt"), **tls}})
@@ -271,11 +248,11 @@ def test_certificates_are_replaced_while_all_goes_on(clusters, shared_consul, sh
                    and b"HTTP/1.1 401" == handshake(a.cluster_port, authority, pair) for a in agents)
 
     assert all_answer(ours, pairs[0])
-    mount.put(ca_crt=cas[0] + cas[1], **own[0])
+    mount.put({"ca.crt": cas[0] + cas[1], **own[0]})
     wait_until(lambda: all_answer(ours, pairs[1]), 60, "both authorities are trusted", interval=0.3)
-    mount.put(ca_crt=cas[0] + cas[1], **own[1])
+    mount.put({"ca.crt": cas[0] + cas[1], **own[1]})
     wait_until(lambda: all_answer(following, pairs[1]), 60, "the new certificates are shown", interval=0.3)
-    mount.put(ca_crt=cas[1], **own[1])
+    mount.put({"ca.crt": cas[1], **own[1]})
     wait_until(lambda: not any(b"HTTP/1.1 200" == handshake(a.api_port, following, pairs[0]) for a in agents), 60,
                "the old authority is not trusted", interval=0.3)
     for agent in agents:

@@ -7,16 +7,22 @@ probes is a readiness probe: while the members are away the application stays in
   volumes: {{- include "carillon.sidecarVolumes" (dict "root" .) | nindent 2 }}
 
 "root" is the context of a chart that depends on this one, whose values stand under `carillon` there, or are this chart's own.
+With "role" "member" the sidecar owns jobs itself, as the members of mode cluster do, and needs their database. The injector is given
+what stands here for each role (carillon.sidecarPart), so its pods are these.
 */ -}}
 {{- define "carillon.sidecarRoot" -}}
 {{- $root := .root -}}
 {{- $sub := (($root.Subcharts | default dict).carillon) | default $root -}}
-{{- toJson (dict "Values" $sub.Values "Release" $root.Release "Chart" $sub.Chart) -}}
+{{- toJson (dict "Values" $sub.Values "Release" $root.Release "Chart" $sub.Chart "role" (.role | default "client")) -}}
 {{- end -}}
 
 {{- define "carillon.sidecarSecrets" -}}
 {{- $v := .Values -}}
-{{- range $folder, $secret := dict "cluster" $v.cluster.secretName "cluster-tls" $v.cluster.tlsSecret "consul" $v.consul.tokenSecret "consul-ca" $v.consul.caSecret "tokens" $v.api.tokensSecret -}}{{- if $secret }}
+{{- $s := dict "cluster" $v.cluster.secretName "cluster-tls" $v.cluster.tlsSecret "consul" $v.consul.tokenSecret "consul-ca" $v.consul.caSecret "tokens" $v.api.tokensSecret -}}
+{{- if eq .role "member" -}}
+{{- $s = merge $s (dict "mysql" (required "mysql.passwordSecret is needed for members" $v.mysql.passwordSecret) "mysql-ca" $v.mysql.caSecret "signing" $v.callback.signingKeysSecret) -}}
+{{- end -}}
+{{- range $folder, $secret := $s -}}{{- if $secret }}
 {{ $folder }}: {{ $secret | quote }}
 {{- end -}}{{- end -}}
 {{- end -}}
@@ -30,7 +36,7 @@ probes is a readiness probe: while the members are away the application stays in
   restartPolicy: Always
   args:
     - agent
-    - --set=agent.role=client
+    - --set=agent.role={{ $r.role }}
     - --set=agent.shutdown_grace={{ $v.shutdownGraceSeconds }}s
     - --set=log.format=json
     - --set=api.listen=127.0.0.1:{{ int $v.api.port }}
@@ -55,6 +61,22 @@ probes is a readiness probe: while the members are away the application stays in
     {{- if $v.api.tokensSecret }}
     - --set=api.tokens_file=/etc/carillon/tokens/tokens.yaml
     {{- end }}
+    {{- if eq $r.role "member" }}
+    - --set=cluster.listen=$(POD_IP):7421
+    - --set=store.driver=mysql
+    - --set=store.mysql.host={{ required "mysql.host is needed for members" $v.mysql.host }}
+    - --set=store.mysql.port={{ int $v.mysql.port }}
+    - --set=store.mysql.user={{ $v.mysql.user }}
+    - --set=store.mysql.database={{ $v.mysql.database }}
+    - --set=store.mysql.password_file=/etc/carillon/mysql/password
+    {{- if $v.mysql.caSecret }}
+    - --set=store.mysql.tls_mode=verify
+    - --set=store.mysql.tls_ca=/etc/carillon/mysql-ca/ca.crt
+    {{- end }}
+    {{- if $v.callback.signingKeysSecret }}
+    - --set=callback.signing_keys_file=/etc/carillon/signing/keys
+    {{- end }}
+    {{- end }}
     {{- with .service }}
     - --set=app.service={{ . }}
     {{- end }}
@@ -62,7 +84,11 @@ probes is a readiness probe: while the members are away the application stays in
     - --set=app.port={{ int . }}
     {{- end }}
   env: {{- include "carillon.env" $r | nindent 4 }}
-  ports: [{name: ops, containerPort: {{ int $v.ops.port }}}]
+  ports:
+    - {name: ops, containerPort: {{ int $v.ops.port }}}
+    {{- if eq $r.role "member" }}
+    - {name: peers, containerPort: 7421}
+    {{- end }}
   {{- include "carillon.probes" $r | nindent 2 }}
   securityContext: {{- include "carillon.securityContext" $r | nindent 4 }}
   resources: {{- toYaml $v.resources | nindent 4 }}
@@ -79,4 +105,11 @@ probes is a readiness probe: while the members are away the application stays in
 {{- range $folder, $secret := include "carillon.sidecarSecrets" (include "carillon.sidecarRoot" . | fromJson) | fromYaml }}
 - {name: carillon-{{ $folder }}, secret: {secretName: {{ $secret | quote }}, defaultMode: 0444}}
 {{- end }}
+{{- end -}}
+
+{{- /* What the injector puts into a pod for a role: the part of a pod's spec that is the sidecar. */ -}}
+{{- define "carillon.sidecarPart" -}}
+initContainers: {{- include "carillon.sidecar" . | nindent 2 }}
+volumes: {{- include "carillon.sidecarVolumes" . | nindent 2 }}
+terminationGracePeriodSeconds: {{ add (include "carillon.sidecarRoot" . | fromJson).Values.shutdownGraceSeconds 10 }}
 {{- end -}}

@@ -1,0 +1,68 @@
+"""The chart, rendered by Helm's own engine, validated against Kubernetes' schemas, and its containers as processes of this machine."""
+import helm_python as helm
+import kubernetes_validate
+import yaml
+
+from .carillon import ROOT, Agent, binary
+from .procs import Process, free_ports
+
+CHART = ROOT / "helm/carillon"
+KUBERNETES = ["1.37", "1.36", "1.35", "1.34"]
+
+
+def documents(chart, values):
+    with helm.Chart.load(str(chart)) as loaded:
+        loaded.validate_schema(values)
+        files = loaded.render(values, name="demo", namespace="prod")
+    return [d for name, text in sorted(files.items()) if name.endswith(".yaml") for d in yaml.safe_load_all(text) if d]
+
+
+def one(found, kind):
+    [document] = [d for d in found if d["kind"] == kind]
+    return document
+
+
+def validate(found):
+    assert found
+    for version in KUBERNETES:
+        for document in found:
+            if document["kind"] != "ServiceMonitor":  # of an operator, not of Kubernetes
+                kubernetes_validate.validate(document, version, strict=True)
+
+
+def is_safe(container):
+    context = container["securityContext"]
+    assert context["runAsNonRoot"] and context["readOnlyRootFilesystem"] and not context["allowPrivilegeEscalation"]
+    assert context["capabilities"] == {"drop": ["ALL"]} and context["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+class Pod(Agent):
+    """The container of a rendered pod, as a process: paths and ports are those of this machine."""
+
+    def __init__(self, name, container, folder, values, config=None, secrets=None):
+        super().__init__(name, folder)
+        self.ops_port = values["ops"]["port"]
+        self.api_port = values["api"]["port"]
+        self.url = f"http://127.0.0.1:{self.api_port}"
+        data = self.folder / f"{name}-data"
+        data.mkdir()
+        for key, text in {**({"config/carillon.yaml": self.local(config)} if config else {}), **(secrets or {})}.items():
+            path = self.folder / name / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        args = [self.local(a).replace("$(POD_IP)", "127.0.0.1").replace("$(HOST_IP)", "127.0.0.1")
+                .replace(":7421", f":{self.cluster_port}") for a in container["args"]]
+        assert not any("$(" in a for a in args)
+        self.process = Process(name, ["env", "-C", data, f"CARILLON_AGENT_NAME={name}", binary(), *args], self.folder)
+
+    def local(self, text):
+        return text.replace("/etc/carillon/", f"{self.folder}/{self.name}/").replace("/data", f"{self.folder}/{self.name}-data")
+
+    def start(self, timeout=60, wait=True):
+        self.process.start()
+        return self.wait_ready(timeout) if wait else self
+
+
+def ports():
+    api, ops = free_ports(2)
+    return {"api": {"port": api}, "ops": {"port": ops}}
