@@ -136,7 +136,7 @@ static int read_template(const char *file, struct inject_template **ret, struct 
 
 static void look_at_template(struct injector *i)
 {
-    struct inject_template *next, *before;
+    struct inject_template *next = NULL, *before;
     struct err e;
     if (!file_watch_changed(&i->watch))
         return;
