@@ -318,10 +318,11 @@ bool gate_is_limited(const struct exchange *x)
 
 void gate_pass_take(const struct exchange *x, const char *ns, struct gate_pass *ret)
 {
-    *ret = (struct gate_pass){.needed = x->caller.who != NULL};
-    if (!ret->needed)
+    const struct token *who = x->caller.who;
+    *ret = (struct gate_pass){.needed = who != NULL};
+    if (!who)
         return;
-    ret->who = *x->caller.who;
+    ret->who = *who;
     ret->who.namespaces = NULL; /* the table's, which goes before the pass */
     ret->who.namespaces_count = 0;
     (void)snprintf(ret->ns, sizeof(ret->ns), "%s", ns); /* a namespace fits */
