@@ -30,6 +30,8 @@ endif
 PKGS := libuv libcurl libmicrohttpd gnutls jansson yaml-0.1 libxxhash libcrypto libssl glib-2.0 libmariadb libprotobuf-c raft liblz4
 # Not by pkg-config: grpc.pc names some eighty libraries of Abseil, which libgrpc.so finds by itself.
 GRPC_LIBS := -lgrpc -lgpr
+# It has no .pc file.
+PARSER_LIBS := -lhttp_parser
 
 # Empty, so that a file's own `#define _GNU_SOURCE` is no redefinition.
 CPPFLAGS_ALL := -D_GNU_SOURCE= -DCARILLON_VERSION='"$(VERSION)"' -I. $(CPPFLAGS)
@@ -52,7 +54,7 @@ $(O)/flags.mk: tests/tools/deps.sh Makefile
 	@mkdir -p $(@D)
 	@tests/tools/deps.sh build
 	@{ echo "DEP_CFLAGS := $$(pkg-config --cflags $(PKGS) | sed 's/-I/-isystem /g')"; \
-	   echo "DEP_LIBS := $$(pkg-config --libs $(PKGS)) $(GRPC_LIBS)"; \
+	   echo "DEP_LIBS := $$(pkg-config --libs $(PKGS)) $(GRPC_LIBS) $(PARSER_LIBS)"; \
 	   echo "PROTO_DIR := $$(pkg-config --variable=includedir protobuf)"; } >$@.new && mv $@.new $@
 
 # Objects depend on this file, so a change of compiler or flags rebuilds them.
@@ -220,7 +222,7 @@ $(TOOLS): $(O)/tests/tools/%: $(O)/t/tests/tools/%.o $(call libs,$(O)/t,consul $
 $(BENCH): $(O)/tests/bench/%: $(O)/tests/bench/%.o $(O)/tests/bench/bench.o $(call libs,$(O),base) | $(O)/deps-test
 	@mkdir -p $(@D)
 	@echo "  LINK  $@"
-	@$(CC) $(LDFLAGS_ALL) -o $@ $^ -lhttp_parser $(DEP_LIBS) -lm
+	@$(CC) $(LDFLAGS_ALL) -o $@ $^ $(DEP_LIBS) -lm
 $(BENCH_SRC:%.c=$(O)/%.o): | $(O)/deps-test
 
 $(UNIT_SRC:%.c=$(O)/t/%.o) $(SIM_SRC:%.c=$(O)/t/%.o) $(patsubst %.c,$(O)/t/%.o,$(wildcard tests/lib/*.c)): | $(O)/deps-test

@@ -1,4 +1,5 @@
-/* HTTP callbacks: delivery lanes, each a thread with its own libcurl multi handle, connection cache and easy handles.
+/* HTTP callbacks: delivery lanes, each a thread with its own connections, libcurl multi handle and easy handles. What goes to endpoints
+ * without TLS is callback_http_plain.c's; the rest is libcurl's from the beginning to the end.
  *
  * The loop hands attempts over through a locked list and wakes the lane; finished ones go back in one batch a wake-up. perform +
  * poll, not socket_action: with many active transfers it costs a third less. Limits on connections are the dispatcher's: those of
@@ -16,16 +17,13 @@
 #include "agent/base/mem.h"
 #include "agent/base/text.h"
 #include "agent/core/retry.h"
-#include "callback/callback.h"
+#include "callback/callback_http_private.h"
 #include "callback/handback.h"
 #include "callback/headers.h"
 #include "callback/safety.h"
 
 #define POLL_MS       1000
 #define EASY_KEPT_MAX 256
-/* Kept connections are thrown away after this idle time. Many servers close idle ones after 5 s (Node, uvicorn); a request that
- * crosses their close on the wire fails, and counts as an attempt, for the callee may have seen it. */
-#define KEPT_IDLE_S 4L
 /* Authorities read from a file are used this long before it is read again: reading the system's takes 20 ms. */
 #define CA_CACHE_S 30L
 /* Longest URL: a path or URL of 2 KiB and a service's name or an application's address. */
@@ -35,6 +33,7 @@ struct lane;
 
 /* One transfer: an easy handle and what belongs to it, kept for the next one. */
 struct transfer {
+    struct http_work work;
     struct transfer *next; /* among the idle ones */
     struct list link;      /* among the running ones */
     CURL *easy;
@@ -68,6 +67,7 @@ struct lane {
     struct list aborted;  /* under lock: callback_attempt.abort_link */
     bool stopping;        /* under lock */
     struct handback *handback;
+    struct plain *plain; /* lane thread, but for its wake-up */
     struct list running; /* lane thread: transfers under way */
     struct transfer *idle;
     unsigned idle_count;
@@ -173,7 +173,7 @@ static size_t on_body(char *data, size_t size, size_t count, void *arg)
 
 static void set_always(CURL *easy, struct transfer *t)
 {
-    curl_easy_setopt(easy, CURLOPT_PRIVATE, t);
+    curl_easy_setopt(easy, CURLOPT_PRIVATE, &t->work);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_PROXY, "");
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
@@ -191,13 +191,15 @@ static void set_always(CURL *easy, struct transfer *t)
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, t);
     curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, t->error);
     curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
-    curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, KEPT_IDLE_S);
+    curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, HTTP_KEPT_IDLE_S);
     curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
     curl_easy_setopt(easy, CURLOPT_CA_CACHE_TIMEOUT, CA_CACHE_S);
     /* A transfer that times out while a name is being looked up would otherwise wait, with the whole lane, for the resolver's
      * thread (Curl_resolver_kill in 7.88). */
     curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
 }
+
+static const struct http_work_ops transfer_ops;
 
 static struct transfer *transfer_new(struct lane *lane)
 {
@@ -207,6 +209,7 @@ static struct transfer *transfer_new(struct lane *lane)
         mem_free(t);
         return NULL;
     }
+    t->work.ops = &transfer_ops;
     t->lane = lane;
     headers_init(&t->headers);
     buf_init(&t->url, REQUEST_URL_MAX);
@@ -349,7 +352,7 @@ static void start_transfer(struct lane *lane, struct callback_attempt *a)
         return;
     }
     list_push_back(&lane->running, &t->link);
-    a->transfer = t;
+    a->transfer = &t->work;
 }
 
 /* libcurl has read both forms, seconds and a date. */
@@ -430,15 +433,21 @@ static void end_transfer(struct lane *lane, struct transfer *t, CURLcode code)
     finish(lane, a);
 }
 
-/* The job's fire is over: whoever works on its request finds the connection closed. */
-static void abort_transfer(struct lane *lane, struct callback_attempt *a)
+static void on_done(struct http_work *w, CURLcode code)
 {
-    struct transfer *t = a->transfer;
-    if (t)
-        (void)snprintf(t->error, sizeof(t->error), "connection closed: the fire was ended"); /* fits */
-    if (t)
-        end_transfer(lane, t, CURLE_ABORTED_BY_CALLBACK);
+    struct transfer *t = container_of(w, struct transfer, work);
+    end_transfer(t->lane, t, code);
 }
+
+/* The job's fire is over: whoever works on its request finds the connection closed. */
+static void on_abort(struct http_work *w)
+{
+    struct transfer *t = container_of(w, struct transfer, work);
+    (void)snprintf(t->error, sizeof(t->error), "connection closed: the fire was ended"); /* fits */
+    end_transfer(t->lane, t, CURLE_ABORTED_BY_CALLBACK);
+}
+
+static const struct http_work_ops transfer_ops = {.done = on_done, .abort = on_abort};
 
 /* --- the lane's thread --------------------------------------------------------------------------------------------- */
 
@@ -447,12 +456,12 @@ static void finish_transfers(struct lane *lane)
     CURLMsg *msg;
     int left;
     while ((msg = curl_multi_info_read(lane->multi, &left))) {
-        struct transfer *t;
+        struct http_work *w;
         CURLcode code = msg->data.result; /* MSG dies with the handle's removal */
         if (msg->msg != CURLMSG_DONE)
             continue;
-        curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, &t);
-        end_transfer(lane, t, code);
+        curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, &w);
+        w->ops->done(w, code);
     }
 }
 
@@ -464,7 +473,9 @@ static void close_aborted(struct lane *lane)
         pthread_mutex_unlock(&lane->lock);
         if (!link)
             return;
-        abort_transfer(lane, container_of(link, struct callback_attempt, abort_link));
+        struct http_work *w = container_of(link, struct callback_attempt, abort_link)->transfer;
+        if (w)
+            w->ops->abort(w);
     }
 }
 
@@ -482,6 +493,8 @@ static bool take_incoming(struct lane *lane)
         if (atomic_load(&a->state) == CALLBACK_REVOKED || stopping)
             finish_unstarted(lane, a,
                              stopping ? "not started: the agent is stopping" : "not started: revoked");
+        else if (plain_takes(a))
+            plain_start(lane->plain, a);
         else
             start_transfer(lane, a);
     }
@@ -492,6 +505,7 @@ static bool take_incoming(struct lane *lane)
 static void abort_running(struct lane *lane)
 {
     struct list *link;
+    plain_stop(lane->plain);
     while ((link = list_first(&lane->running))) {
         struct transfer *t = container_of(link, struct transfer, link);
         struct callback_attempt *a = t->attempt;
@@ -517,19 +531,36 @@ static void free_transfers(struct lane *lane)
     }
 }
 
+static bool has_orders(struct lane *lane)
+{
+    pthread_mutex_lock(&lane->lock);
+    bool any = !list_empty(&lane->incoming) || !list_empty(&lane->aborted) || lane->stopping;
+    pthread_mutex_unlock(&lane->lock);
+    return any;
+}
+
+/* A turn waits where there is something to wait for: in one call, as long as libcurl has nothing under way. */
+static void turn(struct lane *lane)
+{
+    struct curl_waitfd plain = {.fd = plain_fd(lane->plain), .events = CURL_WAIT_POLLIN};
+    int running, wait_ms = has_orders(lane) ? 0 : plain_wait_ms(lane->plain);
+    if (!list_empty(&lane->running) || plain_connecting(lane->plain)) {
+        curl_multi_perform(lane->multi, &running);
+        finish_transfers(lane);
+        if (wait_ms != 0 && !has_orders(lane))
+            curl_multi_poll(lane->multi, &plain, 1, wait_ms < 0 || wait_ms > POLL_MS ? POLL_MS : wait_ms,
+                            NULL);
+        wait_ms = 0;
+    }
+    plain_turn(lane->plain, wait_ms);
+}
+
 static void *run_lane(void *arg)
 {
     struct lane *lane = arg;
-    int running;
     while (take_incoming(lane)) {
         close_aborted(lane);
-        curl_multi_perform(lane->multi, &running);
-        finish_transfers(lane);
-        pthread_mutex_lock(&lane->lock);
-        bool idle = list_empty(&lane->incoming) && list_empty(&lane->aborted) && !lane->stopping;
-        pthread_mutex_unlock(&lane->lock);
-        if (idle)
-            curl_multi_poll(lane->multi, NULL, 0, POLL_MS, NULL);
+        turn(lane);
     }
     abort_running(lane);
     return NULL;
@@ -543,6 +574,7 @@ static void lane_fini(struct lane *lane)
     (void)take_incoming(lane); /* what came in after the thread's last look ends as not started */
     handback_free(lane->handback);
     free_transfers(lane);
+    plain_free(lane->plain);
     curl_multi_cleanup(lane->multi);
     pthread_mutex_destroy(&lane->lock);
 }
@@ -560,6 +592,21 @@ static int start_thread(struct lane *lane)
     return rc;
 }
 
+static void finish_plain(void *arg, struct callback_attempt *a)
+{
+    finish(arg, a);
+}
+
+static int plain_open(struct lane *lane, struct err *e)
+{
+    struct plain_options options = {.callback = &lane->lanes->options,
+                                    .user_agent = lane->lanes->user_agent,
+                                    .multi = lane->multi,
+                                    .finish = finish_plain,
+                                    .arg = lane};
+    return plain_new(&options, &lane->plain, e);
+}
+
 static int lane_init(struct http_lanes *lanes, struct lane *lane, struct err *e)
 {
     lane->lanes = lanes;
@@ -575,13 +622,18 @@ static int lane_init(struct http_lanes *lanes, struct lane *lane, struct err *e)
     curl_multi_setopt(lane->multi, CURLMOPT_PIPELINING, CURLPIPE_NOTHING);
     pthread_mutex_init(&lane->lock, NULL);
     lane->handback = handback_new(lanes->options.loop, lanes->done, lanes->arg);
-    int rc = fault_hit() ? EAGAIN : start_thread(lane);
+    int rc = plain_open(lane, e);
+    if (rc == 0) {
+        int error = fault_hit() ? EAGAIN : start_thread(lane);
+        rc = error ? err_sys(e, error, "start a delivery lane") : 0;
+    }
     if (rc == 0)
         return 0;
     handback_free(lane->handback);
+    plain_free(lane->plain);
     curl_multi_cleanup(lane->multi);
     pthread_mutex_destroy(&lane->lock);
-    return err_sys(e, rc, "start a delivery lane");
+    return rc;
 }
 
 static void stop_lane(struct lane *lane)
@@ -589,7 +641,7 @@ static void stop_lane(struct lane *lane)
     pthread_mutex_lock(&lane->lock);
     lane->stopping = true;
     pthread_mutex_unlock(&lane->lock);
-    curl_multi_wakeup(lane->multi);
+    plain_wake(lane->plain);
     pthread_join(lane->thread, NULL);
 }
 
@@ -642,7 +694,7 @@ static void http_deliver(void *self, struct callback_attempt *attempt, uint64_t 
     list_push_back(&lane->incoming, &attempt->link);
     pthread_mutex_unlock(&lane->lock);
     if (wake)
-        curl_multi_wakeup(lane->multi);
+        plain_wake(lane->plain);
 }
 
 static void http_abort(void *self, struct callback_attempt *a)
@@ -655,7 +707,7 @@ static void http_abort(void *self, struct callback_attempt *a)
         list_push_back(&lane->aborted, &a->abort_link);
     pthread_mutex_unlock(&lane->lock);
     if (wake)
-        curl_multi_wakeup(lane->multi);
+        plain_wake(lane->plain);
 }
 
 const struct callback_ops callback_http = {

@@ -287,6 +287,29 @@ int headers_build(struct headers *h, const struct callback_attempt *a, int64_t n
     return 0;
 }
 
+/* libcurl says so too unless a job says otherwise. */
+static bool accepts(const struct job_callback *cb)
+{
+    for (size_t i = 0; i < cb->headers_count; i++)
+        if (curl_strequal(cb->headers[i].name, "Accept"))
+            return true;
+    return false;
+}
+
+int headers_build_plain(struct headers *h, const struct callback_attempt *a, int64_t now_ms,
+                        const char *user_agent, const struct safety_use *use, struct err *e)
+{
+    const struct delivery *d = a->delivery;
+    const struct job_callback *cb = &d->spec->callback;
+    reset(h);
+    add(h, "User-Agent", user_agent);
+    if (!accepts(cb))
+        add(h, "Accept", "*/*");
+    if (d->payload && headers_has_body(cb->method))
+        add(h, "Content-Type", d->content_type);
+    return add_common(h, a, now_ms, now_ms + cb->timeout_ms, use, ": ", e);
+}
+
 int headers_build_metadata(struct headers *h, const struct callback_attempt *a, int64_t now_ms,
                            int64_t deadline_ms, const struct safety_use *use, struct err *e)
 {

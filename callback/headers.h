@@ -34,6 +34,11 @@ bool headers_has_body(const char *method);
 int headers_build(struct headers *h, const struct callback_attempt *a, int64_t now_ms, const char *user_agent,
                   const struct safety_use *use, struct curl_slist **ret, struct err *e);
 
+/* The same for a request that is written without libcurl: read the headers with headers_next(), valid until the next build. What HTTP
+ * itself needs (Host, Content-Length) is not among them. */
+int headers_build_plain(struct headers *h, const struct callback_attempt *a, int64_t now_ms,
+                        const char *user_agent, const struct safety_use *use, struct err *e);
+
 /* The same as metadata of a gRPC call that times out at DEADLINE_MS: names in lower case, without those that are gRPC's own. Errors as
  * above. Read them with headers_next(), valid until the next build. */
 int headers_build_metadata(struct headers *h, const struct callback_attempt *a, int64_t now_ms,

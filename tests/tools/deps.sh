@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs what the Makefile's targets need on a Debian 12: deps.sh GROUP...
 #   build   compiler and libraries of the program
-#   test    Criterion, clang and its tools, cppcheck, gcovr, spin, the parser of the benchmark's callee and generator
+#   test    Criterion, clang and its tools, cppcheck, gcovr, spin
 #   it      MariaDB's server, Consul, promtool and the Python environment of tests/it
 # Asks no network when everything is there. Debian's packages go to the system (root or sudo); what Debian 12 lacks
 # goes to $CARILLON_CACHE, outside the tree.
@@ -13,11 +13,11 @@ cache=${CARILLON_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/carillon}
 build_packages=(
     gcc make libc6-dev pkg-config git ca-certificates tzdata
     libuv1-dev libcurl4-openssl-dev libmicrohttpd-dev libgnutls28-dev libjansson-dev libyaml-dev libmariadb-dev libxxhash-dev
-    libssl-dev libglib2.0-dev libgrpc-dev libprotobuf-c-dev protobuf-c-compiler libprotobuf-dev liblz4-dev
+    libssl-dev libglib2.0-dev libgrpc-dev libprotobuf-c-dev protobuf-c-compiler libprotobuf-dev liblz4-dev libhttp-parser-dev
 )
 test_packages=(
     libcriterion-dev clang-14 libclang-rt-14-dev clang-tidy-14 clang-format-14 llvm-14 cppcheck gcovr python3
-    libhttp-parser-dev spin
+    spin
 )
 # mariadb-server-core holds the program without a system service: installing it starts nothing.
 it_packages=(mariadb-server-core mariadb-client-core openssl python3 python3-venv procps)

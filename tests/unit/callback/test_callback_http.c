@@ -701,7 +701,7 @@ Test(callback_http, a_lane_that_cannot_start_leaves_nothing_behind)
         cr_assert(lt(int, rc, 0), "k=%u", k);
         cr_assert(zero(ptr, lanes), "k=%u", k);
     }
-    cr_assert(eq(uint, k, 6));
+    cr_assert(eq(uint, k, 9));
     callback_http.close(lanes);
     bed_close();
 }
