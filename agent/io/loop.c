@@ -6,8 +6,10 @@
 #include "agent/base/mem.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/eventfd.h>
 #include <uv.h>
 
 /* Also what /livez relies on: a loop without work still shows that it turns. */
@@ -20,7 +22,8 @@ struct msg_queue {
 
 struct loop {
     uv_loop_t uv;
-    uv_async_t wake;
+    int wake_fd; /* not libuv's own wake-up: that one spins while who sent it has not returned from its write */
+    uv_poll_t wake;
     uv_prepare_t before_poll;
     uv_timer_t next_due;
     struct list timers;     /* armed, by due_ms */
@@ -109,7 +112,7 @@ void loop_post(struct loop *loop, struct loop_msg *msg)
     loop->woken = true;
     pthread_mutex_unlock(&loop->lock);
     if (wake)
-        uv_async_send(&loop->wake);
+        (void)eventfd_write(loop->wake_fd, 1); /* fails only for a count that nobody has read for ages */
 }
 
 void loop_defer(struct loop *loop, struct loop_msg *msg)
@@ -224,9 +227,13 @@ static void on_nothing_timer(uv_timer_t *timer)
     (void)timer; /* its only use is to end the wait */
 }
 
-static void on_nothing_async(uv_async_t *async)
+/* What was posted is looked at in each turn. */
+static void on_wake(uv_poll_t *poll, int status, int events)
 {
-    (void)async; /* as above */
+    eventfd_t count;
+    (void)status;
+    (void)events;
+    (void)eventfd_read(container_of(poll, struct loop, wake)->wake_fd, &count);
 }
 
 /* How long to wait is decided here and not before uv_run(), which first runs the timers of other users of
@@ -395,12 +402,16 @@ int loop_new(struct loop **ret, struct err *e)
         mem_free(l);
         return err_sys(e, -r, "make an event loop");
     }
-    r = fault_hit() ? UV_EMFILE : uv_async_init(&l->uv, &l->wake, on_nothing_async);
-    if (r < 0) {
+    l->wake_fd = fault_hit() ? -1 : eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (l->wake_fd < 0) {
         uv_loop_close(&l->uv);
         mem_free(l);
-        return err_sys(e, -r, "make an event loop's wake-up");
+        return err_sys(e, EMFILE, "make an event loop's wake-up");
     }
+    r = uv_poll_init(&l->uv, &l->wake, l->wake_fd);
+    assert(r == 0); /* it can be polled, and is not yet */
+    r = uv_poll_start(&l->wake, UV_READABLE, on_wake);
+    assert(r == 0);
     uv_loop_configure(&l->uv, UV_METRICS_IDLE_TIME);
     uv_prepare_init(&l->uv, &l->before_poll);
     uv_timer_init(&l->uv, &l->next_due);
@@ -443,6 +454,7 @@ void loop_free(struct loop *loop)
     uv_run(&loop->uv, UV_RUN_DEFAULT);
     int r = uv_loop_close(&loop->uv);
     assert(r == 0); /* else someone left a handle behind */
+    fd_close(loop->wake_fd);
     pthread_mutex_destroy(&loop->lock);
     mem_free(loop);
 }
