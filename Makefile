@@ -219,7 +219,7 @@ $(TOOLS): $(O)/tests/tools/%: $(O)/t/tests/tools/%.o $(call libs,$(O)/t,consul $
 	@$(CC) $(LDFLAGS_ALL) -o $@ $^ $(DEP_LIBS) -lm
 
 # The generators, callee and raw limits of tests/bench.
-$(BENCH): $(O)/tests/bench/%: $(O)/tests/bench/%.o $(O)/tests/bench/bench.o $(call libs,$(O),base) | $(O)/deps-test
+$(BENCH): $(O)/tests/bench/%: $(O)/tests/bench/%.o $(O)/tests/bench/bench.o $(call libs,$(O),io core base) | $(O)/deps-test
 	@mkdir -p $(@D)
 	@echo "  LINK  $@"
 	@$(CC) $(LDFLAGS_ALL) -o $@ $^ $(DEP_LIBS) -lm

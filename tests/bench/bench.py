@@ -24,13 +24,16 @@ MYSQL_OPTIONS = {"quick": ["--innodb-buffer-pool-size=512M", "--innodb-log-file-
                  "full": ["--innodb-buffer-pool-size=4G", "--innodb-log-file-size=2G"]}
 SIZES = {
     "quick": dict(runs=1, steady_runs=1, submits=((1, 500), (16, 5000), (64, 10_000)), bulk_jobs=20_000, bursts=(1000, 10_000),
-                  rates=(4000, 8000, 12_000, 16_000, 20_000, 26_000, 34_000), seconds=2, idle_seconds=3, stored=(), kills=1),
+                  rates=(4000, 8000, 12_000, 16_000, 20_000, 26_000, 34_000), grpc_rates=(2000, 4000, 8000, 16_000),
+                  stream_rates=(2000, 4000, 8000), seconds=2, idle_seconds=3, settle_seconds=15, stored=(), kills=1,
+                  micro_rounds=100_000),
     "full": dict(runs=5, steady_runs=3, submits=((1, 3000), (16, 20_000), (64, 40_000)), bulk_jobs=100_000,
-                 bursts=(1000, 10_000, 100_000), rates=tuple(range(4000, 44_001, 4000)), seconds=5, idle_seconds=10,
-                 stored=(1_000_000, 5_000_000), kills=5),
+                 bursts=(1000, 10_000, 100_000), rates=tuple(range(4000, 44_001, 4000)), grpc_rates=tuple(range(2000, 20_001, 3000)),
+                 stream_rates=(2000, 4000, 8000, 12_000, 16_000), seconds=5, idle_seconds=10, settle_seconds=30,
+                 stored=(1_000_000, 5_000_000), kills=5, micro_rounds=1_000_000),
 }
-EACH_STORE = ("submit", "bulk", "burst", "steady", "idle", "stored")
-ONCE = ("failover",)
+EACH_STORE = ("submit", "bulk", "burst", "steady", "stream", "grpc", "idle", "stored")
+ONCE = ("micro", "failover")
 
 
 class Bench:
@@ -89,6 +92,8 @@ def arguments():
     parser.add_argument("--stores", default="mysql,raft")
     parser.add_argument("--only", default="", help="scenarios, by commas: " + ",".join(EACH_STORE + ONCE))
     parser.add_argument("--runs", type=int, help="of each scenario")
+    parser.add_argument("--stored", help="sizes of the scenario `stored`, by commas")
+    parser.add_argument("--bursts", help="sizes of the scenario `burst`, by commas")
     parser.add_argument("--json", default="bench.json", help="file for the result as JSON")
     return parser.parse_args()
 
@@ -99,6 +104,9 @@ def main():
     settings = dict(SIZES[args.size])
     if args.runs:
         settings["runs"] = settings["steady_runs"] = args.runs
+    for name in ("stored", "bursts"):
+        if getattr(args, name):
+            settings[name] = tuple(int(size) for size in getattr(args, name).split(","))
     bench = Bench(args.size, settings)
     about = machine.describe(binary(), mariadb._program("mariadbd"), consul.program())  # pylint: disable=protected-access
     about["load_average_before"] = os.getloadavg()

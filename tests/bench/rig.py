@@ -33,6 +33,18 @@ def run_tool(name, timeout=300, **options):
     return json.loads(done.stdout)
 
 
+class GrpcCallee:
+    """callee_grpc.c as a process."""
+
+    def __init__(self, folder):
+        [self.port] = free_ports(1)
+        self.process = Process("callee-grpc", [TOOLS / "callee_grpc", "--port", self.port], folder)
+
+    def start(self):
+        self.process.start()
+        wait_until(lambda: can_connect(self.port), 10, "gRPC callee", alive=[self.process])
+
+
 class FastCallee:
     """callee.c as a process."""
 
@@ -79,8 +91,9 @@ class Rig:
     def __init__(self, store, mariadb, name):
         self.store, self.mariadb = store, mariadb
         self.folder = make_folder("carillon-bench-")
-        self.callee = FastCallee(self.folder)
-        config = {"services": {"bench": {"endpoints": [f"127.0.0.1:{self.callee.port}"]}}, "store": {"driver": store}}
+        self.callee, self.grpc = FastCallee(self.folder), GrpcCallee(self.folder)
+        config = {"services": {"bench": {"endpoints": [f"127.0.0.1:{self.callee.port}"]},
+                               "bench-grpc": {"endpoints": [f"127.0.0.1:{self.grpc.port}"]}}, "store": {"driver": store}}
         if store == "mysql":
             database = mariadb.create(f"bench_{name}")
             secret = self.folder / "mysql.secret"
@@ -99,6 +112,7 @@ class Rig:
     def __exit__(self, *_):
         self.agent.process.end(grace=1)
         self.callee.process.end(grace=0.1)
+        self.grpc.process.end(grace=0.1)
         if self.store == "mysql":
             self.mariadb.sql(f"DROP DATABASE {self.database}")
         if not os.environ.get("CARILLON_KEEP"):
@@ -116,9 +130,9 @@ class Rig:
         return run_tool("load", port=self.agent.api_port, connections=connections, requests=count,
                         path="/v1/jobs/" + name + "-{n}", body=json.dumps(body))
 
-    def bulk(self, name, schedules, **rest):
+    def bulk(self, name, schedules, callback=None, **rest):
         """Jobs NAME-0, NAME-1 …, one for each of SCHEDULES ({field: value}). Seconds that it took."""
-        callback = json.dumps(CALLBACK)
+        callback = json.dumps(callback or CALLBACK)
         more = "".join(f",{json.dumps(k)}:{json.dumps(v)}" for k, v in rest.items())
         count, took = 0, 0.0
         for part in _parts(schedules, 100_000):
@@ -137,6 +151,18 @@ class Rig:
 
     def delete(self, name):
         self.agent.ask("DELETE", f"/v1/jobs?prefix={name}-", 200, timeout=120)
+
+    def raft_mib(self):
+        files = pathlib.Path(self.agent.folder).glob("**/raft/*")
+        return sum(f.stat().st_size for f in files if f.is_file()) / (1 << 20)
+
+    def lateness(self):
+        """[(seconds, fires so late or less)] since the agent's start, in its own words."""
+        found = {}
+        for sample, value in self.agent.metrics().items():
+            if sample.startswith("carillon_fire_lateness_seconds_bucket"):
+                found[float(sample.split('le="')[1].split('"')[0])] = value
+        return sorted(found.items())
 
     def stages(self):
         """{stage: (sum of seconds, count)} of carillon_fire_stage_seconds, in its own words."""

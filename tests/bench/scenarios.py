@@ -145,10 +145,66 @@ def steady(bench, store):
             bench.note_others("steady", store, best.used)
 
 
+def grpc(bench, store):
+    """The same over gRPC, in the agent's own words: a call ends only when it was answered."""
+    with Rig(store, bench.mariadb, "grpc") as rig:
+        rig.grpc.start()
+        jobs, best = 0, None
+        for rate in bench.grpc_rates:
+            begin, new = time.time() + 1.5 + (rate - jobs) / 15_000, rate - jobs
+            rig.bulk(f"g{rate}", ({"schedule": "@every 1s", "starts_at": instant(begin + i / new)} for i in range(new)),
+                     callback={"grpc": {"service": "bench-grpc"}, "timeout": "30s"})
+            jobs = rate
+            time.sleep(max(0.0, begin + 1.5 - time.time()))
+            before, meter, began = rig.lateness(), rig.meter(), time.monotonic()
+            time.sleep(bench.seconds)
+            after, took, used = rig.lateness(), time.monotonic() - began, meter.read()
+            fires = [(le, n - o) for (le, n), (_, o) in zip(after, before)]
+            count = fires[-1][1]
+            p99 = next(le for le, n in fires if n >= 0.99 * count) * 1e3
+            print(f"  {store} gRPC @every 1s {rate}/s: {count / took:.0f}/s ended, p99 at most {p99:.0f} ms late", flush=True)
+            if count / took < ARRIVED_MIN * rate or p99 > LATE_MS_MAX:
+                break
+            best = (min(count / took, rate), p99, used["agent"] / count * 1e6)
+        if not best:
+            raise BenchError(f"gRPC {store}: {count / took:.0f}/s of {rate}/s")
+        for figure, unit, value in zip(("sustained", "lateness p99, at most", "agent's CPU a fire"), ("/s", "ms", "µs"), best):
+            bench.figures.add("gRPC, @every 1s", store, figure, unit, value)
+
+
+def stream(bench, store):
+    """One-shots made all the time, each due two seconds later: making, firing and ending a job beside each other."""
+    with Rig(store, bench.mariadb, "stream") as rig:
+        for rate in bench.stream_rates:
+            rig.callee.reset()
+            meter, began, chunk = rig.meter(), time.time(), rate // 4
+            for n in range(bench.seconds * 4):
+                first = began + n / 4
+                rig.bulk(f"q{rate}-{n}", ({"schedule": f"@at {instant(first + 2 + i / rate)}"} for i in range(chunk)))
+                time.sleep(max(0.0, first + 0.25 - time.time()))
+            behind = time.time() - began - bench.seconds
+            whole = rig.callee.wait_for(chunk * bench.seconds * 4, 30)
+            stats, used = rig.callee.stats(), meter.read()
+            late = stats["late_ms"].get("p99", 1e9)
+            print(f"  {store} one-shots {rate}/s: made {behind:.2f} s behind, {stats['count']} came, p99 {late:.0f} ms late", flush=True)
+            if not whole or late > LATE_MS_MAX or behind > 1:
+                break
+            add = bench.figures.add
+            add(f"one-shots streaming, {rate:,}/s", store, "lateness p99", "ms", late)
+            add(f"one-shots streaming, {rate:,}/s", store, "agent's CPU a job", "µs", used["agent"] / stats["count"] * 1e6)
+
+
+def micro(bench):
+    """Single functions of the hot path."""
+    for _ in range(bench.runs):
+        for name, ns in run_tool("micro", rounds=bench.micro_rounds).items():
+            bench.figures.add("function", "-", name, "ns", ns)
+
+
 def idle(bench, store):
-    """An agent without jobs."""
+    """An agent without jobs, once it has looked through all slots for jobs planned with older zone data."""
     with Rig(store, bench.mariadb, "idle") as rig:
-        time.sleep(2)
+        time.sleep(bench.settle_seconds)
         pid = rig.agent.process.pid
         for _ in range(bench.runs):
             before, began = cpu_seconds_exact(pid), time.monotonic()
@@ -166,6 +222,8 @@ def stored(bench, store):
             took = rig.bulk("k", ({"schedule": "@after 30d"} for _ in range(count)))
             bench.figures.add(name, store, "made", "/s", count / took)
             bench.figures.add(name, store, "RSS", "MiB", rss_mib(rig.agent.process.pid))
+            if store == "raft":
+                bench.figures.add(name, store, "folder of the log and its snapshots", "MiB", rig.raft_mib())
             for run in range(bench.runs):
                 rig.agent.term(grace=60)
                 began = time.monotonic()
