@@ -129,6 +129,7 @@ $(VERSION_OBJS): COMMIT_FLAG = -DCARILLON_COMMIT='"$(COMMIT)"'
 $(VERSION_OBJS): $(O)/commit
 # Put into the program as it is (.incbin), which no dependency file tells.
 $(O)/agent/api/ops.o $(O)/t/agent/api/ops.o: agent/api/openapi.yaml
+$(O)/agent/api/ui.o $(O)/t/agent/api/ui.o: $(wildcard agent/api/ui/*)
 
 # ---- protobuf: messages are compiled from callback/proto into $(O)/proto; their code is not ours to warn about ----------
 
@@ -260,7 +261,7 @@ PYTEST = $(VENV)/bin/python -m pytest -o cache_dir=$(abspath $(O))/pytest
 IT_ARGS ?=
 # All of them: files side by side, each worker with servers of its own, as most of the time is waiting. Some: one by one.
 IT_JOBS ?= $(if $(IT_ARGS),0,2)
-check-it: build $(TOOLS) $(BENCH) $(O)/deps-it ## the real program with a real Consul, a real MariaDB and callees
+check-it: build $(TOOLS) $(BENCH) $(O)/deps-it $(O)/deps-browser ## the real program with a real Consul, a real MariaDB and callees
 	@mkdir -p $(O)/results
 	@CARILLON_BINARY=$(abspath $(O))/carillon CARILLON_TOOLS=$(abspath $(O))/tests/tools \
 	 CARILLON_BENCH=$(abspath $(O))/tests/bench CARILLON_RESULTS=$(abspath $(O))/results/check-it.json \
@@ -411,7 +412,7 @@ $(O)/deps-%: tests/tools/deps.sh tests/tools/requirements.txt
 
 .PHONY: deps
 deps: ## install everything the targets need (packages, Consul, MariaDB, Python environment)
-	@tests/tools/deps.sh build test it
+	@tests/tools/deps.sh build test it browser
 
 .PHONY: clean help FORCE
 clean: ## remove $(O)

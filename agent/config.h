@@ -52,6 +52,7 @@ struct config_api {
     uint64_t max_body_bytes, max_bulk_bytes;
     int64_t max_connections;
     uint64_t wait_ms;
+    bool ui;
     bool insecure;
 };
 

@@ -189,6 +189,8 @@ static const struct option_row rows_before[] = {
         .help = "Connections at a time, a listener; one more gets 503."),
     ROW("api.wait", DURATION, api.wait_ms, .def = "5s", .min = 0, .max = 60 * SECOND_MS,
         .help = "How long a request waits for the new owner while a job's slot changes hands."),
+    ROW("api.ui", BOOL, api.ui, .flags = OPTION_RELOAD, .def = "true",
+        .help = "Serve the pages for people at /ui/. They ask the API, with the token of whoever looks."),
     ROW("api.insecure", BOOL, api.insecure, .flags = CONFIG_PLACE, .def = "false",
         .help =
             "Allow a listener that is not loopback without tokens_file and tls_client_ca: everyone who reaches it may do "

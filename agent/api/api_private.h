@@ -198,6 +198,7 @@ void api_livez(struct exchange *x);  /* any thread */
 void api_readyz(struct exchange *x); /* any thread */
 void api_metrics(struct exchange *x);
 void api_openapi(struct exchange *x); /* any thread */
+void api_ui(struct exchange *x);      /* any thread */
 void api_peer(struct exchange *x);
 void api_export(struct exchange *x);
 void api_events(struct exchange *x);

@@ -264,6 +264,10 @@ static const struct {
     [API_READYZ] = {.run = api_readyz, .at_once = true},
     [API_METRICS] = {.run = api_metrics, .by_client = true},
     [API_OPENAPI] = {.run = api_openapi, .at_once = true},
+    [API_UI_FOLDER] = {.run = api_ui, .at_once = true},
+    [API_UI] = {.run = api_ui, .at_once = true},
+    [API_UI_CSS] = {.run = api_ui, .at_once = true},
+    [API_UI_JS] = {.run = api_ui, .at_once = true},
     [API_PEER] = {.run = api_peer, .by_client = true},
 };
 
@@ -330,8 +334,9 @@ static int check_body(struct exchange *x)
 static bool needs_store(enum api_action action)
 {
     static const bool needs_none[] = {
-        [API_HEALTH] = true,  [API_LIVEZ] = true,   [API_READYZ] = true, [API_METRICS] = true,
-        [API_OPENAPI] = true, [API_CLUSTER] = true, [API_PEER] = true};
+        [API_HEALTH] = true,  [API_LIVEZ] = true,   [API_READYZ] = true,    [API_METRICS] = true,
+        [API_OPENAPI] = true, [API_CLUSTER] = true, [API_UI_FOLDER] = true, [API_UI] = true,
+        [API_UI_CSS] = true,  [API_UI_JS] = true,   [API_PEER] = true};
     return (size_t)action >= sizeof(needs_none) / sizeof(*needs_none) || !needs_none[action];
 }
 

@@ -51,6 +51,10 @@ enum api_action {
     API_READYZ,
     API_METRICS,
     API_OPENAPI,
+    API_UI_FOLDER,
+    API_UI,
+    API_UI_CSS,
+    API_UI_JS,
     API_PEER,
     API_ACTION_COUNT_
 };

@@ -21,7 +21,7 @@ from lib.procs import wait_until
 OPENAPI = yaml.safe_load((ROOT / "agent/api/openapi.yaml").read_text())
 FIRE = "0123456789abcdef0123456789abcdef.7"
 JOB = {"schedule": "0 9 1 1 *", "callback": {"http": {"url": "http://127.0.0.1:1/hook"}}}
-OPEN = {("get", "/livez"), ("get", "/readyz")}
+OPEN = {("get", p) for p in ("/livez", "/readyz", "/ui", "/ui/", "/ui/ui.css", "/ui/ui.js")}
 KEYED = {("post", "/v1/fires/{fire}/complete"), ("post", "/v1/fires/{fire}/heartbeat")}
 
 

@@ -3,6 +3,7 @@
 #   build   compiler and libraries of the program
 #   test    Criterion, clang and its tools, cppcheck, gcovr, spin
 #   it      MariaDB's server, Consul, promtool and the Python environment of tests/it
+#   browser of tests/it/test_ui.py
 # Asks no network when everything is there. Debian's packages go to the system (root or sudo); what Debian 12 lacks
 # goes to $CARILLON_CACHE, outside the tree.
 set -euo pipefail
@@ -21,6 +22,7 @@ test_packages=(
 )
 # mariadb-server-core holds the program without a system service: installing it starts nothing.
 it_packages=(mariadb-server-core mariadb-client-core openssl python3 python3-venv procps)
+browser_packages=(chromium chromium-driver)
 
 say() { printf 'deps: %s\n' "$*"; }
 
@@ -183,6 +185,7 @@ install_group() {
         want_promtool
         want_venv
         ;;
+    browser) want_packages "${browser_packages[@]}" ;;
     *)
         say "no such group: $1" >&2
         return 2

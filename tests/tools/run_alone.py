@@ -36,6 +36,7 @@ def explain(agent):
     print(f"""agent   {agent.url}  pid {agent.process.pid}
 folder  {agent.config['agent']['data_dir']}
 logs    {agent.folder}
+pages   {agent.url}/ui/
 
 Try in another terminal:
   {address}{program} in 5s --id tea --path /tea --data '{{"tea":"ready"}}'

@@ -95,6 +95,7 @@ def explain(consul, cluster, folder):
         print(f"agent {agent.name}  {agent.url}  pid {agent.process.pid}")
     print(f"""consul   {consul.url}
 logs     {folder}
+pages    {first.url}/ui/
 
 Try in another terminal:
   {address}{program} in 5s --id tea --path /tea --data '{{"tea":"ready"}}'
