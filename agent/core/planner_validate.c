@@ -120,5 +120,7 @@ void planner_validate(const struct planner *p)
     CHECK(seen.in_flight == p->stats.in_flight, "deliveries are counted");
     CHECK(seen.unwritten == p->stats.unwritten, "unwritten ends are counted");
     CHECK(seen.bytes == p->stats.memory_bytes, "memory is counted");
-    wheel_validate(p->wheel);
+    static unsigned calls;
+    if (calls++ % 16 == 0) /* it costs more than all the rest, and has its own model */
+        wheel_validate(p->wheel);
 }

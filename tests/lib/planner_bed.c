@@ -301,9 +301,9 @@ static void act(struct pbed *b, int node, const struct planner_action *a)
 /* Actions are carried out after the step, so nothing in them may point into its frames. */
 static __attribute__((noinline)) void scribble(void)
 {
-    volatile char stack[16384];
-    for (size_t i = 0; i < sizeof(stack); i++)
-        stack[i] = (char)0xa5;
+    char stack[16384];
+    memset(stack, 0xa5, sizeof(stack));
+    __asm__ volatile("" : : "r"(stack) : "memory"); /* it is not left out */
 }
 
 static void trace_event(const struct pbed *b, int node, const struct planner_event *event)
