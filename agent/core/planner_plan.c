@@ -119,15 +119,21 @@ static bool fold_overdue(struct planner *p, struct pjob *j)
 
 /* --- waking ---------------------------------------------------------------------------------------------------------- */
 
-static bool pending_full(const struct pjob *j)
+bool pjob_pending_full(const struct pjob *j)
 {
     return pjob_pending(j) - j->row.backfill_pending + (j->first ? 1 : 0) >= j->spec->max_pending;
+}
+
+/* The next due waits until there are fewer. The other rules say themselves what becomes of one that finds a fire unfinished. */
+static bool is_held_back(const struct pjob *j)
+{
+    return j->spec->concurrency == JOB_ALLOW && pjob_pending_full(j);
 }
 
 static int64_t overlap_ms(const struct pjob *j)
 {
     enum job_concurrency rule = j->spec->concurrency;
-    if (!j->has_next_due || rule == JOB_FORBID || pending_full(j))
+    if (!j->has_next_due || rule == JOB_FORBID || is_held_back(j))
         return PLANNER_NEVER;
     if (rule == JOB_QUEUE) /* that it is watched while it waits costs a row: not for a short wait */
         return planner_add_ms(j->next_due_ms, PLANNER_QUEUE_LOOK_MS);
@@ -142,7 +148,7 @@ static int64_t wake_ms(const struct pjob *j)
         return PLANNER_NEVER;
     if (j->first)
         return overlap_ms(j);
-    if (j->plan_dirty || j->plan_in_batch || j->row.due_ms == RECORD_NONE || pending_full(j))
+    if (j->plan_dirty || j->plan_in_batch || j->row.due_ms == RECORD_NONE || is_held_back(j))
         return PLANNER_NEVER;
     if (j->spec->concurrency != JOB_ALLOW && !pjob_clean(j))
         return PLANNER_NEVER;
@@ -261,7 +267,7 @@ bool pjob_book_due(struct planner *p, struct pjob *j)
 void pjob_book_queue(struct planner *p, struct pjob *j)
 {
     while (j->row.state == JOB_STATE_ACTIVE && j->row.due_ms != RECORD_NONE && j->row.wake_ms <= p->now_ms &&
-           !pending_full(j)) {
+           !pjob_pending_full(j)) {
         planner_start_cancel(p, &j->start);
         if (!start_booked(p, j))
             return;

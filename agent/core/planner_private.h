@@ -404,6 +404,7 @@ void pjob_advance(struct planner *p, struct pjob *j, bool has_next, int64_t next
 bool pjob_skip(struct planner *p, struct pjob *j, int64_t until_ms, enum fire_reason reason);
 
 bool pjob_next_due(const struct pjob *j, int64_t *ret_ms); /* after the row's */
+bool pjob_pending_full(const struct pjob *j); /* of fires that are unfinished, there are as many as may be */
 void pjob_book_queue(struct planner *p, struct pjob *j);
 
 /* --- planner_zones.c: newer rules of time zones --- */

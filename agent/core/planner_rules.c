@@ -126,6 +126,15 @@ static void trim_queue(struct planner *p, struct pjob *j)
     (void)pjob_skip(p, j, high_ms, FIRE_REASON_QUEUE_FULL);
 }
 
+static bool is_room(struct planner *p, struct pjob *j)
+{
+    if (!pjob_pending_full(j))
+        return true;
+    j->not_before_ms = p->now_ms + PLANNER_AGAIN_MS;
+    pjob_arm(p, j);
+    return false;
+}
+
 /* Whether the due may start now. False: it was dealt with, or waits for something that looks at the job again. */
 bool pjob_rule_allows(struct planner *p, struct pjob *j)
 {
@@ -142,7 +151,7 @@ bool pjob_rule_allows(struct planner *p, struct pjob *j)
         return false;
     if (rule == JOB_REPLACE) {
         cancel_unfinished(p, j, UINT64_MAX);
-        return pjob_clean(j); /* nothing could be cancelled: all is held elsewhere */
+        return pjob_clean(j) && is_room(p, j); /* nothing could be cancelled: all is held elsewhere */
     }
     if (!pjob_has_fire_running(j))
         fold_waiting(p, j);

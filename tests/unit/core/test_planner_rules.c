@@ -242,3 +242,48 @@ Test(planner_rules, a_booked_due_replaces_what_is_before_it)
     pbed_check(b, false);
     pbed_free(b);
 }
+
+/* What the rule says of a due that finds another fire unfinished is not put off until there are fewer of them. */
+Test(planner_rules, max_pending_does_not_keep_a_rule_from_being_followed)
+{
+    struct pbed_options o = pbed_defaults(7);
+    o.fail = 1;
+    struct pbed *b = members(&o, 1);
+    (void)pbed_do(b, PLANNER_CREATE, "a",
+                  JOB("@every 10s", "\"concurrency\":\"forbid\",\"max_pending\":1," SLOW_RETRY));
+    pbed_run(b, 65000);
+    const struct job_row *row = pbed_job(b, "a");
+    cr_assert(ge(u64, row->counts.coalesced, 4), "what only waits for a retry is folded into the next");
+    cr_assert(ge(sz, sent_count(b), 5));
+    pbed_check(b, false);
+    (void)pbed_do(b, PLANNER_PUT, "a",
+                  JOB("@every 10s", "\"concurrency\":\"replace\",\"max_pending\":1," SLOW_RETRY));
+    pbed_run(b, 65000);
+    row = pbed_job(b, "a");
+    cr_assert(ge(u64, row->counts.cancelled, 5), "what waits for a retry is replaced");
+    pbed_check(b, false);
+    pbed_set(b)->fail = 0;
+    pbed_set(b)->duration_max_ms = 200000;
+    uint64_t cancelled = row->counts.cancelled;
+    pbed_run(b, 60000);
+    cr_assert(ge(u64, pbed_job(b, "a")->counts.cancelled, cancelled + 3), "and so is what runs");
+    pbed_set(b)->duration_max_ms = 50;
+    pbed_run(b, 300000);
+    pbed_check(b, false);
+    pbed_free(b);
+}
+
+Test(planner_rules, a_queue_is_full_whatever_max_pending_is)
+{
+    struct pbed_options o = pbed_defaults(7);
+    o.fail = 1;
+    struct pbed *b = members(&o, 1);
+    (void)pbed_do(b, PLANNER_CREATE, "a",
+                  JOB("@every 1s", "\"concurrency\":\"queue\",\"max_pending\":1," SLOW_RETRY));
+    pbed_run(b, 155000);
+    const struct job_row *row = pbed_job(b, "a");
+    cr_assert(ge(u64, row->counts.skipped, 45));
+    cr_assert(eq(int, fire(b, 2)->reason, FIRE_REASON_QUEUE_FULL));
+    pbed_check(b, false);
+    pbed_free(b);
+}
