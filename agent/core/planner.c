@@ -220,6 +220,7 @@ static void rebuild_wheel(struct planner *p)
     move_timer(p, w, &p->spill_timer);
     move_timer(p, w, &p->batch_timer);
     move_timer(p, w, &p->zones_timer);
+    move_timer(p, w, &p->parked_timer);
     wheel_free(p->wheel);
     p->wheel = w;
     p->wheel_ms = p->now_ms;
@@ -255,6 +256,8 @@ static void on_wake(struct planner *p, const struct planner_event *event)
         if (p->slots[event->slots[i]].state != PSLOT_NONE)
             slots[n++] = event->slots[i];
     planner_load_near(p, slots, n);
+    for (size_t i = 0; i < n; i++)
+        papi_try_parked(p, &p->slots[slots[i]]);
     mem_free(slots);
 }
 
@@ -390,6 +393,7 @@ static void init_maps(struct planner *p)
     wheel_timer_init(&p->spill_timer, on_spill, p);
     wheel_timer_init(&p->batch_timer, on_batch, p);
     wheel_timer_init(&p->zones_timer, pzones_timer, p);
+    wheel_timer_init(&p->parked_timer, papi_parked_timer, p);
 }
 
 int planner_new(const struct planner_options *options, struct planner **ret, struct err *e)

@@ -623,6 +623,51 @@ static struct pjob *job_for(struct planner *p, const struct planner_api *api, ui
     return j;
 }
 
+static void park(struct pslot *s, struct planner_api *api)
+{
+    api->next = NULL;
+    *s->parked_tail = api;
+    s->parked_tail = &api->next;
+}
+
+static struct planner_api *take_parked(struct pslot *s)
+{
+    struct planner_api *api = s->parked;
+    s->parked = NULL;
+    s->parked_tail = &s->parked;
+    return api;
+}
+
+void papi_park(struct planner *p, struct pjob *j)
+{
+    if (p->now_ms - j->api->accepted_ms >= API_OVERDUE_MS) {
+        papi_reply(p, j, PLANNER_UNAVAILABLE);
+        return;
+    }
+    park(&p->slots[j->row.slot], pop(j));
+    if (!wheel_timer_armed(&p->parked_timer))
+        planner_arm(p, &p->parked_timer, p->now_ms + PLANNER_AGAIN_MS);
+}
+
+void papi_try_parked(struct planner *p, struct pslot *s)
+{
+    struct planner_api *api = s->state == PSLOT_HELD ? take_parked(s) : NULL;
+    while (api) {
+        struct planner_api *next = api->next;
+        planner_on_api(p, api);
+        api = next;
+    }
+}
+
+void papi_parked_timer(struct wheel_timer *t, void *arg)
+{
+    struct planner *p = arg;
+    (void)t;
+    for (uint32_t i = 0; i < p->options.slots; i++)
+        if (p->slots[i].parked)
+            papi_try_parked(p, &p->slots[i]);
+}
+
 static uint16_t slot_of(const struct planner *p, const struct planner_api *api)
 {
     return planner_op_of_fire(api->op) ? uid_slot(&api->uid)
@@ -658,8 +703,7 @@ void planner_on_api(struct planner *p, struct planner_api *api)
         return;
     }
     if (s->state == PSLOT_MOVING) {
-        *s->parked_tail = api;
-        s->parked_tail = &api->next;
+        park(s, api);
         return;
     }
     struct pjob *j = job_for(p, api, slot);
@@ -676,9 +720,7 @@ void planner_on_api(struct planner *p, struct planner_api *api)
 /* The slot went away: whoever has it now is asked instead. */
 void papi_unpark(struct planner *p, struct pslot *s)
 {
-    struct planner_api *api = s->parked;
-    s->parked = NULL;
-    s->parked_tail = &s->parked;
+    struct planner_api *api = take_parked(s);
     while (api) {
         struct planner_api *next = api->next;
         answer(p, api, PLANNER_NOT_OWNER);

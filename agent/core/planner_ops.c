@@ -1,7 +1,7 @@
 /* What the API does to one fire: by hand (retry, cancel), one at a time a job, like all writes; or for its callee (complete,
  * heartbeat), as many fires at a time as there are in a batch. Answered when durable. A fire that is not in memory, or that another member holds, is read first: what is decided
  * is decided on its row, and the row's revision sees to it that nobody decides twice. What another member holds is that member's to
- * end, which is a matter of its reply: until then nothing can be said. */
+ * end, which is a matter of its reply: until then nothing can be said, and who asks waits a while. */
 #include <assert.h>
 #include <string.h>
 
@@ -114,7 +114,7 @@ static bool must_wait(const struct pjob *j, const struct pfire *f)
 static void act(struct planner *p, struct pjob *j, struct pfire *f)
 {
     if (must_wait(j, f)) {
-        papi_reply(p, j, PLANNER_UNAVAILABLE);
+        papi_park(p, j);
         return;
     }
     switch (j->api->op) {

@@ -55,7 +55,8 @@ struct pslot {
     uint32_t foreign; /* fires here that a living member holds */
     bool zones_seen;  /* no job here was planned with older zone data than ours */
     struct list jobs; /* struct pjob.slot_link */
-    struct planner_api *parked, **parked_tail; /* writes that wait for the end of a move */
+    struct planner_api *parked,
+        **parked_tail; /* writes that wait for the end of a move, or of another member's attempt */
 };
 
 /* What has to share one pace and one window: a service, or a host given directly. */
@@ -274,7 +275,7 @@ struct planner {
     int64_t loading_ms;       /* ... or are being read */
     int64_t span_ms;          /* horizon as memory allows */
     unsigned window_loading;  /* chains of the window that are not through */
-    struct wheel_timer window_timer, foreign_timer, spill_timer, batch_timer, zones_timer;
+    struct wheel_timer window_timer, foreign_timer, spill_timer, batch_timer, zones_timer, parked_timer;
     uint64_t zones_replanned;                       /* since it was last told */
     struct prelease releases[PLANNER_RELEASES_MAX]; /* number n at n % MAX */
     uint64_t release_last;
@@ -505,6 +506,10 @@ void papi_refuse_all(struct planner *p, struct pjob *j, enum planner_answer answ
 void papi_refuse(struct planner *p, struct planner_api *api, enum planner_answer answer);
 void papi_push(struct pjob *j, struct planner_api *api);
 void papi_unpark(struct planner *p, struct pslot *s);
+/* J's first one comes again in a moment, unless it has waited for too long. */
+void papi_park(struct planner *p, struct pjob *j);
+void papi_try_parked(struct planner *p, struct pslot *s);
+void papi_parked_timer(struct wheel_timer *t, void *arg);
 void papi_reply(struct planner *p, struct pjob *j, enum planner_answer answer);
 void papi_overdue(struct planner *p, struct pjob *j);
 void papi_control(struct planner *p, struct pjob *j, enum attempt_control control);

@@ -201,6 +201,47 @@ Test(planner_async, what_has_ended_before_the_202_is_told_at_once)
     over(b);
 }
 
+/* Who is called for that fire holds it, and has no reply yet. */
+Test(planner_async, a_completion_waits_for_the_attempt_of_the_member_that_gave_the_slot_away)
+{
+    static const uint16_t slots[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    struct pbed *b = silent(2);
+    (void)pbed_do(b, PLANNER_CREATE, "a", ONCE);
+    pbed_set(b)->duration_max_ms = 4000;
+    pbed_run(b, 1050);
+    pbed_move(b, slots, 8, 0, 1);
+    pbed_run(b, 50);
+    cr_assert(eq(int, fire_1(b)->state, FIRE_STATE_HELD));
+    struct uid uid = pbed_job(b, "a")->uid;
+    struct pbed_call *c = pbed_fire_call(b, PLANNER_FIRE_COMPLETE, &uid, 1, 1, true);
+    while (!c->answered)
+        pbed_run(b, 1);
+    cr_assert(eq(int, c->api.answer, PLANNER_OK));
+    cr_assert(not(c->api.repeated), "it was not sent away");
+    cr_assert(eq(sz, pbed_sent_of(b, &uid, 1), 1));
+    over(b);
+}
+
+Test(planner_async, a_completion_of_what_another_member_holds_does_not_wait_for_ever)
+{
+    static const uint16_t slots[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    struct pbed *b = silent(2);
+    (void)pbed_do(b, PLANNER_CREATE, "a", ONCE);
+    pbed_set(b)->duration_max_ms = 600000;
+    pbed_run(b, 1050);
+    pbed_move(b, slots, 8, 0, 1);
+    pbed_run(b, 50);
+    struct uid uid = pbed_job(b, "a")->uid;
+    struct pbed_call *c = pbed_fire_call(b, PLANNER_FIRE_COMPLETE, &uid, 1, 1, true);
+    pbed_run(b, 1800);
+    cr_assert(not(c->api.repeated));
+    pbed_run(b, 400);
+    cr_assert(c->api.repeated, "503: it may be asked again");
+    pbed_run(b, 600000);
+    cr_assert(c->answered);
+    over(b);
+}
+
 Test(planner_async, an_open_fire_outlives_its_owner)
 {
     struct pbed *b = silent(2);
