@@ -511,6 +511,11 @@ static void apply(struct planner *p, struct pjob *j)
 {
     struct planner_api *api = j->api;
     bool of_fire = planner_op_of_fire(api->op);
+    if (of_fire && memcmp(&api->uid, &j->row.uid, sizeof(api->uid)) != 0) {
+        papi_reply(p, j,
+                   PLANNER_UNAVAILABLE); /* its job was deleted while it waited, and the name taken anew */
+        return;
+    }
     if (of_fire && j->state == PJOB_LIVE) {
         memcpy(api->ns, j->row.ns, sizeof(api->ns));
         memcpy(api->id, j->row.id, sizeof(api->id));
