@@ -65,6 +65,8 @@ void pfire_end(struct planner *p, struct pfire *f, enum fire_outcome outcome, en
     if (j->state == PJOB_GONE || j->moving) {
         row->state = FIRE_STATE_REPORTED;
         row->wake_ms = p->now_ms;
+        if (f->control != ATTEMPT_CONTROL_NONE)
+            row->until_ms = (int64_t)f->control;
         write_end(p, f, false);
         return;
     }
@@ -207,6 +209,7 @@ static void opened(struct planner *p, struct pfire *f, const struct attempt *att
 static void succeeded(struct planner *p, struct pfire *f, const struct attempt *attempt)
 {
     struct pjob *j = f->job;
+    f->control = attempt->control;
     note_start(f, attempt);
     if (f->booked) {
         pend_log(p, &f->row, attempt);

@@ -469,7 +469,10 @@ static void release_held(struct planner *p, struct pfire *f)
 static void count_reported(struct planner *p, struct pfire *f)
 {
     struct pjob *j = f->job;
+    bool asks = f->row.outcome == FIRE_OUTCOME_SUCCEEDED && f->row.until_ms != RECORD_NONE;
+    enum attempt_control control = asks ? (enum attempt_control)f->row.until_ms : ATTEMPT_CONTROL_NONE;
     f->row.state = FIRE_STATE_ENDED;
+    f->row.until_ms = RECORD_NONE;
     f->row.wake_ms = pfire_keep_until_ms(p, &f->row);
     memset(f->row.holder, 0, sizeof(f->row.holder));
     f->ended = true;
@@ -481,6 +484,7 @@ static void count_reported(struct planner *p, struct pfire *f)
     pfire_dirty(p, f, CHANGE_UPDATE);
     pjob_unwritten(p, j);
     pjob_dirty(p, j, CHANGE_UPDATE);
+    papi_control(p, j, control);
 }
 
 bool pfire_is_held(const struct planner *p, const struct pfire *f)

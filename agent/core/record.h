@@ -149,7 +149,9 @@ struct fire_row {
     int64_t first_ms;   /* first moment it could be sent: max_age counts from here */
     int64_t started_ms; /* start of attempt 1 */
     int64_t attempt_ms; /* ... and of the newest attempt that ended or was accepted; RECORD_NONE: none */
-    int64_t until_ms;   /* OPEN: the last moment to which heartbeats can extend it; else RECORD_NONE */
+    /* OPEN: the last moment to which heartbeats can extend it; REPORTED: what its reply asks for (enum attempt_control), for
+     * the owner to do; else RECORD_NONE. */
+    int64_t until_ms;
     int64_t finished_ms;
     uint32_t attempts; /* started so far */
     uint32_t

@@ -441,3 +441,53 @@ Test(planner_async, a_reply_may_pause_or_delete_its_job)
         pbed_free(b);
     }
 }
+
+Test(planner_async, what_a_reply_asks_of_a_job_that_moved_meanwhile_is_done_by_its_new_owner)
+{
+    static const uint16_t slots[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    for (int control = ATTEMPT_CONTROL_PAUSE; control <= ATTEMPT_CONTROL_DELETE; control++) {
+        struct pbed_options o = pbed_defaults(7);
+        o.control = (enum attempt_control)control;
+        o.duration_max_ms = 8000;
+        struct pbed *b = pbed_new(&o);
+        (void)pbed_node_start(b);
+        (void)pbed_node_start(b);
+        for (unsigned s = 0; s < o.slots; s++)
+            pbed_give(b, s, 0);
+        (void)pbed_do(b, PLANNER_CREATE, "a",
+                      "{\"schedule\":\"@every 20s\"," HTTP ",\"allow_control\":true}}");
+        while (pbed_fires_count(b) == 0) {
+            pbed_run(b, 50);
+            size_t n;
+            (void)pbed_sent(b, &n);
+            if (n == 1 && planner_owns(pbed_planner(b, 0), 0))
+                pbed_move(b, slots, 8, 0, 1);
+        }
+        cr_assert(eq(int, pbed_fire(b, &pbed_job(b, "a")->uid, 1)->state, FIRE_STATE_HELD));
+        pbed_run(b, 15000);
+        const struct job_row *row = pbed_job(b, "a");
+        cr_assert(eq(int, row != NULL, control == ATTEMPT_CONTROL_PAUSE));
+        if (row) {
+            cr_assert(eq(int, row->state, JOB_STATE_PAUSED));
+            cr_assert(eq(i64, pbed_fire(b, &row->uid, 1)->until_ms, RECORD_NONE));
+            pbed_check(b, false);
+        }
+        pbed_free(b);
+    }
+}
+
+Test(planner_async, what_waits_for_a_job_that_is_deleted_is_not_done_to_the_next_one_of_that_name)
+{
+    struct pbed *b = open_fire();
+    struct uid old = pbed_job(b, "a")->uid;
+    (void)pbed_call(b, PLANNER_DELETE, "a", NULL);
+    (void)pbed_call(b, PLANNER_PUT, "a", "{\"schedule\":\"@daily\"," ASYNC "}");
+    (void)pbed_call(b, PLANNER_RUN, "a", NULL);
+    struct pbed_call *c = pbed_fire_call(b, PLANNER_FIRE_COMPLETE, &old, 1, 1, true);
+    pbed_run(b, 2000);
+    cr_assert(c->answered);
+    cr_assert(eq(int, c->api.answer, PLANNER_FINISHED));
+    cr_assert(eq(int, c->api.outcome, FIRE_OUTCOME_CANCELLED));
+    cr_assert(eq(int, fire_1(b)->state, FIRE_STATE_OPEN), "the run of the new one");
+    pbed_free(b);
+}
