@@ -193,6 +193,7 @@ static void create(struct planner *p, struct pjob *j, const struct planner_api *
     row.last.due_ms = row.last.finished_ms = RECORD_NONE;
     row.backfill_next_ms = row.backfill_until_ms = RECORD_NONE;
     row.state = api->paused == 1 ? JOB_STATE_PAUSED : JOB_STATE_ACTIVE;
+    pjob_forget_uid(p, j); /* of one that is not there any more */
     j->row = row;
     if (pjob_add_uid(p, j, NULL) < 0) {
         papi_reply(p, j, PLANNER_UNAVAILABLE);
