@@ -47,6 +47,34 @@ bool pletter_strange(const struct pjob *j, const struct fire_row *row)
     return j->ghost && !row->orphan;
 }
 
+static bool needs(const struct planner *p, const struct pfire *f, uint64_t version)
+{
+    return f->booked && !f->ignored && f->row.orphan && f->row.version == version && !pfire_is_held(p, f);
+}
+
+bool pletter_expire(struct planner *p, struct pjob *j)
+{
+    uint64_t version = j->copy_asked;
+    bool any = false;
+    LIST_FOR (l, &j->fires)
+        any |= version != 0 && needs(p, container_of(l, struct pfire, job_link), version);
+    if (!any || j->in_keys || j->moving)
+        return false;
+    pletter_ghost(p, j, NULL, version);
+    LIST_FOR_SAFE(l, &j->fires)
+    {
+        struct pfire *f = container_of(l, struct pfire, job_link);
+        j->left |= f->row.orphan && f->row.version != version; /* looked at when these have ended */
+        if (needs(p, f, version))
+            pfire_end(p, f, FIRE_OUTCOME_DEAD, FIRE_REASON_EXPIRED, NULL);
+        else
+            pfire_drop(p, f);
+    }
+    papi_run(p, j);
+    pjob_settle(p, j);
+    return true;
+}
+
 /* --- what becomes of one --------------------------------------------------------------------------------------------- */
 
 static struct pfire *take(struct planner *p, struct pjob *j, struct fire_row *row)

@@ -619,6 +619,8 @@ static void job_absent(struct planner *p, struct pjob *j)
         pletter_read_copy(p, j, version);
         return;
     }
+    if (pletter_expire(p, j))
+        return;
     pjob_drop_fires(p, j);
     j->state = PJOB_ABSENT;
     papi_run(p, j);

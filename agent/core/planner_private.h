@@ -552,6 +552,8 @@ void pletter_begin(struct planner *p, struct pjob *j);
 void pletter_read(struct planner *p, struct pjob *j, bool ok, struct fire_row *rows, size_t count,
                   uint64_t gen);
 void pletter_read_copy(struct planner *p, struct pjob *j, uint64_t version);
+/* There is no copy of what J's letters under way are to deliver: they end. False: there is none of them. */
+bool pletter_expire(struct planner *p, struct pjob *j);
 /* The fire that shall be retried has ended as ROW says. False: nothing can be done. */
 bool pletter_retry(struct planner *p, struct pjob *j, struct fire_row *row);
 void pletter_forget(struct planner_api *api);

@@ -107,6 +107,7 @@ const struct fire_row *pbed_fire(const struct pbed *b, const struct uid *uid, ui
 struct job_row *pbed_store_put(struct pbed *b, struct job_spec *spec,
                                int64_t due_ms); /* a row as if it had been there; takes SPEC */
 size_t pbed_fires_count(const struct pbed *b);
+void pbed_forget_copies(struct pbed *b); /* the time that the store keeps them is over */
 
 const struct pbed_sent *pbed_sent(const struct pbed *b, size_t *ret_count);
 size_t pbed_sent_of(const struct pbed *b, const struct uid *uid, uint64_t seq);

@@ -68,6 +68,12 @@ static void keep_copy(struct pbed *b, const struct fire_change *fc)
     b->copies[b->copies_count++] = (struct copy_kept){fc->row.uid, fc->row.version, job_spec_ref(fc->copy)};
 }
 
+void pbed_forget_copies(struct pbed *b)
+{
+    while (b->copies_count > 0)
+        job_spec_unref(b->copies[--b->copies_count].spec);
+}
+
 static void fire_do(struct pbed *b, const struct fire_change *fc)
 {
     struct fire_row *row = fire_of(b, &fc->row.uid, fc->row.seq);
@@ -91,7 +97,7 @@ static void fire_do(struct pbed *b, const struct fire_change *fc)
     assert(r == 0);
     keep_copy(b, fc);
     MUST(row->state != FIRE_STATE_ENDED || row->outcome != FIRE_OUTCOME_DEAD ||
-             copy_of(b, &row->uid, row->version),
+             row->reason == FIRE_REASON_EXPIRED || copy_of(b, &row->uid, row->version),
          "what a dead letter was to deliver is kept");
 }
 

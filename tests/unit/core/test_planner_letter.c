@@ -287,3 +287,28 @@ Test(planner_letter, of_a_job_that_took_the_name_of_another_one_can_be_sent_when
     cr_assert(eq(int, pbed_fire(b, &uid, 1)->outcome, FIRE_OUTCOME_SUCCEEDED));
     pbed_free(b);
 }
+
+/* Nobody knows any more what it was to deliver: it is not left pending for ever. */
+Test(planner_letter, whose_copy_is_gone_when_its_time_comes_ends)
+{
+    static const uint16_t slots[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    struct pbed *b = with_letters(15, 2);
+    int second = pbed_node_start(b);
+    struct uid uid = pbed_job(b, "a")->uid;
+    (void)pbed_do(b, PLANNER_DELETE, "a", NULL);
+    struct pbed_call *c = letters(b, PLANNER_LETTERS_REDRIVE, &uid, 1, 2, 1, 600000);
+    cr_assert(eq(sz, c->api.letters_done, 2));
+    pbed_run(b, 5000);
+    cr_assert(eq(int, pbed_fire(b, &uid, 1)->outcome, FIRE_OUTCOME_SUCCEEDED));
+    pbed_move(b, slots, 8, 0, second);
+    pbed_run(b, 1000);
+    pbed_forget_copies(b);
+    pbed_run(b, 700000);
+    const struct fire_row *row = pbed_fire(b, &uid, 2);
+    cr_assert(eq(int, row->state, FIRE_STATE_ENDED));
+    cr_assert(eq(int, row->outcome, FIRE_OUTCOME_DEAD));
+    cr_assert(eq(int, row->reason, FIRE_REASON_EXPIRED));
+    c = letters(b, PLANNER_LETTERS_REDRIVE, &uid, 1, 2, 2, 0);
+    cr_assert(zero(sz, c->api.letters_done));
+    pbed_free(b);
+}
