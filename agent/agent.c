@@ -48,6 +48,24 @@ static void hold_signals(sigset_t *ret_set)
     (void)pthread_sigmask(SIG_BLOCK, ret_set, NULL);
 }
 
+static int open_telemetry(struct node *n, struct err *e)
+{
+    const struct config *c = n->config;
+    const char *given = getenv("OTEL_EXPORTER_OTLP_ENDPOINT"), *endpoint = c->telemetry.otlp_endpoint;
+    if (!endpoint && given && *given)
+        endpoint = given;
+    if (!endpoint)
+        return 0;
+    struct telemetry_options o = {.loop = n->loop,
+                                  .metrics = n->metrics,
+                                  .endpoint = endpoint,
+                                  .ratio = c->telemetry.sample_ratio,
+                                  .cluster = c->cluster.name,
+                                  .instance = c->agent.name,
+                                  .version = version_text()};
+    return telemetry_new(&o, &n->telemetry, e);
+}
+
 static bool passes(int rc)
 {
     return rc == -ERR_UNAVAILABLE || rc == -ERR_RETRY || rc == -ERR_UNKNOWN_OUTCOME || rc == -ERR_TIMEOUT;
@@ -136,6 +154,8 @@ static int open_node(struct node *n, struct err *e)
         rc = tzload_new(NULL, &n->zones, e);
     if (rc == 0)
         rc = http_client_new(n->loop, HTTP_CONNECTIONS, &n->http, e);
+    if (rc == 0)
+        rc = open_telemetry(n, e);
     if (rc == 0)
         rc = read_secret(n, e);
     if (rc == 0)
@@ -227,6 +247,7 @@ static int new_life(struct node *n, struct err *e)
                                      .events = n->events,
                                      .safety = n->safety,
                                      .capability = &n->capability,
+                                     .telemetry = n->telemetry,
                                      .tzdata = tzload_version(n->zones),
                                      .member = member,
                                      .peer_host = n->peer_host,
@@ -594,6 +615,7 @@ static void close_node(struct node *n)
     consul_client_free(n->consul);
     if (n->http)
         http_client_free(n->http);
+    telemetry_free(n->telemetry);
     tzload_free(n->zones);
     clock_guard_free(n->clock);
     if (n->loop) {

@@ -155,6 +155,10 @@ struct config {
     struct {
         uint64_t keep_for_ms;
     } deadletters;
+    struct {
+        char *otlp_endpoint; /* NULL: none */
+        double sample_ratio;
+    } telemetry;
 };
 
 /* Read FILE (NULL: none), then ENV (as environ; may be NULL), then SETS ("section.key=value"); put effective defaults in;

@@ -347,6 +347,14 @@ static const struct option_row rows_after[] = {
 
     ROW("deadletters.keep_for", DURATION, deadletters.keep_for_ms, .def = "30d", .min = HOUR_MS,
         .max = YEAR_MS, .help = "How long a dead letter is kept."),
+
+    ROW("telemetry.otlp_endpoint", STRING, telemetry.otlp_endpoint, .flags = CONFIG_PLACE, .max = 280,
+        .check = check_advertise_url,
+        .help =
+            "Where traces go (OTLP over HTTP, JSON), as http://collector:4318; OTEL_EXPORTER_OTLP_ENDPOINT if not given. None: "
+            "nothing is traced but what asks for it by traceparent."),
+    ROW("telemetry.sample_ratio", DOUBLE, telemetry.sample_ratio, .def = "1", .min = 0, .max = 1,
+        .help = "Share of the traces that are kept, where no traceparent decides."),
     {0},
 };
 
@@ -557,6 +565,8 @@ static const char *const section_help[] = {
     "What is kept about past fires.",
     "deadletters",
     "Fires that were given up.",
+    "telemetry",
+    "Traces for OpenTelemetry.",
     NULL,
 };
 

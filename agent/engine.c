@@ -11,6 +11,7 @@
 #include "agent/clock_guard.h"
 #include "agent/engine_private.h"
 #include "agent/metrics.h"
+#include "agent/telemetry.h"
 #include "agent/version.h"
 
 #define JOIN_RETRY_MS      500
@@ -273,7 +274,8 @@ static int new_dispatch(struct engine *g, struct err *e)
                       .connections_max = (unsigned)c->callback.max_in_flight,
                       .user_agent = version_product(),
                       .safety = g->o.safety,
-                      .capability = g->o.capability},
+                      .capability = g->o.capability,
+                      .trace_rule = telemetry_rule(g->o.telemetry)},
         .source = source,
         .in_flight_max = (uint32_t)c->callback.max_in_flight,
         .options_of = engine_service_options,

@@ -27,6 +27,7 @@ struct membership_view;
 struct metrics;
 struct ownership_view;
 struct safety;
+struct telemetry;
 
 struct engine_options {
     struct loop *loop;
@@ -41,6 +42,7 @@ struct engine_options {
     struct events *events;               /* lives longer than the engine; NULL: nobody is told */
     struct safety *safety;               /* lives longer than the engine */
     const struct capability *capability; /* the same */
+    struct telemetry *telemetry;         /* the same; NULL: nothing is traced */
     const char *tzdata;
     const char *member;    /* "<name>.<random>" */
     const char *peer_host; /* where peers reach us; "" in standalone mode */

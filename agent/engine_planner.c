@@ -491,6 +491,7 @@ static void carry_out(struct engine *g, const struct planner_action *a)
     case PLANNER_DO_COUNT:
         count(g, a);
         engine_tell_fire(g, a);
+        engine_trace_fire(g, a);
         break;
     }
 }
@@ -523,6 +524,7 @@ void engine_attempt_done(void *arg, struct delivery *delivery, const struct atte
 {
     struct engine *g = arg;
     struct planner_event event = {.kind = PLANNER_ATTEMPT, .delivery = delivery, .attempt = attempt};
+    engine_trace_attempt(g, delivery, attempt);
     engine_plan(g, &event);
 }
 

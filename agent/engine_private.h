@@ -172,6 +172,9 @@ void engine_attempt_done(void *arg, struct delivery *delivery, const struct atte
 void engine_part_done(void *arg, struct delivery *delivery, size_t part, const struct attempt *attempt);
 
 /* engine_events.c */
+/* engine_trace.c */
+void engine_trace_attempt(struct engine *g, const struct delivery *d, const struct attempt *a);
+void engine_trace_fire(struct engine *g, const struct planner_action *a);
 void engine_tell_fire(struct engine *g, const struct planner_action *a);
 void engine_tell_job(struct engine *g, const struct planner_api *api);
 void engine_tell_cluster(struct engine *g, const char *what);

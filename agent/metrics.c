@@ -110,6 +110,12 @@ static const struct family families[METRIC_COUNT_] = {
                             {0},
                             NULL},
     [METRIC_BUILD_INFO] = {"carillon_build_info", "Always 1.", GAUGE, {"version", "commit"}, NULL},
+    [METRIC_TRACE_SPANS] =
+        {"carillon_trace_spans_total",
+         "Spans by what became of them: sent, lost (the collector refused them), dropped (the queue was full).",
+         COUNTER,
+         {"result"},
+         NULL},
     [METRIC_LOG_LINES_DROPPED] = {"carillon_log_lines_dropped_total",
                                   "Log lines lost because their reader was too slow.",
                                   COUNTER,

@@ -177,6 +177,11 @@ struct http_client *node_http(const struct node *n)
     return n->http;
 }
 
+struct telemetry *node_telemetry(struct node *n)
+{
+    return n->telemetry;
+}
+
 struct events *node_events(struct node *n)
 {
     return n->events;

@@ -13,6 +13,7 @@
 
 struct node;
 struct events;
+struct telemetry;
 struct capability;
 struct http_client;
 struct loop;
@@ -125,6 +126,8 @@ bool node_service_unknown(struct node *n, const char *name);
 
 /* What this agent has to tell to whoever listens. */
 struct events *node_events(struct node *n);
+/* Any thread. NULL: nothing is traced. */
+struct telemetry *node_telemetry(struct node *n);
 
 /* A peer's message for the ownership protocol: PATH is what follows "/peer/v1/", BODY its JSON. DONE gets the answer. */
 typedef void node_peer_done(void *arg, int status, const char *body);

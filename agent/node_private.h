@@ -15,6 +15,7 @@
 #include "agent/io/tzload.h"
 #include "agent/metrics.h"
 #include "agent/node.h"
+#include "agent/telemetry.h"
 #include "callback/capability.h"
 #include "callback/safety.h"
 #include "consul/consul_client.h"
@@ -39,6 +40,7 @@ struct node {
     struct loop *loop;
     struct metrics *metrics;
     struct events *events;
+    struct telemetry *telemetry; /* NULL: nothing is traced */
     struct census *census;
     struct clock_guard *clock;
     struct tzload *zones;

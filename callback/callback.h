@@ -12,6 +12,7 @@
 #include "agent/io/loop.h"
 
 struct capability;
+struct trace_rule;
 struct err;
 struct safety;
 
@@ -57,6 +58,7 @@ struct callback_attempt {
     unsigned part, parts; /* `callback.to` other than one: from 1, of how many; 0: the whole fire */
     const char *source;   /* "/carillon/<cluster>" for ce-source; lives as long as the transport */
     const struct capability *capability; /* the transport's */
+    const struct trace_rule *trace_rule; /* the same */
     const struct callback_tls *tls;      /* of the service; NULL: as with a direct target */
     _Atomic int state;                   /* enum callback_state */
     uint64_t connect_us;                 /* from the lane's taking it to the first byte of the request */
@@ -80,6 +82,8 @@ struct callback_options {
     struct safety *safety;    /* NULL: no keys, no secrets, every address; lives longer than the transport */
     const struct capability
         *capability; /* what asynchronous callees get to answer with; lives as long; NULL: none */
+    const struct trace_rule
+        *trace_rule; /* NULL: only jobs that a trace asked for have traces; lives as long */
 };
 
 struct callback_ops {

@@ -469,6 +469,7 @@ struct ticket *dispatch_ticket_new(struct dispatch *d, struct delivery *delivery
     k->attempt.delivery = delivery;
     k->attempt.source = d->source;
     k->attempt.capability = d->options.transport.capability;
+    k->attempt.trace_rule = d->options.transport.trace_rule;
     k->queued_ms = loop_now_ms(d->options.loop);
     k->queued_us = clock_boot_us();
     return k;

@@ -159,13 +159,17 @@ static void add_attempt(struct headers *h, const struct callback_attempt *a, con
         add_number(h, "Carillon-Coalesced", d->coalesced);
 }
 
-static void add_trace(struct headers *h, const struct delivery *d)
+static void add_trace(struct headers *h, const struct callback_attempt *a)
 {
+    const struct delivery *d = a->delivery;
     struct trace trace;
-    if (!d->spec->traceparent)
+    if (d->spec->traceparent)
+        trace_of_attempt(d->spec->traceparent, d->spec->tracestate, &d->uid, d->seq, d->attempt, d->epoch,
+                         &trace);
+    else if (a->trace_rule)
+        trace_of_untold_attempt(a->trace_rule, &d->uid, d->seq, d->attempt, d->epoch, &trace);
+    else
         return;
-    trace_of_attempt(d->spec->traceparent, d->spec->tracestate, &d->uid, d->seq, d->attempt, d->epoch,
-                     &trace);
     add(h, "traceparent", trace.parent);
     if (trace.state[0])
         add(h, "tracestate", trace.state);
@@ -255,7 +259,7 @@ static int add_common(struct headers *h, const struct callback_attempt *a, int64
     callback_key(a, key);
     add_event(h, a, fire);
     add_attempt(h, a, key, deadline_ms);
-    add_trace(h, a->delivery);
+    add_trace(h, a);
     add_complete(h, a, fire);
     int rc = add_signature(h, a, key, now_ms, use->keys, e);
     if (rc == 0)

@@ -12,6 +12,7 @@
 #include "agent/api/request.h"
 #include "agent/api/write.h"
 #include "agent/base/list.h"
+#include "agent/core/trace.h"
 #include "agent/io/http.h"
 #include "agent/io/httpd.h"
 #include "agent/io/loop.h"
@@ -107,6 +108,8 @@ struct exchange {
     bool is_signed;
     struct api_write write; /* of a job's writes */
     uint64_t begun_us;
+    struct trace_span span; /* of the request; not sampled: none */
+    char span_parent[TRACE_SPAN_SIZE];
 
     struct api_wait wait;
     struct api_call call;

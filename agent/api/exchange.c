@@ -6,6 +6,7 @@
 #include "agent/api/api_private.h"
 #include "agent/base/clock.h"
 #include "agent/base/text.h"
+#include "agent/telemetry.h"
 
 /* --- replies ------------------------------------------------------------------------------------------------------- */
 
@@ -31,6 +32,33 @@ static void count(struct exchange *x, int status)
                        clock_boot_us() - x->begun_us);
 }
 
+static void end_span(const struct exchange *x, int status)
+{
+    const char *route = x->req.route ? x->req.route->pattern : "none", *method = httpd_method(x->rq);
+    char name[160], code[16];
+    if (!x->span.sampled || x->api->stopping)
+        return;
+    (void)snprintf(name, sizeof(name), "%s %s", method, route); /* cut when too long */
+    (void)snprintf(code, sizeof(code), "%d", status);           /* three digits */
+    const struct telemetry_attribute attributes[] = {
+        {.key = "http.request.method", .text = method},
+        {.key = "http.route", .text = route},
+        {.key = "carillon.request", .text = x->ctx.request_id},
+        {.key = "http.response.status_code", .number = status},
+    };
+    int64_t now_us = node_now_ms(x->api->node) * 1000;
+    struct telemetry_span s = {.span = x->span,
+                               .parent = x->span_parent,
+                               .name = name,
+                               .kind = TELEMETRY_SERVER,
+                               .started_us = now_us - (int64_t)(clock_boot_us() - x->begun_us),
+                               .ended_us = now_us,
+                               .error = status >= 500 ? code : NULL,
+                               .attributes = attributes,
+                               .attributes_count = sizeof(attributes) / sizeof(attributes[0])};
+    telemetry_add(node_telemetry(x->api->node), &s);
+}
+
 void exchange_reply(struct exchange *x, int status, const char *type, const struct httpd_header *headers,
                     size_t headers_count, struct buf *body)
 {
@@ -40,6 +68,7 @@ void exchange_reply(struct exchange *x, int status, const char *type, const stru
         buf_add_char(body, '\n'); /* for people at a terminal */
     count(x, status);
     gate_audit(x, status);
+    end_span(x, status);
     httpd_reply(x->rq, status, all, n, body);
 }
 
@@ -101,6 +130,7 @@ struct httpd_stream *exchange_stream(struct exchange *x, const char *type, const
     size_t n = common_headers(x, type, headers, headers_count, all);
     count(x, 200);
     gate_audit(x, 200);
+    end_span(x, 200);
     return httpd_stream_begin(x->rq, 200, all, n, buffer_bytes);
 }
 
@@ -171,6 +201,26 @@ static void read_trace(const struct exchange *x, struct trace *ret)
     trace_read(httpd_header(x->rq, "traceparent"), buf_failed(&state) ? NULL : buf_str(&state), ret);
 }
 
+/* Those of clients alone: what agents ask each other belongs to them. */
+static void begin_span(struct exchange *x)
+{
+    const struct trace_rule *rule = telemetry_rule(node_telemetry(x->api->node));
+    struct trace parent;
+    bool of_client = x->face->face == API_FACE_TCP || x->face->face == API_FACE_UNIX;
+    if (!rule || !of_client || strncmp(httpd_path(x->rq), "/v1/", 4) != 0)
+        return;
+    const uint64_t random[3] = {rng_u64(&x->face->rng), rng_u64(&x->face->rng), rng_u64(&x->face->rng)};
+    trace_span_new(rule, random, &x->span);
+    trace_read(httpd_header(x->rq, "traceparent"), NULL, &parent);
+    if (!parent.parent[0])
+        return;
+    struct trace_span theirs;
+    trace_span_read(parent.parent, &theirs);
+    memcpy(x->span.trace, theirs.trace, sizeof(x->span.trace));
+    memcpy(x->span_parent, theirs.id, sizeof(x->span_parent));
+    x->span.sampled = theirs.sampled;
+}
+
 static int64_t body_limit(const struct exchange *x)
 {
     const struct config_api *c = &x->api->config->api;
@@ -199,6 +249,7 @@ int64_t api_on_accept(struct httpd_request *rq, void *arg)
                             .header = header_of,
                             .arg = rq,
                             .face = face->face};
+    begin_span(x);
     struct api_rules rules = {.hosts = &x->api->config->api.hosts, .listen = &x->api->config->api.listen};
     if ((face->face == API_FACE_PEER && check_peer(x) < 0) || gate_admit(x) < 0 ||
         api_request_read(&head, &rules, &x->req, &x->problem) < 0 || gate_authorize(x) < 0) {

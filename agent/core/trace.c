@@ -238,3 +238,55 @@ void trace_of_attempt(const char *parent, const char *state, const struct uid *u
     ret->parent[55] = '\0';
     add_link(parent, state, ret->state);
 }
+
+/* --- spans of our own ------------------------------------------------------------------------------------------------ */
+
+/* The last 7 bytes are what the standard's second level wants to be random. */
+static bool chosen(const struct trace_rule *rule, const char *trace)
+{
+    uint8_t low[8] = {0};
+    uint64_t number = 0;
+    (void)text_hex_decode(trace + 18, 14, low + 1, 7, NULL); /* our own digits */
+    for (size_t i = 0; i < sizeof(low); i++)
+        number = number << 8 | low[i];
+    return (double)number < rule->ratio * (double)(UINT64_C(1) << 56);
+}
+
+void trace_span_read(const char *parent, struct trace_span *ret)
+{
+    memset(ret, 0, sizeof(*ret));
+    memcpy(ret->trace, parent + 3, TRACE_ID_SIZE - 1);
+    memcpy(ret->id, parent + 36, TRACE_SPAN_SIZE - 1);
+    ret->sampled = flags_of(parent) == '1';
+}
+
+void trace_span_of(const char *parent, const struct trace_rule *rule, const struct uid *uid, uint64_t seq,
+                   uint32_t attempt, uint64_t epoch, struct trace_span *ret)
+{
+    char ids[TRACE_ID_SIZE + TRACE_SPAN_SIZE];
+    print_ids(uid, seq, attempt, epoch, ids);
+    memset(ret, 0, sizeof(*ret));
+    memcpy(ret->trace, ids, TRACE_ID_SIZE - 1);
+    memcpy(ret->id, ids + TRACE_ID_SIZE, TRACE_SPAN_SIZE - 1);
+    ret->sampled = parent ? flags_of(parent) == '1' : chosen(rule, ret->trace);
+}
+
+void trace_span_new(const struct trace_rule *rule, const uint64_t random[3], struct trace_span *ret)
+{
+    memset(ret, 0, sizeof(*ret));
+    text_hex_encode(random, 16, ret->trace);
+    text_hex_encode(random + 2, 8, ret->id);
+    ret->trace[0] = ret->trace[0] == '0' ? '1' : ret->trace[0]; /* all zeros mean "none" */
+    ret->id[0] = ret->id[0] == '0' ? '1' : ret->id[0];
+    ret->sampled = chosen(rule, ret->trace);
+}
+
+void trace_of_untold_attempt(const struct trace_rule *rule, const struct uid *uid, uint64_t seq,
+                             uint32_t attempt, uint64_t epoch, struct trace *ret)
+{
+    memset(ret, 0, sizeof(*ret));
+    memcpy(ret->parent, "00-", 3);
+    print_ids(uid, seq, attempt, epoch, ret->parent + 3);
+    memcpy(ret->parent + 52, "-0", 2);
+    ret->parent[54] = chosen(rule, ret->parent + 3) ? '1' : '0';
+}

@@ -7,6 +7,7 @@
 #ifndef CARILLON_CORE_TRACE_H
 #define CARILLON_CORE_TRACE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "agent/core/record.h"
@@ -27,5 +28,32 @@ void trace_read(const char *parent, const char *state, struct trace *ret);
 /* What one attempt of a fire sends, for a job made by a write that carried PARENT (never wrong) and STATE (NULL: none). */
 void trace_of_attempt(const char *parent, const char *state, const struct uid *uid, uint64_t seq,
                       uint32_t attempt, uint64_t epoch, struct trace *ret);
+
+/* --- spans of our own, where they are collected -------------------------------------------------------------------- */
+
+#define TRACE_ID_SIZE   33
+#define TRACE_SPAN_SIZE 17
+
+/* Which traces are kept that nobody has decided about before: a share of them, by their ids, so that everybody chooses the same. */
+struct trace_rule {
+    double ratio; /* 0..1 */
+};
+
+struct trace_span {
+    char trace[TRACE_ID_SIZE], id[TRACE_SPAN_SIZE]; /* hexadecimal */
+    bool sampled;
+};
+
+/* What PARENT, as trace_read() gives it, names. */
+void trace_span_read(const char *parent, struct trace_span *ret);
+/* The span of an attempt: that of trace_of_attempt(). PARENT NULL: RULE says whether it is sampled. ATTEMPT 0 (and EPOCH 0): of the
+ * fire itself, which all agents find alike. */
+void trace_span_of(const char *parent, const struct trace_rule *rule, const struct uid *uid, uint64_t seq,
+                   uint32_t attempt, uint64_t epoch, struct trace_span *ret);
+/* A new one, of three random numbers. */
+void trace_span_new(const struct trace_rule *rule, const uint64_t random[3], struct trace_span *ret);
+/* trace_of_attempt() of a job that no trace asked for. */
+void trace_of_untold_attempt(const struct trace_rule *rule, const struct uid *uid, uint64_t seq,
+                             uint32_t attempt, uint64_t epoch, struct trace *ret);
 
 #endif

@@ -179,3 +179,58 @@ Test(trace, the_trace_that_asked_for_the_job_is_linked)
     t = attempt_of(text, 1, 1, 1);
     cr_assert(strstr(t.state, ",k30=0") && !strstr(t.state, ",k31=0"), "32 entries are all there may be");
 }
+
+static const struct uid fired = {.bytes = {1, 2, 3}};
+
+Test(trace, the_span_of_an_attempt_is_that_of_its_traceparent)
+{
+    struct trace told, untold;
+    struct trace_span span, whole;
+    struct trace_rule all = {.ratio = 1}, none = {.ratio = 0};
+    trace_of_attempt(PARENT, NULL, &fired, 7, 2, 5, &told);
+    trace_span_of(PARENT, &none, &fired, 7, 2, 5, &span);
+    cr_assert(zero(int, strncmp(told.parent + 3, span.trace, 32)));
+    cr_assert(zero(int, strncmp(told.parent + 36, span.id, 16)));
+    cr_assert(span.sampled, "the parent decides");
+    trace_of_untold_attempt(&all, &fired, 7, 2, 5, &untold);
+    cr_assert(eq(str, untold.parent, told.parent), "%s", untold.parent);
+    cr_assert(eq(str, untold.state, ""));
+    trace_of_untold_attempt(&none, &fired, 7, 2, 5, &untold);
+    cr_assert(zero(int, strcmp(untold.parent + 52, "-00")));
+    trace_span_of(NULL, &all, &fired, 7, 0, 0, &whole);
+    cr_assert(eq(str, whole.trace, span.trace));
+    cr_assert(ne(str, whole.id, span.id));
+    struct trace_span read;
+    trace_span_read(told.parent, &read);
+    cr_assert(eq(str, read.trace, span.trace));
+    cr_assert(eq(str, read.id, span.id));
+}
+
+Test(trace, the_ratio_is_the_share_that_is_sampled)
+{
+    static const double ratios[] = {0, 0.1, 0.5, 1};
+    for (size_t r = 0; r < 4; r++) {
+        struct trace_rule rule = {.ratio = ratios[r]};
+        unsigned sampled = 0;
+        for (uint64_t seq = 0; seq < 10000; seq++) {
+            struct trace_span span;
+            trace_span_of(NULL, &rule, &fired, seq, 1, 1, &span);
+            sampled += span.sampled;
+        }
+        cr_assert(le(dbl, sampled / 10000.0 - ratios[r], 0.03), "%u of 10000 at %g", sampled, ratios[r]);
+        cr_assert(le(dbl, ratios[r] - sampled / 10000.0, 0.03), "%u of 10000 at %g", sampled, ratios[r]);
+    }
+}
+
+Test(trace, a_new_span_is_never_all_zeros)
+{
+    static const uint64_t zeros[3] = {0};
+    struct trace_rule rule = {.ratio = 1};
+    struct trace_span span;
+    trace_span_new(&rule, zeros, &span);
+    cr_assert(eq(sz, strlen(span.trace), 32));
+    cr_assert(eq(sz, strlen(span.id), 16));
+    cr_assert(lt(sz, strspn(span.trace, "0"), 32));
+    cr_assert(lt(sz, strspn(span.id, "0"), 16));
+    cr_assert(span.sampled);
+}
