@@ -39,7 +39,7 @@ enum metric {
     METRIC_CERT_EXPIRY,
     METRIC_BUILD_INFO, /* version, commit */
     METRIC_LOG_LINES_DROPPED,
-    METRIC_TRACE_SPANS, /* result */
+    METRIC_TRACE_SPANS,    /* result */
     METRIC_EVENTS_DROPPED, /* listener */
     METRIC_COUNT_
 };
