@@ -181,11 +181,13 @@ int folder_check_orphan(const struct folder *f, uint64_t open_entries, struct er
 
 /* --- terms --------------------------------------------------------------------------------------------------------- */
 
-#define TERM_MAX ((uint64_t)1 << 40) /* one a start */
+#define TERM_MAX ((uint64_t)1 << 40) /* one a start, or an election */
+#define VOTE_MAX ((uint64_t)1 << 40) /* voters' numbers are counted up */
 
 /* The two are written by turns, by their version. */
 int folder_check_terms(const struct folder *f, struct err *e)
 {
+    uint64_t vote_max = f->voter ? VOTE_MAX : 1;
     for (uint64_t n = 1; n <= 2; n++) {
         AUTO(buf_fini) struct buf file = BUF_INIT(4096);
         char name[16];
@@ -198,7 +200,7 @@ int folder_check_terms(const struct folder *f, struct err *e)
         struct codec_in in = codec_in(buf_str(&file), file.len);
         uint64_t format = codec_get_fixed64(&in), version = codec_get_fixed64(&in);
         uint64_t term = codec_get_fixed64(&in), vote = codec_get_fixed64(&in);
-        if (format != 1 || version == 0 || version % 2 != n % 2 || term > TERM_MAX || vote > 1 ||
+        if (format != 1 || version == 0 || version % 2 != n % 2 || term > TERM_MAX || vote > vote_max ||
             in.at != in.end)
             return damaged(e, name, "is damaged");
     }

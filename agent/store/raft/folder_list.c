@@ -88,6 +88,7 @@ static int add_name(struct folder *f, int dir, const char *name, struct err *e)
     struct folder_segment segment;
     struct folder_snapshot snapshot;
     f->unfinished |= strcmp(name, FOLDER_UNFINISHED) == 0;
+    f->voter |= strcmp(name, FOLDER_NUMBER) == 0;
     f->used |= strcmp(name, "metadata1") == 0 || strcmp(name, "metadata2") == 0;
     if (parse_segment(name, &segment))
         return add((void **)&f->segments, &f->segments_count, &f->segments_cap, &segment, sizeof(segment), e);

@@ -36,6 +36,7 @@ struct folder {
     /* The newest description whose snapshot is not there, or empty: it was being put there when a crash came, and then the log still
      * has all that is in it; or it got lost. index 0: none. */
     struct folder_snapshot orphan;
+    bool voter;      /* FOLDER_NUMBER is there: of a cluster */
     bool unfinished; /* FOLDER_UNFINISHED is there */
     bool used;       /* the log's own files are there: some of the above, or its terms */
 };

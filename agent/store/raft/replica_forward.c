@@ -284,15 +284,23 @@ static void on_who(void *arg, const struct err *e, enum err_code code, void *bod
     }
 }
 
-/* Voters hear it from libraft, unless nobody talks to them. */
+/* Voters hear it from libraft, unless nobody talks to them: who is a voter no more is not told. */
+static bool is_told(struct replica *r)
+{
+    struct store_meta meta;
+    raft_id id = 0;
+    const char *address;
+    if (r->voting && !r->removed)
+        raft_leader(&r->raft, &id, &address);
+    return id != 0 && replica_meta(r, &meta);
+}
+
 void replica_ask_who(struct replica *r)
 {
     struct buf payload = BUF_INIT(16);
-    struct store_meta meta;
     uint64_t now_ms = clock_boot_ms();
     bool lost = replica_leader(r) == 0;
-    if (r->state != STATE_OPEN || r->cut ||
-        (r->voting && r->member && !r->removed && !lost && replica_meta(r, &meta)))
+    if (r->state != STATE_OPEN || r->cut || is_told(r))
         return;
     if (r->hint.asking && now_ms - r->hint.asked_ms > WHO_GIVE_UP_MS) {
         mesh_forget(r->mesh, r->hint.call);

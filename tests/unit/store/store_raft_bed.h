@@ -11,6 +11,8 @@
 #include "agent/base/clock.h"
 #include "agent/io/listener.h"
 #include "agent/io/tzload.h"
+#include "agent/store/raft/folder.h"
+#include "agent/store/raft/folder_read.h"
 #include "agent/store/raft/replica.h"
 #include "agent/store/raft/wire_tls.h"
 #include "agent/store/store_raft.h"
@@ -176,14 +178,19 @@ static inline struct bed_node *bed_follower(struct cluster_bed *b)
     return NULL;
 }
 
-/* Voters and clients, all open. */
-static inline void bed_open_cluster(struct cluster_bed *b, size_t voters, size_t clients, const char *secret)
+static inline void bed_open_loop(struct cluster_bed *b, const char *secret)
 {
     struct err e = {0};
     *b = (struct cluster_bed){.secret = secret};
     CHECK(loop_new(&b->loop, &e) == 0, "%s", e.text);
     CHECK(tzload_new(NULL, &b->zones, &e) == 0, "%s", e.text);
     b->timer = loop_timer_new(b->loop, bed_stop, b->loop);
+}
+
+/* Voters and clients, all open. */
+static inline void bed_open_cluster(struct cluster_bed *b, size_t voters, size_t clients, const char *secret)
+{
+    bed_open_loop(b, secret);
     for (size_t i = 0; i < voters; i++)
         bed_name(b, bed_add(b, i + 1));
     for (size_t i = 0; i < clients; i++)
@@ -228,14 +235,34 @@ static inline void bed_remove_files(const char *dir)
     CHECK(rmdir(dir) == 0, "%s", dir);
 }
 
+static inline void bed_on_problem(void *arg, const char *text)
+{
+    CHECK(text == NULL, "%s: %s", (const char *)arg, text);
+}
+
+/* As `carillon store check` looks at a folder. */
+static inline void bed_check_files(struct bed_node *n)
+{
+    struct folder_seen seen;
+    struct err e = {0};
+    struct machine *m = machine_new();
+    CHECK(folder_check(n->dir, &e) == 0, "%s", e.text);
+    int r = folder_read(n->dir, m, false, bed_on_problem, n->dir, &seen, &e);
+    CHECK(r == 0 || r == -ERR_NOT_FOUND, "%s", e.text);
+    machine_validate(m);
+    machine_free(m);
+}
+
 static inline void bed_close_cluster(struct cluster_bed *b)
 {
     for (size_t i = 0; i < b->count; i++)
         bed_detach(&b->nodes[i]);
     for (size_t i = 0; i < b->count; i++) {
         store_raft_cluster_free(b->nodes[i].cluster);
-        if (b->nodes[i].id != 0)
+        if (b->nodes[i].id != 0) {
             listener_fini(&b->nodes[i].listener);
+            bed_check_files(&b->nodes[i]);
+        }
         bed_remove_files(b->nodes[i].dir);
     }
     loop_timer_free(b->timer);

@@ -1,0 +1,409 @@
+#include <criterion/criterion.h>
+
+#include <stdio.h>
+
+#define contract_fail(file, line, what, ...)                            \
+    do {                                                                \
+        char text_[1024];                                               \
+        (void)snprintf(text_, sizeof(text_), __VA_ARGS__);              \
+        cr_assert_fail("%s:%d: %s: %s", (file), (line), (what), text_); \
+    } while (0)
+
+#include "tests/unit/store/store_raft_bed.h"
+
+/* --- a writer that never waits for anything but its own answers ---------------------------------------------------- */
+
+enum { JOBS = 40 };
+
+/* Makes jobs, then adds 1 to the revision of one after the other, each from the one that was acknowledged. What is not acknowledged is
+ * tried again, as the engine does. */
+struct writer {
+    struct cluster_bed *b;
+    struct bed_node *n;
+    struct job_row rows[JOBS];
+    struct job_change change;
+    struct job_change *list[1];
+    struct store_batch batch;
+    unsigned at;
+    unsigned acknowledged, refused; /* changes; answers that were no success */
+    bool busy;
+};
+
+static void on_written(void *arg, const struct err *e)
+{
+    struct writer *w = arg;
+    w->busy = false;
+    if (e->code != ERR_OK) {
+        CHECK(e->code == ERR_UNAVAILABLE || e->code == ERR_UNKNOWN_OUTCOME, "%s", e->text);
+        w->refused++;
+        return;
+    }
+    CHECK(w->change.result == CHANGE_RESULT_OK, "result %d of change %u", (int)w->change.result,
+          w->acknowledged);
+    w->rows[w->at] = w->change.row;
+    w->acknowledged++;
+    w->at = (w->at + 1) % JOBS;
+}
+
+static void write_next(struct writer *w)
+{
+    if (w->busy)
+        return;
+    w->change = contract_change(CHANGE_UPDATE, &w->rows[w->at]);
+    w->change.row.counts.seq = w->change.row.rev;
+    w->change.result = CHANGE_RESULT_COUNT_;
+    w->list[0] = &w->change;
+    w->batch = (struct store_batch){.member = "m1", .jobs = w->list, .jobs_count = 1};
+    w->busy = true;
+    w->n->t.ops->commit(w->n->t.self, &w->batch, on_written, w);
+}
+
+static void writer_open(struct writer *w, struct cluster_bed *b, struct bed_node *n)
+{
+    *w = (struct writer){.b = b, .n = n};
+    CHECK(contract_join(&n->t, "m1") == ERR_OK, "%s", "join");
+    for (unsigned i = 0; i < JOBS; i++) {
+        char id[16];
+        (void)snprintf(id, sizeof(id), "j%u", i);
+        w->rows[i] = contract_make(&n->t, (uint16_t)(i % CONTRACT_SLOTS), i, "default", id, "");
+    }
+}
+
+/* COUNT more that are acknowledged. */
+static void write_some(struct writer *w, unsigned count)
+{
+    unsigned until = w->acknowledged + count;
+    uint64_t deadline_ms = clock_boot_ms() + BED_WAIT_MS;
+    while (w->acknowledged < until) {
+        CHECK(clock_boot_ms() < deadline_ms, "%u of %u", w->acknowledged, until);
+        write_next(w);
+        bed_turn(w->b);
+    }
+    BED_WAIT(w->b, !w->busy);
+}
+
+/* Each job is exactly as it was acknowledged last: nothing lost, nothing done twice. Asked at N. */
+static void expect_written(struct writer *w, struct bed_node *n)
+{
+    for (unsigned i = 0; i < JOBS; i++) {
+        struct contract_answer *a = contract_get(&n->t, "default", w->rows[i].id);
+        CHECK(a->jobs[0].spec != NULL, "job %u", i);
+        contract_same_row(&a->jobs[0].row, &w->rows[i]);
+        contract_free(a);
+    }
+}
+
+/* --- leaders ------------------------------------------------------------------------------------------------------- */
+
+Test(store_raft_failures, a_leader_that_is_killed_in_the_middle_of_commits_loses_nothing_acknowledged)
+{
+    struct cluster_bed b;
+    struct writer w;
+    bed_open_cluster(&b, 3, 1, NULL);
+    writer_open(&w, &b, &b.nodes[3]);
+    for (unsigned round = 0; round < 3; round++) {
+        write_some(&w, 30);
+        write_next(&w); /* is under way */
+        struct bed_node *leader = bed_wait_leader(&b);
+        bed_kill(leader);
+        write_some(&w, 30);
+        expect_written(&w, w.n);
+        bed_start(&b, leader, true);
+        bed_attach(&b, leader);
+    }
+    expect_written(&w, bed_follower(&b));
+    bed_close_cluster(&b);
+}
+
+static void expect_no_beat(struct bed_node *n)
+{
+    struct contract_answer *a = contract_ask(&n->t);
+    n->t.ops->beat(n->t.self, "m1", contract_on_beat, a);
+    contract_wait(a);
+    CHECK(a->err.code == ERR_UNAVAILABLE || a->err.code == ERR_UNKNOWN_OUTCOME, "%s", a->err.text);
+    contract_free(a);
+}
+
+Test(store_raft_failures, a_leader_that_is_cut_off_answers_nothing_that_is_not_current)
+{
+    struct cluster_bed b;
+    struct writer w;
+    bed_open_cluster(&b, 3, 1, NULL);
+    writer_open(&w, &b, &b.nodes[3]);
+    struct bed_node *old = bed_wait_leader(&b);
+    store_raft_cluster_cut(old->cluster, true);
+    struct contract_answer *a = contract_ask(&old->t);
+    struct store_key key = {.ns = "default", .id = "j0"};
+    old->t.ops->get_jobs(old->t.self, &key, 1, contract_on_jobs, a);
+    write_some(&w, JOBS); /* others lead by now */
+    CHECK(bed_leader(&b) != old, "%s", "it leads still");
+    BED_WAIT(&b, a->calls == 1);
+    CHECK(a->err.code == ERR_UNAVAILABLE, "%s", a->err.text);
+    contract_free(a);
+    expect_no_beat(old);
+    store_raft_cluster_cut(old->cluster, false);
+    BED_WAIT(&b, bed_status(old).role == STORE_RAFT_FOLLOWER && bed_status(old).leader != 0);
+    expect_written(&w, old);
+    bed_close_cluster(&b);
+}
+
+Test(store_raft_failures, a_minority_never_answers_with_success)
+{
+    struct cluster_bed b;
+    bed_open_cluster(&b, 3, 0, NULL);
+    struct bed_node *leader = bed_wait_leader(&b);
+    CHECK(contract_join(&leader->t, "m1") == ERR_OK, "%s", "join");
+    for (size_t i = 0; i < 3; i++)
+        if (&b.nodes[i] != leader)
+            store_raft_cluster_cut(b.nodes[i].cluster, true);
+    CHECK(contract_join(&leader->t, "m2") != ERR_OK, "%s", "a minority took a write");
+    expect_no_beat(leader);
+    for (size_t i = 0; i < 3; i++)
+        store_raft_cluster_cut(b.nodes[i].cluster, false);
+    (void)bed_wait_leader(&b); /* there is one */
+    CHECK(contract_join(&b.nodes[0].t, "m3") == ERR_OK, "%s", "join");
+    bed_close_cluster(&b);
+}
+
+Test(store_raft_failures, a_planned_stop_hands_over_and_nothing_fails)
+{
+    struct cluster_bed b;
+    struct writer w;
+    bed_open_cluster(&b, 3, 1, "a secret");
+    writer_open(&w, &b, &b.nodes[3]);
+    struct bed_node *leader = bed_wait_leader(&b);
+    write_next(&w);
+    bed_end(leader);
+    struct bed_node *next = bed_wait_leader(&b);
+    CHECK(next != leader, "%s", "it leads still");
+    write_some(&w, 20);
+    CHECK(w.refused == 0, "%u were refused", w.refused);
+    expect_written(&w, w.n);
+    bed_close_cluster(&b);
+}
+
+/* What an observer has seen of a beat is of no use after another leads: it counts anew. */
+Test(store_raft_failures, no_member_is_declared_dead_because_another_leads)
+{
+    struct cluster_bed b;
+    bed_open_cluster(&b, 3, 1, NULL);
+    struct contract *t = &b.nodes[3].t;
+    CHECK(contract_join(t, "m1") == ERR_OK, "%s", "join");
+    CHECK(contract_join(t, "m2") == ERR_OK, "%s", "join");
+    contract_free(contract_beat(t, "m1"));
+    struct contract_answer *a = contract_beat(t, "m2");
+    uint64_t seen = a->members[0].beat;
+    contract_free(a);
+    bed_kill(bed_wait_leader(&b));
+    (void)bed_wait_leader(&b); /* there is one */
+    a = contract_beat(t, "m2");
+    CHECK(a->members_count == 2 && a->members[0].beat > seen, "%s", "the beat has not moved");
+    contract_free(a);
+    a = contract_ask(t);
+    t->ops->declare_dead(t->self, "m1", seen, contract_on_bool, a);
+    contract_wait(a);
+    CHECK(a->err.code == ERR_OK && !a->yes, "%s", "declared dead by an old beat");
+    contract_free(a);
+    a = contract_beat(t, "m1");
+    CHECK(a->alive, "%s", "m1 is dead");
+    contract_free(a);
+    bed_close_cluster(&b);
+}
+
+/* --- folders ------------------------------------------------------------------------------------------------------- */
+
+Test(store_raft_failures, what_was_written_is_there_when_all_start_again)
+{
+    struct cluster_bed b;
+    struct writer w;
+    bed_open_cluster(&b, 3, 0, NULL);
+    struct store_meta made = b.nodes[0].t.meta;
+    writer_open(&w, &b, &b.nodes[0]);
+    write_some(&w, 150); /* with a snapshot */
+    for (size_t i = 0; i < 3; i++)
+        bed_end(&b.nodes[i]);
+    for (size_t i = 0; i < 3; i++)
+        bed_start(&b, &b.nodes[i], true);
+    for (size_t i = 0; i < 3; i++)
+        bed_attach(&b, &b.nodes[i]);
+    CHECK(memcmp(&made, &b.nodes[2].t.meta, sizeof(made)) == 0, "%s", "another store");
+    expect_written(&w, &b.nodes[1]);
+    bed_close_cluster(&b);
+}
+
+static void lead_alone(struct cluster_bed *b, struct bed_node *n)
+{
+    b->voters_count = 0;
+    bed_name(b, n);
+    for (size_t i = 0; i < b->count; i++)
+        if (b->nodes[i].cluster)
+            store_raft_cluster_set_voters(b->nodes[i].cluster, b->voters, b->voters_count);
+    BED_WAIT(b, bed_leader(b) == n && bed_status(n).voters == 1);
+}
+
+Test(store_raft_failures, who_was_away_for_long_gets_a_snapshot)
+{
+    struct cluster_bed b;
+    struct writer w;
+    bed_open_cluster(&b, 3, 1, "a secret");
+    writer_open(&w, &b, &b.nodes[3]);
+    struct bed_node *away = bed_follower(&b);
+    store_raft_cluster_cut(away->cluster, true);
+    write_some(&w, 700);
+    store_raft_cluster_cut(away->cluster, false);
+    BED_WAIT(&b, bed_stats(away).installs > 0);
+    lead_alone(&b, away); /* its machine answers now, and no other's */
+    expect_written(&w, away);
+    bed_close_cluster(&b);
+}
+
+Test(store_raft_failures, a_folder_is_one_nodes_or_a_clusters_or_another_voters)
+{
+    struct cluster_bed b;
+    struct err e = {0};
+    uint64_t number = 99;
+    void *self = NULL;
+    struct store_meta meta;
+    bed_open_cluster(&b, 1, 0, NULL);
+    struct bed_node *n = &b.nodes[0];
+    struct store_raft_options options = {.dir = n->dir, .snapshot_entries = 100};
+    struct store_open_args args = {.loop = b.loop,
+                                   .options = &options,
+                                   .cluster = "test",
+                                   .slots = CONTRACT_SLOTS,
+                                   .now_ms = bed_now_ms};
+    bed_end(n);
+    CHECK(store_raft_cluster_number(n->dir, &number, &e) == 0 && number == 1, "%s", e.text);
+    CHECK(store_raft.open(&args, &self, &meta, &e) == -ERR_PERMANENT, "%s", "opened alone");
+    CHECK(strstr(e.text, "voter's of a cluster"), "%s", e.text);
+    n->id = 2;
+    struct store_raft_cluster_options o = {
+        .loop = b.loop, .dir = n->dir, .name = "test", .slots = CONTRACT_SLOTS, .now_ms = bed_now_ms};
+    CHECK(store_raft_cluster_new(&o, &n->cluster, &e) == 0, "%s", e.text);
+    CHECK(store_raft_cluster_vote(n->cluster, 2, -1, NULL, 0, &e) == -ERR_PERMANENT, "%s", "voter 2");
+    CHECK(strstr(e.text, "voter 1, not of voter 2"), "%s", e.text);
+    bed_close_cluster(&b);
+}
+
+Test(store_raft_failures, one_nodes_folder_is_no_clusters)
+{
+    struct cluster_bed b;
+    struct err e = {0};
+    uint64_t number = 99;
+    struct store_meta meta;
+    bed_open_loop(&b, NULL);
+    struct bed_node *n = bed_add(&b, 0);
+    struct store_raft_options options = {.dir = n->dir, .snapshot_entries = 100};
+    struct store_open_args args = {.loop = b.loop,
+                                   .options = &options,
+                                   .cluster = "test",
+                                   .slots = CONTRACT_SLOTS,
+                                   .now_ms = bed_now_ms};
+    CHECK(store_raft_cluster_number(n->dir, &number, &e) == 0 && number == 0, "%s", e.text);
+    CHECK(store_raft.open(&args, &n->t.self, &meta, &e) == 0, "%s", e.text);
+    n->t.ops = &store_raft;
+    bed_detach(n);
+    CHECK(store_raft_cluster_number(n->dir, &number, &e) == -ERR_PERMANENT, "%s", "a number");
+    CHECK(strstr(e.text, "agent alone"), "%s", e.text);
+    bed_close_cluster(&b);
+}
+
+/* --- who votes ----------------------------------------------------------------------------------------------------- */
+
+static void tell_all(struct cluster_bed *b)
+{
+    for (size_t i = 0; i < b->count; i++)
+        if (b->nodes[i].cluster)
+            store_raft_cluster_set_voters(b->nodes[i].cluster, b->voters, b->voters_count);
+}
+
+static bool votes(const struct bed_node *n, uint64_t id)
+{
+    struct store_raft_status s = bed_status(n);
+    for (size_t i = 0; i < s.voters; i++)
+        if (s.list[i].id == id)
+            return s.list[i].votes;
+    return false;
+}
+
+/* The voters that B names vote, and nobody else. */
+static bool settled(struct cluster_bed *b)
+{
+    struct bed_node *leader = bed_leader(b);
+    if (!leader || bed_status(leader).voters != b->voters_count)
+        return false;
+    for (size_t i = 0; i < b->voters_count; i++)
+        if (!votes(leader, b->voters[i].id))
+            return false;
+    return true;
+}
+
+Test(store_raft_failures, a_dead_voter_is_replaced_by_a_new_one)
+{
+    struct cluster_bed b;
+    struct writer w;
+    bed_open_cluster(&b, 3, 1, NULL);
+    writer_open(&w, &b, &b.nodes[3]);
+    struct bed_node *dead = bed_follower(&b);
+    bed_kill(dead);
+    write_some(&w, 150);
+    struct bed_node *fresh = bed_add(&b, 9);
+    for (size_t i = 0; i < b.voters_count; i++)
+        if (b.voters[i].id == dead->id)
+            b.voters[i] = b.voters[--b.voters_count];
+    bed_name(&b, fresh);
+    bed_start(&b, fresh, false);
+    CHECK(bed_status(fresh).role != STORE_RAFT_LEADER, "%s", "alone");
+    tell_all(&b);
+    BED_WAIT(&b, settled(&b));
+    write_some(&w, 50);
+    bed_attach(&b, fresh);
+    lead_alone(&b, fresh);
+    expect_written(&w, fresh);
+    bed_close_cluster(&b);
+}
+
+Test(store_raft_failures, a_leader_that_is_to_vote_no_more_hands_over_and_learns_it)
+{
+    struct cluster_bed b;
+    struct writer w;
+    bed_open_cluster(&b, 3, 1, NULL);
+    writer_open(&w, &b, &b.nodes[3]);
+    struct bed_node *leader = bed_wait_leader(&b);
+    for (size_t i = 0; i < b.voters_count; i++)
+        if (b.voters[i].id == leader->id)
+            b.voters[i] = b.voters[--b.voters_count];
+    tell_all(&b);
+    BED_WAIT(&b, settled(&b));
+    BED_WAIT(&b, bed_status(leader).role == STORE_RAFT_REMOVED);
+    write_some(&w, 20);
+    expect_written(&w, leader); /* as a client does */
+    bed_close_cluster(&b);
+}
+
+Test(store_raft_failures, three_voters_become_five)
+{
+    struct cluster_bed b;
+    struct writer w;
+    bed_open_cluster(&b, 3, 0, "a secret");
+    writer_open(&w, &b, &b.nodes[0]);
+    for (uint64_t id = 4; id <= 5; id++) {
+        struct bed_node *n = bed_add(&b, id);
+        bed_name(&b, n);
+        bed_start(&b, n, false);
+    }
+    tell_all(&b);
+    BED_WAIT(&b, settled(&b));
+    bed_attach(&b, &b.nodes[3]);
+    bed_attach(&b, &b.nodes[4]);
+    struct bed_node *first = bed_wait_leader(&b);
+    bed_kill(first);
+    struct bed_node *second = bed_wait_leader(&b);
+    bed_kill(second); /* three of five are left */
+    struct bed_node *third = bed_wait_leader(&b);
+    if (!w.n->cluster)
+        w.n = third;
+    write_some(&w, 20);
+    expect_written(&w, third);
+    bed_close_cluster(&b);
+}
