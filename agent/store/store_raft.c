@@ -57,7 +57,8 @@ int rs_open_replica(struct replica_options *options, struct rs_leader *leader, c
     options->service =
         (struct replica_service){.encode = rs_encode, .applied = rs_applied, .read = rs_read, .arg = leader};
     options->snapshot_bytes = SNAPSHOT_BYTES;
-    options->patience_ms = PATIENCE_MS;
+    if (options->patience_ms == 0)
+        options->patience_ms = PATIENCE_MS;
     assert(strlen(cluster) < sizeof(options->make.cluster));
     memcpy(options->make.cluster, cluster, strlen(cluster) + 1);
     int r = rng_os_bytes(options->make.secret, sizeof(options->make.secret), e);

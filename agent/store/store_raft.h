@@ -41,6 +41,7 @@ struct store_raft_cluster_options {
     const char *name; /* of the cluster */
     uint32_t slots;   /* when the store is made */
     int64_t snapshot_entries;
+    uint64_t patience_ms; /* how long a call waits for a leader, its disk and a majority; 0: 5 s */
     const struct wire_tls_options *tls; /* its cluster, secret and files; NULL: nothing is proved */
     int64_t (*now_ms)(void *arg);       /* corrected wall clock, for when the store is made */
     void *arg;

@@ -121,6 +121,7 @@ static int open_parts(struct store_raft_cluster *c, struct err *e)
                                       .dir = c->dir,
                                       .make = {.slots = o->slots, .created_ms = o->now_ms(o->arg)},
                                       .snapshot_entries = (uint64_t)o->snapshot_entries,
+                                      .patience_ms = o->patience_ms,
                                       .cluster = c->name,
                                       .changed = on_changed,
                                       .arg = c};

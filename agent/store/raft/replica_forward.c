@@ -16,9 +16,9 @@ static const struct log_ctx log_here = {.module = "raft"};
 /* Batches under way: writes one after the other, so that more of them travel together. */
 static const size_t forwards_max[REPLICA_LANE_COUNT_] = {[REPLICA_WRITE] = 1, [REPLICA_READ] = 4};
 
-#define TASKS_MAX      20000 /* calls of others that wait here; more are put off */
-#define WHO_MS         250
-#define WHO_GIVE_UP_MS 500
+#define TASKS_MAX   20000 /* calls of others that wait here; more are put off */
+#define WHO_MS      250
+#define WHO_LOST_MS 50
 
 struct forward {
     struct list link;
@@ -260,7 +260,6 @@ static void on_who(void *arg, const struct err *e, enum err_code code, void *bod
     struct codec_in in = codec_in(body, bytes);
     struct store_meta meta = {.schema = 0};
     uint64_t ids[MESH_NODES_MAX];
-    r->hint.asking = false;
     if (e->code != ERR_OK || code != ERR_OK) {
         free(body);
         return;
@@ -295,25 +294,20 @@ static bool is_told(struct replica *r)
     return id != 0 && replica_meta(r, &meta);
 }
 
+/* All of them: one that hangs, or was left behind, tells nothing of use. */
 void replica_ask_who(struct replica *r)
 {
-    struct buf payload = BUF_INIT(16);
     uint64_t now_ms = clock_boot_ms();
-    bool lost = replica_leader(r) == 0;
-    if (r->state != STATE_OPEN || r->cut || is_told(r))
+    uint64_t every_ms = replica_leader(r) == 0 ? WHO_LOST_MS : WHO_MS;
+    if (r->state != STATE_OPEN || r->cut || is_told(r) || now_ms - r->hint.asked_ms < every_ms)
         return;
-    if (r->hint.asking && now_ms - r->hint.asked_ms > WHO_GIVE_UP_MS) {
-        mesh_forget(r->mesh, r->hint.call);
-        r->hint.asking = false;
-    }
-    if (r->hint.asking || (!lost && now_ms - r->hint.asked_ms < WHO_MS))
-        return;
-    r->hint.last = mesh_next(r->mesh, r->hint.last);
     r->hint.asked_ms = now_ms;
-    if (r->hint.last == 0)
-        return;
-    r->hint.call = mesh_call(r->mesh, r->hint.last, REPLICA_CALL_WHO, &payload, on_who, r);
-    r->hint.asking = r->hint.call != 0;
+    for (size_t i = 0; i < r->wanted_count; i++) {
+        struct buf payload = BUF_INIT(16);
+        if (!r->voting || r->wanted[i].id != r->raft.id)
+            (void)mesh_call(r->mesh, r->wanted[i].id, REPLICA_CALL_WHO, &payload, on_who,
+                            r); /* or the next */
+    }
 }
 
 static void answer_who(struct replica *r, const struct mesh_request *q)

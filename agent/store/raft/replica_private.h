@@ -45,8 +45,7 @@ struct replica_round {
 
 struct replica_hint { /* what others say of the leader */
     uint64_t term, id;
-    bool asking;
-    uint64_t call, last, asked_ms;
+    uint64_t asked_ms;
 };
 
 struct replica_vote_order {

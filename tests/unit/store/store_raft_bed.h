@@ -37,6 +37,7 @@ struct cluster_bed {
     struct store_raft_voter voters[BED_MAX]; /* as the cluster shall have them */
     size_t voters_count;
     const char *secret;
+    uint64_t patience_ms; /* of those that start from now on */
 };
 
 static inline int64_t bed_now_ms(void *arg)
@@ -90,6 +91,7 @@ static inline void bed_start(struct cluster_bed *b, struct bed_node *n, bool fir
                                                  .name = "test",
                                                  .slots = CONTRACT_SLOTS,
                                                  .snapshot_entries = 100,
+                                                 .patience_ms = b->patience_ms,
                                                  .tls = &tls,
                                                  .now_ms = bed_now_ms};
     CHECK(store_raft_cluster_new(&options, &n->cluster, &e) == 0, "%s", e.text);
@@ -187,10 +189,8 @@ static inline void bed_open_loop(struct cluster_bed *b, const char *secret)
     b->timer = loop_timer_new(b->loop, bed_stop, b->loop);
 }
 
-/* Voters and clients, all open. */
-static inline void bed_open_cluster(struct cluster_bed *b, size_t voters, size_t clients, const char *secret)
+static inline void bed_open_all(struct cluster_bed *b, size_t voters, size_t clients)
 {
-    bed_open_loop(b, secret);
     for (size_t i = 0; i < voters; i++)
         bed_name(b, bed_add(b, i + 1));
     for (size_t i = 0; i < clients; i++)
@@ -200,6 +200,21 @@ static inline void bed_open_cluster(struct cluster_bed *b, size_t voters, size_t
     (void)bed_wait_leader(b); /* there is one */
     for (size_t i = 0; i < b->count; i++)
         bed_attach(b, &b->nodes[i]);
+}
+
+/* Voters and clients, all open. Calls wait for as long as a test may: a busy machine fails none. */
+static inline void bed_open_cluster(struct cluster_bed *b, size_t voters, size_t clients, const char *secret)
+{
+    bed_open_loop(b, secret);
+    b->patience_ms = BED_WAIT_MS;
+    bed_open_all(b, voters, clients);
+}
+
+static inline void bed_open_impatient(struct cluster_bed *b, size_t voters, uint64_t patience_ms)
+{
+    bed_open_loop(b, NULL);
+    b->patience_ms = patience_ms;
+    bed_open_all(b, voters, 0);
 }
 
 static inline void bed_detach(struct bed_node *n)
