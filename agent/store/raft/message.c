@@ -1,5 +1,6 @@
 #include "agent/store/raft/message.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -312,4 +313,48 @@ int message_decode(struct codec_in *head, void *body, size_t bytes, struct raft_
     else
         *ret = m;
     return rc;
+}
+
+/* --- splitting ----------------------------------------------------------------------------------------------------- */
+
+/* Entries of their own, in a batch of their own. */
+static struct raft_entry *copy_entries(const struct raft_entry *from, unsigned count, struct err *e)
+{
+    size_t bytes = 1, at = 0; /* a batch of empty entries is freed too */
+    for (unsigned i = 0; i < count; i++)
+        bytes += from[i].buf.len;
+    struct raft_entry *entries = fault_hit() ? NULL : raft_calloc(count, sizeof(*entries));
+    uint8_t *batch = fault_hit() ? NULL : malloc(bytes); /* of what came: no limit here */
+    if (!entries || !batch) {
+        raft_free(entries);
+        free(batch);
+        (void)err_set(e, ERR_NOMEM, "no memory for a message"); /* NULL tells */
+        return NULL;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        entries[i] = from[i];
+        entries[i].batch = batch;
+        entries[i].buf.base = batch + at;
+        if (from[i].buf.len > 0)
+            memcpy(batch + at, from[i].buf.base, from[i].buf.len);
+        at += from[i].buf.len;
+    }
+    return entries;
+}
+
+int message_split(struct raft_message *m, unsigned count, struct raft_message *ret, struct err *e)
+{
+    struct raft_append_entries *rest = &m->append_entries;
+    assert(m->type == RAFT_APPEND_ENTRIES && count > 0 && count < rest->n_entries);
+    struct raft_entry *first = copy_entries(rest->entries, count, e);
+    if (!first)
+        return -ERR_NOMEM;
+    *ret = *m;
+    ret->append_entries.entries = first;
+    ret->append_entries.n_entries = count;
+    rest->prev_log_index += count;
+    rest->prev_log_term = first[count - 1].term;
+    rest->n_entries -= count;
+    memmove(rest->entries, rest->entries + count, rest->n_entries * sizeof(*rest->entries));
+    return 0;
 }

@@ -15,6 +15,8 @@ int message_encode(const struct raft_message *m, struct buf *head, void **ret_bo
 /* Read what message_encode() made. BODY (malloc's, or NULL) is taken over, also on failure. server_id and server_address are left
  * to the caller. ERR_PROTOCOL, ERR_NOMEM. */
 int message_decode(struct codec_in *head, void *body, size_t bytes, struct raft_message *ret, struct err *e);
+/* Of an append: *RET gets the first COUNT entries (0 < COUNT < all) and what they need, M keeps the rest. ERR_NOMEM: M is as it was. */
+int message_split(struct raft_message *m, unsigned count, struct raft_message *ret, struct err *e);
 /* What nobody will give to libraft. */
 void message_drop(struct raft_message *m);
 

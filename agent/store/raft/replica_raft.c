@@ -81,8 +81,8 @@ static int give_snapshot(struct raft_fsm *fsm, struct raft_buffer *ret_bufs[], u
     struct replica *r = fsm->data;
     struct machine_buffer *list;
     size_t count, bytes = 0;
-    if (!r->snapshot_ready)
-        return RAFT_BUSY;
+    if (!r->snapshot_ready || r->raft.configuration_uncommitted_index != 0)
+        return RAFT_BUSY; /* it would tell the voters of before */
     r->snapshot_ready = false;
     raft_set_snapshot_threshold(&r->raft, REPLICA_NO_SNAPSHOTS);
     pthread_mutex_lock(&r->machine_lock);
@@ -177,13 +177,31 @@ static int io_send(struct raft_io *io, struct raft_io_send *req, const struct ra
     return 0;
 }
 
+/* libraft 0.22.1 takes a change of the voters for the first entry of those that came with it: it then waits for ever for that entry
+ * to be committed, allows no other change, and writes snapshots with the voters of before. So it gets it as the first. */
+static void deliver(struct replica *r, struct raft_message *m)
+{
+    struct raft_message first;
+    for (unsigned i = 1; m->type == RAFT_APPEND_ENTRIES && i < m->append_entries.n_entries; i++) {
+        if (m->append_entries.entries[i].type != RAFT_CHANGE)
+            continue;
+        if (message_split(m, i, &first, NULL) < 0) {
+            message_drop(m); /* it comes again */
+            return;
+        }
+        r->recv(&r->io, &first);
+        i = 0;
+    }
+    r->recv(&r->io, m);
+}
+
 /* libraft 0.22.1 follows a NULL pointer when a snapshot is to be installed while one is being taken; it comes again. */
 static void on_peer_message(void *arg, struct raft_message *m)
 {
     struct replica *r = arg;
     bool wanted = r->voting && !r->cut && r->broken.code == ERR_OK;
     if (wanted && !(m->type == RAFT_INSTALL_SNAPSHOT && r->snapshot_writing))
-        r->recv(&r->io, m);
+        deliver(r, m);
     else
         message_drop(m);
 }
