@@ -293,6 +293,12 @@ sim-mutants: $(O)/deps-test ## break one rule of the protocol at a time and coun
 	@tests/tools/sim_mutants.py $(MUTANT_ARGS)
 endif
 
+CHAOS_SECONDS ?= 40
+.PHONY: chaos
+chaos: build $(O)/deps-it ## real agents, Consul servers and MariaDB; things go wrong for CHAOS_SECONDS; SEED=n for the same plan, CHAOS_ARGS
+	@CARILLON_BINARY=$(abspath $(O))/carillon $(VENV)/bin/python tests/chaos/chaos.py --seconds $(CHAOS_SECONDS) \
+	    $(addprefix --seed ,$(or $(SEED),$(CHAOS_SEED))) --logs $(abspath $(O))/chaos --results $(abspath $(O))/results/chaos.json $(CHAOS_ARGS)
+
 .PHONY: model
 model: $(O)/deps-test ## every state of the models of the ownership protocol; each of them broken on purpose must be caught
 	@tests/model/model.py --work $(O)/model --jobs $(JOBS)
@@ -369,11 +375,12 @@ coverage: $(O)/deps-test ## line coverage of the unit tests; fails under the flo
 # ---- everything -----------------------------------------------------------------------------------------------------
 
 STAGES := build check-format check-size check-layers $(if $(wildcard tests/tools/check_options.py),check-options) \
-          check $(if $(SIM),sim) model check-clang lint check-asan $(if $(TSAN),check-tsan) check-it $(if $(FUZZ),fuzz) coverage
+          check $(if $(SIM),sim) model check-clang lint check-asan $(if $(TSAN),check-tsan) check-it chaos $(if $(FUZZ),fuzz) coverage
 
 .PHONY: test
 test: export FUZZ_SECONDS = 8
 test: export IT_AGAIN = 5
+test: export CHAOS_SEED = 10
 test: deps ## what continuous integration runs: all of the above in order, and the counts
 	@tests/tools/run_stages.py --results $(O)/results $(STAGES)
 

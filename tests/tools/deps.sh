@@ -21,7 +21,8 @@ test_packages=(
     spin
 )
 # mariadb-server-core holds the program without a system service: installing it starts nothing.
-it_packages=(mariadb-server-core mariadb-client-core openssl python3 python3-venv procps)
+# mariadb-client has the reader of binlogs, libfaketime gives one process a wall clock of its own.
+it_packages=(mariadb-server-core mariadb-client-core mariadb-client libfaketime openssl python3 python3-venv procps)
 browser_packages=(chromium chromium-driver)
 
 say() { printf 'deps: %s\n' "$*"; }

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 
-COUNTED = {"check": "check.json", "check-it": "check-it.json"}
+COUNTED = {"check": "check.json", "check-it": "check-it.json", "chaos": "chaos.json"}
 
 
 def environment():

@@ -196,3 +196,52 @@ class AclConsul(Consul):
         answer = self._call("PUT", f"/v1/acl/{kind}", json=body)
         assert answer.status_code == 200, answer.text
         return answer.json()
+
+
+class ConsulServers:
+    """Three servers that elect a leader among them, each of which may be killed. What is registered stays when the server that
+    was asked dies: it is said to be on a node of its own."""
+
+    def __init__(self, folder, count=3):
+        self.servers = [Consul(f"consul{i}", folder) for i in range(count)]
+        configs = [json.loads((s.folder / f"{s.name}.json").read_text()) for s in self.servers]
+        for server, config in zip(self.servers, configs):
+            config["bootstrap_expect"] = count
+            config["retry_join"] = [f"127.0.0.1:{c['ports']['serf_lan']}" for c in configs if c is not config]
+            config["retry_interval"] = "1s"
+            (server.folder / f"{server.name}.json").write_text(json.dumps(config))
+        self.raft_ports = {c["ports"]["server"]: s for s, c in zip(self.servers, configs)}
+        self.address = self.servers[0].address
+
+    def start(self, timeout=60):
+        for server in self.servers:
+            server.process.start()
+        for server in self.servers:
+            server.wait_ready(timeout)
+        return self
+
+    def leader(self):
+        """The server that leads, or None."""
+        for server in self.servers:
+            try:
+                answer = server._call("GET", "/v1/status/leader", timeout=1).json()  # pylint: disable=protected-access
+            except (requests.exceptions.RequestException, TransientError):
+                continue
+            found = self.raft_ports.get(int(answer.rsplit(":", 1)[1])) if answer else None
+            if found and found.process.alive():
+                return found
+        return None
+
+    def register(self, service, port):
+        wait_until(lambda: self._registered(service, port), 30, f"{service} registered")
+        return f"{service}-{port}"
+
+    def _registered(self, service, port):
+        leader = self.leader()
+        if leader:
+            leader.register_elsewhere(f"node-{port}", service, port)
+        return leader
+
+    def end(self):
+        for server in self.servers:
+            server.end()

@@ -18,8 +18,10 @@ class Load:
     """COUNT jobs NAME-0, NAME-1 … `@every 1s`, their phases spread over the second, calling the service `NAME-callee`, as
     which the callee's ports are registered (`NAME` alone might be Consul's own service)."""
 
-    def __init__(self, cluster, callee, name, count=300, job=None, slowest=0.0):
-        """SLOWEST: seconds that the callee takes at most; until a callback is answered its due is not written down."""
+    def __init__(self, cluster, callee, name, count=300, job=None, slowest=0.0, tolerances=None):
+        """SLOWEST: seconds that the callee takes at most; until a callback is answered its due is not written down. TOLERANCES:
+        of the Verdict."""
+        self.tolerances = tolerances or {}
         self.cluster, self.callee, self.name, self.count, self.slowest = cluster, callee, name, count, slowest
         self.service = f"{name}-callee"
         self.ids = [f"{name}-{i}" for i in range(count)]
@@ -52,7 +54,7 @@ class Load:
         time.sleep(settle)
         jobs = wait_until(lambda: self._counts(agent), 30, f"jobs of {self.name} without pending fires", interval=0.2)
         records = self.callee.records()
-        verdict = Verdict(records, jobs=self.ids)
+        verdict = Verdict(records, jobs=self.ids, **self.tolerances)
         self._show_failed_attempts(agent, verdict)
         agent.ask("DELETE", f"/v1/jobs?prefix={self.name}-", 200, timeout=30)
         seen = {uid: {d.seq for d in of_job} for uid, of_job in verdict.by_job.items()}

@@ -1,0 +1,227 @@
+#!/usr/bin/env python3
+"""`make chaos`: real agents, three Consul servers and a real MariaDB; things go wrong for as long as asked, by a plan made from a seed;
+then all is healed, and what the callees saw, what the agents say and what the database's binlog tells is judged."""
+import argparse
+import json
+import os
+import pathlib
+import random
+import shutil
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/it"))
+# pylint: disable=wrong-import-position
+from lib import procs  # noqa: E402
+from lib.callee import Callee  # noqa: E402
+from lib.carillon import Cluster  # noqa: E402
+from lib.consul import ConsulServers  # noqa: E402
+from lib.load import Load, Writer, check_store, lateness_between, show  # noqa: E402
+from lib.mariadb import MariaDB  # noqa: E402
+from lib.oracle import Verdict  # noqa: E402
+from lib.proxy import Proxy  # noqa: E402
+
+from churn import Churn  # noqa: E402
+from nemesis import Nemesis, plan  # noqa: E402
+from witness import Witness  # noqa: E402
+
+# An agent whose clock is off by no more than 250 ms may fire that early; the rest is what it takes to notice (the guard looks each
+# half second, and a clock under its limit is followed slowly).
+CLOCK_MS = 350.0
+# A request may have been looked at for the last time when its process was stopped: it goes out when the process goes on. The longest
+# stop, and a second for a verdict that was wrong.
+UNDER_WAY_S = 14.0
+RETRY = {"retry": {"min_backoff": "200ms", "max_backoff": "2s"}}
+
+
+class World:
+    """Everything that runs."""
+
+    def __init__(self, folder, agents, seed):
+        self.folder, self.problems = folder, []
+        self.consuls = ConsulServers(folder)
+        self.database = MariaDB(folder=folder, options=("--binlog-format=ROW", "--binlog-row-image=FULL"))
+        self.callee = Callee(3, "callee", folder)
+        self.other = Callee(1, "churn-callee", folder)
+        self.proxies, self.links = [], {}
+        self.clock_file = folder / "clock"
+        self.count, self.seed = agents, seed
+        self.cluster = None
+
+    def start(self):
+        for server in (self.consuls, self.database, self.callee, self.other):
+            server.start()
+        self.cluster = Cluster(self.consuls, self.database, name="chaos", folder=self.folder)
+        for n in range(self.count):
+            self.add_agent(n)
+        self.set_clock(0.0)
+        last = self.cluster.agents[-1]
+        last.process.env = fake_clock(self.clock_file)
+        for agent in self.cluster.agents:
+            agent.start(wait=False)
+        for agent in self.cluster.agents:
+            agent.wait_ready(30)
+        self.cluster.wait_settled(60)
+
+    def add_agent(self, n):
+        consul = self.consuls.servers[n % len(self.consuls.servers)]
+        to_consul, to_store = self.proxy(consul.http_port), self.proxy(self.database.port)
+        agent = self.cluster.agent(consul_address=to_consul.address, mysql_port=to_store.port)
+        to_peer = self.proxy(agent.cluster_port)
+        agent.config["cluster"]["advertise"] = to_peer.address
+        self.links[agent.name] = {"consul": to_consul, "store": to_store, "peers": to_peer}
+
+    def proxy(self, port):
+        self.proxies.append(Proxy(port))
+        return self.proxies[-1]
+
+    def agent(self, name):
+        return next(a for a in self.cluster.agents if a.name == name)
+
+    def set_clock(self, offset):
+        new = self.clock_file.with_suffix(".new")
+        new.write_text(f"{offset:+.3f}s\n", encoding="ascii")
+        new.rename(self.clock_file)
+
+    def expect(self, condition, text):
+        if not condition:
+            self.problems.append(text)
+
+    def end(self):
+        for proxy in self.proxies:
+            proxy.close()
+        procs.end_all(1)
+
+
+def fake_clock(path):
+    """The environment that gives a process a wall clock that is off by what PATH says; its monotonic clocks are left alone."""
+    [library] = pathlib.Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
+    return {"LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(path), "FAKETIME_CACHE_DURATION": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1", "FAKETIME_DISABLE_SHM": "1", "NO_FAKE_STAT": "1"}
+
+
+def perform(world, steps, begin):
+    """Each step at its time, and its end at its own; returns when all is healed."""
+    nemesis = Nemesis(world, random.Random(f"{world.seed}-how"))
+    moments = sorted([(s.at, 0, n, s) for n, s in enumerate(steps)] + [(s.at + s.seconds, 1, n, s) for n, s in enumerate(steps)])
+    for at, heals, _, step in moments:
+        time.sleep(max(0.0, begin + at - time.monotonic()))
+        print(f"  {time.monotonic() - begin:6.1f} s  " + ("healed: " if heals else "") + f"{step.fault} {step.target}", flush=True)
+        (nemesis.heal if heals else nemesis.begin)(step)
+
+
+def recover(world):
+    for agent in world.cluster.agents:
+        if not agent.process.alive():
+            world.problems.append(f"{agent.name} ended by itself with {agent.process.code}")
+            agent.start(wait=False)
+    begin = time.monotonic()
+    for agent in world.cluster.agents:
+        agent.wait_ready(60)
+    world.cluster.wait_settled(60)
+    print(f"healed and settled after {time.monotonic() - begin:.1f} s")
+
+
+def judge(world, load, writer, churn, tolerances):
+    agents = world.cluster.agents
+    judges = [lambda: check_store(world.cluster), lambda: writer.check(agents[-1]), lambda: load.finish(agents[0]),
+              lambda: judge_churn(world, churn, agents[1], tolerances), lambda: judge_binlog(world)]
+    for one in judges:
+        try:
+            one()
+        except AssertionError as e:
+            world.problems.append(str(e))
+
+
+def judge_churn(world, churn, agent, tolerances):
+    jobs = churn.finish(agent)
+    # No more dues, so that what an agent says now and what has arrived can be compared. (The fires of a paused job would wait.)
+    for job_id in jobs:
+        agent.patch(job_id, {"schedule": "@after 1d"})
+
+    def quiet():
+        now = {j["id"]: j for j in agent.list(prefix="churn-", limit=1000)}
+        pending = [j["id"] for j in now.values() if j["status"]["counts"]["pending"]]
+        assert not pending, f"{pending} have pending fires, {pending[0]} {now[pending[0]]['status']}: {agent.fires(pending[0], limit=5)}"
+        return now
+    jobs = procs.wait_until(quiet, 30, "churned jobs without pending fires", interval=0.2)
+    verdict = Verdict(world.other.records(), gaps_allowed=True, **tolerances)
+    churn.judge_jobs(jobs, verdict)
+    verdict.report("churn")
+    # A run, and a PUT that plans anew, have dues of their own.
+    verdict.problems = [p for p in verdict.problems if "dues do not grow" not in p]
+    assert not churn.problems, f"{len(churn.problems)} problems:\n" + "\n".join(churn.problems[:30])
+    verdict.check()
+
+
+def judge_binlog(world):
+    world.database.sql("FLUSH BINARY LOGS")
+    witness = Witness(world.database, world.cluster.database["database"])
+    problems = witness.read()
+    print(f"binlog: {witness.transactions} transactions, {witness.changes} rows")
+    assert not problems, f"{len(problems)} problems:\n" + "\n".join(problems[:30])
+    assert witness.transactions > 10, "the binlog tells nothing"
+
+
+def run(args, folder):
+    world = World(folder, args.agents, args.seed)
+    names = "abcdefghijklmnopqrstuvwxyz"[:args.agents]
+    steps = plan(args.seed, args.seconds, names, without=args.without)
+    tolerances = {"under_way_s": UNDER_WAY_S, "early_ms": CLOCK_MS}
+    try:
+        world.start()
+        agents = world.cluster.agents
+        load = Load(world.cluster, world.callee, "load", args.jobs, job=RETRY, tolerances=tolerances).begin(agents[0])
+        world.consuls.register("churned", world.other.port)
+        writer = Writer(agents, "w-chaos", pause=0.05)
+        churn = Churn(agents, "churned", args.seed).start()
+        with writer:
+            begin, wall = time.monotonic(), time.time()
+            perform(world, steps, begin)
+            recover(world)
+            print(f"{len(steps)} faults in {time.monotonic() - begin:.0f} s")
+            churn.stop()
+        judge(world, load, writer, churn, tolerances)
+        show("lateness", lateness_between(Verdict(world.callee.records(), **tolerances), wall, time.time()))
+    except AssertionError as e:
+        world.problems.append(str(e))
+    finally:
+        world.end()
+    return steps, world.problems
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=45.0, help="how long things go wrong")
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--agents", type=int, default=4)
+    parser.add_argument("--jobs", type=int, default=60)
+    parser.add_argument("--without", action="append", default=[], help="a fault to leave out")
+    parser.add_argument("--logs", type=pathlib.Path, required=True, help="where the logs of a run that failed are kept")
+    parser.add_argument("--results", type=pathlib.Path)
+    args = parser.parse_args()
+    args.seed = random.SystemRandom().randrange(1 << 32) if args.seed is None else args.seed
+    print(f"chaos: SEED={args.seed}, {args.seconds:.0f} s, {args.agents} agents", flush=True)
+    folder = procs.make_folder("carillon-chaos-")
+    steps, problems = run(args, folder)
+    if args.results:
+        args.results.parent.mkdir(parents=True, exist_ok=True)
+        args.results.write_text(json.dumps({"passed": int(not problems), "failed": int(bool(problems))}), encoding="utf-8")
+    if not problems:
+        print(f"chaos: ok, SEED={args.seed}")
+        return 0
+    print("\nThe story:\n" + "\n".join(map(str, steps)))
+    print("\nWhat is wrong:\n" + "\n".join(problems))
+    keep = args.logs / f"seed-{args.seed}"
+    shutil.rmtree(keep, ignore_errors=True)
+    keep.mkdir(parents=True)
+    for log in folder.glob("*.log"):
+        shutil.copy(log, keep)
+    print(f"\nchaos: FAILED; logs in {keep}; the same again: make chaos SEED={args.seed} CHAOS_SECONDS={args.seconds:.0f}")
+    return 1
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    sys.exit(main())
