@@ -634,6 +634,31 @@ static bool disagrees(const struct pjob *j, const struct pjob *other)
     return other && other != j && other->state != PJOB_READING;
 }
 
+static bool is_next_due(const struct pjob *j, const struct pfire *f)
+{
+    return f->in_flight && !f->ended && f->durable_rev == 0 && f->row.kind == FIRE_KIND_SCHEDULED &&
+           !j->moving && j->row.state == JOB_STATE_ACTIVE && f->row.seq == j->row.counts.seq + 1 &&
+           f->row.due_ms == j->row.due_ms;
+}
+
+/* The attempt at the job's next due that was out when the job had to be read again: if that due is still the next one, it is the
+ * attempt at it. That it was to be booked is void. */
+static void take_back_first(struct pjob *j)
+{
+    LIST_FOR (l, &j->fires) {
+        struct pfire *f = container_of(l, struct pfire, job_link);
+        if (!is_next_due(j, f))
+            continue;
+        f->ignored = f->booked = false;
+        f->row.state = FIRE_STATE_WAITING;
+        f->row.attempts = 0;
+        memset(f->row.holder, 0, sizeof(f->row.holder));
+        j->first = f;
+        j->has_next_due = pjob_next_due(j, &j->next_due_ms);
+        return;
+    }
+}
+
 static void job_read(struct planner *p, struct pjob *j, struct planner_job *row)
 {
     struct pjob *by_uid = pjob_by_uid(p, &row->row.uid), *by_key = pjob_by_key(p, row->row.ns, row->row.id);
@@ -650,6 +675,7 @@ static void job_read(struct planner *p, struct pjob *j, struct planner_job *row)
         return;
     }
     pjob_take_row(p, j, &row->row, TAKE(row->spec));
+    take_back_first(j);
     LIST_FOR_SAFE(l, &j->fires)
     {
         struct pfire *f = container_of(l, struct pfire, job_link);
