@@ -325,8 +325,10 @@ void engine_tell_moved(struct engine *g, const struct planner_action *action)
     observe_handover(g);
 }
 
+/* The store's last word on this member: what waits with the lanes does not go out any more, and ownership need not be heard first. */
 void engine_tell_fenced(struct engine *g)
 {
+    engine_set_lease(g, 0);
     (void)engine_add_news(g, OWNERSHIP_TOLD_DEAD, g->member);
 }
 
