@@ -23,21 +23,46 @@ static void begin_literal_row(struct my_rows *r, const struct uid *uid)
 
 /* "SELECT names FROM table WHERE FALSE": gives a list of literals its names, and the types of the real columns, so that
  * comparing and looking up need no conversion. */
-static void add_update_head(struct buf *b, const struct sql_table *t, const char *guards)
+static void add_update_head(struct buf *b, const struct sql_table *t, const char *guards, sql_set which)
 {
     buf_add_str(b, "UPDATE (SELECT ");
-    sql_add_names(b, t, "", SQL_CHANGING);
+    sql_add_names(b, t, "", which);
     buf_addf(b, ", %s FROM %s WHERE FALSE", guards, t->name);
+}
+
+/* What all rows of an update have in common is said once: half of the columns of jobs that fire, and so a fifth of the time that a row
+ * costs the server. */
+struct alike {
+    const struct sql_table *table;
+    const void *row; /* the first one; NULL: there is none */
+    sql_set set;     /* columns that have its value everywhere */
+};
+
+static void look_alike(struct alike *a, const void *row)
+{
+    a->set = a->row ? sql_alike(a->table, a->row, row, a->set) : sql_short(a->table);
+    a->row = a->row ? a->row : row;
+}
+
+static sql_set unlike(const struct alike *a)
+{
+    return sql_keys(a->table) | (sql_changing(a->table) & ~a->set);
 }
 
 static int update_jobs(struct commit_group *g, struct my_script *s, struct err *e)
 {
-    struct buf head = BUF_INIT(4096), tail = BUF_INIT(4096);
+    struct buf head = BUF_INIT(4096), tail = BUF_INIT(16384);
     struct my_rows rows = {.script = s, .list = true, .expect = MY_MATCH};
-    add_update_head(&head, sql_jobs(), "rev AS was");
+    struct alike alike = {.table = sql_jobs()};
+    for (size_t i = g->lo; i < g->hi; i++)
+        if (commit_is(&g->op->items[i], OP(UPDATE) | OP(REPLACE)))
+            look_alike(&alike, &g->op->items[i].change->row);
+    if (!alike.row)
+        return 0;
+    add_update_head(&head, sql_jobs(), "rev AS was", unlike(&alike));
     buf_add_str(&tail,
                 ") k STRAIGHT_JOIN jobs t FORCE INDEX (PRIMARY) ON t.uid = k.uid AND t.rev = k.was SET ");
-    sql_add_assignments(&tail, sql_jobs(), "t", "k");
+    sql_add_assignments(&tail, sql_jobs(), "t", "k", alike.row, alike.set);
     rows.head = buf_str(&head);
     rows.tail = buf_str(&tail);
     int r = buf_check(&head, e) < 0 ? -ERR_NOMEM : buf_check(&tail, e);
@@ -46,7 +71,7 @@ static int update_jobs(struct commit_group *g, struct my_script *s, struct err *
         if (!commit_is(item, OP(UPDATE) | OP(REPLACE)))
             continue;
         my_rows_begin_row(&rows);
-        sql_add_values(&s->text, sql_jobs(), &item->change->row, SQL_CHANGING);
+        sql_add_values(&s->text, sql_jobs(), &item->change->row, unlike(&alike));
         buf_addf(&s->text, ",%llu", (unsigned long long)item->change->expect_rev);
         r = my_rows_end_row(&rows, e);
     }
@@ -129,7 +154,7 @@ static int insert_jobs(struct commit_group *g, struct my_script *s, struct err *
     struct buf head = BUF_INIT(4096);
     struct my_rows rows = {.script = s, .sep = "), (", .tail = ")", .expect = MY_ANY};
     buf_add_str(&head, "INSERT INTO jobs (");
-    sql_add_names(&head, sql_jobs(), "", SQL_ALL);
+    sql_add_names(&head, sql_jobs(), "", sql_all(sql_jobs()));
     buf_add_str(&head, ") VALUES (");
     rows.head = buf_str(&head);
     int r = buf_check(&head, e);
@@ -138,7 +163,7 @@ static int insert_jobs(struct commit_group *g, struct my_script *s, struct err *
         if (!commit_is(item, OP(INSERT)))
             continue;
         my_rows_begin_row(&rows);
-        sql_add_values(&s->text, sql_jobs(), &item->change->row, SQL_ALL);
+        sql_add_values(&s->text, sql_jobs(), &item->change->row, sql_all(sql_jobs()));
         r = my_rows_end_row(&rows, e);
     }
     if (r == 0)
@@ -256,14 +281,20 @@ static bool fire_is(const struct commit_group *g, const struct commit_fire *fire
 
 static int update_fires(struct commit_group *g, struct my_script *s, struct err *e)
 {
-    struct buf head = BUF_INIT(4096), tail = BUF_INIT(4096);
+    struct buf head = BUF_INIT(4096), tail = BUF_INIT(16384);
     struct my_rows rows = {.script = s, .list = true, .expect = MY_MATCH};
-    add_update_head(&head, sql_fires(), "rev AS was, holder AS held");
+    struct alike alike = {.table = sql_fires()};
+    for (size_t i = 0; i < g->op->fires_count; i++)
+        if (fire_is(g, &g->op->fires[i], CHANGE_UPDATE))
+            look_alike(&alike, &g->op->fires[i].change->row);
+    if (!alike.row)
+        return 0;
+    add_update_head(&head, sql_fires(), "rev AS was, holder AS held", unlike(&alike));
     buf_add_str(
         &tail,
         ") k STRAIGHT_JOIN fires t FORCE INDEX (PRIMARY) ON t.uid = k.uid AND t.seq = k.seq AND t.rev = k.was "
         "AND (k.held = '' OR t.holder = k.held) SET ");
-    sql_add_assignments(&tail, sql_fires(), "t", "k");
+    sql_add_assignments(&tail, sql_fires(), "t", "k", alike.row, alike.set);
     rows.head = buf_str(&head);
     rows.tail = buf_str(&tail);
     int r = buf_check(&head, e) < 0 ? -ERR_NOMEM : buf_check(&tail, e);
@@ -272,7 +303,7 @@ static int update_fires(struct commit_group *g, struct my_script *s, struct err 
         if (!fire_is(g, fire, CHANGE_UPDATE))
             continue;
         my_rows_begin_row(&rows);
-        sql_add_values(&s->text, sql_fires(), &fire->change->row, SQL_CHANGING);
+        sql_add_values(&s->text, sql_fires(), &fire->change->row, unlike(&alike));
         buf_addf(&s->text, ",%llu,", (unsigned long long)fire->change->expect_rev);
         sql_add_ascii(&s->text, fire->change->expect_holder);
         r = my_rows_end_row(&rows, e);
@@ -312,7 +343,7 @@ static int insert_fires(struct commit_group *g, struct my_script *s, struct err 
     struct buf head = BUF_INIT(4096);
     struct my_rows rows = {.script = s, .sep = "), (", .tail = ")", .expect = MY_ANY};
     buf_add_str(&head, "INSERT INTO fires (");
-    sql_add_names(&head, sql_fires(), "", SQL_ALL);
+    sql_add_names(&head, sql_fires(), "", sql_all(sql_fires()));
     buf_add_str(&head, ") VALUES (");
     rows.head = buf_str(&head);
     int r = buf_check(&head, e);
@@ -321,7 +352,7 @@ static int insert_fires(struct commit_group *g, struct my_script *s, struct err 
         if (!fire_is(g, fire, CHANGE_INSERT))
             continue;
         my_rows_begin_row(&rows);
-        sql_add_values(&s->text, sql_fires(), &fire->change->row, SQL_ALL);
+        sql_add_values(&s->text, sql_fires(), &fire->change->row, sql_all(sql_fires()));
         r = my_rows_end_row(&rows, e);
     }
     if (r == 0)

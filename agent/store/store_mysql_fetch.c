@@ -106,7 +106,7 @@ int my_fetch_jobs(struct store_mysql *s, struct my_conn *c, const struct my_key 
     struct my_script script;
     my_script_init(&script, c);
     buf_add_str(&head, "SELECT k.n, ");
-    sql_add_names(&head, sql_jobs(), "j", SQL_ALL);
+    sql_add_names(&head, sql_jobs(), "j", sql_all(sql_jobs()));
     buf_add_str(&head,
                 ", s.definition, s.payload FROM (SELECT 0 AS n, uid FROM jobs WHERE FALSE UNION ALL SELECT ");
     struct my_rows rows = {.script = &script,
@@ -182,7 +182,7 @@ int my_fetch_fires(struct my_conn *c, const struct my_key *keys, size_t count, s
         return -ERR_NOMEM;
     my_script_init(&script, c);
     buf_add_str(&head, "SELECT k.n, ");
-    sql_add_names(&head, sql_fires(), "f", SQL_ALL);
+    sql_add_names(&head, sql_fires(), "f", sql_all(sql_fires()));
     buf_add_str(&head, " FROM (SELECT 0 AS n, uid, seq FROM fires WHERE FALSE UNION ALL SELECT ");
     struct my_rows rows = {
         .script = &script,

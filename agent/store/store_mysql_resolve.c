@@ -197,8 +197,8 @@ static int ask_all(struct resolve *r, struct my_script *s, struct err *e)
 {
     struct buf jobs = BUF_INIT(4096), fires = BUF_INIT(4096);
     size_t count = r->g->hi - r->g->lo;
-    sql_add_names(&jobs, sql_jobs(), "t", SQL_ALL);
-    sql_add_names(&fires, sql_fires(), "t", SQL_ALL);
+    sql_add_names(&jobs, sql_jobs(), "t", sql_all(sql_jobs()));
+    sql_add_names(&fires, sql_fires(), "t", sql_all(sql_fires()));
     int result = ask(r, s, "1", "revisions", "ns, id, change_id",
                      "t.ns = k.ns AND t.id = k.id AND t.change_id = k.change_id", count, add_revision_key,
                      read_revision, e);

@@ -141,31 +141,49 @@ void sql_add_ms(struct buf *b, int64_t ms)
         buf_add_i64(b, ms);
 }
 
-static bool is_wanted(const struct sql_table *t, size_t i, enum sql_which which)
+static bool is_in(sql_set set, size_t i)
 {
-    return which == SQL_ALL || i < t->key_count || !t->columns[i].fixed;
+    return set >> i & 1;
 }
 
-void sql_add_names(struct buf *b, const struct sql_table *t, const char *prefix, enum sql_which which)
+sql_set sql_all(const struct sql_table *t)
+{
+    assert(t->count < 64);
+    return (UINT64_C(1) << t->count) - 1;
+}
+
+sql_set sql_changing(const struct sql_table *t)
+{
+    sql_set set = 0;
+    for (size_t i = 0; i < t->count; i++)
+        if (!t->columns[i].fixed)
+            set |= UINT64_C(1) << i;
+    return set;
+}
+
+sql_set sql_short(const struct sql_table *t)
+{
+    sql_set set = sql_changing(t);
+    for (size_t i = 0; i < t->count; i++)
+        if (t->columns[i].type == SQL_BLOB)
+            set &= ~(UINT64_C(1) << i);
+    return set;
+}
+
+sql_set sql_keys(const struct sql_table *t)
+{
+    return (UINT64_C(1) << t->key_count) - 1;
+}
+
+void sql_add_names(struct buf *b, const struct sql_table *t, const char *prefix, sql_set which)
 {
     for (size_t i = 0; i < t->count; i++) {
-        if (!is_wanted(t, i, which))
+        if (!is_in(which, i))
             continue;
         buf_add_str(b, i ? ", " : "");
         buf_add_str(b, prefix);
         buf_add_str(b, prefix[0] ? "." : "");
         buf_add_str(b, t->columns[i].name);
-    }
-}
-
-void sql_add_assignments(struct buf *b, const struct sql_table *t, const char *a, const char *from)
-{
-    bool first = true;
-    for (size_t i = 0; i < t->count; i++) {
-        if (t->columns[i].fixed)
-            continue;
-        buf_addf(b, "%s%s.%s = %s.%s", first ? "" : ", ", a, t->columns[i].name, from, t->columns[i].name);
-        first = false;
     }
 }
 
@@ -227,14 +245,31 @@ static void add_value(struct buf *b, const struct sql_column *c, const void *row
     }
 }
 
-void sql_add_values(struct buf *b, const struct sql_table *t, const void *row, enum sql_which which)
+void sql_add_values(struct buf *b, const struct sql_table *t, const void *row, sql_set which)
 {
     for (size_t i = 0; i < t->count; i++) {
-        if (!is_wanted(t, i, which))
+        if (!is_in(which, i))
             continue;
         if (i)
             buf_add_char(b, ',');
         add_value(b, &t->columns[i], row);
+    }
+}
+
+void sql_add_assignments(struct buf *b, const struct sql_table *t, const char *a, const char *from,
+                         const void *row, sql_set alike)
+{
+    bool first = true;
+    for (size_t i = 0; i < t->count; i++) {
+        const struct sql_column *c = &t->columns[i];
+        if (c->fixed)
+            continue;
+        buf_addf(b, "%s%s.%s = ", first ? "" : ", ", a, c->name);
+        if (is_in(alike, i))
+            add_value(b, c, row);
+        else
+            buf_addf(b, "%s.%s", from, c->name);
+        first = false;
     }
 }
 
@@ -396,12 +431,17 @@ static bool values_equal(const struct sql_column *c, const void *a, const void *
     return field_length(c, a) == field_length(c, b) && memcmp(p, q, field_length(c, a)) == 0;
 }
 
-bool sql_rows_equal(const struct sql_table *t, const void *a, const void *b)
+sql_set sql_alike(const struct sql_table *t, const void *a, const void *b, sql_set among)
 {
     for (size_t i = 0; i < t->count; i++)
-        if (!t->columns[i].fixed && !values_equal(&t->columns[i], a, b))
-            return false;
-    return true;
+        if (is_in(among, i) && !values_equal(&t->columns[i], a, b))
+            among &= ~(UINT64_C(1) << i);
+    return among;
+}
+
+bool sql_rows_equal(const struct sql_table *t, const void *a, const void *b)
+{
+    return sql_alike(t, a, b, sql_changing(t)) == sql_changing(t);
 }
 
 static bool is_ascii(const char *s)

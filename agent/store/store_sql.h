@@ -52,17 +52,24 @@ void sql_add_utf8(struct buf *b, const char *s, size_t len);
 void sql_add_blob(struct buf *b, const void *data, size_t len); /* NULL when DATA is */
 void sql_add_ms(struct buf *b, int64_t ms);
 
-/* All columns, or the key and those that change. */
-enum sql_which { SQL_ALL, SQL_CHANGING };
+/* Columns of a table: a bit each, in their order. */
+typedef uint64_t sql_set;
+sql_set sql_all(const struct sql_table *t);
+sql_set sql_keys(const struct sql_table *t);
+sql_set sql_changing(const struct sql_table *t); /* not the key */
+sql_set sql_short(const struct sql_table *t);    /* those of them that are bounded: no blobs */
+/* Those AMONG them whose values are equal in rows A and B. */
+sql_set sql_alike(const struct sql_table *t, const void *a, const void *b, sql_set among);
 
-/* "P.uid, P.slot, …"; P "" leaves out the prefix. */
-void sql_add_names(struct buf *b, const struct sql_table *t, const char *prefix, enum sql_which which);
+/* "P.uid, P.slot, …", the first column being one of them; P "" leaves out the prefix. */
+void sql_add_names(struct buf *b, const struct sql_table *t, const char *prefix, sql_set which);
 /* The values of ROW in that order, separated by commas. */
-void sql_add_values(struct buf *b, const struct sql_table *t, const void *row, enum sql_which which);
-/* "A.rev = B.rev, …" of all columns that change. */
-void sql_add_assignments(struct buf *b, const struct sql_table *t, const char *a, const char *from);
+void sql_add_values(struct buf *b, const struct sql_table *t, const void *row, sql_set which);
+/* "A.rev = FROM.rev, …" of all columns that change; those ALIKE in all rows of the statement get their value from ROW. */
+void sql_add_assignments(struct buf *b, const struct sql_table *t, const char *a, const char *from,
+                         const void *row, sql_set alike);
 
-/* Fill ROW (uninitialised) from the texts of a result row whose columns are those of sql_add_names(SQL_ALL). What SQL_BLOB needs is
+/* Fill ROW (uninitialised) from the texts of a result row whose columns are those of sql_add_names(sql_all()). What SQL_BLOB needs is
  * allocated; nothing stays allocated after a failure. -ERR_PERMANENT (not a value this program writes; column named),
  * -ERR_NOMEM. */
 int sql_read_row(const struct sql_table *t, char *const *texts, const unsigned long *lengths, void *row,

@@ -223,7 +223,7 @@ static void begin_stream(struct stream *s, const char *table, const char *names,
     buf_reset(&s->head);
     buf_addf(&s->head, "INSERT INTO %s (", table);
     if (t)
-        sql_add_names(&s->head, t, "", SQL_ALL);
+        sql_add_names(&s->head, t, "", sql_all(t));
     else
         buf_add_str(&s->head, names);
     buf_add_str(&s->head, ") VALUES (");
@@ -343,7 +343,7 @@ static int put_job(struct writer *w, const struct dump_record *r, struct err *e)
     AUTO(job_spec_unref) struct job_spec *spec = NULL;
     if (decode(&r->job.text, &spec, e) < 0)
         return err_wrap(e, "job %s/%s", r->job.row.ns, r->job.row.id);
-    sql_add_values(begin_row(&w->streams[0]), sql_jobs(), &r->job.row, SQL_ALL);
+    sql_add_values(begin_row(&w->streams[0]), sql_jobs(), &r->job.row, sql_all(sql_jobs()));
     int rc = my_rows_end_row(&w->streams[0].rows, e);
     struct buf *b = begin_row(&w->streams[1]);
     sql_add_hex(b, r->job.row.uid.bytes, sizeof(struct uid));
@@ -387,7 +387,7 @@ static int write_put(void *writer, const struct dump_record *r, struct err *e)
     if (r->kind == DUMP_MEMBER)
         add_member_row(b, r);
     else if (r->kind == DUMP_FIRE)
-        sql_add_values(b, sql_fires(), &r->fire, SQL_ALL);
+        sql_add_values(b, sql_fires(), &r->fire, sql_all(sql_fires()));
     else if (r->kind == DUMP_REVISION)
         add_revision(b, r);
     else if (r->kind == DUMP_SLOT) {

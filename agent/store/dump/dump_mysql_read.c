@@ -173,12 +173,12 @@ static void add_query(struct buf *b, enum dump_kind kind)
         buf_add_str(b, "SELECT slot, owner, epoch FROM slots ORDER BY slot");
     } else if (kind == DUMP_JOB) {
         buf_add_str(b, "SELECT ");
-        sql_add_names(b, sql_jobs(), "j", SQL_ALL);
+        sql_add_names(b, sql_jobs(), "j", sql_all(sql_jobs()));
         buf_add_str(b, ", s.definition, s.payload FROM jobs j FORCE INDEX (PRIMARY) "
                        "LEFT JOIN job_specs s ON s.uid = j.uid ORDER BY j.uid");
     } else if (kind == DUMP_FIRE) {
         buf_add_str(b, "SELECT ");
-        sql_add_names(b, sql_fires(), "", SQL_ALL);
+        sql_add_names(b, sql_fires(), "", sql_all(sql_fires()));
         buf_add_str(b, " FROM fires FORCE INDEX (PRIMARY) ORDER BY uid, seq");
     } else if (kind == DUMP_COPY) {
         buf_add_str(b, "SELECT uid, version, until_ms, definition, payload FROM copies FORCE INDEX (PRIMARY) "

@@ -127,6 +127,30 @@ Test(store_sql, every_changing_column_counts_in_a_comparison)
     }
 }
 
+Test(store_sql, what_rows_have_in_common_is_assigned_as_a_value)
+{
+    struct job_row a = {.rev = 5, .due_ms = RECORD_NONE, .tzdata = "2025b"}, b = a;
+    b.rev = 6;
+    b.counts.seq = 9;
+    sql_set alike = sql_alike(sql_jobs(), &a, &b, sql_short(sql_jobs()));
+    sql_set unlike = sql_changing(sql_jobs()) & ~alike;
+    struct buf names = BUF_INIT(4096), values = BUF_INIT(4096), set = BUF_INIT(16384);
+    sql_add_names(&names, sql_jobs(), "", sql_keys(sql_jobs()) | unlike);
+    cr_assert_str_eq(buf_str(&names), "uid, rev, seq");
+    sql_add_values(&values, sql_jobs(), &b, sql_keys(sql_jobs()) | unlike);
+    cr_assert_str_eq(buf_str(&values), "x'00000000000000000000000000000000',6,9");
+    sql_add_assignments(&set, sql_jobs(), "t", "k", &a, alike);
+    cr_assert(strstr(buf_str(&set), "t.rev = k.rev, t.version = 0, "));
+    cr_assert(strstr(buf_str(&set), ", t.due_ms = NULL, "));
+    cr_assert(strstr(buf_str(&set), ", t.seq = k.seq, "));
+    cr_assert(strstr(buf_str(&set), ", t.tzdata = x'3230323562', t.ring = x''"));
+    cr_assert_eq(sql_short(sql_fires()) & ~sql_changing(sql_fires()), 0);
+    cr_assert_lt(sql_short(sql_fires()), sql_changing(sql_fires()), "blobs are not short");
+    buf_fini(&names);
+    buf_fini(&values);
+    buf_fini(&set);
+}
+
 Test(store_sql, error_numbers_have_their_class)
 {
     static const struct {
