@@ -193,9 +193,8 @@ $(UNIT):
 	@echo "  LINK  $@"
 	@$(CC) $(LDFLAGS_ALL) -o $@ $^ -lcriterion $(DEP_LIBS) -lm
 
-$(SIM): $(O)/tests/sim/%: $(O)/t/tests/sim/%.o \
-        $(patsubst %.c,$(O)/t/%.o,$(filter-out $(SIM_SRC),$(wildcard tests/sim/*.c))) \
-        $(O)/t/libtest.a $(ALL_TEST_LIBS) | $(O)/deps-test
+SIM_IN := $(patsubst %.c,$(O)/t/%.o,$(wildcard tests/sim/*.c)) $(O)/t/libtest.a $(ALL_TEST_LIBS)
+$(SIM): $(SIM_IN) | $(O)/deps-test
 	@mkdir -p $(@D)
 	@echo "  LINK  $@"
 	@$(CC) $(LDFLAGS_ALL) -o $@ $^ -lcriterion $(DEP_LIBS) -lm
@@ -289,8 +288,9 @@ endif
 
 ifneq ($(SIM),)
 .PHONY: sim-mutants
-sim-mutants: $(O)/deps-test ## break one rule of the protocol at a time and count the stories until the simulation notices
-	@tests/tools/sim_mutants.py $(MUTANT_ARGS)
+sim-mutants: $(SIM) ## break one rule of the protocol at a time and count the stories until the simulation notices
+	@tests/tools/sim_mutants.py --jobs $(JOBS) --compile '$(CC) -DCARILLON_TEST $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(DEP_CFLAGS)' \
+	    --link '$(CC) $(LDFLAGS_ALL)' --inputs '$(SIM_IN) -lcriterion $(DEP_LIBS) -lm' $(MUTANT_ARGS)
 endif
 
 CHAOS_SECONDS ?= 40

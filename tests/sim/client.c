@@ -13,6 +13,7 @@
 #include "tests/sim/sim.h"
 
 #define LETTERS_MAX 10
+#define LATE_MS     5000 /* without an answer, when nothing goes wrong */
 
 struct sim_job *sim_jobs;
 static unsigned jobs_count;
@@ -35,7 +36,6 @@ struct sent { /* once, to one agent */
 };
 
 static struct request *requests;
-static size_t waiting;
 
 struct sim_job *sim_job_of(const struct uid *uid)
 {
@@ -52,7 +52,15 @@ const struct sim_rules *sim_rules_of(const struct sim_job *j, uint64_t change_id
 
 size_t sim_client_waiting(void)
 {
-    return waiting;
+    size_t n = 0;
+    for (const struct request *r = requests; r; r = r->next) {
+        if (!r->job || r->api.accepted_ms > sim_wall_ms() - LATE_MS)
+            continue;
+        n++;
+        sim_note("no answer to %d for %s, seq %llu, asked at %.3f s", (int)r->api.op, r->job->id,
+                 (unsigned long long)r->api.seq, (double)(r->api.accepted_ms - sim.epoch_ms) / 1000);
+    }
+    return n;
 }
 
 /* --- definitions --------------------------------------------------------------------------------------------------- */
@@ -199,8 +207,8 @@ static void check_backfill(const struct request *r, const struct planner_api *ap
 {
     const struct sim_job *j = r->job;
     const struct sim_story *s = sim_story_of(&j->uid);
-    if (j->rules_count > 1 || !s || !s->rules)
-        return;
+    if (j->rules_count > 1 || j->deleting || !s || !s->rules)
+        return; /* of a job that is deleted meanwhile it is not told any more */
     size_t n = sim_rules_at(s->rules, api->backfill_to_ms) - sim_rules_at(s->rules, api->backfill_from_ms);
     if (api->backfill_dues != n)
         sim_broken("%s: a backfill is answered to have %llu dues, the span has %zu", j->id,
@@ -243,7 +251,6 @@ static void finished(struct request *r, const struct planner_api *api)
         change_done(r);
     r->open = false;
     r->job = NULL;
-    waiting--;
 }
 
 /* On its way back, which it does not find when the agent dies meanwhile. */
@@ -324,7 +331,6 @@ static struct request *request(struct sim_job *j, enum planner_api_op op)
     }
     r->next = requests;
     requests = r;
-    waiting++;
     j->busy |= is_change(op);
     return r;
 }

@@ -96,7 +96,7 @@ void story_shrink(struct story_plan *p, uint64_t *ret_world, unsigned tells, FIL
     struct shrink s = {.plan = p, .tells_max = tells, .out = out};
     struct story_result r = story_tell(p, 0, NULL);
     class_of(r.broken, s.class);
-    size_t before = p->count + 1;
+    size_t before = p->count + 1, parts = p->count;
     unsigned hosts = p->hosts;
     while (r.code != 0 && p->count < before && s.tells < tells) {
         before = p->count;
@@ -104,6 +104,6 @@ void story_shrink(struct story_plan *p, uint64_t *ret_world, unsigned tells, FIL
         cut_parts(&s);
     }
     *ret_world = s.world;
-    fprintf(out, "shrunk to %zu parts and %u agents (of %u), after %u stories, in world %llu\n", p->count,
-            p->hosts, hosts, s.tells, (unsigned long long)s.world);
+    fprintf(out, "shrunk to %zu of %zu parts and %u of %u agents, after %u stories, in world %llu\n",
+            p->count, parts, p->hosts, hosts, s.tells, (unsigned long long)s.world);
 }

@@ -257,7 +257,7 @@ enum sim_wish {
 /* Ask for it, of some job, if one is fit for it. Draws from sim.plan. */
 void sim_client_wish(enum sim_wish wish);
 void sim_client_resume_all(void); /* retries of a paused job wait */
-size_t sim_client_waiting(void);  /* requests without a final answer */
+size_t sim_client_waiting(void);  /* requests without a final answer, but for the newest */
 void sim_client_complete(const struct uid *uid, uint64_t seq, uint32_t attempt, bool ok);
 void sim_client_heartbeat(const struct uid *uid, uint64_t seq, uint32_t attempt);
 struct sim_job *sim_job_of(const struct uid *uid); /* NULL: nobody made it */

@@ -280,6 +280,28 @@ static uint64_t walk_numbers(struct sim_story *s, const struct job_row *now)
     return dues;
 }
 
+/* A backfill goes on by what it books, and leaves nothing of its span out. */
+static void walk_backfill(const struct sim_story *s, const struct job_row *now)
+{
+    const struct sim_rules *r = s->rules;
+    if (s->row.backfill_next_ms >= s->row.backfill_until_ms)
+        return;
+    size_t at = sim_rules_at(r, s->row.backfill_next_ms);
+    for (uint64_t seq = s->row.counts.seq + 1; seq <= now->counts.seq; seq++) {
+        const struct sim_row *f = find_row(&s->uid, seq);
+        if (!f || f->kind != FIRE_KIND_BACKFILL)
+            continue;
+        if (at == r->dues_count || f->due_ms != r->dues[at])
+            sim_broken("%s: fire %llu of its backfill is of due %lld", s->job->id, (unsigned long long)seq,
+                       (long long)(f->due_ms - sim.epoch_ms));
+        at++;
+    }
+    bool over = now->backfill_next_ms >= now->backfill_until_ms;
+    if (at != sim_rules_at(r, over ? s->row.backfill_until_ms : now->backfill_next_ms))
+        sim_broken("%s: its backfill leaves dues out before %lld", s->job->id,
+                   (long long)((over ? s->row.backfill_until_ms : now->backfill_next_ms) - sim.epoch_ms));
+}
+
 /* The row's next due is the one that follows what is booked. */
 static void judge_next(const struct sim_story *s, const struct job_row *now)
 {
@@ -390,6 +412,8 @@ static void job_changed(struct sim_story *s, const struct witness_change *t, con
     if (s->row.state != JOB_STATE_PAUSED && now->state == JOB_STATE_PAUSED &&
         strcmp(t->revision, "pause") != 0)
         sim_broken("%s: it is paused, and nobody asked for that", s->job->id);
+    if (rules == s->rules)
+        walk_backfill(s, now);
     s->at += walk_numbers(s, now);
     judge_counts(s, now);
     if (rules != s->rules)
