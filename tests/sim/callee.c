@@ -180,7 +180,8 @@ static int64_t callee_begins(struct transfer *t)
         sim_chance(w->callee_slow_percent) ? sim_between(100000, 5000000) : sim_between(300, 20000);
     t->status = cb->async && sim_chance(70) ? 202 : 200;
     t->reset = sim_chance(w->callee_reset_percent);
-    if (sim_chance(w->callee_fail_percent)) {
+    bool dead = cb->url && !sim.calm && strncmp(cb->url, SIM_DEAD_URL, strlen(SIM_DEAD_URL)) == 0;
+    if (dead || sim_chance(w->callee_fail_percent)) {
         t->status = 503;
     } else if (sim_chance(w->callee_give_up_percent)) {
         t->status = 410;
@@ -220,7 +221,7 @@ static void lanes_deliver(void *self, struct callback_attempt *attempt, uint64_t
     *t = (struct transfer){.lanes = l, .attempt = attempt, .begun_us = sim.now_us, .status = -1};
     attempt->lane = t;
     list_push_back(&l->under_way, &t->link);
-    sim_after(sim_between(20, 400), l->proc, lane_start, t);
+    sim_after(sim_chance(4) ? sim_between(1000, 300000) : sim_between(20, 400), l->proc, lane_start, t);
 }
 
 /* Its connection is closed; the callee works on. */

@@ -13,6 +13,7 @@
 #include "tests/sim/sim.h"
 
 #define LETTERS_MAX 10
+#define FLOOD_JOBS  90   /* for each host; of each 16 fires wait */
 #define LATE_MS     5000 /* without an answer, when nothing goes wrong */
 
 struct sim_job *sim_jobs;
@@ -99,10 +100,11 @@ static int merge(struct planner_api *api, const struct job_spec *present, const 
     return 0;
 }
 
-static struct sim_rules *new_rules(struct sim_job *j)
+static struct sim_rules *new_rules(struct sim_job *j, bool flood)
 {
     const struct sim_rules *first = j->rules_count > 0 ? j->rules[0] : NULL;
-    struct sim_rules *r = sim_rules_draw(first, j->rules_count + 1, sim_wall_ms(), j->created_ms);
+    struct sim_rules *r = flood ? sim_rules_flood(j->created_ms)
+                                : sim_rules_draw(first, j->rules_count + 1, sim_wall_ms(), j->created_ms);
     j->rules = realloc(j->rules, (j->rules_count + 1) * sizeof(struct sim_rules *));
     j->rules[j->rules_count++] = r;
     return r;
@@ -169,8 +171,7 @@ static void change_done(struct request *r)
         j->answered_us = sim.now_us;
     }
     const struct sim_story *s = sim_story_of(&j->uid);
-    if ((r->api.op == PLANNER_PAUSE || r->api.paused == 1) && s && s->there &&
-        s->row.state == JOB_STATE_PAUSED)
+    if (r->api.op != PLANNER_RESUME && s && s->there && s->row.state == JOB_STATE_PAUSED)
         j->paused_us = sim.now_us;
     if (r->api.op == PLANNER_DELETE) {
         j->deleted_us = sim.now_us;
@@ -247,7 +248,7 @@ static void finished(struct request *r, const struct planner_api *api)
         check_fire(r, api);
     if (is_change(r->api.op))
         j->busy = false;
-    if (is_ok(api->answer) || r->api.op == PLANNER_DELETE)
+    if (is_change(r->api.op) && (is_ok(api->answer) || r->api.op == PLANNER_DELETE))
         change_done(r);
     r->open = false;
     r->job = NULL;
@@ -360,7 +361,7 @@ static void new_uid(struct uid *uid, uint16_t slot)
         uid->bytes[i] = (uint8_t)sim_plan_below(256);
 }
 
-static void create(void)
+static void create(bool flood)
 {
     struct sim_job *j = mem_new(struct sim_job);
     pick_id(j);
@@ -371,7 +372,7 @@ static void create(void)
     sim_jobs = j;
     if (map_put(&jobs, j->uid.bytes, sizeof(j->uid.bytes), j, NULL, NULL) < 0)
         sim_broken("no memory for the client");
-    struct sim_rules *rules = new_rules(j);
+    struct sim_rules *rules = new_rules(j, flood);
     j->expires = rules->ttl_ms < 60000;
     struct request *r = request(j, sim_plan_below(2) ? PLANNER_CREATE : PLANNER_PUT);
     rules->change_id = r->api.change_id;
@@ -420,7 +421,7 @@ static struct sim_job *some_job(enum sim_wish wish)
 
 static void change(struct sim_job *j, struct request *r)
 {
-    struct sim_rules *rules = new_rules(j);
+    struct sim_rules *rules = new_rules(j, false);
     rules->change_id = r->api.change_id;
     r->rules = rules;
     r->api.merge = merge;
@@ -478,6 +479,7 @@ static void send_wish(struct sim_job *j, enum sim_wish wish)
     struct request *r = request(j, patch ? PLANNER_PATCH : ops[wish]);
     switch (wish) {
     case SIM_WISH_CHANGE:
+        j->paused_us = 0; /* it may be done by what it becomes */
         change(j, r);
         break;
     case SIM_WISH_DELETE:
@@ -510,6 +512,7 @@ static void send_wish(struct sim_job *j, enum sim_wish wish)
         store_mem.get_fires(sim.reader, &j->uid, 0, 200, on_letters, r);
         break;
     case SIM_WISH_CREATE:
+    case SIM_WISH_FLOOD:
     case SIM_WISH_PAUSE:
     case SIM_WISH_COUNT_:
         break;
@@ -520,9 +523,13 @@ static void send_wish(struct sim_job *j, enum sim_wish wish)
 
 void sim_client_wish(enum sim_wish wish)
 {
-    struct sim_job *j = wish == SIM_WISH_CREATE ? NULL : some_job(wish);
+    bool makes = wish == SIM_WISH_CREATE || wish == SIM_WISH_FLOOD;
+    struct sim_job *j = makes ? NULL : some_job(wish);
+    unsigned flood = wish == SIM_WISH_FLOOD ? FLOOD_JOBS * sim.hosts_count : 0;
+    for (unsigned i = 0; i < flood; i++)
+        create(true);
     if (wish == SIM_WISH_CREATE)
-        create();
+        create(false);
     else if (j)
         send_wish(j, wish);
 }

@@ -204,8 +204,11 @@ static void check_running(const struct start *st)
         if (o == st->seen || o->over_us || f->completed || o->proc->dead ||
             memcmp(&o->uid, &st->seen->uid, 16) != 0 || strcmp(o->member, o->proc->member) != 0)
             continue;
+        const struct sim_row *row = sim_row_of(&o->uid, o->seq);
         int64_t since_us;
-        if (o->seq != st->seen->seq && !side_by_side(st, sim_row_of(&o->uid, o->seq)) &&
+        if (row && row->outcome == FIRE_OUTCOME_CANCELLED) /* its connection is being closed */
+            continue;
+        if (o->seq != st->seen->seq && !side_by_side(st, row) &&
             o->epoch == sim_witness_epoch(st->job->slot, &since_us))
             BROKEN(st, "the callee of fire %llu is at work", (unsigned long long)o->seq);
     }

@@ -114,6 +114,8 @@ void story_plan_draw(struct story_plan *p, enum story_kind kind, uint64_t seed, 
     draw_weather(p);
     for (int i = 0; i < JOBS; i++)
         add(p, BEGIN_US, PART_WISH, SIM_WISH_CREATE, rng_u64(&sim.plan));
+    if (sim_plan_below(16) == 0)
+        add(p, BEGIN_US, PART_WISH, SIM_WISH_FLOOD, rng_u64(&sim.plan));
     int64_t trouble_us = BEGIN_US, pace_ms = kind == STORY_PLANNED ? 30000 : 20000;
     for (int64_t at_us = BEGIN_US; at_us < p->until_us;) {
         if (at_us >= trouble_us) {

@@ -166,7 +166,7 @@ size_t sim_rules_at(const struct sim_rules *r, int64_t ms)
 
 bool sim_rules_same_schedule(const struct sim_rules *a, const struct sim_rules *b)
 {
-    return !a->one_shot && a->schedule_bytes == b->schedule_bytes &&
+    return !a->one_shot && !b->one_shot && a->schedule_bytes == b->schedule_bytes &&
            memcmp(a->text, b->text, a->schedule_bytes) == 0;
 }
 
@@ -369,5 +369,26 @@ struct sim_rules *sim_rules_draw(const struct sim_rules *first, unsigned number,
         put(&t, ",\"ttl_after_done\":\"5s\"");
     }
     put(&t, "}");
+    return r;
+}
+
+#define FLOOD_SCHEDULE \
+    "{\"schedule\":\"@every 1s\",\"timezone\":\"UTC\",\"dst\":{\"gap\":\"shift\",\"repeat\":\"first\"}"
+
+struct sim_rules *sim_rules_flood(int64_t accepted_ms)
+{
+    struct sim_rules *r = mem_new(struct sim_rules);
+    r->number = 1;
+    r->accepted_ms = accepted_ms;
+    r->ends_ms = RECORD_NONE;
+    r->window_ms = r->ttl_ms = INT64_C(86400000);
+    r->timeout_ms = 6000;
+    r->max_fires = 30;
+    r->schedule_bytes = strlen(FLOOD_SCHEDULE);
+    (void)snprintf(r->text, sizeof(r->text),
+                   FLOOD_SCHEDULE
+                   ",\"max_fires\":30,\"callback\":{\"http\":{\"url\":\"" SIM_DEAD_URL
+                   "/v1\"},\"timeout\":\"6s\"},\"retry\":{\"min_backoff\":\"5s\",\"max_backoff\":\"10s\"}}");
+    list_dues(r, 1000, accepted_ms, NULL, RECORD_NONE);
     return r;
 }

@@ -190,6 +190,9 @@ struct sim_rules {
 /* Draw one, accepted now, of a job made at CREATED_MS. FIRST: its first one, NULL: this is. */
 struct sim_rules *sim_rules_draw(const struct sim_rules *first, unsigned number, int64_t accepted_ms,
                                  int64_t created_ms);
+/* One of many whose callee does not work before the calm: more of its fires wait than an agent keeps in memory. */
+#define SIM_DEAD_URL "http://10.3.0.1:9000"
+struct sim_rules *sim_rules_flood(int64_t accepted_ms);
 /* First index of a due at or after MS. */
 size_t sim_rules_at(const struct sim_rules *r, int64_t ms);
 /* Dues are known until then. */
@@ -252,6 +255,7 @@ enum sim_wish {
     SIM_WISH_CANCEL,
     SIM_WISH_REDRIVE,
     SIM_WISH_DISCARD,
+    SIM_WISH_FLOOD,
     SIM_WISH_COUNT_
 };
 /* Ask for it, of some job, if one is fit for it. Draws from sim.plan. */

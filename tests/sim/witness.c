@@ -223,7 +223,8 @@ static void row_changed(struct sim_story *s, struct sim_row *r, const struct fir
         witness_reopened(s, &was, r);
     else if (was.state != FIRE_STATE_REPORTED && (ended(r) || r->state == FIRE_STATE_REPORTED))
         witness_end(s, r, f);
-    else if (was.state == FIRE_STATE_REPORTED && (r->outcome != was.outcome || !ended(r)))
+    else if (was.state == FIRE_STATE_REPORTED && r->reason != FIRE_REASON_DELETED &&
+             (r->outcome != was.outcome || !ended(r)))
         sim_broken("%s: fire %llu had ended, and has not any more", s->job->id, (unsigned long long)r->seq);
     s->letters += (uint64_t)(ended(r) && r->outcome == FIRE_OUTCOME_DEAD);
     s->letters -= (uint64_t)(was.state == FIRE_STATE_ENDED && was.outcome == FIRE_OUTCOME_DEAD);
@@ -477,6 +478,7 @@ const struct sim_story *sim_story_of(const struct uid *uid)
     return map_get(&stories, uid->bytes, sizeof(uid->bytes));
 }
 
+/* A batch may hold a job twice: what its owner writes, and fires that the same member held for a former owner. */
 void sim_witness_after(void)
 {
     if (!touched.any)
@@ -487,8 +489,13 @@ void sim_witness_after(void)
         struct sim_story *s = story_for(&t->uid);
         for (size_t k = 0; s && k < t->seqs_count; k++)
             judge_row(s, t->seqs[k]);
-        if (s)
-            judge_job(s, t);
         mem_free(t->seqs);
     }
+    for (int holders = 0; holders < 2; holders++)
+        for (size_t i = 0; i < touched.count; i++) {
+            const struct witness_change *t = &touched.items[i];
+            struct sim_story *s = story_for(&t->uid);
+            if (s && (t->op == CHANGE_NONE) == (holders == 1))
+                judge_job(s, t);
+        }
 }
