@@ -5,9 +5,10 @@
 #include "agent/base/mem.h"
 #include "tests/sim/story.h"
 
-#define BEGIN_US  8000000 /* the cluster has come together */
-#define JOBS      20
-#define PARTS_MAX 4096
+#define BEGIN_US      8000000 /* the cluster has come together */
+#define JOBS          20
+#define PARTS_MAX     4096
+#define DENSE_MINUTES 30
 
 static const char *const names[STORY_KIND_COUNT_] = {"planned", "crashes", "store",
                                                      "consul",  "network", "all"};
@@ -116,14 +117,15 @@ void story_plan_draw(struct story_plan *p, enum story_kind kind, uint64_t seed, 
         add(p, BEGIN_US, PART_WISH, SIM_WISH_CREATE, rng_u64(&sim.plan));
     if (sim_plan_below(16) == 0)
         add(p, BEGIN_US, PART_WISH, SIM_WISH_FLOOD, rng_u64(&sim.plan));
-    int64_t trouble_us = BEGIN_US, pace_ms = kind == STORY_PLANNED ? 30000 : 20000;
+    int64_t scale = minutes > DENSE_MINUTES ? minutes / DENSE_MINUTES : 1; /* long stories are quieter */
+    int64_t trouble_us = BEGIN_US, pace_ms = (kind == STORY_PLANNED ? 30000 : 20000) * scale;
     for (int64_t at_us = BEGIN_US; at_us < p->until_us;) {
         if (at_us >= trouble_us) {
             add(p, at_us, PART_TROUBLE, draw_trouble(kind), rng_u64(&sim.plan));
             trouble_us = at_us + sim_plan_between(100, pace_ms) * 1000;
         }
         draw_wish(p, at_us);
-        at_us += sim_plan_between(10, 2000) * 1000;
+        at_us += sim_plan_between(10, 2000 * scale) * 1000;
     }
 }
 

@@ -1,9 +1,11 @@
 /* Whole clusters on virtual time. SEED=<n> SIM_KIND=<name> tells one story with all its lines, cut down when it breaks a promise
  * (SIM_SHRINK=<how many stories that may take>); SIM_STORIES=<n> tells so many of each kind, SIM_FIRST=<n> those of the seeds from n
- * on. The first seeds are always the same, the others are new each time and printed when they fail. */
+ * on, SIM_GO_ON=1 also after one that breaks a promise. The first seeds are always the same, the others are new each time and
+ * printed when they fail. */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include "tests/sim/story.h"
@@ -34,10 +36,48 @@ static void tell_one(enum story_kind kind, uint64_t seed, unsigned minutes)
                  r.broken);
 }
 
+/* Of the stories told so far. */
+static double cpu_seconds(void)
+{
+    struct rusage used;
+    getrusage(RUSAGE_CHILDREN, &used);
+    return (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+           (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
+}
+
+static void report(enum story_kind kind, unsigned count, const struct story_result *sum, double seconds)
+{
+    double hours = (double)sum->simulated_ms / 3600000;
+    fprintf(
+        stderr,
+        "sim %-8s %u stories, %.1f cluster-hours, %.0f a minute of one core, %llu events, %llu fires acknowledged, "
+        "%llu further attempts\n",
+        story_name(kind), count, hours, seconds > 0 ? hours / seconds * 60 : 0,
+        (unsigned long long)sum->events, (unsigned long long)sum->fires, (unsigned long long)sum->repeats);
+}
+
+/* True: it keeps every promise. */
+static bool tell_next(enum story_kind kind, uint64_t seed, unsigned minutes, struct story_result *sum)
+{
+    struct story_plan plan;
+    story_plan_draw(&plan, kind, seed, minutes);
+    struct story_result r = story_tell(&plan, 0, NULL);
+    story_plan_free(&plan);
+    if (r.code != 0)
+        fprintf(stderr, "seed %llu, %s, %s\n  make sim SEED=%llu SIM_KIND=%s SIM_SHRINK=300\n",
+                (unsigned long long)seed, story_name(kind), r.broken, (unsigned long long)seed,
+                story_name(kind));
+    sum->events += r.events;
+    sum->fires += r.fires;
+    sum->repeats += r.repeats;
+    sum->simulated_ms += r.simulated_ms;
+    return r.code == 0;
+}
+
 static void tell(enum story_kind kind)
 {
     const char *one = getenv("SEED");
-    unsigned minutes = env_number("SIM_MINUTES", MINUTES), count = env_number("SIM_STORIES", 2);
+    unsigned minutes = env_number("SIM_MINUTES", MINUTES), count = env_number("SIM_STORIES", 2), failed = 0;
     if (one) {
         tell_one(kind, strtoull(one, NULL, 10), minutes);
         return;
@@ -45,29 +85,11 @@ static void tell(enum story_kind kind)
     struct story_result sum = {0};
     uint64_t fresh = (uint64_t)time(NULL) * 1000, first = env_number("SIM_FIRST", 0);
     bool go_on = env_number("SIM_GO_ON", 0);
-    unsigned failed = 0;
-    for (unsigned i = 0; i < count; i++) {
-        uint64_t seed = first ? first + i : i < FIXED ? i + 1 : fresh + i;
-        struct story_plan plan;
-        story_plan_draw(&plan, kind, seed, minutes);
-        struct story_result r = story_tell(&plan, 0, NULL);
-        story_plan_free(&plan);
-        if (r.code != 0)
-            fprintf(stderr, "seed %llu, %s, %s\n", (unsigned long long)seed, story_name(kind), r.broken);
-        failed += r.code != 0;
-        if (failed && !go_on)
-            break;
-        sum.events += r.events;
-        sum.fires += r.fires;
-        sum.repeats += r.repeats;
-        sum.simulated_ms += r.simulated_ms;
-    }
+    double before = cpu_seconds();
+    for (unsigned i = 0; i < count && (failed == 0 || go_on); i++)
+        failed += !tell_next(kind, first ? first + i : i < FIXED ? i + 1 : fresh + i, minutes, &sum);
+    report(kind, count, &sum, cpu_seconds() - before);
     cr_assert_eq(failed, 0, "%u stories of kind %s break a promise", failed, story_name(kind));
-    fprintf(
-        stderr,
-        "sim %-8s %u stories, %.1f cluster-hours, %llu events, %llu fires acknowledged, %llu further attempts\n",
-        story_name(kind), count, (double)sum.simulated_ms / 3600000, (unsigned long long)sum.events,
-        (unsigned long long)sum.fires, (unsigned long long)sum.repeats);
 }
 
 static bool wanted(enum story_kind kind)
