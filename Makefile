@@ -380,6 +380,7 @@ STAGES := build check-format check-size check-layers $(if $(wildcard tests/tools
 .PHONY: test
 test: export FUZZ_SECONDS = 8
 test: export IT_AGAIN = 5
+test: export MUTANT_ARGS = --common
 test: export CHAOS_SEED = 10
 test: deps ## what continuous integration runs: all of the above in order, and the counts
 	@tests/tools/run_stages.py --results $(O)/results $(STAGES)

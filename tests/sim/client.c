@@ -13,7 +13,7 @@
 #include "tests/sim/sim.h"
 
 #define LETTERS_MAX 10
-#define FLOOD_JOBS  90   /* for each host; of each 16 fires wait */
+#define FLOOD_JOBS  70   /* for each host; of each 16 fires wait */
 #define LATE_MS     5000 /* without an answer, when nothing goes wrong */
 
 struct sim_job *sim_jobs;

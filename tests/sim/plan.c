@@ -30,8 +30,11 @@ int story_kind(const char *name)
 
 static void add(struct story_plan *p, int64_t at_us, int type, unsigned what, uint64_t seed)
 {
-    if (p->count < PARTS_MAX)
-        p->parts[p->count++] = (struct story_part){.at_us = at_us, .type = type, .what = what, .seed = seed};
+    if (p->count == PARTS_MAX)
+        return;
+    p->parts[p->count] = (struct story_part){
+        .number = (unsigned)p->count, .at_us = at_us, .type = type, .what = what, .seed = seed};
+    p->count++;
 }
 
 #define FIELD(name) ((unsigned)(offsetof(struct sim_weather, name) / sizeof(unsigned)))
@@ -115,7 +118,7 @@ void story_plan_draw(struct story_plan *p, enum story_kind kind, uint64_t seed, 
     draw_weather(p);
     for (int i = 0; i < JOBS; i++)
         add(p, BEGIN_US, PART_WISH, SIM_WISH_CREATE, rng_u64(&sim.plan));
-    if (sim_plan_below(16) == 0)
+    if (sim_plan_below(32) == 0)
         add(p, BEGIN_US, PART_WISH, SIM_WISH_FLOOD, rng_u64(&sim.plan));
     int64_t scale = minutes > DENSE_MINUTES ? minutes / DENSE_MINUTES : 1; /* long stories are quieter */
     int64_t trouble_us = BEGIN_US, pace_ms = (kind == STORY_PLANNED ? 30000 : 20000) * scale;

@@ -104,6 +104,11 @@ void story_shrink(struct story_plan *p, uint64_t *ret_world, unsigned tells, FIL
         cut_parts(&s);
     }
     *ret_world = s.world;
-    fprintf(out, "shrunk to %zu of %zu parts and %u of %u agents, after %u stories, in world %llu\n",
-            p->count, parts, p->hosts, hosts, s.tells, (unsigned long long)s.world);
+    fprintf(
+        out,
+        "shrunk to %zu of %zu parts and %u of %u agents, after %u stories:\n  SIM_WORLD=%llu SIM_HOSTS=%u SIM_KEEP=",
+        p->count, parts, p->hosts, hosts, s.tells, (unsigned long long)s.world, p->hosts);
+    for (size_t i = 0; i < p->count; i++)
+        fprintf(out, "%s%u", i ? "," : "", p->parts[i].number);
+    fputc('\n', out);
 }

@@ -41,6 +41,7 @@ enum story_trouble {
 };
 
 struct story_part {
+    unsigned number; /* in the whole plan */
     int64_t at_us;
     enum { PART_WEATHER, PART_WISH, PART_TROUBLE } type;
     unsigned what; /* which field of sim_weather, sim_wish, story_trouble */

@@ -18,6 +18,11 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
+# Noticed after more stories than continuous integration has time for.
+RARE = ("the own lease is not looked at before a request goes out", "after a write what waits with the driver is not called back",
+        "what was begun before the clock was set back goes out", "a queue has no order", "the last overdue fire is folded with the others",
+        "fires that had no room in memory are forgotten")
+
 # what is broken, file, text, replacement, the kind of story that should tell
 MUTANTS = (
     ("the next due is computed from now, not from the persisted one", "agent/core/planner_plan.c",
@@ -98,8 +103,6 @@ MUTANTS = (
      "return f->job->row.state == JOB_STATE_PAUSED && f->row.kind != FIRE_KIND_RUN && !f->by_hand && f->row.attempts == 0;", "planned"),
     ("a completion of a fire that waits is not written", "agent/core/planner_open.c",
      "    pfire_end(p, f, FIRE_OUTCOME_SUCCEEDED, FIRE_REASON_NONE, a);\n}", "    pfire_wait_until(p, f, p->now_ms);\n}", "planned"),
-    ("a fire of the dead is tried again though it may be written", "agent/core/planner_fire.c",
-     "return i >= 0 && f->read_gen >= p->dead[i].gen;", "return i >= 0;", "crashes"),
     ("a re-driven letter counts as dead still", "agent/core/planner_letter.c",
      "        j->row.counts.dead--;\n", "", "planned"),
 )
@@ -168,15 +171,16 @@ def main():
     parser.add_argument("--inputs", required=True, help="objects and libraries of the simulation")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--stories", type=int, default=400, help="of a kind, before a mutation counts as unnoticed")
+    parser.add_argument("--common", action="store_true", help="without those that it takes many stories to notice")
     parser.add_argument("names", nargs="*", help="only mutations whose words these are")
     args = parser.parse_args()
-    chosen = [m for m in MUTANTS if not args.names or any(n in m[0] for n in args.names)]
+    chosen = [m for m in MUTANTS if (not args.names or any(n in m[0] for n in args.names)) and not (args.common and m[0] in RARE)]
     unnoticed = 0
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         for line, noticed in pool.map(lambda m: judge(args, m, m is chosen[0]), chosen):
             print(line, flush=True)
             unnoticed += not noticed
-    print(f"sim-mutants: {unnoticed} of {len(chosen)} not noticed")
+    print(f"sim-mutants: {unnoticed} of {len(chosen)} not noticed, {len(MUTANTS) - len(chosen)} not tried")
     return 1 if unnoticed else 0
 
 
