@@ -224,6 +224,7 @@ void sim_oracle_start(const struct sim_seen *s, const struct delivery *d)
     if (!st.job || !st.story)
         sim_broken("%s: nobody made this job", d->spec->id);
     st.row = sim_row_of(&s->uid, s->seq);
+    st.fire->redriven |= st.row && st.row->redriven;
     st.stale = s->epoch < sim_witness_epoch(st.job->slot, &since_us);
     check_time(&st);
     check_epoch(&st);

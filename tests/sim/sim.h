@@ -279,6 +279,7 @@ struct sim_row {     /* of a fire, as the store has it */
     int64_t due_ms, due_last_ms, wake_ms, ended_us;
     uint32_t attempts, attempts_before;
     char holder[RECORD_MEMBER_MAX];
+    bool redriven;
     struct sim_row *next; /* of the unfinished ones of its job */
 };
 

@@ -195,7 +195,7 @@ void witness_end(const struct sim_story *s, const struct sim_row *r, const struc
     }
 }
 
-void witness_reopened(const struct sim_story *s, const struct sim_row *was, const struct sim_row *r)
+void witness_reopened(const struct sim_story *s, const struct sim_row *was, struct sim_row *r)
 {
     if (was->outcome != FIRE_OUTCOME_DEAD)
         refuse(s, was, "and has not ended any more");
@@ -206,9 +206,7 @@ void witness_reopened(const struct sim_story *s, const struct sim_row *was, cons
     }
     if (!s->job->redriven)
         refuse(s, was, "and goes on, and nobody asked for that");
-    struct sim_fire *f = sim_fire_of(&s->uid, r->seq);
-    if (f)
-        f->redriven = true;
+    r->redriven = true;
 }
 
 /* --- the end ------------------------------------------------------------------------------------------------------- */

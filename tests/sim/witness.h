@@ -20,6 +20,6 @@ void witness_success(const struct sim_story *s, const struct sim_row *r, const s
 /* Number SEQ has no row, so it succeeded at its first attempt. */
 void witness_first_success(const struct sim_story *s, uint64_t seq, int64_t due_ms);
 /* What had ended as WAS goes on, or was discarded. */
-void witness_reopened(const struct sim_story *s, const struct sim_row *was, const struct sim_row *r);
+void witness_reopened(const struct sim_story *s, const struct sim_row *was, struct sim_row *r);
 
 #endif
