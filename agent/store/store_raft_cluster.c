@@ -122,6 +122,7 @@ static int open_parts(struct store_raft_cluster *c, struct err *e)
                                       .make = {.slots = o->slots, .created_ms = o->now_ms(o->arg)},
                                       .snapshot_entries = (uint64_t)o->snapshot_entries,
                                       .patience_ms = o->patience_ms,
+                                      .election_ms = o->election_ms,
                                       .cluster = c->name,
                                       .changed = on_changed,
                                       .arg = c};

@@ -92,6 +92,7 @@ struct replica_options {
     uint64_t
         snapshot_bytes;   /* or so many bytes of them, or as many as the last snapshot had if that is more */
     uint64_t patience_ms; /* how long a call waits for disk, leader and majority */
+    unsigned election_ms; /* in a cluster; 0: as usual */
     const char *cluster;  /* NULL: one node alone */
     struct wire_tls *tls; /* of a cluster; borrowed; NULL: nothing is proved */
     void (*changed)(void *arg); /* loop thread: the view did; NULL: nobody asks */

@@ -31,17 +31,18 @@ struct forward {
 
 /* --- to the leader ------------------------------------------------------------------------------------------------- */
 
-/* libraft's own view and what others say: the later term counts. */
+/* libraft's own view and what others say: the later term counts, but that of a voter who is none any more counts nothing. */
 static uint64_t leader_known(const struct replica *r)
 {
+    bool voter = r->voting && r->member && !r->removed;
+    uint64_t term = voter ? raft_current_term(&r->raft) : 0;
     raft_id id = 0;
     const char *address;
-    uint64_t term = 0;
-    if (r->voting) {
+    if (r->voting && !r->removed)
         raft_leader((struct raft *)&r->raft, &id, &address);
-        term = raft_current_term(&r->raft);
-    }
-    return id != 0 && term >= r->hint.term ? id : r->hint.term >= term ? r->hint.id : 0;
+    if (id != 0 && raft_current_term(&r->raft) >= r->hint.term)
+        return id;
+    return r->hint.term >= term ? r->hint.id : 0;
 }
 
 uint64_t replica_leader(const struct replica *r)
@@ -240,11 +241,11 @@ static void put_meta(struct buf *b, const struct store_meta *meta)
         codec_put_u64(b, 0);
 }
 
-/* Whether the configuration that is told still has this voter; only who leads knows it for sure. */
-static void look_removed(struct replica *r, const uint64_t *ids, size_t count, bool leads)
+/* Whether the configuration that the leader of TERM tells still has this voter: one who was left behind knows nothing. */
+static void look_removed(struct replica *r, const uint64_t *ids, size_t count, uint64_t term)
 {
     bool there = false;
-    if (!r->voting || !leads || count == 0)
+    if (!r->voting || count == 0 || term < raft_current_term(&r->raft))
         return;
     for (size_t i = 0; i < count; i++)
         there |= ids[i] == r->raft.id;
@@ -275,8 +276,9 @@ static void on_who(void *arg, const struct err *e, enum err_code code, void *bod
         return;
     if (meta.schema != 0)
         replica_learn(r, &meta);
-    look_removed(r, ids, count, leads);
-    if (id != 0 && (term > r->hint.term || (term == r->hint.term && r->hint.id == 0))) {
+    look_removed(r, ids, leads ? count : 0, term);
+    /* Who follows may still name the leader of the term before. */
+    if (id != 0 && (term > r->hint.term || (term == r->hint.term && (leads || r->hint.id == 0)))) {
         r->hint.term = term;
         r->hint.id = id;
         replica_pump(r);
@@ -334,7 +336,7 @@ static void answer_term(struct replica *r, const struct mesh_request *q)
     struct buf out = BUF_INIT(16);
     struct codec_in in = codec_in(q->body, q->bytes);
     uint64_t term = codec_get_u64(&in, UINT64_MAX), number = codec_get_u64(&in, UINT64_MAX);
-    bool stands = r->voting && !in.bad && raft_current_term(&r->raft) == term;
+    bool stands = r->voting && r->broken.code == ERR_OK && !in.bad && raft_current_term(&r->raft) == term;
     codec_put_u64(&out, number);
     mesh_answer(r->mesh, q->peer, q->call, stands ? ERR_OK : ERR_NOT_LEADER, &out);
 }

@@ -503,6 +503,7 @@ static void begin_term(struct replica *r, uint64_t term)
     r->barrier.data = r;
     r->barrier_open = true;
     r->lead_term = term;
+    r->transferred = false;
     if (raft_barrier(&r->raft, &r->barrier, on_barrier) == 0)
         return;
     r->barrier_open = false;

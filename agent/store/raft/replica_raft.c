@@ -166,12 +166,13 @@ static int io_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick, ra
     return r->io_start(io, msecs < CLUSTER_LOOK_MS ? msecs : CLUSTER_LOOK_MS, tick, recv);
 }
 
-/* Never an error: libraft aborts on one. What does not arrive is sent again. */
+/* Never an error: libraft aborts on one. What does not arrive is sent again. A leader whose log is of no use falls silent, so that
+ * another is elected. */
 static int io_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *message,
                    raft_io_send_cb cb)
 {
     struct replica *r = container_of(io, struct replica, io);
-    if (!r->cut)
+    if (!r->cut && r->broken.code == ERR_OK)
         return mesh_send(r->mesh, req, message, cb);
     cb(req, RAFT_NOCONNECTION);
     return 0;
@@ -249,8 +250,11 @@ static int open_raft(struct replica *r, uint64_t id, const char *address, struct
     r->made_raft = true;
     raft_set_snapshot_threshold(&r->raft, REPLICA_NO_SNAPSHOTS);
     raft_set_snapshot_trailing(&r->raft, r->mesh ? CLUSTER_TRAILING : ALONE_TRAILING);
-    raft_set_heartbeat_timeout(&r->raft, HEARTBEAT_MS);
-    raft_set_election_timeout(&r->raft, r->mesh ? CLUSTER_ELECTION_MS : ALONE_ELECTION_MS);
+    unsigned election_ms = r->options.election_ms ? r->options.election_ms : CLUSTER_ELECTION_MS;
+    if (!r->mesh)
+        election_ms = ALONE_ELECTION_MS;
+    raft_set_heartbeat_timeout(&r->raft, election_ms < 4 * HEARTBEAT_MS ? election_ms / 4 : HEARTBEAT_MS);
+    raft_set_election_timeout(&r->raft, election_ms);
     raft_set_pre_vote(&r->raft, r->mesh != NULL);
     return 0;
 }

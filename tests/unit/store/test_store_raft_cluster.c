@@ -17,7 +17,7 @@
 static void run_at(void (*test)(struct contract *t), const char *where)
 {
     struct cluster_bed b;
-    bed_open_cluster(&b, 3, 1, "a secret");
+    bed_open_quick(&b, 3, 1, "a secret");
     struct bed_node *n = strcmp(where, "leader") == 0     ? bed_wait_leader(&b)
                          : strcmp(where, "follower") == 0 ? bed_follower(&b)
                                                           : &b.nodes[3];
