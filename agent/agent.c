@@ -21,21 +21,17 @@
 #include "consul/consul_self.h"
 
 #define HTTP_CONNECTIONS 256
-#define STORE_RETRY_MS   1000
 #define ADDRESS_RETRY_MS 1000
 #define VACUUM_MS        60000
 #define LAST_WORDS_MS    1000
+#define LEAVE_MS         10000 /* for a voter's place to be given away */
+#define LEAVE_LOOK_MS    100
 
 extern char **environ;
 
 static const struct log_ctx log_here = {.module = "agent"};
 
 /* --- opening: what blocks, before the loop runs -------------------------------------------------------------------- */
-
-static int64_t store_clock(void *arg)
-{
-    return node_now_ms(arg);
-}
 
 /* Signals wait from the beginning until the loop takes them: by default they would end the process without a word, and the
  * first one of a container would not hear them at all. */
@@ -64,45 +60,6 @@ static int open_telemetry(struct node *n, struct err *e)
                                   .instance = c->agent.name,
                                   .version = version_text()};
     return telemetry_new(&o, &n->telemetry, e);
-}
-
-static bool passes(int rc)
-{
-    return rc == -ERR_UNAVAILABLE || rc == -ERR_RETRY || rc == -ERR_UNKNOWN_OUTCOME || rc == -ERR_TIMEOUT;
-}
-
-_Static_assert(CAPABILITY_SECRET_BYTES == STORE_SECRET_BYTES, "the one is made of the other");
-
-/* A database that is not there yet is waited for: in a cluster everything starts at once, and an agent that ended because of it
- * could not say what it lacks. 0 with n->store NULL: not yet. Blocks for as long as connecting takes. */
-static int try_store(struct node *n, struct err *e)
-{
-    const void *options;
-    const struct store_ops *ops = config_store_driver(n->config, &options);
-    struct store_open_args args = {.loop = n->loop,
-                                   .options = options,
-                                   .cluster = n->config->cluster.name,
-                                   .slots = (uint32_t)n->config->cluster.slots,
-                                   .member = n->config->agent.name,
-                                   .zones = n->zones,
-                                   .now_ms = store_clock,
-                                   .arg = n};
-    int rc = ops->open(&args, &n->store_self, &n->meta, &n->store_trouble);
-    if (passes(rc)) {
-        log_warn(&log_here, "store cannot be opened yet, trying again", "error=%s",
-                 LOGQ(n->store_trouble.text));
-        return 0;
-    }
-    if (rc < 0)
-        return err_set(e, n->store_trouble.code, "open the store: %s", n->store_trouble.text);
-    n->store = ops;
-    memcpy(n->capability.secret, n->meta.secret, sizeof(n->capability.secret));
-    const char *url = n->config->api.advertise_url;
-    (void)snprintf(n->capability.url, sizeof(n->capability.url), "%s",
-                   url ? url : ""); /* shorter, by its option */
-    n->owned = mem_new_array(_Atomic uint64_t, n->meta.slots / 64 + 1);
-    atomic_store(&n->store_open, true); /* what other threads ask first: slots and owned stand from here on */
-    return 0;
 }
 
 static int open_consul(struct node *n, struct err *e)
@@ -145,6 +102,15 @@ static int open_safety(struct node *n, struct err *e)
 
 static void on_clock(void *arg, bool sure);
 
+/* That of a log's cluster begins on the loop: it needs Consul. */
+static int open_store(struct node *n, struct err *e)
+{
+    if (config_is_raft_cluster(n->config))
+        return 0;
+    int rc = node_check_alone(n, e);
+    return rc < 0 ? rc : node_try_store(n, e);
+}
+
 static int open_node(struct node *n, struct err *e)
 {
     int rc = loop_new(&n->loop, e);
@@ -163,7 +129,7 @@ static int open_node(struct node *n, struct err *e)
     if (rc == 0)
         rc = open_consul(n, e);
     if (rc == 0 && !node_is_client(n))
-        rc = try_store(n, e);
+        rc = open_store(n, e);
     if (rc < 0)
         return rc;
     n->started_ms = node_now_ms(n);
@@ -173,7 +139,7 @@ static int open_node(struct node *n, struct err *e)
 
 /* --- a member's lives ---------------------------------------------------------------------------------------------- */
 
-static void fail(struct node *n, const struct err *e)
+void node_fail(struct node *n, const struct err *e)
 {
     n->failure = *e;
     n->exit_code = 1;
@@ -279,7 +245,7 @@ static void on_retired(void *arg)
     if (n->ending) /* told to end between two lives */
         begin_end(n);
     else if (new_life(n, &e) < 0)
-        fail(n, &e);
+        node_fail(n, &e);
 }
 
 /* Declared dead: the next life begins when nothing of this one is under way in the store any more. */
@@ -362,37 +328,37 @@ static void start_client(struct node *n)
 
 /* --- starting on the loop ------------------------------------------------------------------------------------------ */
 
+static int take_host(const char *address, const char *key, char ret[NODE_HOST_SIZE], uint16_t *ret_port,
+                     struct err *e)
+{
+    size_t at, len;
+    int rc = text_host_port(address, strlen(address), true, &at, &len, ret_port, e);
+    if (rc < 0)
+        return err_wrap(e, "%s", key);
+    if (len >= NODE_HOST_SIZE)
+        return err_set(e, ERR_INVALID, "%s: the host is too long", key);
+    memcpy(ret, address + at, len);
+    ret[len] = '\0';
+    return 0;
+}
+
 static int set_peer_host(struct node *n, const char *listen, struct err *e)
 {
     const char *shown = n->config->cluster.advertise ? n->config->cluster.advertise : listen;
-    size_t at, len;
     uint16_t port;
-    int rc = text_host_port(shown, strlen(shown), true, &at, &len, &port, e);
+    int rc = take_host(listen, "cluster.listen", n->peer_host_own, &port, e);
+    if (rc == 0)
+        rc = take_host(shown, "cluster.advertise", n->peer_host, &port, e);
     if (rc < 0)
-        return err_wrap(e, "cluster.advertise");
-    if (len >= sizeof(n->peer_host))
-        return err_set(e, ERR_INVALID, "cluster.advertise: the host is too long");
-    memcpy(n->peer_host, shown + at, len);
-    n->peer_host[len] = '\0';
+        return rc;
     n->peer_port = n->config->cluster.advertise && port ? port : (uint16_t)api_peer_port(n->api);
     return 0;
 }
 
-static int begin_firing(struct node *n, struct err *e)
+int node_begin_firing(struct node *n, struct err *e)
 {
     loop_timer_arm(n->vacuum_timer, VACUUM_MS);
     return new_life(n, e);
-}
-
-static void retry_store(void *arg)
-{
-    struct node *n = arg;
-    struct err e = {0};
-    int rc = try_store(n, &e);
-    if (rc == 0 && !n->store)
-        loop_timer_arm(n->store_timer, STORE_RETRY_MS);
-    else if (rc < 0 || begin_firing(n, &e) < 0)
-        fail(n, &e);
 }
 
 static int start_serving(struct node *n, const char *peer_listen, struct err *e)
@@ -412,10 +378,8 @@ static int start_serving(struct node *n, const char *peer_listen, struct err *e)
         n->app = app_service_new(n->consul, n->config, n->peer_host);
     if (node_is_client(n))
         start_client(n);
-    else if (n->store)
-        rc = begin_firing(n, e);
     else
-        loop_timer_arm(n->store_timer, STORE_RETRY_MS);
+        rc = node_start_store(n, e);
     return rc;
 }
 
@@ -440,7 +404,7 @@ static void on_self(void *arg, const struct err *e, const struct consul_reply *r
         (void)snprintf(listen, sizeof(listen), strchr(address, ':') ? "[%s]:%d" : "%s:%d", address,
                        CONFIG_PEER_PORT);
         if (start_serving(n, listen, &own) < 0)
-            fail(n, &own);
+            node_fail(n, &own);
     }
 }
 
@@ -545,6 +509,10 @@ static void stop_loop(void *arg)
 /* Everything is given away: the application's service goes last of what others see. */
 static void begin_end(struct node *n)
 {
+    if (n->voter && !voter_agent_left(n->voter) && loop_now_ms(n->loop) < n->leave_until_ms) {
+        loop_timer_arm(n->leave_timer, LEAVE_LOOK_MS);
+        return;
+    }
     n->state = NODE_STOPPED;
     if (n->api)
         api_quiesce_public(n->api);
@@ -552,6 +520,11 @@ static void begin_end(struct node *n)
         app_service_stop(n->app, LAST_WORDS_MS, stop_loop, n);
     else
         loop_stop(n->loop);
+}
+
+static void on_leave_look(void *arg)
+{
+    begin_end(arg);
 }
 
 static void on_left(void *arg, bool clean)
@@ -580,6 +553,8 @@ static void on_terminate(void *arg, int signum)
     loop_timer_stop(n->vacuum_timer);
     loop_timer_stop(n->store_timer);
     loop_timer_stop(n->address_timer);
+    n->leave_until_ms = loop_now_ms(n->loop) + LEAVE_MS;
+    node_leave_store(n);
     if (n->retired)
         return; /* between two lives: the end goes on when the old one is over */
     if (n->engine)
@@ -611,6 +586,7 @@ static void close_node(struct node *n)
     census_stop(n->census);
     if (n->store)
         n->store->close(n->store_self);
+    voter_agent_free(n->voter);
     census_free(n->census);
     consul_client_free(n->consul);
     if (n->http)
@@ -622,6 +598,7 @@ static void close_node(struct node *n)
         loop_timer_free(n->address_timer);
         loop_timer_free(n->vacuum_timer);
         loop_timer_free(n->store_timer);
+        loop_timer_free(n->leave_timer);
         loop_free(n->loop);
     }
     if (n->secret)
@@ -664,7 +641,8 @@ static int run_node(struct node *n, struct err *e)
         return rc;
     n->address_timer = loop_timer_new(n->loop, ask_address, n);
     n->vacuum_timer = loop_timer_new(n->loop, vacuum, n);
-    n->store_timer = loop_timer_new(n->loop, retry_store, n);
+    n->store_timer = loop_timer_new(n->loop, node_retry_store, n);
+    n->leave_timer = loop_timer_new(n->loop, on_leave_look, n);
     loop_set_turn_observer(n->loop, observe_turn, n);
     rc = watch_signals(n, e);
     if (rc == 0)

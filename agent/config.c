@@ -73,6 +73,12 @@ void config_free(struct config *c)
 
 /* --- parts --------------------------------------------------------------------------------------------------------- */
 
+bool config_is_raft_cluster(const struct config *c)
+{
+    return c->cluster.mode == CONFIG_MODE_CONSUL && c->agent.role == CONFIG_ROLE_MEMBER && c->store.driver &&
+           strcmp(c->store.driver, store_raft.name) == 0;
+}
+
 const struct store_ops *config_store_driver(const struct config *c, const void **ret_options)
 {
     size_t count;

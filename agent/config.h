@@ -89,6 +89,15 @@ struct config_consul {
     uint64_t check_ttl_ms, session_ttl_ms;
 };
 
+/* Of store.driver raft in consul mode. */
+struct config_raft {
+    char *listen;           /* NULL: CONFIG_RAFT_PORT of the host of cluster.listen */
+    char *advertise;        /* NULL: its port on the host that cluster.advertise or cluster.listen names */
+    unsigned voters_choice; /* 3, 5 */
+};
+#define CONFIG_RAFT_PORT            7422
+#define CONFIG_VOTERS(raft_cluster) (3 + 2 * (raft_cluster).voters_choice)
+
 struct config_store {
     char *driver; /* never NULL for a member */
     uint64_t horizon_ms;
@@ -96,6 +105,7 @@ struct config_store {
     uint64_t batch_delay_ms;
     struct store_mysql_options mysql; /* filled by the drivers' own rows */
     struct store_raft_options raft;   /* its dir is never NULL */
+    struct config_raft raft_cluster;
 };
 
 struct config_callback {
@@ -194,6 +204,8 @@ void config_consul_options(const struct config *c, const char *const *env, struc
  * cluster.tls_* or cluster.insecure. config_load() asks for cluster.listen; ask again for an address learned from Consul.
  * ERR_INVALID. */
 int config_check_peer_listen(const struct config *c, const char *listen, struct err *e);
+/* Whether jobs are kept in a log that several agents share. */
+bool config_is_raft_cluster(const struct config *c);
 /* "127.x.y.z:port", "[::1]:port", "localhost:port", "unix:/path". */
 bool config_is_loopback(const char *listen);
 

@@ -264,12 +264,28 @@ static void check_app(struct check *k)
         problem(k, "app.health_path", "is used with app.register: true only");
 }
 
+static void check_raft(struct check *k)
+{
+    const struct config_raft *raft = &k->c->store.raft_cluster;
+    struct err why;
+    if (config_is_raft_cluster(k->c)) {
+        if (raft->listen && config_check_peer_listen(k->c, raft->listen, &why) < 0)
+            problem(k, "store.raft.listen", "%s", why.text);
+        return;
+    }
+    if (raft->listen)
+        problem(k, "store.raft.listen",
+                "there are other voters only with store.driver: raft and cluster.mode: consul");
+    if (raft->advertise)
+        problem(k, "store.raft.advertise",
+                "there are other voters only with store.driver: raft and cluster.mode: consul");
+}
+
 static void check_store(struct check *k)
 {
     const struct store_mysql_options *m = &k->c->store.mysql;
     const char *driver = k->c->store.driver;
-    if (driver && strcmp(driver, store_raft.name) == 0 && k->c->cluster.mode == CONFIG_MODE_CONSUL)
-        problem(k, "store.driver", "raft is for one standalone agent; several need mysql");
+    check_raft(k);
     if (!driver || strcmp(driver, store_mysql.name) != 0)
         return;
     check_secret(k, "store.mysql.password_file", m->password_file);

@@ -121,6 +121,7 @@ static const char *const roles[] = {"member", "client", NULL};
 static const char *const modes[] = {"standalone", "consul", NULL};
 static const char *const levels[] = {"error", "warn", "info", "debug", NULL}; /* LOG_LEVEL_NAMES */
 static const char *const formats[] = {"logfmt", "json", NULL};                /* LOG_FORMAT_NAMES */
+static const char *const voters[] = {"3", "5", NULL};                         /* CONFIG_VOTERS() */
 static const char *const loopbacks[] = {"auto", "false", "true", NULL};       /* CONFIG_LOOPBACK_… */
 static const char *const misfires[] = {"all", "last", NULL};                  /* enum job_misfire */
 static const char *const concurrencies[] = {"allow", "forbid", "queue", "replace",
@@ -269,8 +270,8 @@ static const struct option_row rows_before[] = {
 
     ROW("store.driver", STRING, store.driver, .max = 32, .check = check_driver,
         .help =
-            "Where jobs are kept. raft: in files of this agent's own, for one standalone agent; the default there. mysql: "
-            "in a database; in consul mode it must be given."),
+            "Where jobs are kept. raft: in files of the agents' own, one standalone agent's (the default there) or those "
+            "of the store.raft.voters of a cluster. mysql: in a database. In consul mode it must be given."),
     ROW("store.horizon", DURATION, store.horizon_ms, .def = "60s", .min = 5 * SECOND_MS, .max = HOUR_MS,
         .help = "Dues this near are kept in memory."),
     ROW("store.batch_rows", INT, store.batch_rows, .def = "500", .min = 1, .max = 10000,
@@ -278,6 +279,21 @@ static const struct option_row rows_before[] = {
     ROW("store.batch_delay", DURATION, store.batch_delay_ms, .def = "2ms", .min = 0, .max = SECOND_MS,
         .help =
             "How long results of fires wait for others to join them; an answer to the API waits for nothing."),
+    {0},
+};
+
+/* Behind those of the driver raft: what a cluster of voters needs beside the log. */
+static const struct option_row rows_raft[] = {
+    ROW("store.raft.listen", HOST_PORT, store.raft_cluster.listen, .flags = CONFIG_PLACE,
+        .help =
+            "Where the voters of the log reach this agent (consul mode). If not given, port 7422 of the host of "
+            "cluster.listen."),
+    ROW("store.raft.advertise", HOST_PORT, store.raft_cluster.advertise, .flags = CONFIG_PLACE,
+        .help = "The address that the other voters are told, if it is not store.raft.listen."),
+    ROW("store.raft.voters", ENUM, store.raft_cluster.voters_choice, .def = "3", .allowed = voters,
+        .help =
+            "How many agents of a cluster keep the log: 3, of which one may be lost at a time, or 5, of which two may. "
+            "The others use it. The same for all agents."),
     {0},
 };
 
@@ -550,7 +566,7 @@ static const char *const section_help[] = {
     "store",
     "Where jobs are kept.",
     "store.raft",
-    "The driver raft: a log on this machine, without any server.",
+    "The driver raft: a log on this machine, or on those of the voters, without any server.",
     "store.mysql",
     "The driver mysql: MariaDB 10.6 or newer, MySQL 8.0 or newer.",
     "callback",
@@ -599,13 +615,21 @@ static void append_rows(size_t *count, const struct option_row *rows, size_t off
     }
 }
 
+/* Rows of one section stand together. */
+static void append_driver(size_t *count, const struct config_driver *driver)
+{
+    append_rows(count, driver->ops->options, driver->offset, CONFIG_PLACE);
+    if (driver->ops == &store_raft)
+        append_rows(count, rows_raft, 0, 0);
+}
+
 static void build_rows(void)
 {
     size_t count = 0, drivers_count;
     const struct config_driver *drivers = config_drivers(&drivers_count);
     append_rows(&count, rows_before, 0, 0);
     for (size_t i = 0; i < drivers_count; i++)
-        append_rows(&count, drivers[i].ops->options, drivers[i].offset, CONFIG_PLACE);
+        append_driver(&count, &drivers[i]);
     append_rows(&count, rows_after, 0, 0);
 }
 

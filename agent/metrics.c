@@ -81,6 +81,22 @@ static const struct family families[METRIC_COUNT_] = {
         {"carillon_store_duration_seconds", "Duration of calls to the store.", HISTOGRAM, {"op"}, seconds},
     [METRIC_STORE_ERRORS] =
         {"carillon_store_errors_total", "Failed calls to the store.", COUNTER, {"class"}, NULL},
+    [METRIC_RAFT_VOTERS] = {"carillon_raft_voters", "Voters of the log's cluster.", GAUGE, {0}, NULL},
+    [METRIC_RAFT_VOTERS_REACHED] = {"carillon_raft_voters_reached",
+                                    "Voters that this agent reaches, itself included.",
+                                    GAUGE,
+                                    {0},
+                                    NULL},
+    [METRIC_RAFT_LEADER] = {"carillon_raft_leader", "1: this agent leads the log.", GAUGE, {0}, NULL},
+    [METRIC_RAFT_LEADER_KNOWN] =
+        {"carillon_raft_leader_known", "1: this agent knows a leader of the log.", GAUGE, {0}, NULL},
+    [METRIC_RAFT_TERM] =
+        {"carillon_raft_term", "Term of the log: grows when its leader is lost.", GAUGE, {0}, NULL},
+    [METRIC_RAFT_LAG] = {"carillon_raft_lag_entries",
+                         "Entries that the voter furthest behind lacks, as the leader sees it.",
+                         GAUGE,
+                         {0},
+                         NULL},
     [METRIC_SLOTS_OWNED] = {"carillon_slots_owned", "Slots this agent holds.", GAUGE, {0}, NULL},
     [METRIC_SLOTS_UNOWNED] =
         {"carillon_slots_unowned", "Slots that nobody alive holds, as this agent sees it.", GAUGE, {0}, NULL},

@@ -255,10 +255,14 @@ void node_cluster(struct node *n, struct node_cluster_view *ret)
 {
     *ret = (struct node_cluster_view){.cluster = n->config->cluster.name,
                                       .mode = n->consul ? "consul" : "standalone",
-                                      .store_driver = n->store ? n->store->name : "",
+                                      .store_driver = node_is_client(n) ? "" : n->config->store.driver,
                                       .store_ok = n->store && n->store->stats(n->store_self)->ok,
                                       .consul_ok = !n->consul || consul_client_health(n->consul)->ok,
-                                      .slots_total = n->meta.slots};
+                                      .slots_total = n->meta.slots,
+                                      .raft = node_show_raft(n)};
+    for (size_t i = 0; ret->raft && i < ret->raft->voters_count; i++)
+        if (ret->raft->voters[i].number == ret->raft->leader)
+            ret->store_leader = ret->raft->voters[i].name;
     if (!n->engine)
         return;
     const struct ownership_view *view = engine_ownership_view(n->engine);
@@ -272,6 +276,7 @@ void node_cluster(struct node *n, struct node_cluster_view *ret)
 void node_fini_views(struct node *n)
 {
     mem_free(n->view_members);
+    mem_free(n->raft_shown);
 }
 
 /* --- checks -------------------------------------------------------------------------------------------------------- */
@@ -295,8 +300,10 @@ size_t node_checks(struct node *n, struct node_check ret[NODE_CHECKS_MAX])
     struct node_check *c;
     if (n->store) {
         const struct store_stats *s = n->store->stats(n->store_self);
-        c = add_check(ret, &count, "store", s->ok, s->since_ms);
-        (void)snprintf(c->detail, sizeof(c->detail), "%s", s->ok ? "" : s->detail);
+        const char *waits = n->voter ? voter_agent_waits(n->voter) : "";
+        bool ok = s->ok && !waits[0];
+        c = add_check(ret, &count, "store", ok, s->since_ms);
+        (void)snprintf(c->detail, sizeof(c->detail), "%s", waits[0] ? waits : s->ok ? "" : s->detail);
     }
     if (!n->store && !node_is_client(n)) {
         c = add_check(ret, &count, "store", false, n->started_ms);
@@ -504,6 +511,7 @@ void node_print_metrics(struct node *n, struct buf *out)
         set_dispatch_gauges(n);
         set_ownership_gauges(n);
     }
+    node_set_raft_gauges(n);
     metrics_set(n->metrics, METRIC_CLOCK_OFFSET, NULL, NULL, NULL,
                 (double)clock_guard_difference_ms(n->clock) / 1000);
     metrics_set(n->metrics, METRIC_BUILD_INFO, version_text(), version_commit(), NULL, 1);

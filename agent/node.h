@@ -84,12 +84,31 @@ struct node_member_view {
     size_t slots;
     int64_t started_ms; /* RECORD_NONE: not known */
 };
+/* The log's cluster, as this agent sees it. */
+struct node_raft_voter {
+    uint64_t number;
+    const char *name, *address;
+    const char *state; /* claimed, joining, voter, lost, leaving: as Consul has it */
+    bool votes;        /* the log counts it */
+    bool reached;      /* from here */
+    uint64_t lag;      /* entries behind; known to the leader alone */
+};
+struct node_raft_view {
+    const char *role;      /* client, waiting, learning, follower, candidate, leader, removed, broken */
+    uint64_t self, leader; /* numbers; 0: no voter, none known */
+    uint64_t term, applied, elections;
+    uint32_t wanted;
+    const char *waits; /* for what the store waits; "": it has a leader */
+    const struct node_raft_voter *voters;
+    size_t voters_count;
+};
 struct node_cluster_view {
     const char *cluster, *mode, *store_driver, *store_leader;
     bool store_ok, consul_ok;
     const struct node_member_view *members; /* valid until the next turn */
     size_t members_count;
     size_t slots_total, slots_owned, slots_unowned, slots_moving;
+    const struct node_raft_view *raft; /* NULL: the store is no log's cluster */
 };
 void node_cluster(struct node *n, struct node_cluster_view *ret);
 

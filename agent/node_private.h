@@ -16,6 +16,7 @@
 #include "agent/metrics.h"
 #include "agent/node.h"
 #include "agent/telemetry.h"
+#include "agent/voter.h"
 #include "callback/capability.h"
 #include "callback/safety.h"
 #include "consul/consul_client.h"
@@ -24,6 +25,7 @@
 enum node_state { NODE_STARTING, NODE_RUNNING, NODE_LEAVING, NODE_STOPPED };
 
 #define NODE_NAMES_MAX 64
+#define NODE_HOST_SIZE 160
 
 /* A configuration that was read again, and what was in force from then on. */
 struct node_reload {
@@ -49,7 +51,8 @@ struct node {
     struct api *api;
     char *secret;
     size_t secret_bytes;
-    char peer_host[160];
+    char peer_host[NODE_HOST_SIZE];     /* as others are told */
+    char peer_host_own[NODE_HOST_SIZE]; /* where it listens */
     uint16_t peer_port;
     char config_digest[CONFIG_DIGEST_SIZE];
     int64_t started_ms; /* wall clock */
@@ -58,6 +61,7 @@ struct node {
     const struct store_ops *store;
     void *store_self;
     struct store_meta meta;
+    struct voter_agent *voter; /* in a log's cluster */
     struct safety *safety;
     struct capability capability; /* made when the store was opened */
     struct engine *engine;        /* the present life; NULL between two */
@@ -83,15 +87,38 @@ struct node {
     struct loop_timer *vacuum_timer;
     struct loop_timer *store_timer; /* while the store is not there yet */
     struct err store_trouble;       /* why */
+    struct loop_timer *leave_timer; /* until a voter's place is given away */
+    int64_t leave_until_ms;         /* loop's clock */
     _Atomic bool store_open;        /* read by any thread before meta and owned */
     bool vacuuming;
     bool ending;
 
     struct list service_queries; /* waiting to hear of a service */
     struct node_member_view *view_members;
+    struct node_raft_shown *raft_shown;
     int exit_code;
     struct err failure;
 };
+
+/* agent.c */
+/* It cannot go on: the loop ends, and the process with E. */
+void node_fail(struct node *n, const struct err *e);
+/* The store is there: the first life begins. */
+int node_begin_firing(struct node *n, struct err *e);
+
+/* agent_store.c */
+/* Before the loop runs: open the store, or note why not yet. Failure: it will never work. */
+int node_try_store(struct node *n, struct err *e);
+/* ERR_PERMANENT: the folder of a standalone agent is a voter's. */
+int node_check_alone(struct node *n, struct err *e);
+/* On the loop: begin to fire, or to wait for the store. */
+int node_start_store(struct node *n, struct err *e);
+void node_retry_store(void *node);
+/* SIGTERM. */
+void node_leave_store(struct node *n);
+/* NULL: the store is no log's cluster. Valid until the next turn. */
+const struct node_raft_view *node_show_raft(struct node *n);
+void node_set_raft_gauges(struct node *n);
 
 /* node.c */
 void node_fini_views(struct node *n);

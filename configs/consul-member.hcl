@@ -11,8 +11,8 @@ session_prefix "" {
   policy = "write"
 }
 
-# Where members put down who they are; cluster.name stands in the middle.
-key_prefix "carillon/default/members/" {
+# Where members put down who they are, and with store.driver: raft who votes; cluster.name stands at the end.
+key_prefix "carillon/default/" {
   policy = "write"
 }
 

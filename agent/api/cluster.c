@@ -21,6 +21,48 @@ static void print_member(struct buf *out, const struct node_member_view *m)
     buf_add_char(out, '}');
 }
 
+static void print_number(struct buf *out, const char *key, uint64_t number)
+{
+    if (number != 0)
+        buf_addf(out, ",\"%s\":%llu", key, (unsigned long long)number);
+    else
+        buf_addf(out, ",\"%s\":null", key);
+}
+
+static void print_voter(struct buf *out, const struct node_raft_voter *v, bool leader_asks)
+{
+    buf_addf(out, "{\"number\":%llu", (unsigned long long)v->number);
+    api_print_text(out, "name", v->name);
+    api_print_text(out, "address", v->address);
+    api_print_text(out, "state", v->state);
+    buf_addf(out, ",\"votes\":%s,\"reached\":%s", v->votes ? "true" : "false", v->reached ? "true" : "false");
+    if (leader_asks)
+        buf_addf(out, ",\"lag\":%llu}", (unsigned long long)v->lag);
+    else
+        buf_add_str(out, ",\"lag\":null}");
+}
+
+static void print_raft(struct buf *out, const struct node_raft_view *r)
+{
+    if (!r) {
+        buf_add_str(out, ",\"raft\":null");
+        return;
+    }
+    buf_addf(out, ",\"raft\":{\"role\":\"%s\"", r->role);
+    print_number(out, "number", r->self);
+    print_number(out, "leader", r->leader);
+    buf_addf(out, ",\"term\":%llu,\"applied\":%llu,\"wanted\":%u", (unsigned long long)r->term,
+             (unsigned long long)r->applied, r->wanted);
+    api_print_text(out, "waits_for", r->waits[0] ? r->waits : NULL);
+    buf_add_str(out, ",\"voters\":[");
+    for (size_t i = 0; i < r->voters_count; i++) {
+        if (i > 0)
+            buf_add_char(out, ',');
+        print_voter(out, &r->voters[i], r->self != 0 && r->self == r->leader);
+    }
+    buf_add_str(out, "]}");
+}
+
 void api_cluster(struct exchange *x)
 {
     struct node_cluster_view v = {0};
@@ -46,6 +88,7 @@ void api_cluster(struct exchange *x)
         buf_add_str(&out, "null");
     buf_addf(&out, ",\"ok\":%s", v.store_ok ? "true" : "false");
     api_print_text(&out, "leader", v.store_leader);
+    print_raft(&out, v.raft);
     buf_addf(&out, "},\"consul\":{\"ok\":%s}}", v.consul_ok ? "true" : "false");
     exchange_json(x, 200, &out);
 }

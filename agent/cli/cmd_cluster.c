@@ -41,6 +41,39 @@ static void print_members(const struct cli *cli, const json_t *cluster)
     show_table_print(&t, cli->out);
 }
 
+static const char *yes_no(const json_t *obj, const char *key)
+{
+    return json_is_true(json_object_get(obj, key)) ? "yes" : "no";
+}
+
+static void print_voters(const struct cli *cli, const json_t *raft)
+{
+    static const char *const heads[] = {"VOTER", "NAME", "ADDRESS", "STATE", "VOTES", "REACHED", "LAG"};
+    const json_t *voters = json_object_get(raft, "voters"), *waits = json_object_get(raft, "waits_for");
+    long long leader = number(raft, "leader");
+    (void)fprintf(cli->out, "\nlog: term %lld, this agent: %s\n", number(raft, "term"),
+                  show_string(raft, "role"));
+    if (json_is_string(waits))
+        (void)fprintf(cli->out, "waits: %s\n", show_string(raft, "waits_for"));
+    AUTO(show_table_fini) struct show_table t;
+    show_table_init(&t, 7, heads);
+    for (size_t i = 0; i < json_array_size(voters); i++) {
+        const json_t *v = json_array_get(voters, i);
+        bool leads = leader != 0 && number(v, "number") == leader;
+        show_cell(&t, "%lld", number(v, "number"));
+        show_cell(&t, "%s", show_string(v, "name"));
+        show_cell(&t, "%s", show_string(v, "address"));
+        show_cell(&t, "%s%s", show_string(v, "state"), leads ? ", leads" : "");
+        show_cell(&t, "%s", yes_no(v, "votes"));
+        show_cell(&t, "%s", yes_no(v, "reached"));
+        if (json_is_integer(json_object_get(v, "lag")))
+            show_cell(&t, "%lld", number(v, "lag"));
+        else
+            show_cell(&t, "-");
+    }
+    show_table_print(&t, cli->out);
+}
+
 static const char *health(const json_t *part)
 {
     return json_is_true(json_object_get(part, "ok")) ? "ok" : "NOT OK";
@@ -60,6 +93,8 @@ static void print_cluster(const struct cli *cli, const json_t *cluster)
     AUTO(mem_free) char *clean = show_clean(buf_str(&text), false);
     (void)fprintf(cli->out, "%s\n\n", clean);
     print_members(cli, cluster);
+    if (json_is_object(json_object_get(store, "raft")))
+        print_voters(cli, json_object_get(store, "raft"));
 }
 
 int cmd_cluster_status(struct cli *cli, const struct cli_args *args)

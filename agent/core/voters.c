@@ -120,20 +120,20 @@ static bool is_first(const struct voters_doc *doc, uint64_t number)
     return false;
 }
 
-/* V: its entry, NULL: none yet. */
+/* Who has a log goes on with it; it begins from the first set only if it was never used. */
 static void take_number(const struct voters_doc *doc, const struct voters_me *me, uint64_t number,
                         struct voters_place *ret)
 {
     const struct voter *v = doc ? voters_find(doc, number) : NULL;
     ret->role = VOTERS_ROLE_VOTER;
     ret->number = number;
-    if (me->has_data || (v && v->state == VOTER_JOINING && !me->used))
+    ret->begin = v && !me->used && v->state != VOTER_JOINING && is_first(doc, number);
+    if (me->has_data || ret->begin || (v && v->state == VOTER_JOINING && !me->used))
         return;
-    ret->begin = v && !me->used && is_first(doc, number);
     if (me->used)
         refuse(ret, "the log of this voter is gone, but not the file that tells its number; move the folder "
                     "away, then the agent gets another number");
-    else if (!ret->begin)
+    else
         refuse(ret, "this voter has no log, and how it began is not known any more; move the folder away, "
                     "then the agent gets another number");
 }

@@ -96,7 +96,7 @@ struct voters_log {
 
 enum voters_role {
     VOTERS_ROLE_WAITS,   /* the first set is not fixed yet */
-    VOTERS_ROLE_VOTER,   /* NUMBER; with BEGIN from the first set, if the folder is empty */
+    VOTERS_ROLE_VOTER,   /* NUMBER; with BEGIN from the first set, if there is no log yet */
     VOTERS_ROLE_USER,    /* others vote */
     VOTERS_ROLE_REMOVED, /* as USER, and its log is of no use any more: its number is not among the voters */
     VOTERS_ROLE_REFUSED, /* WHY, for people */

@@ -9,7 +9,7 @@ import pytest
 
 from lib import procs
 from lib.callee import Callee
-from lib.carillon import Cluster
+from lib.carillon import Cluster, RaftCluster
 from lib.consul import Consul
 from lib.mariadb import MariaDB
 from lib.procs import wait_until
@@ -18,7 +18,7 @@ from lib.proxy import Proxy
 
 # The files that take longest, first, so that no worker is left with one of them at the end (`make check-it` has two workers,
 # which take whole files in this order).
-SLOW_FILES = ("test_failover", "test_cuts", "test_store_mysql", "test_servers_away", "test_consul", "test_retries",
+SLOW_FILES = ("test_raft_cluster", "test_failover", "test_cuts", "test_store_mysql", "test_servers_away", "test_consul", "test_retries",
               "test_safety", "test_schedules", "test_api", "test_many_jobs")
 
 
@@ -126,6 +126,14 @@ def clusters(folder):
 def cluster(clusters, shared_consul, shared_mariadb):
     """A cluster on the shared servers, no agent started: cluster.start(3)."""
     return clusters(shared_consul, shared_mariadb)
+
+
+@pytest.fixture
+def raft_cluster(folder, consul):
+    """A cluster whose log is its store, on a Consul of this test alone; no agent started."""
+    made = RaftCluster(consul, name=os.path.basename(folder)[-8:].replace("_", "-").lower(), folder=folder)
+    yield made
+    made.end()
 
 
 @pytest.fixture(scope="session")

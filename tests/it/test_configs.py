@@ -19,7 +19,7 @@ from lib.mariadb import MariaDB
 from lib.procs import Process, free_ports, wait_until
 
 CONFIGS = ROOT / "configs"
-SAMPLES = ["standalone", "sidecar", "mysql-tls"]
+SAMPLES = ["standalone", "sidecar", "raft-cluster", "mysql-tls"]
 TOKEN = "token-of-the-test"
 
 

@@ -256,3 +256,48 @@ class Cluster:
             agent.process.signal(signal.SIGKILL)
         for agent in self.agents:
             agent.end()
+
+
+class RaftCluster(Cluster):
+    """Agents a, b, c … of one cluster on one Consul whose jobs are kept in a log of their own."""
+
+    def __init__(self, consul, name="raft", folder=None, config=None):
+        self.consul, self.name = consul, name
+        self.folder = pathlib.Path(folder or make_folder())
+        self.config = config or {}
+        self.agents = []
+        self.secret_file = self._secret("cluster", secrets.token_hex(32))
+
+    def agent(self, config=None, consul_address=None, name=None, **_):
+        """A new agent, not started."""
+        name = name or "abcdefghijklmnopqrstuvwxyz"[len(self.agents)]
+        agent = Agent(name, self.folder)
+        [agent.raft_port] = free_ports(1)
+        agent.config = merge(agent.config, merge({
+            "cluster": {"mode": "consul", "name": self.name, "listen": f"127.0.0.1:{agent.cluster_port}",
+                        "secret_file": self.secret_file},
+            "consul": {"address": consul_address or self.consul.address},
+            "store": {"driver": "raft", "raft": {"listen": f"127.0.0.1:{agent.raft_port}"}},
+        }, merge(self.config, config or {})))
+        self.agents.append(agent)
+        return agent
+
+    def log(self, agent):
+        """What AGENT tells of the log."""
+        return agent.cluster()["store"]["raft"]
+
+    def leader(self, timeout=30):
+        """The agent that leads, as it says itself."""
+        def find():
+            for agent in self.alive():
+                try:
+                    if self.log(agent)["role"] == "leader":
+                        return agent
+                except requests.RequestException:
+                    pass
+            return None
+        return wait_until(find, timeout, f"a leader of {self.name}")
+
+    def voters(self, agent=None):
+        """{name: state} as Consul has them."""
+        return {v["name"]: v["state"] for v in self.log(agent or self.alive()[0])["voters"]}

@@ -3,12 +3,29 @@
 It runs as threads of the test: what passes through it is an agent's control traffic, not the callbacks whose lateness
 is measured.
 """
+import os
+import pathlib
 import selectors
 import socket
 import threading
 
 CHUNK_BYTES = 65536
 SO_LINGER_RESET = b"\x01\x00\x00\x00\x00\x00\x00\x00"
+
+
+def owns(pid, port):
+    """Whether process PID has a connected socket whose own port is PORT."""
+    with open("/proc/net/tcp", encoding="ascii") as table:
+        rows = [line.split() for line in table][1:]
+    inodes = {row[9] for row in rows if row[1].endswith(f":{port:04X}") and row[2] != "00000000:0000"}
+    for fd in pathlib.Path(f"/proc/{pid}/fd").glob("*"):
+        try:
+            name = os.readlink(fd)
+        except OSError:
+            continue
+        if name.startswith("socket:[") and name[8:-1] in inodes:
+            return True
+    return False
 
 
 class Proxy:
@@ -19,6 +36,7 @@ class Proxy:
     drop_replies() requests reach the target, their answers are swallowed
     lose_reply(when) once: the first request for whose bytes WHEN is true reaches the target; when the target answers,
                   the connection is reset instead. Sets the event `lost`
+    refuse(pid)   connections of that process are reset, new ones too, until heal(); others pass
     heal()        everything passes again; what was stalled is delivered; a connection with a swallowed reply is reset
     """
 
@@ -31,6 +49,7 @@ class Proxy:
         self._clients = set()
         self._gaps = set()   # sockets to a target, some of whose bytes were swallowed
         self._doomed = set() # sockets to a target whose next bytes end the connection
+        self._refused = None # a process that is not let through
         self._selector = selectors.DefaultSelector()
         self._listener = None
         self._wake_r, self._wake_w = socket.socketpair()
@@ -69,9 +88,17 @@ class Proxy:
             self.lost.clear()
             self._when = when
 
+    def refuse(self, pid):
+        with self._lock:
+            self._refused = pid
+            for client in [c for c in self._clients if owns(pid, c.getpeername()[1])]:
+                self._close_pair(client, reset=True)
+        self._wake()
+
     def heal(self):
         with self._lock:
             self._mode = "pass"
+            self._refused = None
             if self._listener is None:
                 self._listen()
             for s in list(self._gaps):
@@ -140,6 +167,9 @@ class Proxy:
         try:
             client, _ = listener.accept()
         except BlockingIOError:
+            return
+        if self._refused is not None and owns(self._refused, client.getpeername()[1]):
+            self._reset(client)
             return
         try:
             target = socket.create_connection(self.target, timeout=2)

@@ -174,8 +174,18 @@ Test(config, problems_between_options_name_the_line)
 {
     expect_lines("cluster:\n  mode: consul\n", NULL,
                  LIST("configuration: store.driver: must be given when cluster.mode is consul"));
-    expect_lines("cluster:\n  mode: consul\nstore:\n  driver: raft\n", NULL,
-                 LIST("c.yaml:4: store.driver: raft is for one standalone agent; several need mysql"));
+    expect_lines(
+        "cluster:\n  mode: consul\nstore:\n  driver: raft\n  raft:\n    listen: 10.0.0.1:7422\n", NULL,
+        LIST(
+            "c.yaml:6: store.raft.listen: 10.0.0.1:7422 is not loopback: give cluster.secret_file or cluster.tls_*, "
+            "or set cluster.insecure"));
+    expect_lines(
+        "store:\n  raft:\n    listen: 127.0.0.1:7422\n", NULL,
+        LIST(
+            "c.yaml:3: store.raft.listen: there are other voters only with store.driver: raft and cluster.mode: "
+            "consul"));
+    expect_lines("store:\n  raft:\n    voters: 4\n", NULL,
+                 LIST("c.yaml:3: store.raft.voters: '4' is not one of 3, 5"));
     expect_lines(
         "api:\n  listen: ['127.0.0.1:1', '0.0.0.0:7420']\n", NULL,
         LIST(
