@@ -8,6 +8,7 @@ import sys
 
 from .procs import Process, can_connect, free_ports, make_folder, wait_until
 
+PIECE = 500  # records a question
 SERVER = pathlib.Path(__file__).with_name("callee_server.py")
 
 
@@ -54,9 +55,13 @@ class Callee:
     def behave(self, *rules):
         """Replace the rules. The first that matches a request counts; none: 200 at once.
         Matching: port, path (a prefix), times (only so many requests). Answer: status, headers, body, delay (seconds,
-        or [from, to] at random), hang (no answer at all), reset (RST instead of an answer), close (FIN instead),
+        or [from, to] at random), hang (no answer at all), hold (no answer before release()), reset (RST instead of an answer), close (FIN instead),
         last (the answer, then FIN)."""
         self._ask(op="rules", rules=list(rules))
+
+    def release(self):
+        """Answer what is held, all at once; how many there were, those counted that have gone meanwhile."""
+        return self._ask(op="release")["count"]
 
     def down(self, port):
         """As if the instance was killed: its connections are reset, new ones refused."""
@@ -77,7 +82,17 @@ class Callee:
     def records(self, since=0):
         """Requests in order of their arrival, each {n, at, wall, port, method, path, headers (names in lower case),
         body, status, done (when answered), aborted (when the client gave up)}."""
-        return self._ask(op="records", since=since)["records"]
+        return list(self.each(since))
+
+    def each(self, since=0):
+        """The same one by one, for those that are too many to keep. They are read in pieces, so that the callee goes on answering
+        meanwhile."""
+        while True:
+            piece = self._ask(op="records", since=since, limit=PIECE)["records"]
+            yield from piece
+            since += len(piece)
+            if len(piece) < PIECE:
+                return
 
     def clear(self):
         self._ask(op="clear")

@@ -26,6 +26,7 @@ class Server:
     def __init__(self):
         self.records = []
         self.rules = []
+        self.held = []         # connections whose answer waits for the release
         self.listeners = {}    # port -> asyncio server, None while down
         self.connections = {}  # port -> set of Connection
 
@@ -160,6 +161,9 @@ class Connection(asyncio.Protocol):
         rule = self.rule
         if rule.get("hang"):
             return
+        if rule.get("hold"):
+            self.server.held.append(self)
+            return
         delay = rule.get("delay", 0)
         if isinstance(delay, list):
             delay = random.uniform(*delay)
@@ -216,7 +220,13 @@ async def obey(server, question):
     if op == "count":
         return {"count": len(server.records)}
     if op == "records":
-        return {"records": [as_json(r) for r in server.records[question.get("since", 0):]]}
+        since = question["since"]
+        return {"records": [as_json(r) for r in server.records[since:since + question["limit"]]]}
+    if op == "release":
+        held, server.held = server.held, []
+        for connection in held:
+            connection.answer_now()
+        return {"count": len(held)}
     if op == "clear":
         server.records.clear()
         return {}

@@ -111,7 +111,7 @@ def obey(server, question):
         elif op == "count":
             return {"count": len(server.records)}
         elif op == "records":
-            return {"records": server.records[question.get("since", 0):]}
+            return {"records": server.records[question["since"]:question["since"] + question["limit"]]}
         elif op == "clear":
             server.records.clear()
         else:

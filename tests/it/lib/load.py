@@ -53,8 +53,7 @@ class Load:
         the jobs. The verdict."""
         time.sleep(settle)
         jobs = wait_until(lambda: self._counts(agent), 30, f"jobs of {self.name} without pending fires", interval=0.2)
-        records = self.callee.records()
-        verdict = Verdict(records, jobs=self.ids, **self.tolerances)
+        verdict = Verdict(self.callee.each(), jobs=self.ids, **self.tolerances)
         self._show_failed_attempts(agent, verdict)
         agent.ask("DELETE", f"/v1/jobs?prefix={self.name}-", 200, timeout=30)
         seen = {uid: {d.seq for d in of_job} for uid, of_job in verdict.by_job.items()}

@@ -37,6 +37,7 @@ class Proxy:
     lose_reply(when) once: the first request for whose bytes WHEN is true reaches the target; when the target answers,
                   the connection is reset instead. Sets the event `lost`
     refuse(pid)   connections of that process are reset, new ones too, until heal(); others pass
+    hold_reply(when) the same, but the connection stays open and silent
     heal()        everything passes again; what was stalled is delivered; a connection with a swallowed reply is reset
     """
 
@@ -45,6 +46,7 @@ class Proxy:
         self._lock = threading.RLock()
         self._mode = "pass"
         self._when = None
+        self._keep = False   # of the reply that is lost: its connection
         self._pairs = {}     # socket -> its peer, both ways
         self._clients = set()
         self._gaps = set()   # sockets to a target, some of whose bytes were swallowed
@@ -86,7 +88,12 @@ class Proxy:
     def lose_reply(self, when):
         with self._lock:
             self.lost.clear()
-            self._when = when
+            self._when, self._keep = when, False
+
+    def hold_reply(self, when):
+        with self._lock:
+            self.lost.clear()
+            self._when, self._keep = when, True
 
     def refuse(self, pid):
         with self._lock:
@@ -202,7 +209,10 @@ class Proxy:
                 self._when = None
                 self._doomed.add(peer)
         elif s in self._doomed:
-            self._close_pair(s, reset=True)
+            if self._keep:
+                self._gaps.add(s)
+            else:
+                self._close_pair(s, reset=True)
             self.lost.set()
             return
         elif self._mode == "drop":
