@@ -369,17 +369,23 @@ static int load_keys(struct sink *s, const char *path, struct err *e)
     return r;
 }
 
+static int start_async(struct sink *s, const struct cli_args *args, struct err *e)
+{
+    uint64_t after_ms = AFTER_MS, heartbeats = 0;
+    int r = args_duration_ms(args, "--complete-after", &after_ms, e);
+    if (r == 0)
+        r = args_u64(args, "--heartbeats", 0, UINT32_MAX, &heartbeats, e);
+    return r < 0 ? r : sink_async_new(s->cli, args, s->loop, after_ms, heartbeats, &s->async, e);
+}
+
 /* With gRPC alone nobody expects a web server beside it. */
 static int start(struct sink *s, const struct cli_args *args, struct err *e)
 {
     const char *listen = args_get(args, "--listen"), *grpc = args_get(args, "--grpc");
     const char *keys = args_get(args, "--signing-keys-file");
     int r = keys ? load_keys(s, keys, e) : 0;
-    uint64_t after_ms = AFTER_MS;
-    if (r == 0)
-        r = args_duration_ms(args, "--complete-after", &after_ms, e);
     if (r == 0 && args_has(args, "--async"))
-        r = sink_async_new(s->cli, args, s->loop, after_ms, &s->async, e);
+        r = start_async(s, args, e);
     if (r == 0)
         r = loop_signal(s->loop, SIGINT, on_signal, s, e);
     if (r == 0)

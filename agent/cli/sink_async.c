@@ -23,8 +23,9 @@ enum {
 struct task {
     struct list link; /* waiting, in the order of their times, or telling */
     struct sink_async *a;
-    int64_t at_ms; /* loop time */
-    unsigned tries;
+    int64_t at_ms;       /* loop time */
+    unsigned tries;      /* of what is told next */
+    uint64_t heartbeats; /* to come before the completion */
     bool ok;
     char *complete, *fire;
 };
@@ -35,7 +36,7 @@ struct sink_async {
     struct http_client *http;
     struct http_tls tls;
     char *base, *unix_socket;
-    uint64_t after_ms;
+    uint64_t after_ms, heartbeats;
     bool json, ending;
     struct loop_timer *timer;
     struct list waiting, telling;
@@ -51,23 +52,26 @@ static void task_free(struct task *t)
     mem_free(t);
 }
 
-/* STATUS 0: nobody answered. */
-static void print(const struct task *t, int status)
+/* STATUS 0: nobody answered. GOES_ON: of a heartbeat, whether the agent waits for more. */
+static void print(const struct task *t, int status, bool goes_on)
 {
     FILE *out = t->a->cli->out;
-    const char *said = t->ok ? "ok" : "failed";
+    bool heartbeat = t->heartbeats > 0;
+    const char *what = heartbeat ? "heartbeat" : "completed", *key = heartbeat ? "continue" : "status";
+    const char *said = heartbeat ? goes_on ? "true" : "false" : t->ok ? "ok" : "failed";
+    char answer[16] = "none";
+    if (status)
+        (void)snprintf(answer, sizeof(answer), "%d", status); /* fits */
     if (t->a->json) {
         json_t *line = json_object();
-        (void)json_set(line, "completed", json_string(t->fire), NULL); /* no text: left out */
-        (void)json_set(line, "status", json_string(said), NULL);
+        (void)json_set(line, what, json_string(t->fire), NULL); /* no text: left out */
+        (void)json_set(line, key, heartbeat ? json_boolean(goes_on) : json_string(said), NULL);
         (void)json_set(line, "answer", status ? json_integer(status) : json_null(), NULL);
         (void)json_dumpf(line, out, JSON_COMPACT); /* cli_run() looks for errors at the end */
         (void)fputc('\n', out);
         json_decref(line);
-    } else if (status) {
-        (void)fprintf(out, "completed fire=%s status=%s answer=%d\n", LOGQ(t->fire), said, status);
     } else {
-        (void)fprintf(out, "completed fire=%s status=%s answer=none\n", LOGQ(t->fire), said);
+        (void)fprintf(out, "%s fire=%s %s=%s answer=%s\n", what, LOGQ(t->fire), key, said, answer);
     }
     (void)fflush(out);
 }
@@ -84,6 +88,30 @@ static void wait_until(struct task *t, int64_t at_ms)
                    container_of(list_first(&a->waiting), struct task, link)->at_ms - loop_now_ms(a->loop));
 }
 
+/* {"continue":true} */
+static bool goes_on(const struct http_reply *reply)
+{
+    AUTO(json_decref) json_t *doc = NULL;
+    return reply && reply->status == 200 &&
+           json_read(reply->body, reply->body_bytes, REPLY_MAX, &doc, NULL) == 0 &&
+           json_is_true(json_object_get(doc, "continue"));
+}
+
+/* A fire that its agent does not wait for any more (completed, cancelled, sent again) is not worked on any longer. */
+static void told(struct task *t, int status, bool more)
+{
+    bool heartbeat = t->heartbeats > 0;
+    print(t, status, more);
+    if (!heartbeat || !more) {
+        task_free(t);
+        return;
+    }
+    t->heartbeats--;
+    t->tries = 0;
+    list_remove(&t->link);
+    wait_until(t, loop_now_ms(t->a->loop) + (int64_t)t->a->after_ms);
+}
+
 static void on_told(void *arg, const struct err *e, const struct http_reply *reply)
 {
     struct task *t = arg;
@@ -94,8 +122,22 @@ static void on_told(void *arg, const struct err *e, const struct http_reply *rep
         list_remove(&t->link);
         wait_until(t, loop_now_ms(t->a->loop) + AGAIN_MS);
     } else {
-        print(t, status);
-        task_free(t);
+        told(t, status, goes_on(reply));
+    }
+}
+
+/* The key serves both: …/complete?key=… and …/heartbeat?key=… */
+static void add_url(const struct task *t, struct buf *url)
+{
+    static const char complete[] = "/complete?";
+    const char *action = t->heartbeats > 0 ? strstr(t->complete, complete) : NULL;
+    if (t->complete[0] == '/')
+        buf_add_str(url, t->a->base);
+    if (action) {
+        buf_add(url, t->complete, (size_t)(action - t->complete));
+        buf_addf(url, "/heartbeat?%s", action + strlen(complete));
+    } else {
+        buf_add_str(url, t->complete);
     }
 }
 
@@ -103,13 +145,14 @@ static void tell(struct task *t)
 {
     static const char *const headers[] = {"Content-Type: application/json", NULL};
     struct sink_async *a = t->a;
-    const char *body = t->ok ? "{\"status\":\"ok\"}" : "{\"status\":\"failed\",\"detail\":\"told to fail\"}";
-    bool path = t->complete[0] == '/';
+    const char *body = t->heartbeats > 0 ? ""
+                       : t->ok           ? "{\"status\":\"ok\"}"
+                                         : "{\"status\":\"failed\",\"detail\":\"told to fail\"}";
     AUTO(buf_fini) struct buf url = BUF_INIT(URL_MAX);
-    buf_addf(&url, "%s%s", path ? a->base : "", t->complete);
+    add_url(t, &url);
     struct http_call_options o = {.method = "POST",
                                   .url = buf_str(&url),
-                                  .unix_socket = path ? a->unix_socket : NULL,
+                                  .unix_socket = t->complete[0] == '/' ? a->unix_socket : NULL,
                                   .headers = headers,
                                   .body = body,
                                   .body_bytes = strlen(body),
@@ -137,13 +180,14 @@ static void on_due(void *arg)
 }
 
 int sink_async_new(const struct cli *cli, const struct cli_args *args, struct loop *loop, uint64_t after_ms,
-                   struct sink_async **ret, struct err *e)
+                   uint64_t heartbeats, struct sink_async **ret, struct err *e)
 {
     struct sink_async *a = mem_new(struct sink_async);
     const char *address = args_get(args, "--addr");
     a->cli = cli;
     a->loop = loop;
     a->after_ms = after_ms;
+    a->heartbeats = heartbeats;
     a->json = args_has(args, "--json");
     a->tls = (struct http_tls){.ca_file = cli_env(cli, "CARILLON_CACERT"),
                                .cert_file = cli_env(cli, "CARILLON_CLIENT_CERT"),
@@ -191,6 +235,7 @@ void sink_async_take(struct sink_async *a, const char *complete, const char *fir
     struct task *t = mem_new(struct task);
     t->a = a;
     t->ok = ok;
+    t->heartbeats = a->heartbeats;
     t->complete = mem_strdup(complete);
     t->fire = mem_strdup(fire);
     a->count++;

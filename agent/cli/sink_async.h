@@ -1,5 +1,6 @@
 /* Completions of the fires that `carillon sink --async` took with a 202: each is told to the agent, by the key that came with its
- * callback, after a while, and again while no agent can take it. Loop thread only. */
+ * callback, after a while, and again while no agent can take it; before it as many heartbeats as asked for, unless the agent does not
+ * wait any more. Loop thread only. */
 #ifndef CARILLON_AGENT_CLI_SINK_ASYNC_H
 #define CARILLON_AGENT_CLI_SINK_ASYNC_H
 
@@ -12,10 +13,10 @@ struct err;
 struct loop;
 struct sink_async;
 
-/* The agent that --addr or CARILLON_ADDR names gets those whose Carillon-Complete is a path. CLI and LOOP are borrowed. ERR_INVALID: no
+/* HEARTBEATS come before each completion, AFTER_MS from one to the next. The agent that --addr or CARILLON_ADDR names gets those whose Carillon-Complete is a path. CLI and LOOP are borrowed. ERR_INVALID: no
  * address; ERR_NOMEM, ERR_BAD_STATE. */
 int sink_async_new(const struct cli *cli, const struct cli_args *args, struct loop *loop, uint64_t after_ms,
-                   struct sink_async **ret, struct err *e);
+                   uint64_t heartbeats, struct sink_async **ret, struct err *e);
 /* What waits or is under way is told no more. NULL does nothing. */
 void sink_async_free(struct sink_async *a);
 /* Whether COMPLETE, the value of Carillon-Complete, can be told and there is room for it. */

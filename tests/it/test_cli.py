@@ -592,6 +592,24 @@ def test_sink_completes_later(sink, agent):
     assert one.end() == 0
 
 
+def test_sink_sends_heartbeats_before_it_completes(sink, agent):
+    """Each again while no agent can take it; no more, and no completion, once the agent does not wait any longer."""
+    answers = iter([(503, {}, {}), (200, {}, {"continue": True}), (200, {}, {"continue": True}), (200, {}, {}),
+                    (200, {}, {"continue": False})])
+    agent.find = lambda method, path: next(answers)
+    one = sink("--async", "--complete-after", "10ms", "--heartbeats", "2", "--addr", agent.address)
+    assert one.call(**{"Carillon-Complete": "/v1/fires/u.1/complete?key=1.ab"}) == 202
+    procs.wait_until(lambda: len(one.lines()) == 4, 60, "completed")
+    assert one.call(**{"Carillon-Complete": f"http://{agent.address}/v1/fires/u.1/complete?key=1.cd"}) == 202
+    procs.wait_until(lambda: len(one.lines()) == 6, 60, "told to stop")
+    beat, end = "/v1/fires/u.1/heartbeat?key=1.ab", "/v1/fires/u.1/complete?key=1.ab"
+    assert [r[1] for r in agent.requests] == [beat, beat, beat, end, "/v1/fires/u.1/heartbeat?key=1.cd"]
+    assert one.lines()[1] == one.lines()[2] == "heartbeat fire=u.1 continue=true answer=200"
+    assert one.lines()[3] == "completed fire=u.1 status=ok answer=200"
+    assert one.lines()[5] == "heartbeat fire=u.1 continue=false answer=200"
+    assert one.end() == 0
+
+
 def test_sink_refuses_a_taken_port(sink, cli):
     one = sink()
     code, _, err = cli("sink", "--listen", f"127.0.0.1:{one.port}")
