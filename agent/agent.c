@@ -275,7 +275,7 @@ static void vacuum(void *arg)
 }
 
 /* Exactly one member has the first slot, so its count is the cluster's. */
-static bool counts_letters(void *arg, const struct store_ops **ret_store, void **ret_self)
+static bool counts_for_all(void *arg, const struct store_ops **ret_store, void **ret_self)
 {
     const struct node *n = arg;
     if (!n->store || !node_slot_is_mine(n, 0))
@@ -291,7 +291,7 @@ static int begin_census(struct node *n, struct err *e)
     struct census_options o = {.loop = n->loop,
                                .metrics = n->metrics,
                                .certs = {c->api.tls_cert, c->cluster.tls_cert, c->consul.tls_cert},
-                               .counts_letters = counts_letters,
+                               .counts = counts_for_all,
                                .arg = n};
     return census_new(&o, &n->census, e);
 }

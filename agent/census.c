@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "agent/base/err.h"
 #include "agent/base/log.h"
@@ -20,7 +21,12 @@ struct census {
     struct worker_pool *pool; /* NULL: there is no certificate */
     struct work reading;
     int64_t expiry_s; /* what was read; INT64_MAX: nothing could be */
-    bool read_busy, store_busy, stopped;
+    struct loop_timer *jobs_timer;
+    uint64_t jobs[JOB_STATE_COUNT_]; /* of the pages so far */
+    char after_ns[RECORD_NS_MAX];    /* the place in the list; "": its beginning */
+    char after_id[RECORD_ID_MAX];
+    bool counting; /* a round has begun */
+    bool read_busy, store_busy, jobs_busy, stopped;
 };
 
 /* --- dead letters -------------------------------------------------------------------------------------------------- */
@@ -45,12 +51,77 @@ static void count_letters(struct census *c)
     void *self;
     if (c->store_busy)
         return;
-    if (!c->o.counts_letters(c->o.arg, &store, &self)) {
+    if (!c->o.counts(c->o.arg, &store, &self)) {
         metrics_clear(c->o.metrics, METRIC_DEAD_LETTERS);
         return;
     }
     c->store_busy = true;
     store->count_dead(self, on_dead, c);
+}
+
+/* --- jobs ---------------------------------------------------------------------------------------------------------- */
+
+static void end_round(struct census *c)
+{
+    c->counting = false;
+    memset(c->jobs, 0, sizeof(c->jobs));
+    c->after_ns[0] = c->after_id[0] = '\0';
+}
+
+static void tell_jobs(struct census *c)
+{
+    for (int s = 0; s < JOB_STATE_COUNT_; s++)
+        metrics_set(c->o.metrics, METRIC_JOBS, job_state_name((enum job_state)s), NULL, NULL,
+                    (double)c->jobs[s]);
+}
+
+static void on_jobs(void *arg, const struct err *e, struct store_page *page)
+{
+    struct census *c = arg;
+    c->jobs_busy = false;
+    if (e->code != ERR_OK) {
+        if (e->code != ERR_CANCELLED)
+            log_warn(&log_here, "jobs were not counted this time", "error=%s", LOGQ(e->text));
+        end_round(c);
+        return;
+    }
+    for (size_t i = 0; i < page->jobs_count; i++)
+        c->jobs[page->jobs[i].row.state]++;
+    memcpy(c->after_ns, page->next_ns, sizeof(c->after_ns));
+    memcpy(c->after_id, page->next_id, sizeof(c->after_id));
+    if (!page->more) {
+        tell_jobs(c);
+        end_round(c);
+    } else if (!c->stopped) {
+        loop_timer_arm(c->jobs_timer, c->o.pause_ms);
+    }
+}
+
+static void count_page(void *arg)
+{
+    struct census *c = arg;
+    const struct store_ops *store;
+    void *self;
+    if (!c->o.counts(c->o.arg, &store, &self)) {
+        metrics_clear(c->o.metrics, METRIC_JOBS); /* `loaded` is set at each look */
+        end_round(c);
+        return;
+    }
+    struct store_filter filter = {.state = -1,
+                                  .last_outcome = -1,
+                                  .after_ns = c->after_ns[0] ? c->after_ns : NULL,
+                                  .after_id = c->after_ns[0] ? c->after_id : NULL,
+                                  .limit = c->o.page_jobs};
+    c->jobs_busy = true;
+    store->list_jobs(self, &filter, on_jobs, c);
+}
+
+static void count_jobs(struct census *c)
+{
+    if (c->counting)
+        return;
+    c->counting = true;
+    count_page(c);
 }
 
 /* --- certificates -------------------------------------------------------------------------------------------------- */
@@ -87,6 +158,7 @@ static void look(void *arg)
 {
     struct census *c = arg;
     count_letters(c);
+    count_jobs(c);
     if (c->pool && !c->read_busy) {
         c->read_busy = true;
         worker_submit(c->pool, &c->reading);
@@ -102,6 +174,7 @@ static int begin(struct census *c, struct err *e)
     int rc = any ? worker_pool_new(c->o.loop, "census", 1, NULL, NULL, NULL, &c->pool, e) : 0;
     if (rc < 0)
         return rc;
+    c->jobs_timer = loop_timer_new(c->o.loop, count_page, c);
     c->timer = loop_timer_new(c->o.loop, look, c);
     loop_timer_arm(c->timer, 0);
     return 0;
@@ -113,6 +186,10 @@ int census_new(const struct census_options *options, struct census **ret, struct
     c->o = *options;
     if (c->o.every_ms == 0)
         c->o.every_ms = CENSUS_EVERY_MS;
+    if (c->o.pause_ms == 0)
+        c->o.pause_ms = CENSUS_PAUSE_MS;
+    if (c->o.page_jobs == 0)
+        c->o.page_jobs = CENSUS_PAGE_JOBS;
     c->reading = (struct work){.run = read_certs, .done = certs_read};
     list_init(&c->reading.link);
     for (size_t i = 0; i < CENSUS_CERTS_MAX; i++)
@@ -133,7 +210,9 @@ void census_stop(struct census *c)
     c->stopped = true;
     if (c->timer)
         loop_timer_free(c->timer);
-    c->timer = NULL;
+    if (c->jobs_timer)
+        loop_timer_free(c->jobs_timer);
+    c->timer = c->jobs_timer = NULL;
     if (c->pool)
         worker_pool_free(c->pool);
     c->pool = NULL;
@@ -144,7 +223,7 @@ void census_free(struct census *c)
     if (!c)
         return;
     census_stop(c);
-    assert(!c->store_busy);
+    assert(!c->store_busy && !c->jobs_busy);
     for (size_t i = 0; i < CENSUS_CERTS_MAX; i++)
         mem_free(c->certs[i]);
     mem_free(c);

@@ -1,6 +1,7 @@
-/* Gauges that are too dear for each look at /metrics, counted every half minute: dead letters by namespace, from the store, by the
- * member that owns the first slot, so that the sum over the cluster is theirs; and when the first of this agent's own certificates
- * ends. Loop thread only. */
+/* Gauges that are too dear for each look at /metrics, counted every half minute: dead letters by namespace and jobs by state, from the
+ * store, by the member that owns the first slot, so that the sum over the cluster is theirs; and when the first of this agent's own
+ * certificates ends. Jobs are read page by page with a pause after each, so that a million of them are no load, but a round of
+ * a quarter of an hour: what is told is the last round that came to its end. Loop thread only. */
 #ifndef CARILLON_AGENT_CENSUS_H
 #define CARILLON_AGENT_CENSUS_H
 
@@ -17,16 +18,20 @@ struct metrics;
 
 #define CENSUS_EVERY_MS  30000
 #define CENSUS_CERTS_MAX 8
+#define CENSUS_PAUSE_MS  1000
+#define CENSUS_PAGE_JOBS 1000
 
 /* All borrowed for the census's life but what CERTS points to, which is copied. */
 struct census_options {
     struct loop *loop;
     struct metrics *metrics;
     int64_t every_ms; /* 0: CENSUS_EVERY_MS */
+    int64_t pause_ms; /* after a page of jobs; 0: CENSUS_PAUSE_MS */
+    size_t page_jobs; /* 0: CENSUS_PAGE_JOBS */
     /* Files of certificates, some may be NULL. */
     const char *certs[CENSUS_CERTS_MAX];
-    /* Whether the letters are ours to count, and the store they are in; false: then its metrics are not here. */
-    bool (*counts_letters)(void *arg, const struct store_ops **ret_store, void **ret_self);
+    /* Whether the cluster's are ours to count, and the store they are in; false: then its metrics are not here. */
+    bool (*counts)(void *arg, const struct store_ops **ret_store, void **ret_self);
     void *arg;
 };
 

@@ -49,7 +49,13 @@ static const struct family families[METRIC_COUNT_] = {
                                   HISTOGRAM,
                                   {"service"},
                                   seconds},
-    [METRIC_JOBS] = {"carillon_jobs", "Jobs in memory: those that are due soon.", GAUGE, {"state"}, NULL},
+    [METRIC_JOBS] =
+        {"carillon_jobs",
+         "Jobs: loaded, in this agent's memory because they are due soon; active, paused, done, counted over "
+         "the cluster by the member that owns the first slot.",
+         GAUGE,
+         {"state"},
+         NULL},
     [METRIC_JOBS_REPLANNED] = {"carillon_jobs_replanned_total",
                                "Jobs whose next due was found anew by newer time zone data.",
                                COUNTER,

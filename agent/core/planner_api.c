@@ -543,6 +543,8 @@ void papi_found(struct planner *p, struct pjob *j, const struct revision *found)
     assert(j->api && j->api_state == PAPI_FINDING);
     if (found) {
         j->api->run_seq = found->seq;
+        if (pletter_op(j->api->op))
+            j->api->letters_done = j->api->letters_count; /* in one batch with what was found */
         pbackfill_found(j, j->api);
         papi_reply(p, j, success(j->api, j));
         return;

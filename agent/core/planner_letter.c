@@ -161,9 +161,7 @@ static void act(struct planner *p, struct pjob *j, struct planner_api *api)
             api->letters_done++;
     }
     pletter_forget(api);
-    bool none = api->letters_done == 0;
-    api->letters_done += api->letters_before;
-    if (none) {
+    if (api->letters_done == 0) {
         papi_reply(p, j, PLANNER_OK);
         return;
     }
@@ -209,7 +207,7 @@ void pletter_begin(struct planner *p, struct pjob *j)
 {
     struct planner_api *api = j->api;
     pletter_forget(api);
-    api->letters_done = api->letters_before = 0;
+    api->letters_done = 0;
     if (!has_job(p, j, api))
         return;
     api->found = mem_try_array(api->letters_count ? api->letters_count : 1, sizeof(*api->found), NULL);
@@ -221,19 +219,10 @@ void pletter_begin(struct planner *p, struct pjob *j)
         read_more(p, j, api);
 }
 
-/* It was a letter when it was asked for, and is what this request would have made of it, or what became of that. */
-static bool changed_before(const struct planner_api *api, const struct fire_row *row)
-{
-    return api->op == PLANNER_LETTERS_REDRIVE ? row->attempts_before > 0
-                                              : row->reason == FIRE_REASON_DISCARDED;
-}
-
 static void keep_row(struct planner_api *api, struct fire_row *row)
 {
-    if (!is_letter(row)) {
-        api->letters_before += api->repeated && changed_before(api, row);
+    if (!is_letter(row))
         return;
-    }
     api->found[api->found_count++] = *row;
     row->log = row->payload = row->parts = NULL; /* taken */
 }
