@@ -25,7 +25,8 @@ struct census {
     uint64_t jobs[JOB_STATE_COUNT_]; /* of the pages so far */
     char after_ns[RECORD_NS_MAX];    /* the place in the list; "": its beginning */
     char after_id[RECORD_ID_MAX];
-    bool counting; /* a round has begun */
+    struct store_filter filter; /* the store's while it reads a page */
+    bool counting;              /* a round has begun */
     bool read_busy, store_busy, jobs_busy, stopped;
 };
 
@@ -107,13 +108,13 @@ static void count_page(void *arg)
         end_round(c);
         return;
     }
-    struct store_filter filter = {.state = -1,
-                                  .last_outcome = -1,
-                                  .after_ns = c->after_ns[0] ? c->after_ns : NULL,
-                                  .after_id = c->after_ns[0] ? c->after_id : NULL,
-                                  .limit = c->o.page_jobs};
+    c->filter = (struct store_filter){.state = -1,
+                                      .last_outcome = -1,
+                                      .after_ns = c->after_ns[0] ? c->after_ns : NULL,
+                                      .after_id = c->after_ns[0] ? c->after_id : NULL,
+                                      .limit = c->o.page_jobs};
     c->jobs_busy = true;
-    store->list_jobs(self, &filter, on_jobs, c);
+    store->list_jobs(self, &c->filter, on_jobs, c);
 }
 
 static void count_jobs(struct census *c)

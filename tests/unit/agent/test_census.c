@@ -25,7 +25,7 @@ static struct {
     bool ours;
     store_page_done *done;
     void *arg;
-    size_t from, limit;
+    const struct store_filter *filter; /* looked at when it answers, as a store may */
 } bed;
 
 static void on_tick(void *arg)
@@ -42,19 +42,22 @@ static void on_answer(void *arg)
     struct store_page page = {.jobs = jobs};
     (void)arg;
     store_page_done *done = bed.done;
+    const struct store_filter *f = bed.filter;
+    cr_assert(f->state == -1 && f->last_outcome == -1 && !f->ns && f->limit == 10);
+    size_t from = f->after_id ? (size_t)strtoul(f->after_id, NULL, 10) : 0;
     bed.done = NULL;
     bed.pages++;
-    if (bed.from >= bed.fail_at) {
+    if (from >= bed.fail_at) {
         bed.fail_at = JOBS_MAX;
         (void)err_set(&e, ERR_UNAVAILABLE, "not now");
         done(bed.arg, &e, NULL);
         return;
     }
-    for (size_t i = bed.from; i < bed.jobs && page.jobs_count < bed.limit; i++)
+    for (size_t i = from; i < bed.jobs && page.jobs_count < f->limit; i++)
         jobs[page.jobs_count++].row.state = bed.states[i];
-    page.more = bed.from + page.jobs_count < bed.jobs;
+    page.more = from + page.jobs_count < bed.jobs;
     snprintf(page.next_ns, sizeof(page.next_ns), "ns");
-    snprintf(page.next_id, sizeof(page.next_id), "%zu", bed.from + page.jobs_count);
+    snprintf(page.next_id, sizeof(page.next_id), "%zu", from + page.jobs_count);
     bed.largest = page.jobs_count > bed.largest ? page.jobs_count : bed.largest;
     done(bed.arg, &e, &page);
 }
@@ -63,11 +66,9 @@ static void list_jobs(void *self, const struct store_filter *filter, store_page_
 {
     (void)self;
     cr_assert(eq(ptr, (void *)(size_t)bed.done, NULL), "one page at a time");
-    cr_assert(filter->state == -1 && filter->last_outcome == -1 && !filter->ns);
     bed.done = done;
     bed.arg = arg;
-    bed.limit = filter->limit;
-    bed.from = filter->after_id ? (size_t)strtoul(filter->after_id, NULL, 10) : 0;
+    bed.filter = filter;
     loop_timer_arm(bed.answer, 1);
 }
 
