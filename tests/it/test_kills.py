@@ -1,7 +1,7 @@
 """kill -9 of an owner at each step of a fire, hit on purpose: the callee holds its answers, a lock in the database or a proxy in front of
 it the store's, so that the agent is between two steps for as long as it takes to kill it. Each round has fires of every kind at that step:
-sent the first time, for the
-second time, sent once only, handed over to an asynchronous callee, and dead letters sent once more, some of which have no job any more.
+sent the first time, for the second time, sent once only, handed over to an asynchronous callee, and dead letters sent once more, some of
+which have no job any more.
 
 What must come out: one outcome, recorded once; attempts that were written are kept; what arrives again has the same fire id; and what
 may be sent once is not sent again."""
@@ -179,7 +179,8 @@ class Round:
                 if kind != "orphan":
                     counts = self.survivor.get(name)["status"]["counts"]
                     assert {k: counts[k] for k in ENDS if counts[k]} == {outcome: 1} and counts["seq"] == 1, (told, counts)
-        print(f"{title}: {len(self.all() if only is None else only)} of {len(self.all())} fires: " + ", ".join(f"{kind} {expect[kind][0]} after {expect[kind][2]} requests" for kind in self.names))
+        told = ", ".join(f"{kind} {expect[kind][0]} after {expect[kind][2]} requests" for kind in self.names)
+        print(f"{title}: {len(self.all() if only is None else only)} of {len(self.all())} fires: {told}")
         self.survivor.ask("DELETE", "/v1/jobs", 200, params={"prefix": f"{self.victim.name}-"}, timeout=60)
 
 
