@@ -184,7 +184,8 @@ struct planner_api {
     struct job_spec *result; /* a reference for the caller, or NULL */
     uint64_t run_seq;
     uint64_t backfill_dues; /* BACKFILL: how many it is; with EXISTS: another one is under way */
-    size_t letters_done;    /* LETTERS_… with OK: how many were changed, now or by the try that this one repeats */
+    size_t
+        letters_done; /* LETTERS_… with OK: how many were changed, now or by the try that this one repeats */
     struct fire_row *found; /* LETTERS_…: the planner's until REPLY, NULL then */
     size_t found_count, letters_read;
     char refusal[120];         /* INVALID: why, "" when merge knows */
