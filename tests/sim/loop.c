@@ -139,19 +139,17 @@ int64_t loop_last_turn_ms(const struct loop *loop)
 
 /* --- timers -------------------------------------------------------------------------------------------------------- */
 
+/* A timer that is armed again and again, as those of the planner are, leaves events behind; one that comes no later than its due is
+ * enough, and asks for another when it comes too early. */
 struct loop_timer {
     struct loop *loop;
     void (*fn)(void *arg);
     void *arg;
-    uint64_t armed; /* number of the arming that counts; 0: none */
-    uint64_t count;
-    unsigned tokens;
-    bool freed;
-};
-
-struct token {
-    struct loop_timer *timer;
-    uint64_t number;
+    bool armed, freed;
+    int64_t due_us; /* by the world */
+    int64_t
+        *events_us; /* when its events come, the next one last: a new one always comes before all others */
+    size_t events, capacity;
 };
 
 struct loop_timer *loop_timer_new(struct loop *loop, void (*fn)(void *arg), void *arg)
@@ -163,20 +161,41 @@ struct loop_timer *loop_timer_new(struct loop *loop, void (*fn)(void *arg), void
     return t;
 }
 
+static void timer_due(void *arg);
+
+static void timer_free(struct loop_timer *t)
+{
+    free(t->events_us);
+    mem_free(t);
+}
+
+static void want_event(struct loop_timer *t)
+{
+    if (t->events > 0 && t->events_us[t->events - 1] <= t->due_us)
+        return;
+    if (t->events == t->capacity) {
+        t->capacity = t->capacity ? 2 * t->capacity : 4;
+        t->events_us = realloc(t->events_us, t->capacity * sizeof(*t->events_us));
+    }
+    t->events_us[t->events++] = t->due_us;
+    sim_after(t->due_us - sim.now_us, t->loop->proc, timer_due, t);
+}
+
 static void timer_due(void *arg)
 {
-    struct token *token = arg;
-    struct loop_timer *t = token->timer;
-    bool counts = !t->freed && t->armed == token->number;
-    mem_free(token);
-    if (--t->tokens == 0 && t->freed) {
-        mem_free(t);
+    struct loop_timer *t = arg;
+    if (--t->events == 0 && t->freed) {
+        timer_free(t);
         return;
     }
-    if (counts) {
-        t->armed = 0;
-        t->fn(t->arg);
+    if (!t->armed)
+        return;
+    if (t->due_us > sim.now_us) {
+        want_event(t);
+        return;
     }
+    t->armed = false;
+    t->fn(t->arg);
 }
 
 /* The local clock runs a little fast or slow: never early by it. */
@@ -189,21 +208,19 @@ static int64_t world_delay_us(const struct sim_proc *p, int64_t delay_ms)
 
 void loop_timer_arm(struct loop_timer *t, int64_t delay_ms)
 {
-    struct token *token = mem_new(struct token);
-    t->armed = ++t->count;
-    t->tokens++;
-    *token = (struct token){t, t->armed};
-    sim_after(delay_ms > 0 ? world_delay_us(t->loop->proc, delay_ms) : 1, t->loop->proc, timer_due, token);
+    t->armed = true;
+    t->due_us = sim.now_us + (delay_ms > 0 ? world_delay_us(t->loop->proc, delay_ms) : 1);
+    want_event(t);
 }
 
 void loop_timer_stop(struct loop_timer *t)
 {
-    t->armed = 0;
+    t->armed = false;
 }
 
 bool loop_timer_armed(const struct loop_timer *t)
 {
-    return t->armed != 0;
+    return t->armed;
 }
 
 void loop_timer_free(struct loop_timer *t)
@@ -211,9 +228,9 @@ void loop_timer_free(struct loop_timer *t)
     if (!t)
         return;
     t->freed = true;
-    t->armed = 0;
-    if (t->tokens == 0)
-        mem_free(t);
+    t->armed = false;
+    if (t->events == 0)
+        timer_free(t);
 }
 
 /* --- what no simulated agent uses -------------------------------------------------------------------------------------- */
