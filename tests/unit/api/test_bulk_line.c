@@ -204,3 +204,73 @@ Test(bulk_line, every_failing_step_is_survived)
             break;
     }
 }
+
+static void read_letters(struct bulk_line *line, const char *text, bool internal)
+{
+    struct bulk_rules r = rules(false);
+    r.internal = internal;
+    memset(line, 0, sizeof(*line));
+    line->number = 1;
+    bulk_line_read(line, &r, text, strlen(text), true);
+}
+
+static void expect_letters_refused(const char *text, bool internal)
+{
+    struct bulk_line line;
+    read_letters(&line, text, internal);
+    cr_assert(eq(int, line.result.status, 400), "%s", text);
+    bulk_line_fini(&line);
+}
+
+#define LETTERS(list)                                                                                    \
+    "{\"op\":\"redrive\",\"namespace\":\"a\",\"id\":\"x\",\"uid\":\"00051111111111111111111111111111\"," \
+    "\"version\":2,\"letters\":" list "}"
+
+Test(bulk_line, what_an_agent_asks_for_dead_letters_is_read_as_it_was_printed)
+{
+    static const struct bulk_letter letters[] = {{9, 0}, {4, BED_NOW_MS}, {1, 7}};
+    struct fire_row row = {.version = 2, .ns = "team-c", .id = "late"};
+    struct bulk_line line;
+    memset(row.uid.bytes, 0x11, sizeof(row.uid.bytes));
+    api_uid_set_slot(&row.uid, 5);
+    for (int redrive = 0; redrive < 2; redrive++) {
+        struct buf out = BUF_INIT(4096);
+        bulk_line_print_letters(&out, redrive, &row, letters, 3);
+        buf_truncate(&out, out.len - 1);
+        read_letters(&line, buf_str(&out), true);
+        const struct planner_api *p = &line.write.papi;
+        cr_assert(zero(int, line.result.status), "%s: %s", buf_str(&out),
+                  line.result.problem ? line.result.problem : "");
+        cr_assert(line.of_letters && line.is_read);
+        cr_assert(eq(int, p->op, redrive ? PLANNER_LETTERS_REDRIVE : PLANNER_LETTERS_DISCARD));
+        cr_assert(zero(int, memcmp(&p->uid, &row.uid, sizeof(row.uid))));
+        cr_assert(eq(u64, p->version, 2));
+        cr_assert(eq(sz, p->letters_count, 3));
+        for (size_t i = 0; i < 3; i++)
+            cr_assert(p->letters[i].seq == letters[i].seq && p->letters[i].at_ms == letters[i].at_ms);
+        bulk_line_fini(&line);
+        buf_fini(&out);
+    }
+}
+
+Test(bulk_line, dead_letters_are_for_agents_to_ask_for_in_order)
+{
+    struct bulk_line line;
+    read_letters(&line, LETTERS("[[2,0],[1,0]]"), true);
+    cr_assert(zero(int, line.result.status));
+    bulk_line_fini(&line);
+    expect_letters_refused(LETTERS("[[2,0],[1,0]]"), false);
+    expect_letters_refused(LETTERS("[[1,0],[2,0]]"), true);
+    expect_letters_refused(LETTERS("[[2,0],[2,0]]"), true);
+    expect_letters_refused(LETTERS("[[2]]"), true);
+    expect_letters_refused(LETTERS("[7]"), true);
+    struct buf many = BUF_INIT(1 << 20);
+    buf_add_str(&many, "[");
+    for (unsigned i = PLANNER_LETTERS_MAX + 1; i > 0; i--)
+        buf_addf(&many, "[%u,0]%s", i, i > 1 ? "," : "]");
+    struct buf text = BUF_INIT(1 << 20);
+    buf_addf(&text, LETTERS("%s"), buf_str(&many));
+    expect_letters_refused(buf_str(&text), true);
+    buf_fini(&many);
+    buf_fini(&text);
+}
