@@ -93,7 +93,7 @@ int store_raft_cluster_number(const char *dir, uint64_t *ret_id, struct err *e)
 /* The number stands before the first entry, so that a folder with a log always tells whose it is. */
 static int claim_number(const char *dir, uint64_t id, struct err *e)
 {
-    uint64_t present;
+    uint64_t present = 0;
     int r = store_raft_cluster_number(dir, &present, e);
     if (r < 0)
         return r;

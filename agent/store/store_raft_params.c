@@ -138,8 +138,8 @@ static void put_filter(const struct store_filter *f, struct buf *out)
     put_text(out, f->ns);
     put_text(out, f->prefix);
     put_labels(out, f->label_names, f->label_values, f->labels_count);
-    codec_put_u64(out, (uint64_t)(f->state + 1));
-    codec_put_u64(out, (uint64_t)(f->last_outcome + 1));
+    codec_put_u64(out, (uint64_t)f->state + 1);
+    codec_put_u64(out, (uint64_t)f->last_outcome + 1);
     put_text(out, f->after_ns);
     put_text(out, f->after_id);
 }
@@ -183,7 +183,7 @@ static void put_fire_filter(const struct store_fire_filter *f, struct buf *out)
     put_text(out, f->prefix);
     put_text(out, f->service);
     put_labels(out, f->label_names, f->label_values, f->labels_count);
-    codec_put_u64(out, (uint64_t)(f->outcome + 1));
+    codec_put_u64(out, (uint64_t)f->outcome + 1);
     codec_put_i64(out, f->from_ms);
     codec_put_i64(out, f->until_ms);
     codec_put_u64(out, f->oldest_first);
