@@ -34,8 +34,8 @@ struct voter_agent {
     struct voters_seen seen;
     struct voters_doc doc;
     bool has_doc, heard, sensible; /* Consul's key: read once, there, and made sense the last time */
-    uint64_t index;
-    bool votes; /* store_raft_cluster_vote() was called */
+    uint64_t index, complained;    /* of the document; the last one that does not fit */
+    bool votes;                    /* store_raft_cluster_vote() was called */
     bool leads;
     bool fresh; /* the document was read since this agent leads */
     bool failed;
@@ -246,7 +246,10 @@ static void begin_voting(struct voter_agent *v, const struct voters_place *place
 static void refused(struct voter_agent *v, const struct voters_place *place)
 {
     struct err e = {0};
+    if (v->votes && v->complained == v->index)
+        return;
     if (v->votes) { /* what runs is not stopped because of what Consul says */
+        v->complained = v->index;
         log_error(&log_here, "Consul's key does not fit this voter's log, going on", "key=%s why=%s",
                   LOGQ(v->key), LOGQ(place->why));
         return;

@@ -580,6 +580,8 @@ bool voters_step(struct voters_seen *seen, const struct voters_now *now, struct 
     if (place.role == VOTERS_ROLE_VOTER &&
         (!fixed || (now->log->known && now->log->leads && contradicts(now->log, doc))))
         return restore(seen, now, ret);
+    if (!fixed && now->log->has_leader)
+        return false; /* it will write the key again */
     if (!doc)
         return begin_claims(seen, now, ret);
     *ret = *doc;
