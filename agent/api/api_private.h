@@ -260,6 +260,26 @@ void api_print_off_loop(struct exchange *x, void (*print)(struct exchange *x),
 int api_fires_take(struct fire_row *rows, size_t count, struct fire_row **ret, struct err *e);
 void api_fires_free(struct fire_row *rows, size_t count);
 
+/* --- walk.c: changing all that a filter matches -------------------------------------------------------------------- */
+struct bulk;
+/* The first member of x->state, which is freed with the reply. */
+struct api_walk {
+    void (*list)(
+        struct exchange *x); /* ask for the next page; when it is there: `listing` false, `more`, and go on */
+    const char *what;        /* "deleted": the name of the count in the answer */
+    uint64_t count;
+    unsigned changing; /* pages */
+    bool listing, more;
+    enum api_code code; /* what went wrong first */
+    char why[200];
+};
+void api_walk_fail(struct api_walk *w, enum api_code code, const char *why);
+/* Begin to change what BODY says, which is taken, by the owners; DONE takes one from `changing`, and goes on. */
+void api_walk_change(struct exchange *x, struct api_walk *w, struct buf *body,
+                     void (*done)(void *arg, const struct bulk *b));
+/* List, or wait, or answer X. */
+void api_walk_go_on(struct exchange *x, struct api_walk *w);
+
 /* --- print.c -------------------------------------------------------------------------------------------------------- */
 /* ,"key":"2026-…" or ,"key":null */
 void api_print_instant(struct buf *out, const char *key, int64_t ms);

@@ -1,7 +1,6 @@
 /* POST /v1/deadletters/redrive, DELETE /v1/deadletters: letters are listed page after page, oldest first, and changed by the
  * owners of their jobs as lines of a bulk, some of one job together. With a rate each gets its own time to be sent, which its row
  * keeps: whoever dies meanwhile, what was re-driven goes out, and what was not is still a dead letter. */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,19 +8,13 @@
 #include "agent/api/bulk.h"
 
 #define PAGE_BODY_MAX (4 << 20)
-#define PAGES_MAX     4 /* being changed while the next is listed */
 
 struct letters { /* x->state */
+    struct api_walk walk;
     struct api_fire_filter filter;
     uint64_t matched;
-    uint64_t changed;
-    unsigned changing;
     bool redrives;
-    bool listing;
-    bool more;
-    int64_t begin_ms;   /* when the first one is sent */
-    enum api_code code; /* what went wrong */
-    char why[200];
+    int64_t begin_ms; /* when the first one is sent */
 };
 
 struct letter {
@@ -29,45 +22,15 @@ struct letter {
     int64_t at_ms;
 };
 
-static void go_on(struct exchange *x);
-
-static void fail(struct letters *l, enum api_code code, const char *why)
-{
-    if (l->code != API_OK)
-        return;
-    l->code = code;
-    (void)snprintf(l->why, sizeof(l->why), "%s", why); /* may be cut */
-}
-
-static void end(struct exchange *x)
-{
-    struct letters *l = x->state;
-    struct buf out = BUF_INIT(256);
-    char text[260];
-    enum api_code code = l->code;
-    const char *what = x->req.dry_run ? "matched" : l->redrives ? "redriven" : "discarded";
-    unsigned long long count = x->req.dry_run ? l->matched : l->changed;
-    (void)snprintf(text, sizeof(text), "%llu were %s before: %s", count, what, l->why); /* may be cut */
-    buf_addf(&out, "{\"%s\":%llu}", what, count);
-    mem_free(l);
-    x->state = NULL;
-    if (code == API_OK) {
-        exchange_json(x, 200, &out);
-        return;
-    }
-    buf_fini(&out);
-    exchange_refuse_with(x, code, text);
-}
-
 static void on_changed(void *arg, const struct bulk *b)
 {
     struct exchange *x = arg;
-    struct letters *l = x->state;
-    l->changing--;
-    l->changed += b->letters;
+    struct api_walk *w = x->state;
+    w->changing--;
+    w->count += b->letters;
     if (b->failed > 0)
-        fail(l, API_NO_OWNER, "some letters could not be changed now");
-    go_on(x);
+        api_walk_fail(w, API_NO_OWNER, "some letters could not be changed now");
+    api_walk_go_on(x, w);
 }
 
 /* By job and definition, newest first: what goes to the owner in one line. */
@@ -111,7 +74,7 @@ static void change_page(struct exchange *x, const struct store_fire_page *page)
     struct err e = {0};
     struct letter *letters = mem_try_array(page->fires_count + 1, sizeof(*letters), &e);
     if (!letters) {
-        fail(l, API_OVERLOADED, e.text);
+        api_walk_fail(&l->walk, API_OVERLOADED, e.text);
         return;
     }
     for (size_t i = 0; i < page->fires_count; i++)
@@ -119,29 +82,25 @@ static void change_page(struct exchange *x, const struct store_fire_page *page)
     qsort(letters, page->fires_count, sizeof(*letters), compare_letters);
     print_lines(l, letters, page->fires_count, &body);
     mem_free(letters);
-    l->changing++;
-    if (bulk_run(x->api, &x->ctx, &body, on_changed, x, &e) == 0)
-        return;
-    l->changing--;
-    fail(l, API_OVERLOADED, e.text);
+    api_walk_change(x, &l->walk, &body, on_changed);
 }
 
 static void on_page(void *arg, const struct err *e, struct store_fire_page *page)
 {
     struct exchange *x = arg;
     struct letters *l = x->state;
-    l->listing = false;
+    l->walk.listing = false;
     if (e->code != ERR_OK) {
-        fail(l, API_STORE_UNAVAILABLE, e->text);
+        api_walk_fail(&l->walk, API_STORE_UNAVAILABLE, e->text);
     } else {
-        l->more = page->next.set;
+        l->walk.more = page->next.set;
         l->filter.filter.after = page->next;
         if (x->req.dry_run)
-            l->matched += page->fires_count;
+            l->walk.count += page->fires_count;
         else if (page->fires_count > 0)
             change_page(x, page);
     }
-    go_on(x);
+    api_walk_go_on(x, &l->walk);
 }
 
 static void list_page(struct exchange *x)
@@ -149,20 +108,7 @@ static void list_page(struct exchange *x)
     void *self;
     const struct store_ops *store = node_store(x->api->node, &self);
     struct letters *l = x->state;
-    l->listing = true;
     store->list_fires(self, &l->filter.filter, on_page, x);
-}
-
-static void go_on(struct exchange *x)
-{
-    struct letters *l = x->state;
-    if (x->api->stopping && l->more)
-        fail(l, API_OVERLOADED, "the agent is stopping");
-    bool list = l->more && l->code == API_OK;
-    if (list && !l->listing && l->changing < PAGES_MAX)
-        list_page(x);
-    if (!list && !l->listing && l->changing == 0)
-        end(x);
 }
 
 static bool body_is_empty(struct exchange *x)
@@ -183,10 +129,12 @@ void api_deadletters_change(struct exchange *x)
     x->state = l;
     l->redrives = x->req.route->action == API_DEADLETTERS_REDRIVE;
     l->begin_ms = node_now_ms(x->api->node);
-    l->more = true;
+    l->walk.list = list_page;
+    l->walk.what = x->req.dry_run ? "matched" : l->redrives ? "redriven" : "discarded";
+    l->walk.more = true;
     api_fire_filter_set(&x->req, &l->filter);
     l->filter.filter.outcome = FIRE_OUTCOME_DEAD;
     l->filter.filter.oldest_first = true;
     l->filter.filter.limit = API_LIMIT_MAX;
-    go_on(x);
+    api_walk_go_on(x, &l->walk);
 }
