@@ -7,6 +7,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <openssl/crypto.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -236,6 +237,8 @@ static void call_end(struct call *call)
     struct callback_attempt *a = call->attempt;
     stop_connecting(call);
     list_remove(&call->link);
+    if (call->headers.secrets_count > 0 && call->head.data)
+        OPENSSL_cleanse(call->head.data, call->head.len);
     headers_forget(&call->headers);
     safety_unuse(&call->use);
     call->attempt = NULL;
