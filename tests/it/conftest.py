@@ -57,6 +57,16 @@ def shared_mariadb():
     server.end()
 
 
+@pytest.fixture(autouse=True)
+def no_service_is_left(request):
+    """What a test registered on the shared Consul goes with it: its callees do, and others may use its names."""
+    yield
+    if "shared_consul" in request.fixturenames:
+        server = request.getfixturevalue("shared_consul")
+        for instance in list(server.registered):
+            server.deregister(instance)
+
+
 @pytest.fixture
 def consul(folder):
     """A Consul of this test alone, started."""
@@ -122,10 +132,30 @@ def clusters(folder):
         cluster.end()
 
 
+def pytest_generate_tests(metafunc):
+    """A file that says STORES has its tests of `three` run on each of them, and those of `cluster` that are marked `every_store`."""
+    stores = getattr(metafunc.module, "STORES", None)
+    marked = metafunc.definition.get_closest_marker("every_store")
+    if stores and ("three" in metafunc.fixturenames or marked):
+        metafunc.parametrize("store", stores, scope="session")
+
+
+@pytest.fixture(scope="session")
+def store():
+    """Where the jobs of `three` and `cluster` are kept."""
+    return "mysql"
+
+
 @pytest.fixture
-def cluster(clusters, shared_consul, shared_mariadb):
+def cluster(request, store, clusters, shared_consul):
     """A cluster on the shared servers, no agent started: cluster.start(3)."""
-    return clusters(shared_consul, shared_mariadb)
+    if store == "mysql":
+        yield clusters(shared_consul, request.getfixturevalue("shared_mariadb"))
+        return
+    folder = request.getfixturevalue("folder")
+    made = RaftCluster(shared_consul, name=os.path.basename(folder)[-8:].replace("_", "-").lower(), folder=folder)
+    yield made
+    made.end()
 
 
 @pytest.fixture
@@ -137,12 +167,24 @@ def raft_cluster(folder, consul):
 
 
 @pytest.fixture(scope="session")
-def shared_cluster(shared_consul, shared_mariadb):
-    """Three agents that all tests use which only ask and write: whoever ends or stops one uses `cluster`."""
-    made = Cluster(shared_consul, shared_mariadb, name="shared", folder=procs.make_folder("carillon-it-shared-"))
-    made.start(3)
+def shared_clusters():
+    """{store: cluster}, made when they are asked for first, until the end of the session."""
+    made = {}
     yield made
-    made.end()
+    for one in made.values():
+        one.end()
+
+
+@pytest.fixture
+def shared_cluster(request, store, shared_clusters, shared_consul):
+    """Three agents that all tests use which only ask and write: whoever ends or stops one uses `cluster`."""
+    if store not in shared_clusters:
+        folder, name = procs.make_folder(f"carillon-it-{store}-"), f"shared-{store}"
+        made = (RaftCluster(shared_consul, name=name, folder=folder) if store == "raft" else
+                Cluster(shared_consul, request.getfixturevalue("shared_mariadb"), name=name, folder=folder))
+        shared_clusters[store] = made
+        made.start(3, timeout=60)
+    return shared_clusters[store]
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ import requests
 from lib.oracle import deliveries
 from lib.procs import NotReady, wait_until
 
+STORES = ("mysql", "raft")
+
 QUICK = {"min_backoff": "200ms", "factor": 1, "max_backoff": "200ms", "jitter": 0}
 
 
@@ -252,6 +254,7 @@ def test_open_fires_stand_a_planned_leave(cluster, shared_consul, callee):
     assert callee.count() == 20
 
 
+@pytest.mark.every_store
 def test_kill_between_any_two_steps_loses_and_repeats_nothing(cluster, shared_consul, callee):
     """The owner dies again and again while fires are booked, sent, open, completed: in the end each fire has one outcome, and all that
     arrived twice has the same id."""

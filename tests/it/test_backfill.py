@@ -5,6 +5,8 @@ import pytest
 from lib.oracle import deliveries
 from lib.procs import wait_until
 
+STORES = ("mysql", "raft")
+
 QUICK = {"min_backoff": "100ms", "factor": 1, "max_backoff": "300ms", "jitter": 0}
 NOW = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0, second=0)
 
@@ -43,6 +45,7 @@ def test_backfill_fires_each_due_of_its_span(three, service, callee):
     three[0].delete(service)
 
 
+@pytest.mark.every_store
 def test_backfill_survives_the_death_of_its_owner(cluster, shared_consul, callee):
     shared_consul.register("filled", callee.port)
     callee.behave({"path": "/", "delay": 0.02})

@@ -5,6 +5,8 @@ import pytest
 from lib.oracle import deliveries
 from lib.procs import wait_until
 
+STORES = ("mysql", "raft")
+
 QUICK = {"min_backoff": "100ms", "factor": 1, "max_backoff": "100ms", "jitter": 0}
 RULE = {"retry": {**QUICK, "max_attempts": 2}}
 

@@ -8,6 +8,8 @@ import pytest
 from lib.oracle import instant
 from lib.procs import wait_until
 
+STORES = ("mysql", "raft")
+
 
 @pytest.fixture
 def name(three):

@@ -4,6 +4,8 @@ import time
 import pytest
 from lib.procs import wait_until
 
+STORES = ("mysql", "raft")
+
 QUICK = {"min_backoff": "100ms", "factor": 1, "max_backoff": "100ms", "jitter": 0}
 
 

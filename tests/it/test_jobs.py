@@ -13,8 +13,10 @@ from lib.load import rfc3339
 from lib.oracle import Verdict, deliveries, instant
 from lib.procs import wait_until
 
+STORES = ("mysql", "raft")
+
 FIRE_HEADERS = {
-    "ce-specversion": "1\\.0", "ce-id": "{uid}\\.{seq}", "ce-source": "/carillon/shared/default", "ce-subject": "{id}",
+    "ce-specversion": "1\\.0", "ce-id": "{uid}\\.{seq}", "ce-source": "/carillon/shared-{store}/default", "ce-subject": "{id}",
     "ce-type": "carillon\\.fire", "ce-time": "\\d{{4}}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d\\.\\d{{3}}Z",
     "idempotency-key": '"{uid}\\.{seq}"', "carillon-attempt": "1", "carillon-seq": "{seq}", "carillon-epoch": "[1-9]\\d*",
     "carillon-deadline": "\\d{{4}}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d\\.\\d{{3}}Z", "user-agent": "carillon/\\S+"}
@@ -53,7 +55,7 @@ def test_post_without_id_lands_on_a_slot_of_the_agent_that_took_it(three, job):
         assert agent.owner(made["id"])["name"] == agent.name
 
 
-def test_callback_carries_every_header_and_the_exact_payload(three, job, name, callee):
+def test_callback_carries_every_header_and_the_exact_payload(three, store, job, name, callee):
     payload = {"z": 1, "a": [1.5, "ü\u0000", None], "big": 9007199254740993}
     bytes_ = bytes(range(256))
     made = three[0].put(f"{name}-json", job("@after 200ms", http={"headers": {"X-Team": "pay"}}, payload=payload))
@@ -63,7 +65,7 @@ def test_callback_carries_every_header_and_the_exact_payload(three, job, name, c
     records = {r["headers"]["ce-subject"]: r for r in callee.wait_for(3, 10)}
     first = records[f"{name}-json"]
     for header, pattern in FIRE_HEADERS.items():
-        pattern = pattern.format(uid=made["status"]["uid"], seq=1, id=f"{name}-json")
+        pattern = pattern.format(store=store, uid=made["status"]["uid"], seq=1, id=f"{name}-json")
         assert re.fullmatch(pattern, first["headers"].get(header, "")), (header, first["headers"])
     assert first["headers"]["x-team"] == "pay" and first["headers"]["content-type"] == "application/json"
     assert first["method"] == "POST" and first["path"] == "/hook"

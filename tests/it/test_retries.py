@@ -5,6 +5,8 @@ import pytest
 from lib.oracle import deliveries
 from lib.procs import wait_until
 
+STORES = ("mysql", "raft")
+
 QUICK = {"min_backoff": "200ms", "factor": 2, "max_backoff": "1s", "jitter": 0}
 
 

@@ -4,8 +4,12 @@ import collections
 import datetime
 import time
 
+import pytest
+
 from lib.oracle import deliveries
 from lib.procs import wait_until
+
+STORES = ("mysql", "raft")
 
 QUICK = {"min_backoff": "100ms", "factor": 1, "max_backoff": "200ms", "jitter": 0}
 ENDS = ("succeeded", "dead", "skipped", "coalesced", "cancelled", "pending")
@@ -162,6 +166,7 @@ def test_a_run_now_is_one_more_fire_also_of_a_paused_job(three, service, callee)
     three[0].delete(service)
 
 
+@pytest.mark.every_store
 def test_at_most_once_is_never_sent_twice_whoever_dies(cluster, shared_consul, callee):
     """An owner is killed with requests before their sending, under way, and answered but perhaps not written."""
     shared_consul.register("once", callee.port)

@@ -23,6 +23,7 @@ class Consul:
         """TLS: an Authority; the API is then https alone, and wants a certificate of it."""
         self.folder = pathlib.Path(folder or make_folder())
         self.name = name
+        self.registered = set()  # ids of instances
         self.data = self.folder / f"{name}-data"
         ports = free_ports(4)
         self.http_port = ports[0]
@@ -134,6 +135,7 @@ class Consul:
             body["Weights"] = {"Passing": weight, "Warning": 1}
         answer = self._call("PUT", "/v1/agent/service/register", json=body)
         assert answer.status_code == 200, answer.text
+        self.registered.add(instance)
         return instance
 
     def register_elsewhere(self, node, service, port, meta=None, node_meta=None, weight=None):
@@ -150,6 +152,7 @@ class Consul:
         assert self._call("PUT", "/v1/catalog/deregister", json={"Node": node}).json() is True
 
     def deregister(self, instance):
+        self.registered.discard(instance)
         assert self._call("PUT", f"/v1/agent/service/deregister/{instance}").status_code == 200
 
     def heal(self, instance):
