@@ -215,6 +215,7 @@ static int new_life(struct node *n, struct err *e)
                                      .safety = n->safety,
                                      .capability = &n->capability,
                                      .telemetry = n->telemetry,
+                                     .quotas = n->quotas,
                                      .tzdata = tzload_version(n->zones),
                                      .member = member,
                                      .peer_host = n->peer_host,
@@ -359,6 +360,8 @@ static int set_peer_host(struct node *n, const char *listen, struct err *e)
 int node_begin_firing(struct node *n, struct err *e)
 {
     loop_timer_arm(n->vacuum_timer, VACUUM_MS);
+    n->quotas = quotas_new(n->loop, n->config);
+    quotas_set_store(n->quotas, n->store, n->store_self);
     return new_life(n, e);
 }
 
@@ -487,6 +490,7 @@ static void reload(struct node *n)
         log_error(&log_here, "callback.allow and callback.deny stay as they were", "error=%s", LOGQ(e.text));
     if (n->engine)
         engine_reload(n->engine, n->config);
+    quotas_reload(n->quotas, n->config);
     if (n->api)
         api_reload(n->api);
     metrics_set(n->metrics, METRIC_CONFIG_RELOAD_OK, NULL, NULL, NULL, 1);
@@ -585,10 +589,12 @@ static void close_node(struct node *n)
     mem_free(n->lives);
     safety_free(n->safety);
     census_stop(n->census);
+    quotas_stop(n->quotas);
     if (n->store)
         n->store->close(n->store_self);
     voter_agent_free(n->voter);
     census_free(n->census);
+    quotas_free(n->quotas);
     consul_client_free(n->consul);
     if (n->http)
         http_client_free(n->http);

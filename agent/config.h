@@ -157,6 +157,8 @@ struct config {
     struct option_group_items services; /* of struct config_service, by name */
     struct {
         uint64_t min_interval_ms;
+        int64_t max_jobs;               /* 0: no limit */
+        struct option_list max_jobs_of; /* "NAMESPACE=N", "*=N" */
     } schedule;
     struct {
         int64_t keep;

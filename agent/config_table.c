@@ -7,6 +7,7 @@
 #include "agent/base/text.h"
 #include "agent/base/url.h"
 #include "agent/config_private.h"
+#include "agent/quota.h"
 #include "agent/store/store.h"
 #include "callback/guard.h"
 
@@ -355,6 +356,13 @@ static const struct option_row rows_after[] = {
 
     ROW("schedule.min_interval", DURATION, schedule.min_interval_ms, LIMIT, .def = "1s", .min = 1,
         .max = DAY_MS, .help = "A shorter @every is refused."),
+    ROW("schedule.max_jobs", INT, schedule.max_jobs, LIMIT, .def = "0", .min = 0, .max = 1000000000,
+        .help =
+            "How many jobs there may be, over all; 0: no limit. Finished ones count while they are kept."),
+    ROW("schedule.max_jobs_of", STRING_LIST, schedule.max_jobs_of, LIMIT, .min = 0, .max = 256,
+        .check = quota_check_item,
+        .help =
+            "How many jobs a namespace may have, as team-b=1000, and *=10000 for each that is not named."),
 
     ROW("history.keep", INT, history.keep, .def = "16", .min = 0, .max = 64,
         .help = "Newest fires of a job that succeeded at the first attempt, kept with the job."),

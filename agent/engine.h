@@ -27,6 +27,7 @@ struct membership_view;
 struct metrics;
 struct ownership_view;
 struct safety;
+struct quotas;
 struct telemetry;
 
 struct engine_options {
@@ -43,6 +44,7 @@ struct engine_options {
     struct safety *safety;               /* lives longer than the engine */
     const struct capability *capability; /* the same */
     struct telemetry *telemetry;         /* the same; NULL: nothing is traced */
+    struct quotas *quotas;               /* the same; NULL: no limits */
     const char *tzdata;
     const char *member;    /* "<name>.<random>" */
     const char *peer_host; /* where peers reach us; "" in standalone mode */

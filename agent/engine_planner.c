@@ -8,6 +8,7 @@
 #include "agent/base/mem.h"
 #include "agent/engine_private.h"
 #include "agent/metrics.h"
+#include "agent/quota.h"
 
 #define COMMIT_RETRY_MS 100
 #define EMPTY_RETRY_MS  20
@@ -402,12 +403,25 @@ void engine_submit(struct engine *g, struct planner_api *api,
     struct planner_event event = {.kind = PLANNER_API, .api = api};
     *s = (struct submission){.done = done, .arg = arg};
     api->driver = s;
+    api->no_more[0] = '\0';
+    if (api->op == PLANNER_CREATE || api->op == PLANNER_PUT)
+        quotas_ask(g->o.quotas, api->ns, api->no_more);
     if (!g->planner || engine_over(g)) {
         api->answer = PLANNER_NOT_OWNER;
         queue_reply(g, api);
         return;
     }
     engine_plan(g, &event);
+}
+
+_Static_assert(sizeof(((struct planner_api *)0)->no_more) == QUOTA_WHY_SIZE, "a reason fits");
+
+static void note_jobs(struct engine *g, const struct planner_api *api)
+{
+    if (api->answer == PLANNER_CREATED)
+        quotas_note(g->o.quotas, api->ns, 1);
+    else if (api->op == PLANNER_DELETE && api->answer == PLANNER_OK)
+        quotas_note(g->o.quotas, api->ns, -1);
 }
 
 static const char *const result_names[ATTEMPT_RESULT_COUNT_] = {[ATTEMPT_OK] = "ok",
@@ -474,6 +488,7 @@ static void carry_out(struct engine *g, const struct planner_action *a)
         break;
     case PLANNER_DO_REPLY:
         engine_tell_job(g, a->api);
+        note_jobs(g, a->api);
         queue_reply(g, a->api);
         break;
     case PLANNER_DO_MOVED:

@@ -15,6 +15,7 @@
 #include "agent/io/tzload.h"
 #include "agent/metrics.h"
 #include "agent/node.h"
+#include "agent/quota.h"
 #include "agent/telemetry.h"
 #include "agent/voter.h"
 #include "callback/capability.h"
@@ -43,6 +44,7 @@ struct node {
     struct metrics *metrics;
     struct events *events;
     struct telemetry *telemetry; /* NULL: nothing is traced */
+    struct quotas *quotas;       /* NULL: a client */
     struct census *census;
     struct clock_guard *clock;
     struct tzload *zones;

@@ -96,6 +96,9 @@ static void take_answer(struct bulk_item *item)
     case PLANNER_EXISTS:
         bulk_line_fail(&item->line, API_ALREADY_EXISTS, "the job exists");
         break;
+    case PLANNER_FULL:
+        bulk_line_fail(&item->line, API_QUOTA_EXCEEDED, item->line.write.papi.no_more);
+        break;
     case PLANNER_MISMATCH:
         bulk_line_fail(&item->line, API_VERSION_MISMATCH, "the job is absent or has another version");
         break;

@@ -225,6 +225,7 @@ void api_fire_op_answered(struct exchange *x)
         exchange_refuse_with(x, API_NOT_FOUND, "there is no such fire, or none that is kept");
         break;
     case PLANNER_EXISTS:
+    case PLANNER_FULL:
     case PLANNER_MISMATCH:
     case PLANNER_INVALID:
     case PLANNER_UNAVAILABLE:

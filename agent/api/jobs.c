@@ -208,6 +208,9 @@ void api_write_answered(struct exchange *x)
         else
             refuse_exists(x);
         break;
+    case PLANNER_FULL:
+        exchange_refuse_with(x, API_QUOTA_EXCEEDED, x->write.papi.no_more);
+        break;
     case PLANNER_MISMATCH:
         refuse_version(x);
         break;

@@ -147,6 +147,7 @@ struct planner_api {
     uint64_t match_version;
     int64_t accepted_ms;
     char actor[64];
+    char no_more[160];     /* why no job may be created now; "": one may */
     struct job_spec *spec; /* CREATE, PUT: a reference of the request's own */
     int paused;            /* CREATE, PUT, PATCH: 0, 1, or -1 when not said */
     /* PATCH and PUT of a body that needs the present job (phase): make the new spec. 0 or -ERR_INVALID with problems kept by
@@ -172,6 +173,7 @@ struct planner_api {
         PLANNER_ACCEPTED, /* 202 */
         PLANNER_NOT_FOUND,
         PLANNER_EXISTS,
+        PLANNER_FULL,     /* `no_more` says why */
         PLANNER_MISMATCH, /* 412 */
         PLANNER_INVALID,  /* merge said so, or `refusal` does */
         PLANNER_SUPERSEDED, /* COMPLETE of an attempt that a later one has followed; an `ok` ends the fire all the same */

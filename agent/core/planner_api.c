@@ -466,7 +466,10 @@ static bool mismatch(const struct planner_api *api, const struct pjob *j)
 
 static void apply_absent(struct planner *p, struct pjob *j, struct planner_api *api)
 {
-    if (api->op == PLANNER_CREATE || api->op == PLANNER_PUT)
+    bool makes = api->op == PLANNER_CREATE || api->op == PLANNER_PUT;
+    if (makes && api->no_more[0])
+        papi_reply(p, j, PLANNER_FULL);
+    else if (makes)
         create(p, j, api);
     else
         papi_reply(p, j, PLANNER_NOT_FOUND);
@@ -581,7 +584,8 @@ void papi_run(struct planner *p, struct pjob *j)
  * a second try, so a wrong guess is followed by looks. */
 static bool guess_free(struct planner *p, const struct planner_api *api)
 {
-    if ((api->op != PLANNER_CREATE && api->op != PLANNER_PUT) || api->repeated || api->if_match)
+    if ((api->op != PLANNER_CREATE && api->op != PLANNER_PUT) || api->repeated || api->if_match ||
+        api->no_more[0])
         return false;
     if (api->op == PLANNER_CREATE && api->fresh_id)
         return true;

@@ -287,6 +287,8 @@ struct store_ops {
     void (*get_copy)(void *self, const struct uid *uid, uint64_t version, store_copy_done *done, void *arg);
     /* Dead letters by namespace, in their order: bounded work, as the constants above say. */
     void (*count_dead)(void *self, store_dead_done *done, void *arg);
+    /* Jobs of NS (NULL: of all), as one entry: bounded work, as counting ends at LIMIT. */
+    void (*count_jobs)(void *self, const char *ns, uint64_t limit, store_dead_done *done, void *arg);
     /* The revision of (ns, id) with CHANGE_ID: asked when a repeated request's first outcome is not known. */
     void (*find_change)(void *self, const char *ns, const char *id, uint64_t change_id,
                         store_revision_done *done, void *arg);

@@ -411,6 +411,7 @@ const struct store_ops store_mem = {
     .list_fires = mem_list_fires,
     .get_copy = mem_get_copy,
     .count_dead = mem_count_dead,
+    .count_jobs = mem_count_jobs,
     .find_change = mem_find_change,
     .list_revisions = mem_list_revisions,
     .vacuum = mem_vacuum,

@@ -209,6 +209,31 @@ void mem_count_dead(void *self, store_dead_done *done, void *arg)
     mem_op_send(op);
 }
 
+static int count_jobs_work(struct mem_op *op, struct err *e)
+{
+    struct store_mem_world *w = op->store->world;
+    (void)e; /* cannot fail */
+    op->dead = mem_new_array(struct store_dead, 1);
+    op->found = 1;
+    memcpy(op->dead->ns, op->ns, sizeof(op->dead->ns));
+    for (struct map_iter it = {0}; map_next(&w->jobs, &it) && op->dead->count < op->number;) {
+        const struct mem_job *job = it.value;
+        op->dead->count += !op->yes || strcmp(job->row.ns, op->ns) == 0;
+    }
+    return 0;
+}
+
+void mem_count_jobs(void *self, const char *ns, uint64_t limit, store_dead_done *done, void *arg)
+{
+    struct mem_op *op = mem_op_new(self, "count_jobs", false, count_jobs_work, answer_dead, arg);
+    op->dead_done = done;
+    op->number = limit;
+    op->yes = ns != NULL;
+    if (ns)
+        memcpy(op->ns, ns, strnlen(ns, sizeof(op->ns) - 1));
+    mem_op_send(op);
+}
+
 /* --- forgetting ---------------------------------------------------------------------------------------------------- */
 
 static bool owns_slots(const struct store_mem_world *w, const char *member)

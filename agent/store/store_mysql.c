@@ -399,6 +399,7 @@ const struct store_ops store_mysql = {
     .list_fires = my_list_fires,
     .get_copy = my_get_copy,
     .count_dead = my_count_dead,
+    .count_jobs = my_count_jobs,
     .find_change = my_find_change,
     .list_revisions = my_list_revisions,
     .vacuum = my_vacuum,

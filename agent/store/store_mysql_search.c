@@ -313,6 +313,8 @@ struct dead_op {
     struct store_dead counts[STORE_DEAD_NS_MAX];
     size_t count;
     bool found;
+    bool of_ns; /* jobs: of counts[0].ns, else of all */
+    uint64_t limit;
     store_dead_done *done;
     void *arg;
 };
@@ -385,4 +387,38 @@ void my_count_dead(void *self, store_dead_done *done, void *arg)
     o->done = done;
     o->arg = arg;
     my_op_submit(self, &o->op, MY_POOL_READ, dead_run, dead_finish);
+}
+
+/* --- how many jobs ------------------------------------------------------------------------------------------------- */
+
+static int jobs_run(struct my_op *op, struct my_conn *c, struct err *e)
+{
+    struct dead_op *o = container_of(op, struct dead_op, op);
+    struct my_script s;
+    my_script_init(&s, c);
+    buf_add_str(&s.text, "SELECT COUNT(*) FROM (SELECT 1 FROM jobs FORCE INDEX (name)");
+    if (o->of_ns) {
+        buf_add_str(&s.text, " WHERE ns = ");
+        sql_add_ascii(&s.text, o->counts[0].ns);
+    }
+    buf_addf(&s.text, " LIMIT %llu) k", (unsigned long long)o->limit);
+    o->count = 0;
+    int r = my_script_end_rows(&s, read_count, o, e);
+    if (r == 0)
+        r = my_script_run(&s, e);
+    o->count = 1;
+    my_script_fini(&s);
+    return r;
+}
+
+void my_count_jobs(void *self, const char *ns, uint64_t limit, store_dead_done *done, void *arg)
+{
+    struct dead_op *o = mem_new(struct dead_op);
+    o->done = done;
+    o->arg = arg;
+    o->limit = limit;
+    o->of_ns = ns != NULL;
+    if (ns)
+        memcpy(o->counts[0].ns, ns, strnlen(ns, sizeof(o->counts[0].ns) - 1));
+    my_op_submit(self, &o->op, MY_POOL_READ, jobs_run, dead_finish);
 }

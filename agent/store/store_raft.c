@@ -183,6 +183,7 @@ const struct store_ops store_raft = {
     .list_fires = rs_list_fires,
     .get_copy = rs_get_copy,
     .count_dead = rs_count_dead,
+    .count_jobs = rs_count_jobs,
     .find_change = rs_find_change,
     .list_revisions = rs_list_revisions,
     .vacuum = rs_vacuum,

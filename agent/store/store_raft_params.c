@@ -277,6 +277,7 @@ void rs_put_question(const struct read *r, struct buf *out)
     case RS_GET_FIRES:
     case RS_GET_COPY:
     case RS_COUNT_DEAD:
+    case RS_COUNT_JOBS:
     case RS_FIND_CHANGE:
         codec_put_u64(out, r->limit);
         put_key(r, out);
@@ -310,6 +311,7 @@ bool rs_get_question(struct codec_in *in, struct read *r)
     case RS_GET_FIRES:
     case RS_GET_COPY:
     case RS_COUNT_DEAD:
+    case RS_COUNT_JOBS:
     case RS_FIND_CHANGE:
         get_key(in, r);
         break;
@@ -350,6 +352,7 @@ int rs_make_room(struct read *r, struct err *e)
         r->revisions_found = mem_try_array(n, sizeof(*r->revisions_found), e);
         return r->revisions_found ? 0 : -ERR_NOMEM;
     case RS_COUNT_DEAD:
+    case RS_COUNT_JOBS:
         r->dead = mem_try_array(STORE_DEAD_NS_MAX, sizeof(*r->dead), e);
         return r->dead ? 0 : -ERR_NOMEM;
     case RS_GET_COPY:
@@ -456,7 +459,7 @@ void rs_put_found(const struct read *r, struct buf *out)
         put_place(&r->fire_page.next, out);
     } else if (r->kind == RS_GET_COPY) {
         put_blob(out, r->copy_found);
-    } else if (r->kind == RS_COUNT_DEAD) {
+    } else if (r->kind == RS_COUNT_DEAD || r->kind == RS_COUNT_JOBS) {
         put_dead(r, out);
     } else if (r->kind == RS_FIND_CHANGE && r->more) {
         codec_put_row(out, codec_revision(), &r->revision, CODEC_ALL);
@@ -475,7 +478,7 @@ bool rs_get_found(struct codec_in *in, struct read *r)
         get_place(in, &r->fire_page.next);
     } else if (r->kind == RS_GET_COPY) {
         r->copy_found = get_blob(in);
-    } else if (r->kind == RS_COUNT_DEAD) {
+    } else if (r->kind == RS_COUNT_DEAD || r->kind == RS_COUNT_JOBS) {
         get_dead(in, r);
     } else if (r->kind == RS_FIND_CHANGE && r->more) {
         codec_get_row(in, codec_revision(), &r->revision, CODEC_ALL);

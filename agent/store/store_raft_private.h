@@ -87,6 +87,7 @@ void rs_list_jobs(void *self, const struct store_filter *filter, store_page_done
 void rs_list_fires(void *self, const struct store_fire_filter *filter, store_fire_page_done *done, void *arg);
 void rs_get_copy(void *self, const struct uid *uid, uint64_t version, store_copy_done *done, void *arg);
 void rs_count_dead(void *self, store_dead_done *done, void *arg);
+void rs_count_jobs(void *self, const char *ns, uint64_t limit, store_dead_done *done, void *arg);
 void rs_find_change(void *self, const char *ns, const char *id, uint64_t change_id, store_revision_done *done,
                     void *arg);
 void rs_list_revisions(void *self, const struct store_revisions *which, store_revisions_done *done,

@@ -133,6 +133,11 @@ static void find(struct read *r, const struct machine *m)
     case RS_COUNT_DEAD:
         r->limit = machine_count_dead(m, r->dead);
         break;
+    case RS_COUNT_JOBS:
+        r->limit = 1;
+        memcpy(r->dead[0].ns, r->ns, sizeof(r->dead[0].ns));
+        r->dead[0].count = machine_count_jobs(m, r->ns, r->number);
+        break;
     case RS_FIND_CHANGE:
         r->more = machine_find_change(m, r->ns, r->id, r->number, &r->revision);
         break;
@@ -404,6 +409,16 @@ static void answer_dead(struct read *r)
 void rs_count_dead(void *self, store_dead_done *done, void *arg)
 {
     struct read *r = read_new(self, RS_COUNT_DEAD, answer_dead, arg);
+    r->dead_done = done;
+    submit(r);
+}
+
+void rs_count_jobs(void *self, const char *ns, uint64_t limit, store_dead_done *done, void *arg)
+{
+    struct read *r = read_new(self, RS_COUNT_JOBS, answer_dead, arg);
+    if (ns)
+        memcpy(r->ns, ns, strnlen(ns, sizeof(r->ns) - 1));
+    r->number = limit;
     r->dead_done = done;
     submit(r);
 }

@@ -16,7 +16,8 @@ enum rs_read_kind { /* numbers are part of the protocol */
                     RS_COUNT_DEAD = 8,
                     RS_FIND_CHANGE = 9,
                     RS_LIST_REVISIONS = 10,
-                    RS_READ_LAST_ = RS_LIST_REVISIONS
+                    RS_COUNT_JOBS = 11,
+                    RS_READ_LAST_ = RS_COUNT_JOBS
 };
 
 /* What a leader keeps of the question of another; NULL where who asked has it. */

@@ -105,6 +105,8 @@ size_t machine_list_fires(const struct machine *m, const struct store_fire_filte
                           struct machine_fire_found *ret, struct store_fire_place *ret_next);
 /* RET has room for STORE_DEAD_NS_MAX. */
 size_t machine_count_dead(const struct machine *m, struct store_dead *ret);
+/* Jobs of NS ("": of all), at most LIMIT. */
+uint64_t machine_count_jobs(const struct machine *m, const char *ns, uint64_t limit);
 
 /* Whether a vacuum at NOW_MS would find anything that is over. */
 bool machine_wants_vacuum(const struct machine *m, int64_t now_ms);

@@ -411,6 +411,19 @@ size_t machine_count_dead(const struct machine *m, struct store_dead *ret)
     return count;
 }
 
+uint64_t machine_count_jobs(const struct machine *m, const char *ns, uint64_t limit)
+{
+    struct machine_key key = {.ns = ns, .id = ""};
+    struct sorted_at at = sorted_seek(&m->jobs_by_name, &key, false);
+    const struct machine_job *job;
+    uint64_t count = 0;
+    for (; count < limit && (job = sorted_get(&m->jobs_by_name, at));
+         sorted_next(&m->jobs_by_name, &at), count++)
+        if (*ns && strcmp(job->name, ns) != 0)
+            break;
+    return count;
+}
+
 /* --- revisions ----------------------------------------------------------------------------------------------------- */
 
 bool machine_find_change(const struct machine *m, const char *ns, const char *id, uint64_t change_id,

@@ -231,6 +231,36 @@ static void dead_letters_are_counted_by_namespace(struct contract *t)
     contract_free(a);
 }
 
+static uint64_t count_jobs(struct contract *t, const char *ns, uint64_t limit)
+{
+    struct contract_answer *a = contract_ask(t);
+    t->ops->count_jobs(t->self, ns, limit, contract_on_dead, a);
+    contract_wait(a);
+    contract_ok(a);
+    CHECK(a->dead_count == 1, "%zu counts", a->dead_count);
+    uint64_t count = a->dead[0].count;
+    contract_free(a);
+    return count;
+}
+
+static void jobs_are_counted_up_to_a_limit(struct contract *t)
+{
+    contract_join(t, "m1");
+    CHECK(count_jobs(t, NULL, 10) == 0 && count_jobs(t, "default", 10) == 0, "%s", "there is none");
+    (void)contract_make(t, 1, 1, "default", "a", "");
+    (void)contract_make(t, 2, 2, "default", "b", "");
+    (void)contract_make(t, 3, 3, "default0", "a", "");
+    struct job_row gone = contract_make(t, 4, 4, "other", "a", "");
+    CHECK(count_jobs(t, "default", 10) == 2 && count_jobs(t, "default0", 10) == 1 &&
+              count_jobs(t, "other", 10) == 1 && count_jobs(t, "defaul", 10) == 0,
+          "%s", "of a namespace");
+    CHECK(count_jobs(t, NULL, 10) == 4 && count_jobs(t, NULL, 3) == 3 && count_jobs(t, "default", 1) == 1,
+          "%s", "up to");
+    struct job_change change = contract_change(CHANGE_DELETE, &gone);
+    CHECK(contract_one(t, &change) == CHANGE_RESULT_OK, "%d", (int)change.result);
+    CHECK(count_jobs(t, NULL, 10) == 3 && count_jobs(t, "other", 10) == 0, "%s", "one went");
+}
+
 /* The bound of these tests is five. */
 static void vacuum_keeps_the_newest_of_a_history(struct contract *t)
 {

@@ -42,6 +42,7 @@
     X(a_copy_outlives_its_job)                             \
     X(labels_are_of_the_job_or_of_the_copy)                \
     X(dead_letters_are_counted_by_namespace)               \
+    X(jobs_are_counted_up_to_a_limit)                      \
     X(vacuum_keeps_the_newest_of_a_history)                \
     X(vacuum_forgets_what_is_over)                         \
     X(closing_cancels_what_waits)
