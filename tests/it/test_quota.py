@@ -8,7 +8,7 @@ import yaml
 from lib.carillon import Agent
 from lib.procs import wait_until
 
-JOB = {"schedule": "0 9 1 1 *", "callback": {"http": {"url": "http://127.0.0.1:1/x"}}}
+JOB = {"schedule": "0 9 1 1 *", "callback": {"http": {"url": "http://10.9.9.9:1/x"}}}
 
 
 def put(agent, job_id, ns, **changes):
