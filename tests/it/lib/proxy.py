@@ -209,11 +209,11 @@ class Proxy:
                 self._when = None
                 self._doomed.add(peer)
         elif s in self._doomed:
+            self.lost.set()  # before the client can see it
             if self._keep:
                 self._gaps.add(s)
             else:
                 self._close_pair(s, reset=True)
-            self.lost.set()
             return
         elif self._mode == "drop":
             self._gaps.add(s)
