@@ -175,7 +175,10 @@ static bool side_by_side(const struct start *st, const struct sim_row *other)
     }
     if (replaces && other && other->state == FIRE_STATE_HELD && strcmp(other->holder, st->seen->member) != 0)
         return true;
-    return !queues && ((other && aside(other)) || (st->row && aside(st->row)));
+    if (st->row &&
+        aside(st->row)) /* it may start as soon as what it waited for waits itself, written or not */
+        return true;
+    return !queues && other && aside(other);
 }
 
 /* Unless a job allows it, its fires do not run side by side: what the store knows to be under way has ended, or its holder died. */
