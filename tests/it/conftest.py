@@ -18,7 +18,8 @@ from lib.proxy import Proxy
 
 # The files that take longest, first, so that no worker is left with one of them at the end (`make check-it` has two workers,
 # which take whole files in this order).
-SLOW_FILES = ("test_raft_cluster", "test_failover", "test_cuts", "test_store_mysql", "test_servers_away", "test_consul", "test_retries",
+SLOW_FILES = ("test_raft_cluster", "test_raft_voters",
+              "test_failover", "test_cuts", "test_store_mysql", "test_servers_away", "test_consul", "test_retries",
               "test_safety", "test_schedules", "test_api", "test_many_jobs")
 
 
@@ -161,7 +162,8 @@ def cluster(request, store, clusters, shared_consul):
 @pytest.fixture
 def raft_cluster(folder, consul):
     """A cluster whose log is its store, on a Consul of this test alone; no agent started."""
-    made = RaftCluster(consul, name=os.path.basename(folder)[-8:].replace("_", "-").lower(), folder=folder)
+    made = RaftCluster(consul, name=os.path.basename(folder)[-8:].replace("_", "-").lower(), folder=folder,
+                       config={"api": {"wait": "1s"}})  # most of what is asked of a minority is refused
     yield made
     made.end()
 

@@ -1,0 +1,134 @@
+"""Voters of a log's cluster come and go: one that is gone for good is replaced, one without space on its disk waits for it. Nothing is
+lost meanwhile."""
+import base64
+import errno
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import time
+
+from lib.load import Load, Writer
+from lib.procs import wait_until
+from lib.raft import back, folder_of, other, start
+
+JOBS = 120
+
+
+def test_a_dead_voter_is_replaced_and_does_not_come_back_under_its_number(raft_cluster, callee):
+    """A fourth agent uses the voters; one of them is gone for good, its folder too; Consul forgets everything."""
+    cluster = raft_cluster
+    agents = start(cluster)
+    fourth = cluster.agent().start(timeout=60)
+    cluster.wait_settled(60)
+    assert cluster.log(fourth)["role"] == "client" and cluster.log(fourth)["number"] is None
+    assert "d" not in cluster.voters(fourth)
+    load = Load(cluster, callee, "gone", JOBS).begin(fourth)
+    with Writer([*agents, fourth], "w-gone", pause=0.05) as writer:
+        victim = other(agents, cluster.leader())
+        rest = [a for a in agents if a is not victim]
+        victim.kill9()
+        shutil.rmtree(folder_of(victim))
+        at = time.monotonic()
+        wait_until(lambda: cluster.voters(rest[0]).get("d") == "voter", 120, "the fourth votes")
+        wait_until(lambda: len(cluster.voters(rest[0])) == 3, 60, "the dead one is out")
+        print(f"replaced {time.monotonic() - at:.1f} s after its death")
+        numbers = {v["name"]: v["number"] for v in cluster.log(rest[0])["voters"]}
+        assert numbers["d"] > 3 and victim.name not in numbers, numbers
+        back(cluster, [victim])
+        assert cluster.log(victim)["role"] == "client", "an emptied folder votes for nobody"
+        forget(cluster, set(numbers.values()))
+        wait_until(lambda: set(cluster.voters(rest[0])) == set(numbers), 60, "the voters tell Consul their names again")
+        leave(cluster, cluster.leader(), victim)
+    load.finish(fourth)
+    writer.check(victim)
+
+
+def forget(cluster, numbers):
+    """Consul loses the key; the voters write it again, and give numbers out elsewhere."""
+    cluster.consul.delete(f"carillon/{cluster.name}/raft", recurse=True)
+    key = f"carillon/{cluster.name}/raft/voters"
+    doc = wait_until(lambda: (d := json.loads(cluster.consul.get(key) or "{}")).get("fixed") and d, 60, "the key is written again")
+    assert {v["number"] for v in doc["voters"]} == numbers and doc["next"] > 1000000, doc
+
+
+def leave(cluster, leader, spare):
+    """A voter that is ended gives its place to SPARE, and what it kept is put aside when it comes back."""
+    number, at = cluster.log(leader)["number"], time.monotonic()
+    leader.term()
+    wait_until(lambda: cluster.voters(spare).get(spare.name) == "voter" and leader.name not in cluster.voters(spare), 60,
+               "it gave its place away")
+    print(f"ended and replaced in {time.monotonic() - at:.1f} s")
+    back(cluster, [leader])
+    assert cluster.log(leader)["role"] == "client"
+    assert folder_of(leader).with_name(f"raft.removed-{number}").is_dir()
+
+
+# ---- a full disk
+
+DISK_BYTES = 96 << 20
+LARGE_BYTES, LARGE_JOBS = 120 << 10, 250
+
+
+def small_disk(agent):
+    """AGENT gets a file system of its own for its data, seen by nobody else. False: this machine lets nobody mount."""
+    place = agent.config["agent"]["data_dir"]
+    pathlib.Path(place).mkdir()
+    script = f'mount -t tmpfs -o size={DISK_BYTES} none "{place}" && exec "$0" "$@"'
+    for way in (["unshare", "-m"], ["unshare", "-Urm"]):
+        if subprocess.run([*way, "sh", "-c", script, "true"], capture_output=True, check=False).returncode == 0:
+            agent.process.argv = [*way, "sh", "-c", script, *agent.process.argv]
+            return True
+    return False
+
+
+def fill(agent):
+    """Take what is left of its disk; the path of what takes it."""
+    filler = pathlib.Path(f"/proc/{agent.process.pid}/root{agent.config['agent']['data_dir']}/filler")
+    with open(filler, "wb", buffering=0) as out:
+        try:
+            while out.write(bytes(1 << 16)) > 0:
+                pass
+        except OSError as e:
+            assert e.errno == errno.ENOSPC, e
+    return filler
+
+
+def write_much(agents):
+    """More than the log takes ahead on a disk. What is refused is sent again."""
+    payload = base64.b64encode(os.urandom(LARGE_BYTES)).decode()
+    for n in range(LARGE_JOBS):
+        job = {"schedule": "@after 1d", "payload": f"{n} {payload}", "callback": {"http": {"service": "w", "path": "/"}}}
+        wait_until(lambda n=n, job=job: agents[n % len(agents)].call("PUT", f"/v1/jobs/large-{n}", json=job).ok, 60,
+                   "a large job is acknowledged")
+
+
+def applied(cluster, agent):
+    return cluster.log(agent)["applied"]
+
+
+def test_a_full_disk_stops_one_voter_only(raft_cluster, callee):
+    """A follower's: a leader goes on, for the others write down what it sends them."""
+    cluster = raft_cluster
+    agents = [cluster.agent() for _ in range(3)]
+    if not all([small_disk(agent) for agent in agents]):
+        print("no file system can be mounted on this machine: a disk cannot be filled")
+        return
+    back(cluster, agents)
+    load = Load(cluster, callee, "full", 60).begin(agents[0])
+    victim = other(agents, cluster.leader())
+    rest = [a for a in agents if a is not victim]
+    with Writer(rest, "w-full", pause=0.02) as writer:
+        filler, begin = fill(victim), time.monotonic()
+        write_much(rest)
+        print(f"full disk of a follower: {LARGE_JOBS} large jobs acknowledged in {time.monotonic() - begin:.1f} s")
+        behind = applied(cluster, rest[0]) - applied(cluster, victim)
+        assert behind > 0, "its disk was not full"
+        filler.unlink()
+        begin = time.monotonic()
+        wait_until(lambda: applied(cluster, victim) >= applied(cluster, rest[0]) - 50, 60, "it has the log again")
+        print(f"{behind} entries behind, caught up {time.monotonic() - begin:.1f} s after there was space again")
+    cluster.wait_settled(60)
+    load.finish(rest[0])
+    writer.check(victim)
