@@ -287,6 +287,11 @@ static bool counts_for_all(void *arg, const struct store_ops **ret_store, void *
     return true;
 }
 
+static int64_t audit_now_ms(void *arg)
+{
+    return node_now_ms(arg);
+}
+
 static int begin_census(struct node *n, struct err *e)
 {
     const struct config *c = n->config;
@@ -294,6 +299,10 @@ static int begin_census(struct node *n, struct err *e)
                                .metrics = n->metrics,
                                .certs = {c->api.tls_cert, c->cluster.tls_cert, c->consul.tls_cert},
                                .counts = counts_for_all,
+                               .audit_every_ms = (int64_t)c->audit.every_ms,
+                               .keep_for_ms = (int64_t)c->history.keep_for_ms,
+                               .tzdata = tzload_version(n->zones),
+                               .now_ms = audit_now_ms,
                                .arg = n};
     return census_new(&o, &n->census, e);
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/auditor.h"
 #include "agent/base/err.h"
 #include "agent/base/log.h"
 #include "agent/base/mem.h"
@@ -17,7 +18,9 @@ static const struct log_ctx log_here = {.module = "census"};
 struct census {
     struct census_options o;
     char *certs[CENSUS_CERTS_MAX];
-    struct loop_timer *timer;
+    struct loop_timer *timer, *audit_timer;
+    struct auditor *auditor; /* a round is under way */
+    unsigned differences[AUDIT_VERDICT_COUNT_];
     struct worker_pool *pool; /* NULL: there is no certificate */
     struct work reading;
     int64_t expiry_s; /* what was read; INT64_MAX: nothing could be */
@@ -153,6 +156,61 @@ static void certs_read(struct work *w, bool cancelled)
         metrics_set(c->o.metrics, METRIC_CERT_EXPIRY, NULL, NULL, NULL, (double)c->expiry_s);
 }
 
+/* --- audit --------------------------------------------------------------------------------------------------------- */
+
+static int64_t now_ms(void *arg)
+{
+    const struct census *c = arg;
+    return c->o.now_ms(c->o.arg);
+}
+
+static void on_difference(void *arg, const struct job_row *row, const struct audit_result *result)
+{
+    struct census *c = arg;
+    c->differences[result->verdict]++;
+    log_error(&log_here, "what is recorded of a job is not what its schedule says",
+              "ns=%s id=%s kind=%s count=%llu detail=%s", LOGQ(row->ns), LOGQ(row->id),
+              audit_verdict_name(result->verdict), (unsigned long long)result->count, LOGQ(result->detail));
+}
+
+static void on_audited(void *arg, const struct auditor_summary *sum, const struct err *e)
+{
+    struct census *c = arg;
+    c->auditor = NULL;
+    loop_timer_arm(c->audit_timer, c->o.audit_every_ms);
+    if (e->code != ERR_OK) {
+        log_warn(&log_here, "the audit did not end this time", "error=%s", LOGQ(e->text));
+        return;
+    }
+    metrics_set(c->o.metrics, METRIC_AUDIT_JOBS, NULL, NULL, NULL, (double)sum->jobs);
+    for (int v = 0; v < AUDIT_VERDICT_COUNT_; v++)
+        if (audit_verdict_name((enum audit_verdict)v))
+            metrics_set(c->o.metrics, METRIC_AUDIT_DIFFERENCES, audit_verdict_name((enum audit_verdict)v),
+                        NULL, NULL, c->differences[v]);
+}
+
+static void audit(void *arg)
+{
+    struct census *c = arg;
+    struct auditor_options o = {.loop = c->o.loop,
+                                .tzdata = c->o.tzdata,
+                                .now_ms = now_ms,
+                                .keep_for_ms = c->o.keep_for_ms,
+                                .pause_ms = CENSUS_AUDIT_PAUSE_MS,
+                                .found = on_difference,
+                                .done = on_audited,
+                                .arg = c};
+    if (!c->o.counts(c->o.arg, &o.store, &o.store_self)) {
+        metrics_clear(c->o.metrics, METRIC_AUDIT_JOBS);
+        metrics_clear(c->o.metrics, METRIC_AUDIT_DIFFERENCES);
+        loop_timer_arm(c->audit_timer, c->o.audit_every_ms);
+        return;
+    }
+    for (int v = 0; v < AUDIT_VERDICT_COUNT_; v++)
+        c->differences[v] = 0;
+    c->auditor = auditor_begin(&o);
+}
+
 /* --- now and then -------------------------------------------------------------------------------------------------- */
 
 static void look(void *arg)
@@ -178,6 +236,11 @@ static int begin(struct census *c, struct err *e)
     c->jobs_timer = loop_timer_new(c->o.loop, count_page, c);
     c->timer = loop_timer_new(c->o.loop, look, c);
     loop_timer_arm(c->timer, 0);
+    if (c->o.audit_every_ms > 0) {
+        c->audit_timer = loop_timer_new(c->o.loop, audit, c);
+        loop_timer_arm(c->audit_timer,
+                       c->o.audit_every_ms < c->o.every_ms ? c->o.audit_every_ms : c->o.every_ms);
+    }
     return 0;
 }
 
@@ -214,6 +277,11 @@ void census_stop(struct census *c)
     if (c->jobs_timer)
         loop_timer_free(c->jobs_timer);
     c->timer = c->jobs_timer = NULL;
+    if (c->audit_timer)
+        loop_timer_free(c->audit_timer);
+    c->audit_timer = NULL;
+    auditor_stop(c->auditor);
+    c->auditor = NULL;
     if (c->pool)
         worker_pool_free(c->pool);
     c->pool = NULL;

@@ -165,6 +165,9 @@ struct config {
         uint64_t keep_for_ms;
     } history;
     struct {
+        uint64_t every_ms;
+    } audit;
+    struct {
         uint64_t keep_for_ms;
     } deadletters;
     struct {

@@ -369,6 +369,9 @@ static const struct option_row rows_after[] = {
     ROW("history.keep_for", DURATION, history.keep_for_ms, .def = "30d", .min = HOUR_MS, .max = YEAR_MS,
         .help = "How long every other fire is kept (up to 1000 a job)."),
 
+    ROW("audit.every", DURATION, audit.every_ms, .def = "1h", .min = SECOND_MS, .max = YEAR_MS,
+        .help = "How often all jobs are compared with what is recorded of them (slowly, by one member)."),
+
     ROW("deadletters.keep_for", DURATION, deadletters.keep_for_ms, .def = "30d", .min = HOUR_MS,
         .max = YEAR_MS, .help = "How long a dead letter is kept."),
 

@@ -149,6 +149,18 @@ static const struct family families[METRIC_COUNT_] = {
          COUNTER,
          {"listener"},
          NULL},
+    [METRIC_AUDIT_DIFFERENCES] =
+        {"carillon_audit_differences",
+         "Jobs whose record was not what their schedule says, in the last round of the audit.",
+         GAUGE,
+         {"kind"},
+         NULL},
+    [METRIC_AUDIT_JOBS] =
+        {"carillon_audit_jobs",
+         "Jobs that the last round of the audit looked at; by the member that owns the first slot.",
+         GAUGE,
+         {0},
+         NULL},
 };
 
 struct series {

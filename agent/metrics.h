@@ -45,8 +45,10 @@ enum metric {
     METRIC_CERT_EXPIRY,
     METRIC_BUILD_INFO, /* version, commit */
     METRIC_LOG_LINES_DROPPED,
-    METRIC_TRACE_SPANS,    /* result */
-    METRIC_EVENTS_DROPPED, /* listener */
+    METRIC_TRACE_SPANS,       /* result */
+    METRIC_EVENTS_DROPPED,    /* listener */
+    METRIC_AUDIT_DIFFERENCES, /* kind */
+    METRIC_AUDIT_JOBS,
     METRIC_COUNT_
 };
 

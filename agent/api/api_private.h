@@ -206,6 +206,7 @@ void api_peer(struct exchange *x);
 void api_export(struct exchange *x);
 void api_events(struct exchange *x);
 void api_forecast(struct exchange *x);
+void api_audit(struct exchange *x);
 /* Timer, and the end, of those who listen to events. */
 void api_events_keep_alive(void *arg);
 void api_events_stop(struct api *api);

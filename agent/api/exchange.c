@@ -307,6 +307,7 @@ static const struct {
     [API_EXPORT] = {.run = api_export, .by_client = true},
     [API_EVENTS] = {.run = api_events, .by_client = true},
     [API_FORECAST] = {.run = api_forecast},
+    [API_AUDIT] = {.run = api_audit},
     [API_CLUSTER] = {.run = api_cluster},
     [API_OWNER] = {.run = api_owner},
     [API_SERVICE] = {.run = api_service},

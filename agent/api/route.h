@@ -43,6 +43,7 @@ enum api_action {
     API_EXPORT,
     API_EVENTS,
     API_FORECAST,
+    API_AUDIT,
     API_CLUSTER,
     API_OWNER,
     API_SERVICE,

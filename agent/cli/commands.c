@@ -383,6 +383,16 @@ static const struct cli_command commands[] = {
                {.name = "--all-namespaces", .letter = 'A', .help = "jobs of every namespace"}),
      .remote = true,
      .run = cmd_forecast},
+    {.name = "audit",
+     .group = LOOKING,
+     .usage = "[--all-namespaces]",
+     .help = "Compare what should have happened with what is recorded; 1 when a job differs.",
+     .more =
+         "What should have happened is derived anew from the definitions. The member that owns the first slot does the same in\n"
+         "the background each audit.every, and tells by its log and by the metric carillon_audit_differences.\n",
+     .flags = FLAGS({.name = "--all-namespaces", .letter = 'A', .help = "jobs of every namespace"}),
+     .remote = true,
+     .run = cmd_audit},
     {.name = "tail",
      .group = LOOKING,
      .usage = "[--all] [--all-namespaces] [--attempts] [--count N]",

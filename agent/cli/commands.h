@@ -34,6 +34,7 @@ int cmd_deadletter_redrive(struct cli *cli, const struct cli_args *args);
 int cmd_deadletter_discard(struct cli *cli, const struct cli_args *args);
 
 int cmd_forecast(struct cli *cli, const struct cli_args *args);
+int cmd_audit(struct cli *cli, const struct cli_args *args);
 int cmd_tail(struct cli *cli, const struct cli_args *args);
 int cmd_cluster_status(struct cli *cli, const struct cli_args *args);
 int cmd_cluster_owner(struct cli *cli, const struct cli_args *args);
