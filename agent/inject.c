@@ -61,7 +61,10 @@ int inject_template_read(const char *text, size_t len, struct inject_template **
         return err_wrap(e, "sidecar");
     if (!json_is_object(t->roles) || !json_object_get(t->roles, "client"))
         return err_set(e, ERR_INVALID, "sidecar: must be an object with \"client\"");
-    json_object_foreach(t->roles, role, part) check_part(part, role, &p);
+    json_object_foreach(t->roles, role, part)
+    {
+        check_part(part, role, &p);
+    }
     rc = problems_check(&p, e);
     if (rc < 0)
         return err_wrap(e, "sidecar");

@@ -121,7 +121,10 @@ static int read_role(struct reader *r, const char *value)
     r->w->role = value;
     if (inject_template_role(r->t, value))
         return 0;
-    json_object_foreach(r->t->roles, role, part) buf_addf(&known, "%s%s", known.len ? ", " : "", role);
+    json_object_foreach(r->t->roles, role, part)
+    {
+        buf_addf(&known, "%s%s", known.len ? ", " : "", role);
+    }
     wrong(r, "there is no sidecar of role \"%s\" here, but %s", TEXTQ(value, strlen(value)), buf_str(&known));
     return 0;
 }
@@ -208,7 +211,10 @@ static int read_resources(struct reader *r, const char *value)
               rc < 0 ? why.text : "");
         return 0;
     }
-    json_object_foreach(r->w->resources, kind, amounts) check_amounts(r, kind, amounts);
+    json_object_foreach(r->w->resources, kind, amounts)
+    {
+        check_amounts(r, kind, amounts);
+    }
     return 0;
 }
 
@@ -295,9 +301,11 @@ int inject_wish_read(const struct inject_template *t, const json_t *pod, struct 
     int rc = 0;
     if (!json_object_get(annotations, INJECT_PREFIX "inject"))
         return 0; /* whatever else stands there is not for us */
-    json_object_foreach(annotations, name,
-                        value) if (rc == 0 && strncmp(name, INJECT_PREFIX, sizeof(INJECT_PREFIX) - 1) == 0)
-        rc = read_one(&r, name, value, warnings);
+    json_object_foreach(annotations, name, value)
+    {
+        if (rc == 0 && strncmp(name, INJECT_PREFIX, sizeof(INJECT_PREFIX) - 1) == 0)
+            rc = read_one(&r, name, value, warnings);
+    }
     return rc;
 }
 
