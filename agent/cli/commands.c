@@ -435,7 +435,8 @@ static const struct cli_command commands[] = {
      .usage = "[DIR] [--config FILE] [--set KEY=VALUE]…",
      .help = "Verify the data folder of a stopped agent: every file, every checksum, everything it holds.",
      .more =
-         "DIR is a folder of store.driver raft; without it, the one that the configuration names. Nothing is changed.\n"
+         "DIR is the folder of a log, as ./carillon-data/raft: store.raft.dir, or raft in agent.data_dir. Without it, the\n"
+         "one that the configuration names. Nothing is changed.\n"
          "The exit code is 1 if something is wrong or an agent uses it, 3 if there is no store.\n",
      .flags = FLAGS({.name = "--config", .letter = 'c', .value = "FILE", .help = "configuration file (YAML)"},
                     SET_FLAG),
@@ -447,8 +448,9 @@ static const struct cli_command commands[] = {
      .help = "Move everything from one store to another: carillon store copy --from raft:DIR --to mysql://…",
      .more =
          "STORE is raft:DIR or mysql://[USER@]HOST[:PORT]/DATABASE[?password_file=FILE&tls_mode=verify&…]; behind the ?\n"
-         "stand options as store.mysql.tls_mode, without their section. All agents of both must be stopped; the target must be empty, or what an earlier\n"
-         "copy left that was interrupted. No agent uses the target before all is there and, with --verify, was compared.\n",
+         "stand options as store.mysql.tls_mode, without their section. DIR is the folder of a log, as ./carillon-data/raft.\n"
+         "All agents of both must be stopped; the target must be empty, or what an earlier copy left that was interrupted.\n"
+         "No agent uses the target before all is there and, with --verify, was compared.\n",
      .flags = FLAGS({.name = "--from", .value = "STORE", .help = "what to copy; it is not changed"},
                     {.name = "--to", .value = "STORE", .help = "where to"},
                     {.name = "--verify", .help = "then read both and compare every record"}),
