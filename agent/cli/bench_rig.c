@@ -212,7 +212,7 @@ static void on_answer(void *arg, const struct err *e, const struct http_reply *r
     s->us[lane->i] = clock_boot_us() - lane->since_us;
     s->open--;
     if (s->failed == 0 && e->code != ERR_OK)
-        s->failed = err_set(s->e, ERR_UNAVAILABLE, "%s", e->text);
+        s->failed = err_set(s->e, ERR_UNAVAILABLE, "%s: %s", s->target.base, e->text);
     else if (s->failed == 0 && reply->status != s->requests->status)
         s->failed = refuse(s, reply);
     if (!s->rig->interrupted && s->failed == 0 && s->next < s->requests->count)

@@ -324,6 +324,8 @@ static const char *hint_of(const char *code, const char *path)
         {"already_exists", "`carillon job apply` replaces what is there"},
         {"no_target", "give callback.http.service or callback.http.url, or set app.service of the agent"},
         {"due_in_past", "give an instant that is to come"},
+        {"quota_exceeded",
+         "the agent's schedule.max_jobs and schedule.max_jobs_of say how many jobs there may be"},
         {"too_large", "limits: api.max_body and api.max_bulk of the agent"},
     };
     for (size_t i = 0; code && i < sizeof(hints) / sizeof(hints[0]); i++)
@@ -379,7 +381,8 @@ int client_explain_refusal(const struct client *c, const struct client_request *
     const char *hint = hint_of(code, rq->path);
     if (hint)
         cli_hint(c->cli, "%s", hint);
-    if (reply->status == 503 || reply->status == 429)
+    bool later = reply->status == 503 || reply->status == 429;
+    if (later && !(code && strcmp(code, "quota_exceeded") == 0))
         cli_hint(c->cli, "try again in %u s%s", reply->retry_after_s ? reply->retry_after_s : 1,
                  strcmp(rq->method, "POST") == 0 ? "" : "; repeating does no harm");
     return exit_code;

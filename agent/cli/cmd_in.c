@@ -99,6 +99,7 @@ int cmd_in(struct cli *cli, const struct cli_args *args)
         show_json(cli->out, answer);
         return CLI_OK;
     }
+    show_warnings(cli->err, show_string(answer, "id"), answer);
     show_both(due, json_object_get(json_object_get(answer, "status"), "next_due"), cli->now_ms());
     (void)fprintf(cli->out, "%s: due %s\n", show_string(answer, "id"), due);
     return CLI_OK;

@@ -44,22 +44,13 @@ static int read_etag(const struct apply *a, const char *path, const char *ns, ch
     return CLI_OK;
 }
 
-static void print_warnings(const struct apply *a, const char *id, const json_t *answer)
-{
-    const json_t *warnings = json_object_get(answer, "warnings");
-    for (size_t i = 0; i < json_array_size(warnings); i++) {
-        AUTO(mem_free) char *text = show_compact(json_array_get(warnings, i), 500);
-        (void)fprintf(a->cli->err, "%s: warning: %s\n", id, text);
-    }
-}
-
 static void report_success(const struct apply *a, const char *id, const struct client_reply *reply,
                            const char *before)
 {
     AUTO(json_decref) json_t *answer = NULL;
     char due[SHOW_BOTH_SIZE] = "", detail[SHOW_BOTH_SIZE + 20] = "";
     if (json_read(buf_str(&reply->body), reply->body.len, CLIENT_REPLY_MAX, &answer, NULL) == 0) {
-        print_warnings(a, id, answer);
+        show_warnings(a->cli->err, id, answer);
         const json_t *next = json_object_get(answer, "next");
         show_both(due,
                   a->dry_run ? json_object_get(json_array_get(next, 0), "due")

@@ -178,3 +178,13 @@ char *show_compact(const json_t *v, size_t max)
     }
     return show_clean(buf_str(&text), false);
 }
+
+void show_warnings(FILE *out, const char *id, const json_t *answer)
+{
+    const json_t *warnings = json_object_get(answer, "warnings");
+    for (size_t i = 0; i < json_array_size(warnings); i++) {
+        AUTO(mem_free) char *text = show_compact(json_array_get(warnings, i), 500);
+        AUTO(mem_free) char *clean = show_clean(text, false);
+        (void)fprintf(out, "%s: warning: %s\n", id, clean); /* cli_run() looks for errors at the end */
+    }
+}

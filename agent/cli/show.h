@@ -46,6 +46,8 @@ void show_next_due(char ret[SHOW_BOTH_SIZE], const json_t *status, int64_t now_m
 
 /* The member KEY as text, "" when it is none. Borrowed. */
 const char *show_string(const json_t *obj, const char *key);
+/* What a write warned of (`warnings` of its ANSWER), a line each that begins with ID. */
+void show_warnings(FILE *out, const char *id, const json_t *answer);
 /* V as JSON, indented, and a newline. */
 void show_json(FILE *out, const json_t *v);
 /* V on one line, a string bare; cut after MAX bytes. For mem_free(). */

@@ -127,4 +127,4 @@ def test_the_command_tells_why_an_agent_refuses(bench):
     assert code == 1 and "callback/http/url" in err
     bench.agent.end()
     code, _, err = bench()
-    assert code == 4 and "carillon agent" in err
+    assert code == 4 and f"no agent reached at http://{bench.agent.address}: " in err and "carillon agent" in err

@@ -164,6 +164,12 @@ def test_refusals_list_every_problem_and_what_to_do(agent, cli):
     assert code == 1 and "503 without an explanation" in err and "try again in 7 s" in err
 
 
+def test_a_quota_is_not_over_in_a_second(agent, cli):
+    agent.on("PUT", "/v1/jobs/a", 429, {"code": "quota_exceeded", "detail": "the namespace has its 10 jobs"}, Retry_After=1)
+    code, _, err = cli("in", "1h", "--id", "a", "--url", "http://example.org/x")
+    assert code == 1 and "has its 10 jobs" in err and "schedule.max_jobs_of" in err and "try again" not in err
+
+
 def test_nobody_there_is_exit_4(cli):
     [port] = procs.free_ports(1)
     code, out, err = cli("job", "list", "--addr", f"127.0.0.1:{port}")
@@ -172,9 +178,10 @@ def test_nobody_there_is_exit_4(cli):
 
 
 def test_in_makes_a_one_shot(agent, cli):
-    agent.on("PUT", "/v1/jobs/tea", 201, {**JOB, "id": "tea"})
-    code, out, _ = cli("in", "15m", "--id", "tea", "--path", "/tea", "-d", '{"tea":"ready"}', "-H", "X-A: b: c", "--service", "s")
+    agent.on("PUT", "/v1/jobs/tea", 201, {**JOB, "id": "tea", "warnings": ["nobody lists the service 's'"]})
+    code, out, err = cli("in", "15m", "--id", "tea", "--path", "/tea", "-d", '{"tea":"ready"}', "-H", "X-A: b: c", "--service", "s")
     assert code == 0 and out.startswith("tea: due 2999-01-01T00:00:00Z (in ")
+    assert err == "tea: warning: nobody lists the service 's'\n"
     method, _, headers, body = agent.requests[-1]
     assert method == "PUT" and headers["Content-Type"] == "application/json"
     assert json.loads(body) == {"schedule": "@after 15m", "id": "tea", "payload": {"tea": "ready"},
