@@ -7,6 +7,7 @@
 
 static void unmark(struct pfire *f)
 {
+    f->marked = false;
     memset(f->row.holder, 0, sizeof(f->row.holder));
 }
 

@@ -218,8 +218,7 @@ void pfire_hold_all(struct planner *p, struct pjob *j)
     LIST_FOR (l, &j->fires) {
         struct pfire *f = container_of(l, struct pfire, job_link);
         f->ignored |= f->in_flight && f->settled; /* its row says already what comes next */
-        if (f->row.state == FIRE_STATE_HELD && !f->in_flight && !f->ended && is_mine(p, &f->row) &&
-            !list_linked(&f->foreign_link)) {
+        if (f->marked) {
             f->row.attempts = 0; /* at most once, and not yet begun: it may begin where it goes */
             pfire_wait_until(p, f, p->now_ms);
         }
@@ -278,7 +277,7 @@ static void deliver(struct planner *p, struct pfire *f)
     pfire_out(p, f);
     f->in_flight = true;
     f->begun_ms = p->now_ms;
-    f->revoked = f->settled = f->by_hand = false;
+    f->revoked = f->settled = f->by_hand = f->marked = false;
     p->stats.in_flight++;
     planner_act(p, PLANNER_DO_DELIVER)->delivery = d;
 }
@@ -356,8 +355,7 @@ void pfire_arm(struct planner *p, struct pfire *f)
         planner_arm(p, &f->timer, f->row.wake_ms);
     else if (may_run(f) && waiting)
         planner_arm(p, &f->timer, f->row.wake_ms);
-    else if (may_run(f) && f->row.state == FIRE_STATE_HELD && f->row.attempts == 1 && is_mine(p, &f->row) &&
-             f->job->spec->at_most_once)
+    else if (may_run(f) && f->marked && f->job->spec->at_most_once)
         planner_start_later(p, &f->start, p->now_ms);
     else
         wheel_cancel(p->wheel, &f->timer);
@@ -413,6 +411,7 @@ void pfire_start(struct planner *p, struct pfire *f)
         /* Who dies with it in flight must leave it marked, or the next owner would send it again. */
         f->delivery.attempt = 1;
         hold(p, f);
+        f->marked = true;
         return;
     }
     deliver(p, f);

@@ -114,6 +114,7 @@ struct pfire {
     bool
         settled; /* how the attempt in flight ended is known already, by its completion: only its return is waited for */
     enum attempt_control control; /* what a part's reply asks for when the fire succeeds */
+    bool marked;                  /* HELD by us for an attempt that goes out when that is durable */
     bool by_hand; /* its next attempt was asked for: neither a pause nor the other fires hold it up */
     bool in_batch;
     bool ended; /* leaves memory when clean */
