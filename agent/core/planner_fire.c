@@ -219,7 +219,7 @@ void pfire_hold_all(struct planner *p, struct pjob *j)
         struct pfire *f = container_of(l, struct pfire, job_link);
         f->ignored |= f->in_flight && f->settled; /* its row says already what comes next */
         if (f->marked) {
-            f->row.attempts = 0; /* at most once, and not yet begun: it may begin where it goes */
+            f->row.attempts--; /* at most once, and not yet begun: it may begin where it goes */
             pfire_wait_until(p, f, p->now_ms);
         }
         if (!f->in_flight || f->ignored || f->ended)
@@ -409,7 +409,7 @@ void pfire_start(struct planner *p, struct pfire *f)
     bool sends = j->spec->callback.to == JOB_TO_ONE || f->row.parts;
     if (f->row.state == FIRE_STATE_WAITING && j->spec->at_most_once && sends) {
         /* Who dies with it in flight must leave it marked, or the next owner would send it again. */
-        f->delivery.attempt = 1;
+        f->delivery.attempt = f->row.attempts + 1;
         hold(p, f);
         f->marked = true;
         return;

@@ -99,6 +99,13 @@ void pparts_reopen(struct planner *p, struct pfire *f)
         p, f, parts); /* without memory its endpoints count as done, which the next attempt finds out */
 }
 
+/* No attempt was made, which a row that is held has to take back. */
+static void not_counted(struct pfire *f)
+{
+    if (f->row.state == FIRE_STATE_HELD)
+        f->row.attempts = f->delivery.attempt - 1;
+}
+
 /* The list of endpoints that was asked for. */
 void pparts_found(struct planner *p, struct pfire *f, const struct attempt *attempt)
 {
@@ -113,6 +120,7 @@ void pparts_found(struct planner *p, struct pfire *f, const struct attempt *atte
         return;
     }
     bool frozen = r == 0 && write_parts(p, f, parts);
+    not_counted(f);
     pfire_wait_until(p, f, p->now_ms + (frozen ? 0 : PLANNER_AGAIN_MS));
 }
 
@@ -178,8 +186,8 @@ void planner_on_part(struct planner *p, const struct planner_event *event)
 static void next_round(struct planner *p, struct pfire *f, const struct attempt *attempt)
 {
     if (attempt->result == ATTEMPT_NOT_STARTED) {
-        if (!f->round_begun && f->row.state == FIRE_STATE_HELD)
-            f->row.attempts = f->delivery.attempt - 1;
+        if (!f->round_begun)
+            not_counted(f);
         pfire_wait_until(p, f, f->revoked ? p->now_ms : p->now_ms + PLANNER_AGAIN_MS);
     } else if (attempt->result == ATTEMPT_NO_ENDPOINT && !f->round_begun) {
         pfire_no_endpoint(p, f);
@@ -208,6 +216,7 @@ void pparts_ended(struct planner *p, struct pfire *f, const struct attempt *atte
         papi_control(p, j, control);
     } else { /* all have left before they could be reached: those that are there now take their place */
         set_text(p, f, NULL, 0);
+        not_counted(f);
         pfire_wait_until(p, f, p->now_ms + PLANNER_AGAIN_MS);
     }
 }

@@ -53,3 +53,24 @@ Test(planner_once, an_attempt_that_runs_is_not_made_again_when_its_slot_comes_ba
     pbed_check(b, true);
     pbed_free(b);
 }
+
+Test(planner_once, a_dead_letter_that_is_sent_once_more_has_a_number_of_its_own)
+{
+    struct pbed *b = members(1);
+    pbed_set(b)->fail = 1;
+    (void)pbed_do(b, PLANNER_CREATE, "a", "{\"schedule\":\"@after 1s\"," CALLBACK ONCE "}");
+    pbed_run(b, 2000);
+    cr_assert(eq(u64, pbed_job(b, "a")->counts.dead, 1));
+    pbed_set(b)->fail = 0;
+    struct uid uid = pbed_job(b, "a")->uid;
+    cr_assert(eq(int, pbed_fire_do(b, PLANNER_FIRE_RETRY, &uid, 1, 0, false), PLANNER_ACCEPTED));
+    pbed_run(b, 1000);
+    size_t n;
+    const struct pbed_sent *sent = pbed_sent(b, &n);
+    cr_assert(eq(sz, n, 2));
+    cr_assert(eq(u32, sent[1].attempt, 2));
+    cr_assert(eq(u32, fire(b, 1)->attempts, 2));
+    cr_assert(eq(int, fire(b, 1)->outcome, FIRE_OUTCOME_SUCCEEDED));
+    pbed_check(b, true);
+    pbed_free(b);
+}
