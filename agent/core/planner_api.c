@@ -275,6 +275,8 @@ static void replace(struct planner *p, struct pjob *j, const struct planner_api 
     pjob_set_spec(p, j, spec);
     LIST_FOR (l, &j->fires) {
         struct pfire *f = container_of(l, struct pfire, job_link);
+        if (spec->at_most_once)
+            pfire_mark_running(p, f);
         if (!f->target)
             continue;
         planner_start_cancel(p, &f->start);

@@ -185,6 +185,12 @@ static void hold(struct planner *p, struct pfire *f)
     pfire_dirty(p, f, f->durable_rev || f->in_batch ? CHANGE_UPDATE : CHANGE_INSERT);
 }
 
+void pfire_mark_running(struct planner *p, struct pfire *f)
+{
+    if (f->in_flight && !f->settled && !f->ignored && !f->ended && f->row.state == FIRE_STATE_WAITING)
+        hold(p, f);
+}
+
 /* The unbooked fire gets its number and row, and the job goes on to its next due. */
 static void book_first(struct planner *p, struct pjob *j)
 {
@@ -355,7 +361,7 @@ void pfire_arm(struct planner *p, struct pfire *f)
         planner_arm(p, &f->timer, f->row.wake_ms);
     else if (may_run(f) && waiting)
         planner_arm(p, &f->timer, f->row.wake_ms);
-    else if (may_run(f) && f->marked && f->job->spec->at_most_once)
+    else if (may_run(f) && f->marked) /* and it goes, whatever the definition has become */
         planner_start_later(p, &f->start, p->now_ms);
     else
         wheel_cancel(p->wheel, &f->timer);
@@ -394,11 +400,22 @@ void pfire_timer(struct wheel_timer *t, void *arg)
         planner_start_later(p, &f->start, f->row.wake_ms);
 }
 
+bool pfire_spent(const struct pfire *f)
+{
+    const struct job_spec *spec = f->job->spec;
+    bool parts = spec->callback.to != JOB_TO_ONE && f->row.parts; /* each has its own attempt */
+    return spec->at_most_once && !parts && f->row.attempts > f->row.attempts_before;
+}
+
 void pfire_start(struct planner *p, struct pfire *f)
 {
     struct pjob *j = f->job;
     if (!may_run(f))
         return;
+    if (f->row.state == FIRE_STATE_WAITING && pfire_spent(f)) { /* it may not be tried again any more */
+        pfire_end(p, f, FIRE_OUTCOME_DEAD, FIRE_REASON_AT_MOST_ONCE, NULL);
+        return;
+    }
     if (f->row.state == FIRE_STATE_WAITING && !pfire_has_turn(p, f)) {
         pfire_take_place(p, f);
         planner_arm(p, &f->timer, p->now_ms + PLANNER_AGAIN_MS);

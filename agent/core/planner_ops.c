@@ -72,7 +72,7 @@ static void retry(struct planner *p, struct pjob *j, struct pfire *f)
         reply(p, j, f, PLANNER_ACCEPTED);
         return;
     }
-    if (f->row.state == FIRE_STATE_OPEN && j->spec->at_most_once) {
+    if (pfire_spent(f)) {
         reply(p, j, f, PLANNER_FINISHED); /* its only attempt has been made */
         return;
     }

@@ -56,6 +56,23 @@ static void put_parts(struct planner *p, struct pfire *f)
         fire_parts_free(TAKE(f->parts));
 }
 
+/* At most once: a part that was tried and not acknowledged is not tried again; the others may still go. */
+static void give_up_tried(struct planner *p, struct pfire *f)
+{
+    bool any = false;
+    if (!f->job->spec->at_most_once || f->row.state != FIRE_STATE_WAITING ||
+        f->row.attempts == f->row.attempts_before)
+        return;
+    for (size_t i = 0; f->parts && i < f->parts->count; i++) {
+        struct fire_part *part = &f->parts->items[i];
+        if (part->state != FIRE_PART_PENDING || part->attempts == 0)
+            continue;
+        part->state = FIRE_PART_DEAD;
+        any = true;
+    }
+    f->parts_stale |= any && !write_parts(p, f, f->parts);
+}
+
 /* Its last part may have ended, and who knew it died before the fire did. */
 bool pparts_open(struct planner *p, struct pfire *f)
 {
@@ -67,6 +84,7 @@ bool pparts_open(struct planner *p, struct pfire *f)
         pfire_arm(p, f);
         return false;
     }
+    give_up_tried(p, f);
     if (!f->parts || fire_parts_count(f->parts, FIRE_PART_PENDING) > 0)
         return true;
     struct pjob *j = f->job;
@@ -208,7 +226,8 @@ void pparts_ended(struct planner *p, struct pfire *f, const struct attempt *atte
         next_round(p, f, attempt);
     } else if (dead > 0) {
         pfire_count_failure(p, f->job);
-        pfire_end(p, f, FIRE_OUTCOME_DEAD, FIRE_REASON_GIVE_UP, NULL);
+        pfire_end(p, f, FIRE_OUTCOME_DEAD,
+                  f->job->spec->at_most_once ? FIRE_REASON_AT_MOST_ONCE : FIRE_REASON_GIVE_UP, NULL);
     } else if (succeeded > 0) {
         enum attempt_control control = f->control;
         struct pjob *j = f->job;

@@ -441,6 +441,8 @@ void pfire_first(struct planner *p, struct pjob *j);
 struct pfire *pfire_book(struct planner *p, struct pjob *j, int64_t due_ms, enum fire_kind kind);
 void pfire_name(struct pfire *f);
 void pfire_book_first(struct planner *p, struct pjob *j);
+/* Its row tells of the attempt that is out, if one is: who dies with it has made it. */
+void pfire_mark_running(struct planner *p, struct pfire *f);
 void pfire_hold_all(struct planner *p, struct pjob *j);
 void pfire_revoke(struct planner *p, struct pfire *f);
 void pfire_abort(struct planner *p, struct pfire *f); /* ... and close the connection of what has started */
@@ -451,6 +453,8 @@ struct pfire *pjob_find_fire(const struct pjob *j, uint64_t seq); /* booked; NUL
 void pfire_arm(struct planner *p, struct pfire *f);
 void pfire_timer(struct wheel_timer *t, void *arg);
 void pfire_start(struct planner *p, struct pfire *f);
+/* Its job asks for at most once, and it was tried. */
+bool pfire_spent(const struct pfire *f);
 void pfire_dirty(struct planner *p, struct pfire *f, enum change_op op);
 void pfire_set_target(struct planner *p, struct pfire *f, bool on);
 void pfire_loaded(struct planner *p, struct pfire *f); /* what the state of a row just read asks for */
