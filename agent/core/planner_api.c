@@ -258,18 +258,41 @@ static void plan_changed(struct planner *p, struct pjob *j, const struct planner
     }
 }
 
+static int64_t later(int64_t a_ms, int64_t b_ms)
+{
+    return a_ms > b_ms ? a_ms : b_ms; /* RECORD_NONE is before all */
+}
+
+/* The newest due that has its fire already. That fire may be under way still, and not even here: but what the schedule asked for
+ * since the last change was given numbers one after the other, up to the next one. */
+static int64_t newest_fired_ms(const struct planner *p, const struct pjob *j)
+{
+    const struct job_row *row = &j->row;
+    int64_t ret_ms = row->last.due_ms, due_ms;
+    if (row->due_ms != RECORD_NONE) {
+        if (job_last_due_before(j->spec, row->due_ms, &due_ms) && due_ms > row->updated_ms)
+            ret_ms = later(ret_ms, due_ms);
+    } else if (j->spec->one_shot && job_last_due_before(j->spec, p->now_ms + 1, &due_ms)) {
+        ret_ms = later(ret_ms, due_ms);
+    }
+    LIST_FOR (l, &j->fires) {
+        const struct fire_row *f = &container_of(l, struct pfire, job_link)->row;
+        if (f->kind == FIRE_KIND_SCHEDULED)
+            ret_ms = later(ret_ms, f->due_last_ms);
+    }
+    return ret_ms;
+}
+
 static void replace(struct planner *p, struct pjob *j, const struct planner_api *api, struct job_spec *spec)
 {
     bool same_schedule = job_schedule_equal(j->spec, spec);
     bool was_paused = j->row.state == JOB_STATE_PAUSED;
-    int64_t due_ms = j->row.due_ms;
     if (!pjob_book_due(p, j)) { /* its end is recorded, whatever the new definition says */
         job_spec_unref(spec);
         papi_reply(p, j, PLANNER_UNAVAILABLE);
         return;
     }
-    int64_t fired_ms = j->row.due_ms != due_ms ? due_ms : j->row.last.due_ms;
-    due_ms = j->row.due_ms;
+    int64_t fired_ms = newest_fired_ms(p, j), due_ms = j->row.due_ms;
     revoke_all(p, j);
     keep_definition(j);
     pjob_set_spec(p, j, spec);

@@ -1,0 +1,75 @@
+/* What a changed job has fired already, and what it has not. */
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+
+#include "tests/lib/planner_bed.h"
+
+#define CALLBACK "\"callback\":{\"http\":{\"url\":\"http://10.0.0.9/x\"}}"
+#define RETRY    ",\"retry\":{\"min_backoff\":\"1h\",\"max_backoff\":\"1h\"}"
+#define SECOND   INT64_C(1000)
+
+static struct pbed *one_member(const char *job)
+{
+    struct pbed_options o = pbed_defaults(7);
+    struct pbed *b = pbed_new(&o);
+    (void)pbed_node_start(b);
+    for (unsigned s = 0; s < o.slots; s++)
+        pbed_give(b, s, 0);
+    pbed_run(b, 50);
+    cr_assert(eq(int, pbed_do(b, PLANNER_CREATE, "a", job), PLANNER_CREATED));
+    return b;
+}
+
+/* It was accepted a while ago, and could not be done before. */
+static void put_late(struct pbed *b, const char *job, int64_t late_ms)
+{
+    struct pbed_call *c = pbed_call(b, PLANNER_PUT, "a", job);
+    c->api.accepted_ms -= late_ms;
+    while (!c->answered)
+        pbed_run(b, 1);
+    cr_assert(eq(int, c->api.answer, PLANNER_OK));
+}
+
+/* No due has two fires. */
+static void check_dues(const struct pbed *b)
+{
+    size_t n;
+    const struct pbed_sent *sent = pbed_sent(b, &n);
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < i; k++)
+            cr_assert(sent[i].due_ms != sent[k].due_ms || sent[i].seq == sent[k].seq, "fires %d and %d",
+                      (int)sent[k].seq, (int)sent[i].seq);
+}
+
+Test(planner_change, a_due_whose_fire_waits_for_a_retry_does_not_come_again)
+{
+    struct pbed *b = one_member("{\"schedule\":\"*/10 * * * * *\"," CALLBACK RETRY "}");
+    pbed_set(b)->fail = 1;
+    pbed_run(b, 30500);
+    size_t n;
+    (void)pbed_sent(b, &n);
+    cr_assert(ge(sz, n, 3));
+    put_late(b, "{\"schedule\":[\"*/10 * * * * *\",\"@every 1h\"]," CALLBACK RETRY "}", 15 * SECOND);
+    pbed_set(b)->fail = 0;
+    pbed_run(b, 60000);
+    check_dues(b);
+    pbed_check(b, false);
+    pbed_free(b);
+}
+
+Test(planner_change, an_instant_whose_fire_waits_for_a_retry_does_not_come_again)
+{
+    struct pbed *b = one_member("{\"schedule\":\"@at 2026-11-23T09:00:05Z\"," CALLBACK RETRY "}");
+    pbed_set(b)->fail = 1;
+    pbed_run(b, 120000);
+    pbed_set(b)->fail = 0;
+    put_late(b,
+             "{\"schedule\":[\"@at 2026-11-23T09:00:05Z\",\"@at 2026-11-23T10:00:00Z\"]," CALLBACK RETRY "}",
+             0);
+    pbed_run(b, 60000);
+    size_t n;
+    (void)pbed_sent(b, &n);
+    cr_assert(eq(sz, n, 1));
+    check_dues(b);
+    pbed_free(b);
+}
