@@ -258,6 +258,20 @@ static void plan_changed(struct planner *p, struct pjob *j, const struct planner
     }
 }
 
+static bool is_due(const struct job_spec *spec, int64_t at_ms)
+{
+    int64_t due_ms;
+    return job_last_due_before(spec, at_ms + 1, &due_ms) && due_ms == at_ms;
+}
+
+/* Those are no dues. What the schedule asked for since the last change is a due of it. */
+static bool last_was_by_hand(const struct pjob *j)
+{
+    const struct job_row *row = &j->row;
+    bool none = row->scheduled == 0 && row->last.outcome != FIRE_OUTCOME_SKIPPED;
+    return none || (row->last.due_ms > row->updated_ms && !is_due(j->spec, row->last.due_ms));
+}
+
 static int64_t later(int64_t a_ms, int64_t b_ms)
 {
     return a_ms > b_ms ? a_ms : b_ms; /* RECORD_NONE is before all */
@@ -268,7 +282,7 @@ static int64_t later(int64_t a_ms, int64_t b_ms)
 static int64_t newest_fired_ms(const struct planner *p, const struct pjob *j)
 {
     const struct job_row *row = &j->row;
-    int64_t ret_ms = row->last.due_ms, due_ms;
+    int64_t ret_ms = last_was_by_hand(j) ? RECORD_NONE : row->last.due_ms, due_ms;
     if (row->due_ms != RECORD_NONE) {
         if (job_last_due_before(j->spec, row->due_ms, &due_ms) && due_ms > row->updated_ms)
             ret_ms = later(ret_ms, due_ms);

@@ -1,6 +1,7 @@
 /* What a changed job has fired already, and what it has not. */
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
+#include <stdio.h>
 
 #include "tests/lib/planner_bed.h"
 
@@ -72,4 +73,23 @@ Test(planner_change, an_instant_whose_fire_waits_for_a_retry_does_not_come_again
     cr_assert(eq(sz, n, 1));
     check_dues(b);
     pbed_free(b);
+}
+
+Test(planner_change, a_run_by_hand_is_no_due)
+{
+    static const char *const before[] = {"@after 10h", "@every 20s"};
+    for (size_t i = 0; i < 2; i++) {
+        char text[200];
+        (void)snprintf(text, sizeof(text), "{\"schedule\":\"%s\"," CALLBACK "}", before[i]);
+        struct pbed *b = one_member(text);
+        pbed_run(b, 25000);
+        cr_assert(eq(int, pbed_do(b, PLANNER_RUN, "a", NULL), PLANNER_ACCEPTED));
+        pbed_run(b, 1000);
+        uint64_t done = pbed_job(b, "a")->counts.succeeded;
+        put_late(b, "{\"schedule\":\"@at 2026-11-23T09:00:22Z\"," CALLBACK "}", 0);
+        pbed_run(b, 2000);
+        cr_assert(eq(u64, pbed_job(b, "a")->counts.succeeded, done + 1), "after %s", before[i]);
+        pbed_check(b, true);
+        pbed_free(b);
+    }
 }
