@@ -357,11 +357,24 @@ static void change(struct planner *p, struct pjob *j, struct planner_api *api)
     replace(p, j, api, spec);
 }
 
+/* What has ended rides in the delete as it ended; the store ends the rest. */
+static void drop_unfinished(struct planner *p, struct pjob *j)
+{
+    LIST_FOR_SAFE(l, &j->fires)
+    {
+        struct pfire *f = container_of(l, struct pfire, job_link);
+        if (!f->ended || f->dirty == CHANGE_NONE)
+            pfire_drop(p, f);
+    }
+}
+
 static void delete_now(struct planner *p, struct pjob *j, const struct planner_api *api, const char *op)
 {
     revoke_all(p, j);
-    pjob_drop_fires(p, j);
+    drop_unfinished(p, j);
     j->deleting = true;
+    j->row.updated_ms = p->now_ms; /* when its unfinished fires end, and how long the store keeps them */
+    j->row.wake_ms = planner_add_ms(p->now_ms, p->options.history_keep_ms);
     keep_definition(j);
     papi_revise(j, api, op, j->row.due_ms);
     pjob_dirty(p, j, CHANGE_DELETE);

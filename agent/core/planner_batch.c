@@ -106,14 +106,15 @@ static int fill_change(struct planner *p, struct pchange *c, struct pjob *j, str
 {
     struct job_change *change = &c->change;
     memset(c, 0, sizeof(*c));
-    int r = j->op == CHANGE_DELETE ? 0 : copy_fires(p, c, j, e);
+    int r = copy_fires(p, c, j, e);
     if (r < 0)
         return r;
     change->op = j->op;
     change->expect_rev = j->durable_rev;
     j->row.rev = j->op == CHANGE_NONE ? j->durable_rev : j->durable_rev + 1;
     change->row = j->row;
-    change->row.wake_ms = pbackfill_wake_ms(&j->row);
+    if (j->op != CHANGE_DELETE)
+        change->row.wake_ms = pbackfill_wake_ms(&j->row);
     change->revision = j->revision;
     change->tag = j;
     if (j->op == CHANGE_INSERT || j->op == CHANGE_REPLACE)

@@ -120,7 +120,7 @@ static void check_row_change(struct pbed *b, const struct job_row *old, const st
     MUST(row->version >= old->version, "version goes back");
 }
 
-static void job_delete(struct pbed *b, struct srow *s)
+static void job_delete(struct pbed *b, struct srow *s, const struct job_row *row)
 {
     job_spec_unref(s->spec);
     s->spec = NULL;
@@ -131,6 +131,8 @@ static void job_delete(struct pbed *b, struct srow *s)
             f->state = FIRE_STATE_ENDED;
             f->outcome = FIRE_OUTCOME_CANCELLED;
             f->reason = FIRE_REASON_DELETED;
+            f->finished_ms = row->updated_ms;
+            f->wake_ms = row->wake_ms;
             f->rev++;
         }
     }
@@ -179,7 +181,7 @@ static enum change_result change_job(struct pbed *b, struct job_change *c)
     if (c->op == CHANGE_INSERT && !s)
         (void)pbed_add(b, &c->row, job_spec_ref(c->spec));
     else if (c->op == CHANGE_DELETE && s)
-        job_delete(b, s);
+        job_delete(b, s, &c->row);
     else if (c->op == CHANGE_UPDATE || c->op == CHANGE_REPLACE) {
         check_row_change(b, &s->row, &c->row);
         s->row = c->row;
