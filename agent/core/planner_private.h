@@ -161,8 +161,9 @@ struct pjob {
     int64_t next_due_ms; /* what follows row.due_ms; valid while `first` is out */
     bool has_next_due;
     int64_t not_before_ms;
-    int64_t quiet_ms;      /* an attempt that ended without a reply may run until then */
-    int64_t queue_look_ms; /* queue: when to look whether too many wait */
+    int64_t quiet_ms;       /* an attempt that ended without a reply may run until then */
+    int64_t fires_asked_ms; /* when those beyond the horizon were asked for */
+    int64_t queue_look_ms;  /* queue: when to look whether too many wait */
     struct pstart start;
     struct wheel_timer timer;
     struct ptarget *target;

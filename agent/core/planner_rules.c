@@ -30,7 +30,10 @@ static bool fires_complete(struct planner *p, struct pjob *j)
     }
     if (here >= pjob_pending(j))
         return true;
-    planner_load_fires(p, &j->row.slot, 1, PLANNER_NEVER);
+    if (p->now_ms >= j->fires_asked_ms + FIRES_AGAIN_MS) {
+        planner_load_fires(p, &j->row.slot, 1, PLANNER_NEVER);
+        j->fires_asked_ms = p->now_ms;
+    }
     j->not_before_ms = p->now_ms + FIRES_AGAIN_MS;
     pjob_arm(p, j);
     return false;
@@ -206,7 +209,7 @@ bool pfire_has_turn(struct planner *p, const struct pfire *f)
         if (other != f && in_the_way(f, other))
             return false;
     }
-    return j->spec->concurrency != JOB_QUEUE || fires_complete(p, j);
+    return fires_complete(p, j); /* one beyond the horizon may be at work: its callee has until then */
 }
 
 void pfire_take_place(struct planner *p, struct pfire *f)

@@ -1,6 +1,7 @@
 /* Stories of what concurrency asks for, beyond those of test_planner.c. */
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "tests/lib/planner_bed.h"
@@ -286,4 +287,39 @@ Test(planner_rules, a_queue_is_full_whatever_max_pending_is)
     cr_assert(eq(int, fire(b, 2)->reason, FIRE_REASON_QUEUE_FULL));
     pbed_check(b, false);
     pbed_free(b);
+}
+
+/* Who takes over loads what is near. A callee at work has until then, and the next fire may not start beside it. */
+Test(planner_rules, what_is_open_beyond_the_horizon_is_in_the_way)
+{
+    static const char *const rules[] = {"forbid", "replace", "queue"};
+    static const uint16_t slots[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    for (size_t i = 0; i < 3; i++) {
+        char text[300];
+        struct pbed_options o = pbed_defaults(7);
+        o.async_silent = 1;
+        struct pbed *b = members(&o, 2);
+        (void)snprintf(text, sizeof(text),
+                       "{\"schedule\":\"@every 5h\",\"concurrency\":\"%s\",\"callback\":{\"async\":"
+                       "{\"timeout\":\"1h\",\"max\":\"2h\"},\"http\":{\"url\":\"http://10.0.0.9/x\"}}}",
+                       rules[i]);
+        (void)pbed_do(b, PLANNER_CREATE, "a", text);
+        (void)run(b, false);
+        pbed_run(b, 1000);
+        cr_assert(eq(int, fire(b, 1)->state, FIRE_STATE_OPEN));
+        pbed_move(b, slots, 8, 0, 1);
+        pbed_run(b, 1000);
+        (void)run(b, false);
+        pbed_run(b, 10000);
+        bool replaces = i == 1;
+        cr_assert(eq(sz, sent_count(b), replaces ? 2 : 1), "%s", rules[i]);
+        cr_assert(eq(int, fire(b, 1)->outcome, replaces ? FIRE_OUTCOME_CANCELLED : FIRE_OUTCOME_PENDING));
+        struct uid uid = pbed_job(b, "a")->uid;
+        if (!replaces)
+            (void)pbed_fire_do(b, PLANNER_FIRE_COMPLETE, &uid, 1, 1, true);
+        pbed_run(b, 2000);
+        cr_assert(eq(sz, sent_count(b), 2), "%s", rules[i]);
+        pbed_check(b, false);
+        pbed_free(b);
+    }
 }
