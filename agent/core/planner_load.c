@@ -621,6 +621,11 @@ static void job_absent(struct planner *p, struct pjob *j)
     }
     if (pletter_expire(p, j))
         return;
+    LIST_FOR (l,
+              &j->fires) { /* whose copy was not asked for: looked at when nobody asks for the job any more */
+        const struct fire_row *row = &container_of(l, struct pfire, job_link)->row;
+        j->left |= row->orphan && row->version != j->copy_asked;
+    }
     pjob_drop_fires(p, j);
     j->state = PJOB_ABSENT;
     papi_run(p, j);

@@ -178,8 +178,17 @@ static void act_on_row(struct planner *p, struct pjob *j, struct fire_row *row, 
         finished(p, j, row->outcome);
         return;
     }
-    if (j->state != PJOB_LIVE) { /* its job is being deleted elsewhere */
+    bool gone = j->state != PJOB_LIVE;
+    if (gone && row->orphan && !j->in_keys && j->copy_version != row->version) {
+        pletter_read_copy(p, j, row->version); /* and who asked comes again */
+        return;
+    }
+    if (gone || pletter_strange(j, row)) { /* its job is being deleted elsewhere */
         papi_reply(p, j, PLANNER_NOT_FOUND);
+        return;
+    }
+    if (!pletter_fits(j, row)) { /* others of its job are under way, by another definition */
+        papi_reply(p, j, PLANNER_UNAVAILABLE);
         return;
     }
     struct pfire *f = pfire_take_row(p, j, row, gen);

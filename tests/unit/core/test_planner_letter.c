@@ -342,3 +342,63 @@ Test(planner_letter, whose_copy_is_gone_when_its_time_comes_ends)
     cr_assert(zero(sz, c->api.letters_done));
     pbed_free(b);
 }
+
+/* A letter of a deleted job, sent once more: its callee is at work, for longer than what is kept in memory is near. */
+static struct pbed *with_open_letter(struct uid *ret_uid)
+{
+    struct pbed_options o = pbed_defaults(7);
+    o.horizon_ms = 5000;
+    o.async_silent = 1;
+    o.fail = 1;
+    struct pbed *b = pbed_new(&o);
+    (void)pbed_node_start(b);
+    for (unsigned s = 0; s < o.slots; s++)
+        pbed_give(b, s, 0);
+    pbed_run(b, 50);
+    (void)pbed_do(b, PLANNER_CREATE, "a",
+                  "{\"schedule\":\"@after 1s\",\"callback\":{\"async\":{\"timeout\":\"20s\",\"max\":\"60s\"},"
+                  "\"http\":{\"url\":\"http://10.0.0.9/x\"}}," NO_RETRY "}");
+    pbed_run(b, 2000);
+    *ret_uid = pbed_job(b, "a")->uid;
+    (void)pbed_do(b, PLANNER_DELETE, "a", NULL);
+    pbed_set(b)->fail = 0;
+    cr_assert(eq(int, pbed_fire_do(b, PLANNER_FIRE_RETRY, ret_uid, 1, 0, false), PLANNER_ACCEPTED));
+    pbed_run(b, 1000);
+    cr_assert(eq(int, pbed_fire(b, ret_uid, 1)->state, FIRE_STATE_OPEN));
+    return b;
+}
+
+Test(planner_letter, of_a_deleted_job_is_completed_by_its_callee)
+{
+    struct uid uid;
+    struct pbed *b = with_open_letter(&uid);
+    struct pbed_call *c = pbed_fire_call(b, PLANNER_FIRE_HEARTBEAT, &uid, 1, 2, true);
+    pbed_run(b, 100);
+    cr_assert(c->answered && c->api.answer == PLANNER_OK && c->api.fire_continue);
+    cr_assert(eq(int, pbed_fire_do(b, PLANNER_FIRE_COMPLETE, &uid, 1, 2, true), PLANNER_OK));
+    pbed_run(b, 100);
+    cr_assert(eq(int, pbed_fire(b, &uid, 1)->outcome, FIRE_OUTCOME_SUCCEEDED));
+    pbed_free(b);
+}
+
+/* Its row may come with a page just then. */
+Test(planner_letter, is_not_forgotten_for_one_whose_copy_is_not_there)
+{
+    for (int64_t every = 3; every < 40; every += 3) {
+        struct uid uid;
+        struct pbed *b = with_open_letter(&uid);
+        pbed_set(b)->read_max_ms = 30;
+        for (int64_t at = 0; at < 20000; at += every) {
+            static struct planner_letter letter = {.seq = 1};
+            struct pbed_call *c = pbed_call(b, PLANNER_LETTERS_REDRIVE, "a", NULL);
+            c->api.uid = uid;
+            c->api.version = 77;
+            c->api.letters = &letter;
+            c->api.letters_count = 1;
+            pbed_run(b, every);
+        }
+        pbed_run(b, 30000);
+        cr_assert(eq(int, pbed_fire(b, &uid, 1)->state, FIRE_STATE_ENDED), "asked each %d ms", (int)every);
+        pbed_free(b);
+    }
+}
