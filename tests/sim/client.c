@@ -102,9 +102,8 @@ static int merge(struct planner_api *api, const struct job_spec *present, const 
 
 static struct sim_rules *new_rules(struct sim_job *j, bool flood)
 {
-    const struct sim_rules *first = j->rules_count > 0 ? j->rules[0] : NULL;
     struct sim_rules *r = flood ? sim_rules_flood(j->created_ms)
-                                : sim_rules_draw(first, j->rules_count + 1, sim_wall_ms(), j->created_ms);
+                                : sim_rules_draw(j->rules_count + 1, sim_wall_ms(), j->created_ms);
     j->rules = realloc(j->rules, (j->rules_count + 1) * sizeof(struct sim_rules *));
     j->rules[j->rules_count++] = r;
     return r;
@@ -383,21 +382,12 @@ static void create(bool flood)
     try_send(r);
 }
 
-static bool ever_async(const struct sim_job *j)
-{
-    bool any = false;
-    for (unsigned i = 0; i < j->rules_count; i++)
-        any |= j->rules[i]->async;
-    return any;
-}
-
 static bool fits(const struct sim_job *j, enum sim_wish wish)
 {
     const struct sim_story *s = sim_story_of(&j->uid);
     const struct sim_rules *r = s && s->there ? s->rules : NULL;
     if (wish == SIM_WISH_REDRIVE || wish == SIM_WISH_DISCARD)
-        /* An asynchronous fire that is sent once more when its job is gone is forgotten while its callee works. */
-        return s && s->letters > 0 && !j->busy && (s->there || !ever_async(j));
+        return s && s->letters > 0 && !j->busy;
     if (!j->acked || j->deleting || !r)
         return false;
     if (wish <= SIM_WISH_RESUME && (j->busy || (j->expires && wish != SIM_WISH_DELETE)))

@@ -134,9 +134,7 @@ static void check_repeat(const struct start *st)
     if (f->last == 0 || f->redriven)
         return;
     const struct sim_seen *before = &sim_seen[f->last - 1], *s = st->seen;
-    /* A member that gave the slot away and has it back takes its own attempt, which still runs, for one that was only marked. */
-    bool came_back = before->proc == s->proc && !before->over_us;
-    if (st->story->rules && st->story->rules->at_most_once && before->part == s->part && !came_back)
+    if (st->story->rules && st->story->rules->at_most_once && before->part == s->part)
         BROKEN(st, "at most once, and it was sent at %.3f s", (double)before->at_us / 1e6);
     if (!before->acked_us || before->part != s->part)
         return;

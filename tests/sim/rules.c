@@ -313,12 +313,9 @@ static void draw_callback(struct sim_rules *r, struct text *t)
     put(t, "}");
 }
 
-/* Of a job that changes between once and at least once under way the planner loses fires that were marked and not sent, and sends
- * again those that were retried: all definitions of a job say the same. */
-static void draw_delivery(struct sim_rules *r, struct text *t, const struct sim_rules *first)
+static void draw_delivery(struct sim_rules *r, struct text *t)
 {
-    bool once = one_in(7);
-    r->at_most_once = first ? first->at_most_once : once;
+    r->at_most_once = one_in(7);
     if (r->at_most_once) {
         put(t, ",\"delivery\":\"at_most_once\"");
         return;
@@ -349,8 +346,7 @@ static void draw_rules(struct sim_rules *r, struct text *t)
         put(t, ",\"max_pending\":%u", 1 + sim_plan_below(4));
 }
 
-struct sim_rules *sim_rules_draw(const struct sim_rules *first, unsigned number, int64_t accepted_ms,
-                                 int64_t created_ms)
+struct sim_rules *sim_rules_draw(unsigned number, int64_t accepted_ms, int64_t created_ms)
 {
     struct sim_rules *r = mem_new(struct sim_rules);
     struct text t = {r->text, r->text + sizeof(r->text)};
@@ -362,7 +358,7 @@ struct sim_rules *sim_rules_draw(const struct sim_rules *first, unsigned number,
     put(&t, "{");
     draw_schedule(r, &t, created_ms);
     draw_callback(r, &t);
-    draw_delivery(r, &t, first);
+    draw_delivery(r, &t);
     draw_rules(r, &t);
     if (number == 1 && one_in(10)) {
         r->ttl_ms = 5000;
