@@ -113,8 +113,10 @@ class Proxy:
         self._wake()
 
     def close(self):
-        self._closing = True
-        self._wake()
+        with self._lock:  # or the thread, seeing that it is to end, closes what wakes it before that is used
+            if not self._closing:
+                self._closing = True
+                self._wake()
         self._thread.join(5)
 
     def connections(self):
