@@ -404,6 +404,8 @@ Test(store_raft_failures, three_voters_become_five)
     }
     tell_all(&b);
     BED_WAIT(&b, settled(&b));
+    /* So the leader sees it; that a majority does too is said by what is acknowledged afterwards. */
+    write_some(&w, 20);
     bed_attach(&b, &b.nodes[3]);
     bed_attach(&b, &b.nodes[4]);
     struct bed_node *first = bed_wait_leader(&b);
