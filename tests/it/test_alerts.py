@@ -29,6 +29,14 @@ HEALTHY = {
     'carillon_raft_leader{instance="a"}': "1x60",
     'carillon_raft_voters{instance="a"}': "3x60",
     'carillon_raft_voters_reached{instance="a"}': "3x60",
+    'carillon_raft_lag_entries{instance="a"}': "12x60",
+    'carillon_raft_term{instance="a"}': "7x60",
+    'carillon_audit_differences{instance="a",kind="lost_dues"}': "0x60",
+    'carillon_requests_rejected_total{instance="a",code="quota_exceeded"}': "5x60",
+    'carillon_requests_rejected_total{instance="a",code="not_found"}': "0+60x60",
+    'carillon_events_dropped_total{instance="a",listener="client"}': "9x60",
+    'carillon_trace_spans_total{instance="a",result="sent"}': "0+60x60",
+    'carillon_trace_spans_total{instance="a",result="lost"}': "4x60",
     'carillon_clock_offset_seconds{instance="a"}': "0.01x60",
     'carillon_config_last_reload_successful{instance="a"}': "1x60",
     'carillon_tls_cert_expiry_timestamp_seconds{instance="a"}': f"{30 * DAY}x60",
@@ -44,6 +52,13 @@ TROUBLE = {
     "CarillonStoreFails": ("carillon_store_errors_total", "2x9 2+60x50"),
     "CarillonLogLeaderless": ("carillon_raft_leader_known", "1x9 0x50"),
     "CarillonVoterAway": ("carillon_raft_voters_reached", "3x9 2x50"),
+    "CarillonVotersFew": ('carillon_raft_voters{', "3x9 2x50"),
+    "CarillonVoterBehind": ("carillon_raft_lag_entries", "12x9 10001+5000x50"),
+    "CarillonLogElections": ("carillon_raft_term", "7x9 8+1x50"),
+    "CarillonAuditDiffers": ("carillon_audit_differences", "0x9 2x50"),
+    "CarillonQuotaFull": ('carillon_requests_rejected_total{instance="a",code="quota_exceeded"', "5x9 5+6x50"),
+    "CarillonEventsDropped": ("carillon_events_dropped_total", "9x9 9+6x50"),
+    "CarillonTracesLost": ('carillon_trace_spans_total{instance="a",result="lost"', "4x9 4+6x50"),
     "CarillonClockOff": ("carillon_clock_offset_seconds", "0.01x9 -0.21x50"),
     "CarillonReloadFailed": ("carillon_config_last_reload_successful", "1x9 0x50"),
     "CarillonCertificateEnds": ("carillon_tls_cert_expiry_timestamp_seconds", f"{30 * DAY}x9 {7 * DAY}x150"),
@@ -108,6 +123,11 @@ def test_every_metric_that_is_named_exists(families, path):
     named = set(re.findall(r"\bcarillon_\w+", path.read_text()))
     known = {name + end for name, kind in families.items() for end in (["_bucket", "_sum", "_count"] if kind == "histogram" else [""])}
     assert named and not named - known, named - known
+
+
+def test_every_metric_that_there_is_can_be_seen(families):
+    shown = re.sub(r"_(bucket|sum|count)\b", "", DASHBOARD.read_text())
+    assert families and not [name for name in families if not re.search(rf"\b{name}\b", shown)]
 
 
 def test_the_dashboard_asks_what_prometheus_understands():
