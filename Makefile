@@ -375,7 +375,10 @@ coverage: $(O)/deps-test ## line coverage of the unit tests; fails under the flo
 # ---- everything -----------------------------------------------------------------------------------------------------
 
 STAGES := build check-format check-size check-layers $(if $(wildcard tests/tools/check_options.py),check-options) \
-          check $(if $(SIM),sim) model check-clang lint check-asan $(if $(TSAN),check-tsan) check-it chaos $(if $(FUZZ),fuzz) coverage
+          check $(if $(SIM),sim) model
+# Side by side: what waits most of its time, and what computes all of it.
+STAGES_WAITING := check-it chaos
+STAGES_BUSY := check-clang lint check-asan $(if $(TSAN),check-tsan) $(if $(FUZZ),fuzz) coverage
 
 .PHONY: test
 test: export FUZZ_SECONDS = 8
@@ -383,7 +386,7 @@ test: export IT_AGAIN = 5
 test: export MUTANT_ARGS = --common
 test: export CHAOS_SEED = 10
 test: deps ## what continuous integration runs: all of the above in order, and the counts
-	@tests/tools/run_stages.py --results $(O)/results $(STAGES)
+	@tests/tools/run_stages.py --results $(O)/results $(STAGES) --waiting $(STAGES_WAITING) --busy $(STAGES_BUSY)
 
 # ---- to try it out --------------------------------------------------------------------------------------------------
 

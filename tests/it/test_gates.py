@@ -133,6 +133,10 @@ bad-gate:
     (1, ["build", "check", "good-gate"], "5 passed, 1 failed"),
     (0, ["build", "bad-gate", "check"], "5 passed, 1 failed"),
     (0, ["build", "good-gate"], "0 passed, 1 failed"),
+    (0, ["build", "--waiting", "check", "--busy", "good-gate"], "5 passed, 0 failed"),
+    (1, ["build", "--waiting", "check", "--busy", "good-gate"], "5 passed, 1 failed"),
+    (0, ["build", "--waiting", "check", "--busy", "good-gate", "bad-gate"], "5 passed, 1 failed"),
+    (0, ["bad-gate", "--waiting", "check", "--busy"], "5 passed, 1 failed"),
 ])
 def test_stages_end_with_one_line_of_counts(tree, failed, stages, line):
     root = tree({"Makefile": MAKEFILE.format(failed=failed)})

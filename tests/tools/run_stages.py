@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 """`make test`: runs the given targets in order and ends with one line of counts.
 
+First come the targets that stand alone. Then two rows side by side: the waiting ones (real processes that mostly wait for one
+another) and the busy ones (compilers, sanitizers), which take at the lowest priority what processor time the former leave.
 Tests are counted where they run as themselves (check, check-it), not again under sanitizers or for coverage. Any other
 target that fails counts as one failure. All run, so that one run shows everything that is wrong; only when the program
 does not build is the rest pointless.
 """
 import argparse
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -26,11 +29,23 @@ def environment():
     return env
 
 
-def run_stage(target, results):
-    """(passed, failed, seconds)"""
+def make(target, *, beside, least):
+    """The target's exit code. beside others, each of its lines says whose it is; least: at the lowest priority."""
+    command = [*(["nice", "-n", "19"] if least else []), "make", target]
+    if not beside:
+        return subprocess.run(command, stdin=subprocess.DEVNULL, env=environment(), check=False).returncode
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          env=environment(), text=True, errors="replace") as child:
+        for line in child.stdout:
+            print(f"[{target}] {line}", end="", flush=True)
+    return child.returncode
+
+
+def run_stage(target, results, *, beside=False, least=False):
+    """(target, passed, failed, seconds)"""
     print(f"\n==== {target}", flush=True)
     begin = time.monotonic()
-    code = subprocess.run(["make", target], stdin=subprocess.DEVNULL, env=environment(), check=False).returncode
+    code = make(target, beside=beside, least=least)
     seconds = time.monotonic() - begin
     print(f"==== {target}: {'ok' if code == 0 else 'FAILED'} in {seconds:.1f} s", flush=True)
     passed = failed = 0
@@ -40,25 +55,38 @@ def run_stage(target, results):
         passed, failed = numbers["passed"], numbers["failed"]
     if code != 0 and failed == 0:
         failed = 1
-    return passed, failed, seconds
+    return target, passed, failed, seconds
+
+
+def run_all(args, results):
+    """What run_stage() says of each, in order."""
+    done = []
+    for target in args.targets:
+        done.append(run_stage(target, results))
+        if target == "build" and done[-1][2]:
+            return done
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        rows = [pool.submit(lambda row, least: [run_stage(t, results, beside=True, least=least) for t in row], row, least)
+                for row, least in ((args.waiting, False), (args.busy, True))]
+        return done + [stage for row in rows for stage in row.result()]
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--results", required=True)
+    parser.add_argument("--waiting", nargs="*", default=[], metavar="TARGET")
+    parser.add_argument("--busy", nargs="*", default=[], metavar="TARGET")
     parser.add_argument("targets", nargs="+")
     args = parser.parse_args()
     results = pathlib.Path(args.results)
     shutil.rmtree(results, ignore_errors=True)
-    passed = failed = 0
-    table = []
-    for target in args.targets:
-        good, bad, seconds = run_stage(target, results)
-        passed, failed = passed + good, failed + bad
-        table.append(f"  {target:16} {'ok' if bad == 0 else 'FAILED':6} {seconds:8.1f} s")
-        if target == "build" and bad:
-            break
-    print("\n" + "\n".join(table))
+    begin = time.monotonic()
+    done = run_all(args, results)
+    print()
+    for target, _, failed, seconds in done:
+        print(f"  {target:16} {'ok' if failed == 0 else 'FAILED':6} {seconds:8.1f} s")
+    print(f"  {'in all':23} {time.monotonic() - begin:8.1f} s")
+    passed, failed = sum(stage[1] for stage in done), sum(stage[2] for stage in done)
     if passed + failed == 0:
         print("no test ran")
         failed = 1
