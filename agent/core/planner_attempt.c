@@ -66,7 +66,9 @@ void pfire_end(struct planner *p, struct pfire *f, enum fire_outcome outcome, en
     if (j->state == PJOB_GONE || j->moving) {
         row->state = FIRE_STATE_REPORTED;
         row->wake_ms = p->now_ms;
-        if (f->control != ATTEMPT_CONTROL_NONE)
+        if (outcome == FIRE_OUTCOME_DEAD)
+            row->until_ms = pfire_keep_until_ms(p, row);
+        else if (f->control != ATTEMPT_CONTROL_NONE)
             row->until_ms = (int64_t)f->control;
         write_end(p, f, false);
         return;

@@ -132,6 +132,22 @@ size_t fire_row_bytes(const struct fire_row *row)
     return row->log_bytes + row->payload_bytes + row->parts_bytes;
 }
 
+void fire_row_deleted(struct fire_row *row, const struct job_row *job)
+{
+    row->wake_ms = job->wake_ms;
+    if (row->state != FIRE_STATE_REPORTED) {
+        row->outcome = FIRE_OUTCOME_CANCELLED;
+        row->reason = FIRE_REASON_DELETED;
+        row->finished_ms = job->updated_ms;
+    } else if (row->until_ms > row->wake_ms) {
+        row->wake_ms = row->until_ms;
+    }
+    row->state = FIRE_STATE_ENDED;
+    row->until_ms = RECORD_NONE;
+    memset(row->holder, 0, sizeof(row->holder));
+    row->rev++;
+}
+
 static int copy_text(const char *text, size_t bytes, char **ret, struct err *e)
 {
     *ret = text ? mem_try_strndup(text, bytes, e) : NULL;

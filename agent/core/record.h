@@ -149,8 +149,8 @@ struct fire_row {
     int64_t first_ms;   /* first moment it could be sent: max_age counts from here */
     int64_t started_ms; /* start of attempt 1 */
     int64_t attempt_ms; /* ... and of the newest attempt that ended or was accepted; RECORD_NONE: none */
-    /* OPEN: the last moment to which heartbeats can extend it; REPORTED: what its reply asks for (enum attempt_control), for
-     * the owner to do; else RECORD_NONE. */
+    /* OPEN: the last moment to which heartbeats can extend it; REPORTED: what the reply of a success asks for (enum
+     * attempt_control), for the owner to do, and until when a dead letter is kept; else RECORD_NONE. */
     int64_t until_ms;
     int64_t finished_ms;
     uint32_t attempts; /* started so far */
@@ -175,6 +175,10 @@ void fire_row_fini(struct fire_row *row);
 
 /* What ROW owns, in bytes. */
 size_t fire_row_bytes(const struct fire_row *row);
+
+/* ROW, which has not ended, ends with its job, whose CHANGE_DELETE has row JOB: as cancelled, but one that was REPORTED keeps
+ * the outcome that it has. All stores do this. */
+void fire_row_deleted(struct fire_row *row, const struct job_row *job);
 
 /* Deep copy; 0 or -ERR_NOMEM (RET untouched). */
 struct err;
@@ -224,7 +228,8 @@ enum change_result {
  *   INSERT   row + spec + labels + revision; change_id found in place is success
  *   UPDATE   row only, where (uid, rev) = (row.uid, expect_rev): the hot path
  *   REPLACE  row + spec + labels + revision, same guard
- *   DELETE   row, spec, labels go, revision stays, the job's unfinished fires end as cancelled/deleted; same guard.
+ *   DELETE   row, spec, labels go, revision stays, the job's unfinished fires end as cancelled/deleted, those that were REPORTED
+ *            as they were (fire_row_deleted); same guard.
  *            Of the row only uid, ns, id, updated_ms (when those fires ended) and wake_ms (when they may be forgotten) count
  * row.rev is the value to be written: above expect_rev, 1 with INSERT. A revision whose (ns, id, change_id) is in the store
  * already means that this very change was made before, whatever became of the job since: OK, nothing is done again. */

@@ -191,13 +191,7 @@ static void cancel_fires(struct store_mem_world *w, const struct job_row *row)
         struct fire_row *fire = &((struct mem_fire *)it.value)->row;
         if (memcmp(fire->uid.bytes, row->uid.bytes, sizeof(row->uid)) != 0 || fire->state == FIRE_STATE_ENDED)
             continue;
-        fire->state = FIRE_STATE_ENDED;
-        fire->outcome = FIRE_OUTCOME_CANCELLED;
-        fire->reason = FIRE_REASON_DELETED;
-        fire->finished_ms = row->updated_ms;
-        fire->wake_ms = row->wake_ms;
-        fire->holder[0] = 0;
-        fire->rev++;
+        fire_row_deleted(fire, row);
     }
 }
 

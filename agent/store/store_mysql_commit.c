@@ -409,6 +409,17 @@ static int insert_copies(struct commit_group *g, struct my_script *s, struct err
     return r == 0 ? my_rows_end(&rows, e) : r;
 }
 
+/* fire_row_deleted() of all of them. What is looked at is assigned last. */
+static void add_deleted(struct buf *b)
+{
+    int reported = FIRE_STATE_REPORTED;
+    buf_addf(b, "t.reason = IF(t.state = %d, t.reason, %d), t.outcome = IF(t.state = %d, t.outcome, %d), ",
+             reported, FIRE_REASON_DELETED, reported, FIRE_OUTCOME_CANCELLED);
+    buf_addf(b, "t.finished_ms = IF(t.state = %d, t.finished_ms, k.finished_ms), ", reported);
+    buf_addf(b, "t.wake_ms = IF(t.state = %d AND t.until_ms > k.wake_ms, t.until_ms, k.wake_ms), ", reported);
+    buf_addf(b, "t.until_ms = NULL, t.holder = '', t.rev = t.rev + 1, t.state = %d", FIRE_STATE_ENDED);
+}
+
 /* What a deleted job has pending ends with it, after the fires that its own change named. */
 static int cancel_fires(struct commit_group *g, struct my_script *s, struct err *e)
 {
@@ -418,11 +429,9 @@ static int cancel_fires(struct commit_group *g, struct my_script *s, struct err 
         .head = "UPDATE (SELECT uid, finished_ms, wake_ms FROM fires WHERE FALSE UNION ALL SELECT ",
         .sep = " UNION ALL SELECT ",
         .expect = MY_ANY};
-    buf_addf(
-        &tail,
-        ") k STRAIGHT_JOIN fires t FORCE INDEX (PRIMARY) ON t.uid = k.uid AND t.state <> %d SET t.state = %d, t.outcome = %d, "
-        "t.reason = %d, t.holder = '', t.rev = t.rev + 1, t.finished_ms = k.finished_ms, t.wake_ms = k.wake_ms",
-        FIRE_STATE_ENDED, FIRE_STATE_ENDED, FIRE_OUTCOME_CANCELLED, FIRE_REASON_DELETED);
+    buf_addf(&tail, ") k STRAIGHT_JOIN fires t FORCE INDEX (PRIMARY) ON t.uid = k.uid AND t.state <> %d SET ",
+             FIRE_STATE_ENDED);
+    add_deleted(&tail);
     rows.tail = buf_str(&tail);
     int r = buf_check(&tail, e);
     for (size_t i = g->lo; r == 0 && i < g->hi; i++) {

@@ -127,14 +127,8 @@ static void job_delete(struct pbed *b, struct srow *s, const struct job_row *row
     s->deleted_reply_ms = INT64_MAX;
     for (size_t i = 0; i < b->fires_count; i++) {
         struct fire_row *f = &b->fires[i];
-        if (memcmp(&f->uid, &s->row.uid, sizeof(f->uid)) == 0 && f->state != FIRE_STATE_ENDED) {
-            f->state = FIRE_STATE_ENDED;
-            f->outcome = FIRE_OUTCOME_CANCELLED;
-            f->reason = FIRE_REASON_DELETED;
-            f->finished_ms = row->updated_ms;
-            f->wake_ms = row->wake_ms;
-            f->rev++;
-        }
+        if (memcmp(&f->uid, &s->row.uid, sizeof(f->uid)) == 0 && f->state != FIRE_STATE_ENDED)
+            fire_row_deleted(f, row);
     }
 }
 

@@ -223,8 +223,7 @@ static void row_changed(struct sim_story *s, struct sim_row *r, const struct fir
         witness_reopened(s, &was, r);
     else if (was.state != FIRE_STATE_REPORTED && (ended(r) || r->state == FIRE_STATE_REPORTED))
         witness_end(s, r, f);
-    else if (was.state == FIRE_STATE_REPORTED && r->reason != FIRE_REASON_DELETED &&
-             (r->outcome != was.outcome || !ended(r)))
+    else if (was.state == FIRE_STATE_REPORTED && (r->outcome != was.outcome || !ended(r)))
         sim_broken("%s: fire %llu had ended, and has not any more", s->job->id, (unsigned long long)r->seq);
     s->letters += (uint64_t)(ended(r) && r->outcome == FIRE_OUTCOME_DEAD);
     s->letters -= (uint64_t)(was.state == FIRE_STATE_ENDED && was.outcome == FIRE_OUTCOME_DEAD);

@@ -163,13 +163,7 @@ static void cancel_fires(struct machine *m, const struct job_row *job)
         if (fire->ended)
             continue;
         machine_fire_row(fire, &row);
-        row.state = FIRE_STATE_ENDED;
-        row.outcome = FIRE_OUTCOME_CANCELLED;
-        row.reason = FIRE_REASON_DELETED;
-        row.finished_ms = job->updated_ms;
-        row.wake_ms = job->wake_ms;
-        row.holder[0] = 0;
-        row.rev++;
+        fire_row_deleted(&row, job);
         machine_fire_update(m, fire, &row);
     }
 }

@@ -26,6 +26,7 @@
     X(a_refused_row_is_alone)                              \
     X(a_replaced_job_has_its_new_labels_only)              \
     X(a_deleted_job_cancels_its_pending_fires)             \
+    X(a_deleted_job_keeps_the_ends_that_were_reported)     \
     X(a_name_gets_free_in_the_batch_that_deletes_it)       \
     X(only_the_holder_ends_a_held_fire)                    \
     X(a_fire_conflict_undoes_its_job_change)               \
@@ -452,6 +453,43 @@ static void a_deleted_job_cancels_its_pending_fires(struct contract *t)
                   a->fires[i].finished_ms == CONTRACT_NOW + 500 &&
                   a->fires[i].wake_ms == CONTRACT_NOW + 9999 && !a->fires[i].holder[0],
               "fire %u", i);
+    contract_free(a);
+}
+
+/* An end that its holder reported is one, though nobody has counted it yet. */
+static void a_deleted_job_keeps_the_ends_that_were_reported(struct contract *t)
+{
+    static const enum fire_outcome outcomes[] = {FIRE_OUTCOME_SUCCEEDED, FIRE_OUTCOME_DEAD,
+                                                 FIRE_OUTCOME_CANCELLED};
+    contract_join(t, "m1");
+    struct job_row row = contract_make(t, 1, 1, "default", "a", "");
+    struct fire_change f[3];
+    for (unsigned i = 0; i < 3; i++) {
+        f[i] = (struct fire_change){.op = CHANGE_INSERT, .row = contract_fire(&row.uid, i + 1)};
+        f[i].row.state = FIRE_STATE_REPORTED;
+        f[i].row.outcome = outcomes[i];
+        f[i].row.reason = i == 1 ? FIRE_REASON_MAX_AGE : i == 2 ? FIRE_REASON_CANCELLED : FIRE_REASON_NONE;
+        f[i].row.finished_ms = CONTRACT_NOW + i;
+        f[i].row.until_ms = i == 0 ? 2 : i == 1 ? CONTRACT_NOW + 99999 : RECORD_NONE;
+    }
+    struct job_change c = contract_change(CHANGE_UPDATE, &row);
+    c.fires = f;
+    c.fires_count = 3;
+    CHECK(contract_one(t, &c) == CHANGE_RESULT_OK, "%d", (int)c.result);
+    struct job_change gone = contract_change(CHANGE_DELETE, &c.row);
+    gone.row.updated_ms = CONTRACT_NOW + 500;
+    gone.row.wake_ms = CONTRACT_NOW + 9999;
+    CHECK(contract_one(t, &gone) == CHANGE_RESULT_OK, "%d", (int)gone.result);
+    struct contract_answer *a = contract_fires(t, &row.uid, 0, 10);
+    CHECK(a->fires_count == 3, "%zu", a->fires_count);
+    for (unsigned i = 0; i < 3; i++) {
+        struct fire_row as = f[i].row;
+        as.state = FIRE_STATE_ENDED;
+        as.rev = 2;
+        as.until_ms = RECORD_NONE;
+        as.wake_ms = CONTRACT_NOW + (i == 1 ? 99999 : 9999);
+        contract_same_fire(&a->fires[2 - i], &as);
+    }
     contract_free(a);
 }
 
