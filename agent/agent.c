@@ -42,6 +42,7 @@ static void hold_signals(sigset_t *ret_set)
     (void)sigaddset(ret_set, SIGTERM);
     (void)sigaddset(ret_set, SIGINT);
     (void)sigaddset(ret_set, SIGHUP);
+    (void)sigaddset(ret_set, SIGUSR1);
     (void)pthread_sigmask(SIG_BLOCK, ret_set, NULL);
 }
 
@@ -162,7 +163,9 @@ static void on_joined(void *arg)
         n->state = NODE_RUNNING;
         log_info(&log_here, "ready", "member=%s", engine_member(n->engine));
     }
-    atomic_store(&n->ready, n->state == NODE_RUNNING);
+    atomic_store(&n->ready, n->state == NODE_RUNNING && !n->draining);
+    if (n->draining) /* as the life before this one was told */
+        engine_drain(n->engine);
 }
 
 static void on_rejoin(void *arg)
@@ -326,7 +329,7 @@ static void on_members(void *arg, const struct consul_instances *list)
     n->member_addresses_count = used;
     if (n->state == NODE_STARTING && used > 0) {
         n->state = NODE_RUNNING;
-        atomic_store(&n->ready, true);
+        atomic_store(&n->ready, !n->draining);
         log_info(&log_here, "ready, requests go to the members", "members=%zu", used);
     }
 }
@@ -387,7 +390,7 @@ static int start_serving(struct node *n, const char *peer_listen, struct err *e)
         return rc;
     if (n->safety)
         safety_listeners_changed(n->safety); /* before the first job could call them */
-    if (n->config->app.register_service)
+    if (n->config->app.register_service && !n->draining)
         n->app = app_service_new(n->consul, n->config, n->peer_host);
     if (node_is_client(n))
         start_client(n);
@@ -520,6 +523,23 @@ static void stop_loop(void *arg)
     loop_stop(n->loop);
 }
 
+/* The end is near: the application beside us may end before we do, so nobody is sent to it any more, and what is given away now
+ * takes nothing of the time that we have then. Requests are served as ever. */
+static void on_drain(void *arg, int signum)
+{
+    struct node *n = arg;
+    (void)signum;
+    if (n->ending || n->draining)
+        return;
+    log_info(&log_here, "draining: slots are given away, requests are passed on until the end", "");
+    n->draining = true;
+    atomic_store(&n->ready, false);
+    if (n->app)
+        app_service_stop(n->app, LAST_WORDS_MS, NULL, NULL);
+    if (n->engine && n->consul)
+        engine_drain(n->engine);
+}
+
 /* Everything is given away: the application's service goes last of what others see. */
 static void begin_end(struct node *n)
 {
@@ -634,6 +654,8 @@ static int watch_signals(struct node *n, struct err *e)
         rc = loop_signal(n->loop, SIGINT, on_terminate, n, e);
     if (rc == 0)
         rc = loop_signal(n->loop, SIGHUP, on_reload, n, e);
+    if (rc == 0)
+        rc = loop_signal(n->loop, SIGUSR1, on_drain, n, e);
     (void)signal(SIGPIPE, SIG_IGN); /* a peer that closes is an error of the write */
     return rc;
 }

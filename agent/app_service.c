@@ -120,7 +120,8 @@ void app_service_stop(struct app_service *a, int64_t timeout_ms, void (*done)(vo
     loop_timer_stop(a->timer);
     a->stopped = done;
     a->stopped_arg = arg;
-    a->stop_timer = loop_timer_new(consul_client_loop(a->client), finish_stop, a);
+    if (!a->stop_timer)
+        a->stop_timer = loop_timer_new(consul_client_loop(a->client), finish_stop, a);
     loop_timer_arm(a->stop_timer, timeout_ms);
     a->call = consul_service_deregister(a->client, a->id, on_deregistered, a);
 }

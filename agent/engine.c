@@ -459,11 +459,12 @@ static void check_retired(struct engine *g)
 void engine_check_end(struct engine *g)
 {
     bool late = loop_now_ms(g->o.loop) >= g->grace_until_ms;
-    if ((g->state == ENGINE_LEAVING || g->state == ENGINE_DRAINING) && late) {
+    bool leaves = (g->state == ENGINE_LEAVING || g->state == ENGINE_DRAINING) && !g->stays;
+    if (leaves && late) {
         log_warn(&log_here, "grace is over", "in_flight=%zu", planner_stats(g->planner)->in_flight);
         g->clean = idle(g);
         end_membership(g);
-    } else if (g->state == ENGINE_DRAINING && idle(g)) {
+    } else if (leaves && g->state == ENGINE_DRAINING && idle(g)) {
         g->clean = true;
         end_membership(g);
     } else if (g->state == ENGINE_ENDING && g->ending == 0 && g->store_calls == 0 && !g->batch &&
@@ -474,21 +475,37 @@ void engine_check_end(struct engine *g)
     }
 }
 
-void engine_leave(struct engine *g, int64_t grace_ms, void (*done)(void *arg, bool clean), void *arg)
+static void give_all_away(struct engine *g)
 {
     struct ownership_event event = {.kind = OWNERSHIP_LEAVE};
+    g->state = ENGINE_LEAVING;
+    if (g->membership)
+        membership_leave(g->membership);
+    engine_own(g, &event);
+}
+
+void engine_drain(struct engine *g)
+{
+    if (g->state != ENGINE_RUNNING || ownership_view(g->ownership)->members < 2)
+        return;
+    g->stays = true;
+    give_all_away(g);
+}
+
+void engine_leave(struct engine *g, int64_t grace_ms, void (*done)(void *arg, bool clean), void *arg)
+{
+    g->stays = false;
     g->left = done;
     g->left_arg = arg;
     g->grace_until_ms = loop_now_ms(g->o.loop) + grace_ms;
     if (!g->ownership) { /* never joined: nothing to give away, but perhaps a row to mark */
         g->state = ENGINE_DRAINING;
         engine_ask_turn(g);
-        return;
+    } else if (g->state == ENGINE_LEAVING || g->state == ENGINE_DRAINING) {
+        engine_ask_turn(g); /* begun by engine_drain() */
+    } else {
+        give_all_away(g);
     }
-    g->state = ENGINE_LEAVING;
-    if (g->membership)
-        membership_leave(g->membership);
-    engine_own(g, &event);
 }
 
 static void membership_over(void *arg)

@@ -68,6 +68,9 @@ int engine_new(const struct engine_options *options, struct engine **ret, struct
 /* Nothing of it may be under way: after engine_leave() or engine_retire() said so. */
 void engine_free(struct engine *g);
 
+/* SIGUSR1, soon to be followed by the end: give every slot away and start nothing more, but stay a member that passes on what it
+ * is asked, until engine_leave(). While nobody else is there to take them, what is ours stays ours and fires. */
+void engine_drain(struct engine *g);
 /* SIGTERM: give every slot away, wait for what is in flight for at most GRACE_MS, end the session, mark the own row dead.
  * DONE runs once; CLEAN false: something was still in flight and is repeated by the new owners as their next attempt. */
 void engine_leave(struct engine *g, int64_t grace_ms, void (*done)(void *arg, bool clean), void *arg);

@@ -136,6 +136,7 @@ struct engine {
     void (*retired)(void *arg);
     void *retired_arg;
     bool clean;
+    bool stays;      /* engine_drain(): until it is told to leave */
     unsigned ending; /* things that must still be answered */
 };
 

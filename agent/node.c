@@ -220,7 +220,7 @@ static void show_member(const struct node *n, const struct store_member *m, stru
                                                    : self ? n->started_ms
                                                           : RECORD_NONE,
                                      .state = c && c->leaving ? "leaving" : "active"};
-    if (self && n->state == NODE_LEAVING)
+    if (self && (n->state == NODE_LEAVING || n->draining))
         ret->state = "leaving";
     else if (n->consul && !c && !self)
         ret->state = "suspect"; /* the store has it alive, Consul does not list it */

@@ -5,6 +5,7 @@
 #include "agent/cli/args.h"
 
 int cmd_agent(struct cli *cli, const struct cli_args *args);
+int cmd_drain(struct cli *cli, const struct cli_args *args);
 int cmd_sink(struct cli *cli, const struct cli_args *args);
 int cmd_bench(struct cli *cli, const struct cli_args *args);
 int cmd_injector(struct cli *cli, const struct cli_args *args);

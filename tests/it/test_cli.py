@@ -527,6 +527,20 @@ def test_sink_prints_a_line_for_each_callback(sink):
     assert one.end() == 0
 
 
+def test_drain_tells_agents_and_nobody_else(cli):
+    with subprocess.Popen([binary(), "sink", "--listen", "127.0.0.1:0"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as other:
+        try:
+            for pid in [os.getpid(), other.pid]:
+                code, out, err = cli("drain", f"--pid={pid}")
+                assert (code, out) == (3, "") and f"process {pid} is no agent of this program" in err
+            assert other.poll() is None
+        finally:
+            other.terminate()
+    for argument in ["--pid=0", "--pid=x", "--wait=2h", "--wait=soon"]:
+        code, _, err = cli("drain", argument)
+        assert code == 2 and argument.split("=")[0] in err
+
+
 def test_sink_fails_as_it_is_told(sink):
     one = sink("--fail-first", "2", "--status", "202")
     assert [one.call(attempt=n) for n in (1, 2, 3)] == [500, 500, 202]

@@ -1,9 +1,10 @@
 """Who may join and who only forwards; how quickly callees that come and go are noticed."""
 import statistics
+import subprocess
 import time
 
 import requests
-from lib.carillon import Agent, merge
+from lib.carillon import Agent, binary, merge
 from lib.load import rfc3339
 from lib.oracle import Verdict
 from lib.procs import NotReady, wait_until
@@ -38,6 +39,25 @@ def test_client_forwards_and_owns_nothing(three, shared_cluster, service, callee
         client.delete(posted["id"])
         assert not [m for m in three[0].cluster()["members"] if m["name"] == "client"]
         assert "client" not in " ".join(shared_cluster.consul.members(shared_cluster.name))
+    finally:
+        client.term()
+
+
+def test_a_drained_sidecar_takes_its_application_out_and_goes_on_forwarding(three, shared_cluster, shared_consul, callee):
+    client, service = client_of(shared_cluster, "drained"), f"drained-{callee.port}"
+    client.config["app"] = {"service": service, "port": callee.port, "register": True}
+    client.start()
+    try:
+        wait_until(lambda: shared_consul.health(service, passing=False), 60, "the application is registered")
+        job = {"schedule": "@after 1d", "callback": {"http": {"path": "/x"}}}
+        client.put("before-drain", job)
+        drain = subprocess.run([binary(), "drain", f"--pid={client.process.pid}"], capture_output=True, text=True, check=False)
+        assert (drain.returncode, drain.stdout, drain.stderr) == (0, "", "")
+        wait_until(lambda: not shared_consul.health(service, passing=False), 60, "the application is registered no more")
+        client.put("after-drain", job)
+        assert three[0].get("after-drain") and client.call("GET", "/readyz").status_code == 503
+        assert client.ask("DELETE", "/v1/jobs?prefix=before-", 200) == {"deleted": 1}
+        assert client.ask("DELETE", "/v1/jobs?prefix=after-", 200) == {"deleted": 1}
     finally:
         client.term()
 

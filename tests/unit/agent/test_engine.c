@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/base/clock.h"
 #include "agent/base/err.h"
 #include "agent/base/mem.h"
 #include "tests/lib/engine_bed.h"
@@ -111,6 +112,59 @@ Test(engine, slots_move_to_a_second_member_and_back_without_a_repeated_fire)
     leave_clean(b);
     (void)engine_bed_fires(&bed, &repeats);
     cr_assert(zero(sz, repeats));
+    engine_bed_close(&bed);
+}
+
+Test(engine, a_drained_member_gives_all_away_and_stays_until_it_is_told_to_leave)
+{
+    size_t repeats;
+    struct bed_agent *a = start_alone(), *b = start(1);
+    cr_assert(engine_bed_until(&bed, spread(a, b)), "%zu and %zu", engine_bed_owned(a), engine_bed_owned(b));
+    create_jobs(20, "@every 1s");
+    engine_drain(a->engine);
+    cr_assert(engine_bed_until(&bed, engine_bed_owned(b) == BED_SLOTS));
+    cr_assert(fire_on(15));
+    check_quiet();
+    cr_assert(not(a->left));
+    cr_assert(not(engine_ended(a->engine)));
+    cr_assert(gt(i64, engine_lease_until_ms(a->engine), (int64_t)clock_boot_ms()), "it beats no more");
+    for (uint16_t slot = 0; slot < BED_SLOTS; slot++)
+        cr_assert(eq(str, (char *)engine_owner(a->engine, slot, NULL), (char *)engine_member(b->engine)));
+    cr_assert(zero(sz, engine_bed_owned(a)));
+    engine_drain(a->engine); /* again is as once */
+    leave_clean(a);
+    leave_clean(b);
+    (void)engine_bed_fires(&bed, &repeats);
+    cr_assert(zero(sz, repeats));
+    engine_bed_close(&bed);
+}
+
+Test(engine, a_drained_member_waits_longer_than_any_grace_for_what_is_in_flight)
+{
+    struct bed_agent *a = start_alone(), *b = start(1);
+    cr_assert(engine_bed_until(&bed, spread(a, b)));
+    create_jobs(20, "@every 1s");
+    engine_bed_hold(&bed, true);
+    cr_assert(engine_bed_until(&bed, planner_stats(engine_planner(a->engine))->in_flight > 0));
+    engine_drain(a->engine);
+    cr_assert(engine_bed_until(&bed, engine_bed_owned(b) == BED_SLOTS));
+    cr_assert(gt(sz, planner_stats(engine_planner(a->engine))->in_flight, 0));
+    engine_bed_let_go(&bed);
+    cr_assert(engine_bed_until(&bed, planner_stats(engine_planner(a->engine))->in_flight == 0));
+    cr_assert(not(a->left));
+    leave_clean(a);
+    leave_clean(b);
+    engine_bed_close(&bed);
+}
+
+Test(engine, who_is_alone_drains_nothing)
+{
+    struct bed_agent *a = start_alone();
+    create_jobs(5, "@every 1s");
+    engine_drain(a->engine);
+    cr_assert(fire_on(5));
+    cr_assert(eq(sz, engine_bed_owned(a), BED_SLOTS));
+    leave_clean(a);
     engine_bed_close(&bed);
 }
 
