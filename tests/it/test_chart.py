@@ -3,6 +3,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 
 import helm_python as helm
 import pytest
@@ -11,6 +12,7 @@ import yaml
 from lib import procs
 from lib.carillon import ROOT
 from lib.chart import CHART, Pod, documents, is_safe, one, ports, validate
+from lib.load import Load
 from lib.procs import wait_until
 
 CLUSTER = {"mode": "cluster", "mysql": {"host": "db", "passwordSecret": "mysql"}, "cluster": {"secretName": "cluster"}}
@@ -25,8 +27,13 @@ EVERYTHING = {
     "podLabels": {"team": "x"}, "podAnnotations": {"a": "b"}, "nodeSelector": {"disk": "ssd"},
     "tolerations": [{"key": "k", "operator": "Exists"}], "affinity": {"nodeAffinity": {}},
 }
-MODES = {"standalone": {}, "cluster": CLUSTER, "everything": EVERYTHING,
-         "standalone-tokens": {"api": {"tokensSecret": "tokens"}, "persistence": {"storageClass": "fast"}}}
+RAFT = {"mode": "raft-cluster", "cluster": {"secretName": "cluster"}}
+# Every value that is a mode's own, or that changes what is rendered.
+FURTHER = {k: v for k, v in EVERYTHING.items() if k not in ("mode", "mysql")}
+MODES = {"standalone": {}, "cluster": CLUSTER, "everything": EVERYTHING, "raft-cluster": RAFT,
+         "raft-cluster-everything": {**FURTHER, "mode": "raft-cluster", "raft": {"voters": 5}, "replicas": 7,
+                                     "autoscaling": {"enabled": True, "minReplicas": 5}, "persistence": {"storageClass": "fast"}},
+         "standalone-everything": {**FURTHER, "preStopWaitSeconds": 0, "persistence": {"storageClass": "fast"}}}
 TEAM = {
     "Chart.yaml": "apiVersion: v2\nname: team\nversion: 1.0.0\ndependencies: [{name: carillon, version: 0.1.0}]\n",
     "templates/app.yaml": """apiVersion: apps/v1
@@ -38,7 +45,7 @@ spec:
     metadata: {labels: {app: billing}}
     spec:
       enableServiceLinks: false
-      terminationGracePeriodSeconds: 40
+      terminationGracePeriodSeconds: 60
       initContainers: {{- include "carillon.sidecar" (dict "root" . "service" "billing" "port" 8080) | nindent 8 }}
       containers: [{name: app, image: billing}]
       volumes: {{- include "carillon.sidecarVolumes" (dict "root" .) | nindent 8 }}
@@ -67,14 +74,19 @@ def test_what_it_renders_is_valid_for_kubernetes(mode):
     found = documents(CHART, MODES[mode])
     validate(found)
     kinds = {d["kind"] for d in found}
-    if mode == "everything":
-        assert kinds == {"ConfigMap", "StatefulSet", "Service", "ServiceAccount", "PodDisruptionBudget", "Pod",
-                         "HorizontalPodAutoscaler", "NetworkPolicy", "ServiceMonitor"}
-        assert "replicas" not in one(found, "StatefulSet")["spec"]
+    single = {"ConfigMap", "StatefulSet", "Service", "ServiceAccount", "Pod"}
+    several = single | {"PodDisruptionBudget"}
+    if mode.endswith("everything"):
+        alone = mode.startswith("standalone")
+        assert kinds == (single if alone else several | {"HorizontalPodAutoscaler"}) | {"NetworkPolicy", "ServiceMonitor"}
+        assert ("replicas" in one(found, "StatefulSet")["spec"]) == alone
+    else:
+        assert kinds == (single if mode.startswith("standalone") else several)
     pod = one(found, "StatefulSet")["spec"]["template"]["spec"]
+    assert ("topologySpreadConstraints" in pod) == ("PodDisruptionBudget" in kinds)
     mounted = {m["name"] for m in pod["containers"][0]["volumeMounts"]}
     assert mounted - {"data"} == {v["name"] for v in pod["volumes"]} - {"data"}
-    assert pod["terminationGracePeriodSeconds"] > 20 and pod["enableServiceLinks"] is False
+    assert pod["enableServiceLinks"] is False and pod["automountServiceAccountToken"] is False
     config = yaml.safe_load(one(found, "ConfigMap")["data"]["carillon.yaml"])
     folders = {m["mountPath"] for m in pod["containers"][0]["volumeMounts"]}
     for path in re.findall(r"/etc/carillon/[\w-]+", yaml.safe_dump(config)):
@@ -82,8 +94,50 @@ def test_what_it_renders_is_valid_for_kubernetes(mode):
     is_safe(pod["containers"][0])
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_pod_has_time_for_its_pre_stop_and_its_grace(mode):
+    found = documents(CHART, {**MODES[mode], "shutdownGraceSeconds": 33})
+    pod = one(found, "StatefulSet")["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    config = yaml.safe_load(one(found, "ConfigMap")["data"]["carillon.yaml"])
+    assert config["agent"]["shutdown_grace"] == "33s"
+    waits = MODES[mode].get("preStopWaitSeconds", 5)
+    assert container["lifecycle"]["preStop"]["exec"]["command"] == ["/usr/bin/carillon", "drain"] + ([f"--wait={waits}s"] if waits else [])
+    assert pod["terminationGracePeriodSeconds"] == waits + 33 + 15
+
+
+def test_the_log_of_a_raft_cluster_has_volumes_and_stable_addresses_of_its_own():
+    found = documents(CHART, MODES["raft-cluster-everything"])
+    [stateful] = [d for d in found if d["kind"] == "StatefulSet"]
+    spec = stateful["spec"]
+    assert spec["volumeClaimTemplates"][0]["metadata"]["name"] == "data" and spec["podManagementPolicy"] == "Parallel"
+    [headless] = [d for d in found if d["kind"] == "Service" and d["spec"].get("clusterIP") == "None"]
+    assert headless["metadata"]["name"] == spec["serviceName"] and headless["spec"]["publishNotReadyAddresses"]
+    args = spec["template"]["spec"]["containers"][0]["args"]
+    assert f"--set=store.raft.advertise=$(CARILLON_AGENT_NAME).{spec['serviceName']}:7422" in args
+    config = yaml.safe_load(one(found, "ConfigMap")["data"]["carillon.yaml"])
+    assert config["store"] == {"driver": "raft", "raft": {"voters": 5}} and config["cluster"]["mode"] == "consul"
+    assert one(found, "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
+    [rule] = [r for r in one(found, "NetworkPolicy")["spec"]["ingress"] if r["ports"] == [{"port": "log"}]]
+    assert rule["from"] == [{"podSelector": {"matchLabels": spec["selector"]["matchLabels"]}}]
+    assert not [v for v in spec["template"]["spec"]["volumes"] if v["name"] in ("data", "mysql")]
+
+
+def test_the_names_of_a_log_fit_whatever_the_release_is_called():
+    with helm.Chart.load(str(CHART)) as loaded:
+        files = loaded.render({**RAFT, "replicas": 1000}, name="r" * 53, namespace="n" * 63)
+    [text] = [text for name, text in files.items() if name.endswith("/statefulset.yaml")]
+    spec = yaml.safe_load(text)["spec"]
+    [shown] = [a for a in spec["template"]["spec"]["containers"][0]["args"] if "advertise" in a]
+    name = yaml.safe_load(text)["metadata"]["name"] + "-999"
+    assert len(name) <= 63 and len(shown.split("=")[2].replace("$(CARILLON_AGENT_NAME)", name)) < 128
+
+
 @pytest.mark.parametrize("values, why", [
-    ({"mode": "raft"}, "mode"), ({"replica": 3}, "replica"), ({"api": {"port": "x"}}, "port"), ({"replicas": 0}, "replicas"),
+    ({"mode": "raft"}, "mode"), ({**RAFT, "replicas": 2}, "replicas"), ({**RAFT, "raft": {"voters": 4}}, "voters"),
+    ({**RAFT, "raft": {"voters": 5}}, "replicas"), ({**RAFT, "autoscaling": {"enabled": True, "minReplicas": 2}}, "minReplicas"),
+    ({"mode": "raft-cluster"}, "cluster.secretName or cluster.tlsSecret is needed in mode raft-cluster"),
+    ({"preStopWaitSeconds": "5s"}, "preStopWaitSeconds"), ({"shutdownGraceSeconds": -1}, "shutdownGraceSeconds"), ({"replica": 3}, "replica"), ({"api": {"port": "x"}}, "port"), ({"replicas": 0}, "replicas"),
     ({"mode": "cluster", "cluster": {"secretName": "s"}}, "mysql"), ({"image": {"pullPolicy": "never"}}, "pullPolicy"),
     ({"persistence": {"size": "much"}}, "size"),
     ({"mode": "cluster", "mysql": {"host": "db", "passwordSecret": "m"}}, "cluster.secretName or cluster.tlsSecret is needed"),
@@ -146,6 +200,71 @@ def test_members_and_the_sidecar_of_a_team_work_together(folder, clusters, share
         wait_until(lambda: pods[1].call("PUT", "/v1/jobs/j", json=job).status_code in (200, 201), 60, "the sidecar reaches its member")
         kept = pods[0].get("j")
         assert kept["status"]["owner"] == "member-0" and kept["callback"]["http"]["service"] == "billing"
+    finally:
+        for pod in pods:
+            pod.end()
+
+
+# ---- the end of a pod
+
+RENDERED = {"shutdownGraceSeconds": 10, "preStopWaitSeconds": 1}
+
+
+def end_as_kubernetes_does(pod, grace, meanwhile):
+    """preStop, then SIGTERM, both within GRACE seconds, or it would be killed; MEANWHILE is done again and again until SIGTERM."""
+    begin = time.monotonic()
+    hook = pod.pre_stop()
+    while hook.poll() is None:
+        meanwhile()
+    assert hook.returncode == 0
+    pod.term(grace - (time.monotonic() - begin))
+    took = time.monotonic() - begin
+    assert took < grace * procs.SLACK, took
+    return took
+
+
+@pytest.mark.parametrize("mode", ["cluster", "raft-cluster"])
+def test_a_pod_ends_within_its_grace_under_load_and_repeats_nothing(folder, clusters, shared_consul, shared_mariadb, callee, mode):
+    cluster = clusters(shared_consul, shared_mariadb)
+    database = cluster.database
+    values = {"mode": mode, **RENDERED, "cluster": {"name": cluster.name, "secretName": "cluster"},
+              "consul": {"address": shared_consul.address}}
+    secrets = {"cluster/secret": "very secret\n"}
+    if mode == "cluster":
+        values["mysql"] = {"host": "127.0.0.1", "port": shared_mariadb.port, "user": database["user"], "database": database["database"],
+                           "passwordSecret": "mysql"}
+        secrets["mysql/password"] = database["password"] + "\n"
+    pods = [member(folder, f"demo-carillon-{n}", {**values, **ports()}, secrets) for n in range(3)]
+    grace = one(documents(CHART, values), "StatefulSet")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert grace == 26
+    try:
+        for pod in pods:
+            pod.start(wait=False)
+        for pod in pods:
+            pod.wait_ready(60)
+        wait_until(lambda: all(m["slots"] for m in pods[0].cluster()["members"]) and len(pods[0].cluster()["members"]) == 3, 60,
+                   "all three own something")
+        callee.behave({"delay": [0.5, 3.0]})
+        load = Load(cluster, callee, f"ending-{mode}", 60, slowest=3.0).begin(pods[1])
+        ending = pods[0]
+        if mode == "raft-cluster":
+            ending = next(p for p in pods if p.cluster()["store"]["raft"]["role"] == "leader")
+        stays = next(p for p in pods if p is not ending)
+        made = []
+
+        def write():
+            made.append(ending.put(f"made-{len(made)}", {"schedule": "@after 1d", "callback": {"http": {"service": "x", "path": "/x"}}}))
+
+        took = end_as_kubernetes_does(ending, grace, write)
+        print(f"{mode}: ended within {took:.1f} of {grace} s; {len(made)} requests served meanwhile")
+        assert len(made) > 1
+        assert "callbacks in flight, their new owners repeat them" not in ending.process.log_text()
+        time.sleep(1)
+        callee.behave()
+        load.finish(stays, repeats_allowed=False)
+        assert len(stays.list(prefix="made-", limit=1000)) == len(made)
+        ending.start()  # as the StatefulSet makes it anew, with its volume
+        wait_until(lambda: len(stays.cluster()["members"]) == 3, 60, "it is back")
     finally:
         for pod in pods:
             pod.end()

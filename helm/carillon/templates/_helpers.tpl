@@ -48,6 +48,21 @@ seccompProfile: {type: RuntimeDefault}
 - {name: CARILLON_AGENT_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
 {{- end -}}
 
+{{- /* Both clustered modes: members find each other in Consul. */ -}}
+{{- define "carillon.clustered" -}}
+{{- if ne .Values.mode "standalone" }}yes{{ end -}}
+{{- end -}}
+
+{{- define "carillon.isRaft" -}}
+{{- if eq .Values.mode "raft-cluster" }}yes{{ end -}}
+{{- end -}}
+
+{{- /* Kubernetes runs it as soon as the pod is to end. The sidecar's SIGTERM comes after the application's end, a member's after
+preStopWaitSeconds; by then slots are given away, and only what is in flight is waited for. */ -}}
+{{- define "carillon.preStop" -}}
+lifecycle: {preStop: {exec: {command: [/usr/bin/carillon, drain{{ with .wait }}, --wait={{ . }}s{{ end }}]}}}
+{{- end -}}
+
 {{- /* What mode and role have in common, as a map of options. */ -}}
 {{- define "carillon.config.consul" -}}
 cluster:
@@ -100,9 +115,14 @@ agent:
 callback:
   signing_keys_file: /etc/carillon/signing/keys
 {{- end }}
-{{- if eq .Values.mode "cluster" }}
+{{- if include "carillon.clustered" . }}
 {{ include "carillon.config.consul" . }}
 store:
+{{- if include "carillon.isRaft" . }}
+  driver: raft
+  raft:
+    voters: {{ .Values.raft.voters }}
+{{- else }}
   driver: mysql
   mysql:
     host: {{ required "mysql.host is needed in mode cluster" .Values.mysql.host | quote }}
@@ -115,17 +135,20 @@ store:
     tls_ca: /etc/carillon/mysql-ca/ca.crt
     {{- end }}
 {{- end }}
+{{- end }}
 {{- end -}}
 
 {{- /* Folder under /etc/carillon to Secret: those that are given. */ -}}
 {{- define "carillon.secrets" -}}
 {{- $s := dict "tokens" .Values.api.tokensSecret "api-tls" .Values.api.tlsSecret "signing" .Values.callback.signingKeysSecret -}}
-{{- if eq .Values.mode "cluster" -}}
-{{- $_ := required "mysql.passwordSecret is needed in mode cluster" .Values.mysql.passwordSecret -}}
+{{- if include "carillon.clustered" . -}}
 {{- if not (or .Values.cluster.secretName .Values.cluster.tlsSecret) -}}
-{{- fail "cluster.secretName or cluster.tlsSecret is needed in mode cluster: agents must know each other" -}}
+{{- fail (printf "cluster.secretName or cluster.tlsSecret is needed in mode %s: agents must know each other" .Values.mode) -}}
 {{- end -}}
-{{- $s = merge $s (dict "cluster" .Values.cluster.secretName "cluster-tls" .Values.cluster.tlsSecret "consul" .Values.consul.tokenSecret "consul-ca" .Values.consul.caSecret "mysql" .Values.mysql.passwordSecret "mysql-ca" .Values.mysql.caSecret) -}}
+{{- $s = merge $s (dict "cluster" .Values.cluster.secretName "cluster-tls" .Values.cluster.tlsSecret "consul" .Values.consul.tokenSecret "consul-ca" .Values.consul.caSecret) -}}
+{{- if not (include "carillon.isRaft" .) -}}
+{{- $s = merge $s (dict "mysql" (required "mysql.passwordSecret is needed in mode cluster" .Values.mysql.passwordSecret) "mysql-ca" .Values.mysql.caSecret) -}}
+{{- end -}}
 {{- end -}}
 {{- range $folder, $secret := $s -}}{{- if $secret }}
 {{ $folder }}: {{ $secret | quote }}

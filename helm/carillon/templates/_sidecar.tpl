@@ -7,7 +7,8 @@ probes is a readiness probe: while the members are away the application stays in
   volumes: {{- include "carillon.sidecarVolumes" (dict "root" .) | nindent 2 }}
 
 "root" is the context of a chart that depends on this one, whose values stand under `carillon` there, or are this chart's own.
-With "role" "member" the sidecar owns jobs itself, as the members of mode cluster do, and needs their database. The injector is given
+With "role" "member" the sidecar owns jobs itself, as the members of mode cluster do, and needs their database (in mode raft-cluster
+there is none: a sidecar has no volume that a log could be kept on). The injector is given
 what stands here for each role (carillon.sidecarPart), so its pods are these.
 */ -}}
 {{- define "carillon.sidecarRoot" -}}
@@ -20,6 +21,9 @@ what stands here for each role (carillon.sidecarPart), so its pods are these.
 {{- $v := .Values -}}
 {{- $s := dict "cluster" $v.cluster.secretName "cluster-tls" $v.cluster.tlsSecret "consul" $v.consul.tokenSecret "consul-ca" $v.consul.caSecret "tokens" $v.api.tokensSecret -}}
 {{- if eq .role "member" -}}
+{{- if include "carillon.isRaft" . -}}
+{{- fail "a sidecar is no member in mode raft-cluster: it has no volume for the log" -}}
+{{- end -}}
 {{- $s = merge $s (dict "mysql" (required "mysql.passwordSecret is needed for members" $v.mysql.passwordSecret) "mysql-ca" $v.mysql.caSecret "signing" $v.callback.signingKeysSecret) -}}
 {{- end -}}
 {{- range $folder, $secret := $s -}}{{- if $secret }}
@@ -89,6 +93,7 @@ what stands here for each role (carillon.sidecarPart), so its pods are these.
     {{- if eq $r.role "member" }}
     - {name: peers, containerPort: 7421}
     {{- end }}
+  {{- include "carillon.preStop" (dict) | nindent 2 }}
   {{- include "carillon.probes" $r | nindent 2 }}
   securityContext: {{- include "carillon.securityContext" $r | nindent 4 }}
   resources: {{- toYaml $v.resources | nindent 4 }}

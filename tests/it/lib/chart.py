@@ -1,4 +1,7 @@
 """The chart, rendered by Helm's own engine, validated against Kubernetes' schemas, and its containers as processes of this machine."""
+import re
+import subprocess
+
 import helm_python as helm
 import kubernetes_validate
 import yaml
@@ -50,9 +53,15 @@ class Pod(Agent):
             path = self.folder / name / key
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        args = [self.local(a).replace("$(POD_IP)", "127.0.0.1").replace("$(HOST_IP)", "127.0.0.1")
-                .replace(":7421", f":{self.cluster_port}") for a in container["args"]]
+        [self.raft_port] = free_ports(1)
+        # Its name in the headless Service is this machine.
+        args = [re.sub(r"\$\(CARILLON_AGENT_NAME\)\.[\w.-]+", "127.0.0.1", self.local(a))
+                .replace("$(POD_IP)", "127.0.0.1").replace("$(HOST_IP)", "127.0.0.1")
+                .replace(":7421", f":{self.cluster_port}").replace(":7422", f":{self.raft_port}") for a in container["args"]]
         assert not any("$(" in a for a in args)
+        if any("store.raft.advertise" in a for a in args):
+            args.append(f"--set=store.raft.listen=127.0.0.1:{self.raft_port}")  # all pods have one address here
+        self.hook = container["lifecycle"]["preStop"]["exec"]["command"]
         self.process = Process(name, ["env", "-C", data, f"CARILLON_AGENT_NAME={name}", binary(), *args], self.folder)
 
     def local(self, text):
@@ -61,6 +70,12 @@ class Pod(Agent):
     def start(self, timeout=60, wait=True):
         self.process.start()
         return self.wait_ready(timeout) if wait else self
+
+
+    def pre_stop(self):
+        """What Kubernetes runs in the container as soon as the pod is to end, begun; it ends by itself."""
+        assert self.hook[0] == "/usr/bin/carillon"
+        return subprocess.Popen([binary(), *self.hook[1:], f"--pid={self.process.pid}"])
 
 
 def ports():
