@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import time
 
+import pytest
+
 from lib.load import Load, Writer
 from lib.procs import wait_until
 from lib.raft import back, folder_of, other, start
@@ -95,10 +97,10 @@ def fill(agent):
     return filler
 
 
-def write_much(agents):
+def write_much(agents, count=LARGE_JOBS):
     """More than the log takes ahead on a disk. What is refused is sent again."""
     payload = base64.b64encode(os.urandom(LARGE_BYTES)).decode()
-    for n in range(LARGE_JOBS):
+    for n in range(count):
         job = {"schedule": "@after 1d", "payload": f"{n} {payload}", "callback": {"http": {"service": "w", "path": "/"}}}
         wait_until(lambda n=n, job=job: agents[n % len(agents)].call("PUT", f"/v1/jobs/large-{n}", json=job).ok, 60,
                    "a large job is acknowledged")
@@ -108,8 +110,9 @@ def applied(cluster, agent):
     return cluster.log(agent)["applied"]
 
 
-def test_a_full_disk_stops_one_voter_only(raft_cluster, callee):
-    """A follower's: a leader goes on, for the others write down what it sends them."""
+@pytest.mark.parametrize("whose", ["follower", "leader"])
+def test_a_full_disk_stops_one_voter_only(raft_cluster, callee, whose):
+    """A follower's: a leader goes on, for the others write down what it sends them. The leader's: the same, until another leads."""
     cluster = raft_cluster
     agents = [cluster.agent() for _ in range(3)]
     if not all([small_disk(agent) for agent in agents]):
@@ -117,12 +120,15 @@ def test_a_full_disk_stops_one_voter_only(raft_cluster, callee):
         return
     back(cluster, agents)
     load = Load(cluster, callee, "full", 60).begin(agents[0])
-    victim = other(agents, cluster.leader())
+    leader = cluster.leader()
+    victim = leader if whose == "leader" else other(agents, leader)
     rest = [a for a in agents if a is not victim]
     with Writer(rest, "w-full", pause=0.02) as writer:
         filler, begin = fill(victim), time.monotonic()
         write_much(rest)
-        print(f"full disk of a follower: {LARGE_JOBS} large jobs acknowledged in {time.monotonic() - begin:.1f} s")
+        wait_until(lambda: cluster.log(victim)["role"] == "follower", 60, "another leads")
+        write_much(rest, 20)
+        print(f"full disk of the {whose}: {LARGE_JOBS} large jobs acknowledged in {time.monotonic() - begin:.1f} s")
         behind = applied(cluster, rest[0]) - applied(cluster, victim)
         assert behind > 0, "its disk was not full"
         filler.unlink()

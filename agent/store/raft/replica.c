@@ -4,7 +4,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/statvfs.h>
 
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
@@ -141,25 +140,11 @@ void replica_break(struct replica *r, const char *what)
 }
 
 /* Why a write takes so long, for people. */
-static void tell_disk(const struct replica *r, char *text, size_t size)
-{
-    struct statvfs v;
-    unsigned long long free_mb = 0;
-    bool known = statvfs(r->dir, &v) == 0;
-    if (known)
-        free_mb = (unsigned long long)v.f_bavail * v.f_frsize >> 20;
-    (void)snprintf(text, size,
-                   known && free_mb < 64 ? "the disk is full: %llu MiB are left in %.100s"
-                                         : /* cut: for people */
-                       "the disk takes no writes (%llu MiB are free in %.100s)",
-                   free_mb, r->dir);
-}
-
 static void tell_why(const struct replica *r, char *text, size_t size)
 {
     uint64_t leader = replica_leader(r);
     if (!r->mesh)
-        tell_disk(r, text, size);
+        replica_tell_disk(r, text, size);
     else if (leader == 0)
         (void)snprintf(text, size, "the log's cluster has no leader that can be reached"); /* short */
     else

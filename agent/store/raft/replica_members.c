@@ -163,6 +163,16 @@ static bool begin_transfer(struct replica *r)
     return r->transferring;
 }
 
+/* At most once in a while: who gets it may refuse. */
+void replica_give_lead(struct replica *r)
+{
+    if (r->changing || r->transferring || clock_boot_ms() < r->change_retry_ms)
+        return;
+    r->change_retry_ms = clock_boot_ms() + RETRY_MS;
+    if (begin_transfer(r))
+        log_warn(&log_here, "another shall lead the log", "id=%llu", (unsigned long long)r->transfer.id);
+}
+
 static void take_out(struct replica *r)
 {
     const struct raft_configuration *c = &r->raft.configuration;
@@ -175,8 +185,7 @@ static void take_out(struct replica *r)
         return;
     }
     if (!find_wanted(r, r->raft.id) && !r->transferring && !r->in_flight) {
-        (void)begin_transfer(r); /* the next leader removes this one; else again later */
-        r->change_retry_ms = clock_boot_ms() + RETRY_MS;
+        replica_give_lead(r); /* the next leader removes this one; else again later */
     }
 }
 

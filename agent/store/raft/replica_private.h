@@ -1,5 +1,6 @@
 /* What the parts of a replica share: replica.c (own calls and their answers), replica_lead.c (entries, reads, terms), replica_forward.c
- * (calls to and from others), replica_members.c (who votes, who leads), replica_raft.c (libraft, its thread, snapshots). */
+ * (calls to and from others), replica_members.c (who votes, who leads), replica_disk.c (a disk that takes no writes), replica_raft.c
+ * (libraft, its thread, snapshots). */
 #ifndef CARILLON_STORE_RAFT_REPLICA_PRIVATE_H
 #define CARILLON_STORE_RAFT_REPLICA_PRIVATE_H
 
@@ -116,6 +117,11 @@ struct replica {
     struct raft_transfer transfer;
     uint64_t change_retry_ms, leader_seen, elections;
 
+    /* Of the last look. */
+    bool disk_stuck;
+    uint64_t disk_since_ms;
+    raft_index disk_stored;
+
     /* Snapshots. */
     bool snapshot_ready, snapshot_writing, snapshot_asked;
     uint64_t snapshot_began_ms, since_entries, since_bytes;
@@ -188,10 +194,15 @@ uint64_t replica_leader(const struct replica *r); /* 0: not known, or cannot be 
 #define REPLICA_ADDRESS_MAX (STORE_ADDRESS_MAX + 24)
 void replica_put_address(char ret[REPLICA_ADDRESS_MAX], const struct mesh_node *node);
 void replica_members_tick(struct replica *r);
+void replica_give_lead(struct replica *r); /* to whoever has the log, if there is somebody */
 void replica_look_nodes(struct replica *r); /* who is to be dialled */
 bool replica_hand_over(struct replica *r);  /* a closing leader: false while that is under way */
 void replica_look_view(struct replica *r);
 unsigned replica_majority(const struct replica *r); /* voters, without this one, that make it one */
+
+/* --- replica_disk.c ------------------------------------------------------------------------------------------------ */
+void replica_tell_disk(const struct replica *r, char *text, size_t size); /* why it takes no writes, for people */
+void replica_look_disk(struct replica *r);                                /* at every tick */
 
 /* --- replica_raft.c: the thread, from opening to closing ----------------------------------------------------------- */
 void *replica_thread(void *arg);

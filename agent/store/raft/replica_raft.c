@@ -465,6 +465,7 @@ static void on_tick(uv_timer_t *timer)
         replica_ask_who(r);
         replica_members_tick(r);
     }
+    replica_look_disk(r);
     replica_tick(r);
 }
 
