@@ -303,6 +303,7 @@ static struct replica *replica_new(const struct replica_options *options)
     list_init(&r->to_read);
     list_init(&r->forwards);
     list_init(&r->batches);
+    list_init(&r->late);
     list_init(&r->submitted);
     list_init(&r->done);
     buf_init(&r->entry, ENTRY_MAX_BYTES);
@@ -337,6 +338,7 @@ static int start_thread(struct replica *r, struct err *e)
 
 static void drop(struct replica *r)
 {
+    replica_drop_late(r);
     machine_free(r->machine);
     mesh_free(r->mesh);
     buf_fini(&r->entry);

@@ -223,54 +223,33 @@ static void count_entry(struct replica *r, size_t bytes)
     pthread_mutex_unlock(&r->lock);
 }
 
+void replica_apply_now(struct replica *r, const void *data, size_t bytes, machine_result_fn *fn)
+{
+    struct err e = {0};
+    pthread_mutex_lock(&r->machine_lock);
+    int rc = machine_apply(r->machine, data, bytes, fn, r, &e);
+    pthread_mutex_unlock(&r->machine_lock);
+    if (rc < 0) {
+        replica_break(r, e.text);
+        return;
+    }
+    r->since_entries++;
+    r->since_bytes += bytes;
+    if (fn)
+        count_entry(r, bytes);
+}
+
 /* Never an error: libraft aborts on one that comes with a message. What is broken answers nobody. */
 int replica_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **result)
 {
     struct replica *r = fsm->data;
-    struct err e = {0};
     *result = NULL;
     if (r->broken.code != ERR_OK)
         return 0;
-    bool own = is_own(r, buf);
-    pthread_mutex_lock(&r->machine_lock);
-    int rc = machine_apply(r->machine, buf->base, buf->len, own ? on_result : NULL, r, &e);
-    pthread_mutex_unlock(&r->machine_lock);
-    if (rc < 0) {
-        replica_break(r, e.text);
-        return 0;
-    }
-    r->since_entries++;
-    r->since_bytes += buf->len;
-    if (own)
-        count_entry(r, buf->len);
-    return 0;
-}
-
-/* A new machine takes the place of the one there is: readers see the one or the other. A snapshot of the old one is of no use. */
-int replica_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
-{
-    struct replica *r = fsm->data;
-    struct err e = {0};
-    struct machine *m = machine_new(), *old = r->machine;
-    int rc = machine_restore(m, buf->base, buf->len, &e);
-    if (rc < 0) {
-        machine_free(m);
-        replica_break(r, e.text);
-        return RAFT_CORRUPT;
-    }
-    pthread_mutex_lock(&r->machine_lock);
-    r->machine = m;
-    pthread_mutex_unlock(&r->machine_lock);
-    machine_free(old);
-    (void)uv_idle_stop(&r->slices); /* cannot fail */
-    r->snapshot_ready = false;
-    raft_set_snapshot_threshold(&r->raft, REPLICA_NO_SNAPSHOTS);
-    pthread_mutex_lock(&r->lock);
-    r->stats.snapshot_bytes = buf->len;
-    r->stats.installs += r->state == STATE_OPEN && r->mesh;
-    pthread_mutex_unlock(&r->lock);
-    r->since_entries = r->since_bytes = 0;
-    raft_free(buf->base);
+    if (replica_is_restoring(r))
+        replica_apply_later(r, buf->base, buf->len);
+    else
+        replica_apply_now(r, buf->base, buf->len, is_own(r, buf) ? on_result : NULL);
     return 0;
 }
 
@@ -539,7 +518,8 @@ void replica_look_lead(struct replica *r)
         r->lead_term = term; /* nobody else has written */
     else if (r->lead_term == 0)
         begin_term(r, term);
-    if (r->lead_term == 0 || r->barrier_open || r->ready || r->making || r->in_flight)
+    if (r->lead_term == 0 || r->barrier_open || r->ready || r->making || r->in_flight ||
+        replica_is_restoring(r))
         return;
     if (machine_meta(r->machine)->schema == 0 && !r->postponed)
         make_store(r);

@@ -1,6 +1,6 @@
 /* What the parts of a replica share: replica.c (own calls and their answers), replica_lead.c (entries, reads, terms), replica_forward.c
- * (calls to and from others), replica_members.c (who votes, who leads), replica_disk.c (a disk that takes no writes), replica_raft.c
- * (libraft, its thread, snapshots). */
+ * (calls to and from others), replica_members.c (who votes, who leads), replica_disk.c (a disk that takes no writes), replica_restore.c
+ * (snapshots that become the state), replica_raft.c (libraft, its thread, snapshots that are taken). */
 #ifndef CARILLON_STORE_RAFT_REPLICA_PRIVATE_H
 #define CARILLON_STORE_RAFT_REPLICA_PRIVATE_H
 
@@ -68,7 +68,7 @@ struct replica {
     uv_loop_t uv;
     uv_async_t wake;
     uv_timer_t tick;
-    uv_idle_t slices;
+    uv_idle_t slices, replays;
     uv_prepare_t look;
     struct raft_io io;
     struct raft_fsm fsm;
@@ -125,6 +125,8 @@ struct replica {
     /* Snapshots. */
     bool snapshot_ready, snapshot_writing, snapshot_asked;
     uint64_t snapshot_began_ms, since_entries, since_bytes;
+    struct restoring *restoring; /* NULL: the machine is the state, but for the entries in LATE */
+    struct list late;
 
     pthread_mutex_t machine_lock; /* the machine; only the replica's thread changes it */
     struct machine *machine;
@@ -179,7 +181,16 @@ void replica_lead_drop(struct replica *r, replica_pick *pick, void *arg);
 void replica_lead_fini(struct replica *r); /* the thread has ended */
 /* Of struct raft_fsm. */
 int replica_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **result);
+/* FN: as of machine_apply(), of an entry that was made here; NULL: it was not. */
+void replica_apply_now(struct replica *r, const void *data, size_t bytes, machine_result_fn *fn);
+
+/* --- replica_restore.c --------------------------------------------------------------------------------------------- */
+/* Of struct raft_fsm. */
 int replica_restore(struct raft_fsm *fsm, struct raft_buffer *buf);
+/* The state is not there yet: nothing is to be made of it, and entries wait. */
+bool replica_is_restoring(const struct replica *r);
+void replica_apply_later(struct replica *r, const void *data, size_t bytes);
+void replica_drop_late(struct replica *r);
 
 /* --- replica_forward.c --------------------------------------------------------------------------------------------- */
 void replica_forward(struct replica *r); /* what waits, to who leads */

@@ -50,7 +50,8 @@ static bool wants_snapshot(const struct replica *r)
     uint64_t bytes = r->options.snapshot_bytes;
     if (bytes < r->stats.snapshot_bytes)
         bytes = r->stats.snapshot_bytes;
-    if (r->since_entries == 0 || r->state != STATE_OPEN || r->broken.code != ERR_OK)
+    if (r->since_entries == 0 || r->state != STATE_OPEN || r->broken.code != ERR_OK ||
+        replica_is_restoring(r))
         return false;
     return r->snapshot_asked || r->since_entries >= r->options.snapshot_entries || r->since_bytes >= bytes;
 }
@@ -196,12 +197,19 @@ static void deliver(struct replica *r, struct raft_message *m)
     r->recv(&r->io, m);
 }
 
-/* libraft 0.22.1 follows a NULL pointer when a snapshot is to be installed while one is being taken; it comes again. */
+/* libraft 0.22.1 follows a NULL pointer when a snapshot is to be installed while one is being taken; it comes again. Whose state is
+ * not there yet is not to lead: nobody would be answered. */
+static bool is_untimely(const struct replica *r, const struct raft_message *m)
+{
+    bool leads = m->type == RAFT_TIMEOUT_NOW || m->type == RAFT_REQUEST_VOTE_RESULT;
+    return (m->type == RAFT_INSTALL_SNAPSHOT && r->snapshot_writing) || (leads && replica_is_restoring(r));
+}
+
 static void on_peer_message(void *arg, struct raft_message *m)
 {
     struct replica *r = arg;
     bool wanted = r->voting && !r->cut && r->broken.code == ERR_OK;
-    if (wanted && !(m->type == RAFT_INSTALL_SNAPSHOT && r->snapshot_writing))
+    if (wanted && !is_untimely(r, m))
         deliver(r, m);
     else
         message_drop(m);
@@ -407,6 +415,7 @@ static void close_handles(struct replica *r)
     uv_close((uv_handle_t *)&r->wake, NULL);
     uv_close((uv_handle_t *)&r->tick, NULL);
     uv_close((uv_handle_t *)&r->slices, NULL);
+    uv_close((uv_handle_t *)&r->replays, NULL);
     uv_close((uv_handle_t *)&r->look, NULL);
 }
 
@@ -429,6 +438,7 @@ static void begin_close(struct replica *r)
     r->closing_ms = 0;
     r->voting = false;
     (void)uv_idle_stop(&r->slices); /* cannot fail */
+    (void)uv_idle_stop(&r->replays);
     if (!r->made_raft) {
         close_handles(r);
         return;
@@ -474,8 +484,9 @@ static void init_handles(struct replica *r)
     uint64_t tick_ms = r->cluster ? CLUSTER_TICK_MS : ALONE_TICK_MS;
     (void)uv_timer_init(&r->uv, &r->tick); /* these cannot fail */
     (void)uv_idle_init(&r->uv, &r->slices);
+    (void)uv_idle_init(&r->uv, &r->replays);
     (void)uv_prepare_init(&r->uv, &r->look);
-    r->wake.data = r->tick.data = r->slices.data = r->look.data = r;
+    r->wake.data = r->tick.data = r->slices.data = r->replays.data = r->look.data = r;
     (void)uv_timer_start(&r->tick, on_tick, tick_ms, tick_ms);
     (void)uv_prepare_start(&r->look, on_turn);
 }

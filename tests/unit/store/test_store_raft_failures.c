@@ -261,7 +261,9 @@ Test(store_raft_failures, who_was_away_for_long_gets_a_snapshot)
     store_raft_cluster_cut(away->cluster, true);
     write_some(&w, 700);
     store_raft_cluster_cut(away->cluster, false);
+    write_some(&w, 100); /* also while the snapshot becomes the state */
     BED_WAIT(&b, bed_stats(away).installs > 0);
+    write_some(&w, 20);
     lead_alone(&b, away); /* its machine answers now, and no other's */
     expect_written(&w, away);
     bed_close_cluster(&b);
