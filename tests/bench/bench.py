@@ -26,11 +26,11 @@ SIZES = {
     "quick": dict(runs=1, steady_runs=1, submits=((1, 500), (16, 5000), (64, 10_000)), bulk_jobs=20_000, bursts=(1000, 10_000),
                   rates=(4000, 8000, 12_000, 16_000, 20_000, 26_000, 34_000), grpc_rates=(2000, 4000, 8000, 16_000),
                   stream_rates=(2000, 4000, 8000), seconds=2, idle_seconds=3, settle_seconds=15, stored=(), kills=1,
-                  micro_rounds=100_000),
+                  snapshot_rate=500, snapshots=1, micro_rounds=100_000),
     "full": dict(runs=5, steady_runs=3, submits=((1, 3000), (16, 20_000), (64, 40_000)), bulk_jobs=100_000,
                  bursts=(1000, 10_000, 100_000), rates=tuple(range(4000, 44_001, 4000)), grpc_rates=tuple(range(2000, 20_001, 3000)),
                  stream_rates=(2000, 4000, 8000, 12_000, 16_000), seconds=5, idle_seconds=10, settle_seconds=30,
-                 stored=(1_000_000, 5_000_000), kills=5, micro_rounds=1_000_000),
+                 stored=(1_000_000, 5_000_000), kills=5, snapshot_rate=1000, snapshots=3, micro_rounds=1_000_000),
 }
 EACH_STORE = ("submit", "bulk", "burst", "steady", "stream", "grpc", "idle", "stored")
 ONCE = ("micro", "failover")

@@ -51,6 +51,12 @@ def rss_mib(pid):
     return int(re.search(r"VmRSS:\s*(\d+)", status).group(1)) / 1024
 
 
+def peak_rss_mib(pid):
+    """The most it had since it began."""
+    status = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return int(re.search(r"VmHWM:\s*(\d+)", status).group(1)) / 1024
+
+
 def _busy_seconds():
     numbers = [int(n) for n in pathlib.Path("/proc/stat").read_text(encoding="utf-8").splitlines()[0].split()[1:]]
     return (sum(numbers[:8]) - numbers[3] - numbers[4]) / TICKS

@@ -1,7 +1,9 @@
 """What the scenarios run on: the real program with one of the stores, the callee, the generators."""
+import datetime
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import time
@@ -155,6 +157,23 @@ class Rig:
     def raft_mib(self):
         files = pathlib.Path(self.agent.folder).glob("**/raft/*")
         return sum(f.stat().st_size for f in files if f.is_file()) / (1 << 20)
+
+    def wait_for_snapshots(self, since, count, seconds):
+        """[(begin, end, bytes)] of the COUNT snapshots that the agent began to write after SINCE, as it tells in its log."""
+        end = time.monotonic() + seconds
+        while True:
+            found = [s for s in self._snapshots() if s[0] >= since]
+            if len(found) >= count:
+                return found
+            if time.monotonic() > end:
+                raise BenchError(f"only {len(found)} snapshots in {seconds} s")
+            time.sleep(0.5)
+
+    def _snapshots(self):
+        pattern = r'^ts=(\S+) .*msg="a snapshot was written" bytes=(\d+) took_ms=(\d+)'
+        for at, size, took_ms in re.findall(pattern, self.agent.process.log_text(), re.M):
+            end = datetime.datetime.fromisoformat(at.replace("Z", "+00:00")).timestamp()
+            yield end - int(took_ms) / 1e3, end, int(size)
 
     def lateness(self):
         """[(seconds, fires so late or less)] since the agent's start, in its own words."""

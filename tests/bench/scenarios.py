@@ -1,12 +1,14 @@
 """The scenarios. Each takes a Bench (bench.py: sizes, figures, servers) and a store, and adds figures."""
 import time
 
-from machine import cpu_seconds_exact, rss_mib
+from machine import cpu_seconds_exact, peak_rss_mib, rss_mib
 from rig import BenchError, Rig, instant, run_tool
 
 # A fire may be so late, and so many may be missing, before a rate counts as not sustained.
 LATE_MS_MAX = 1000
 ARRIVED_MIN = 0.97
+# So many writes bring about a snapshot, where snapshots are what is measured.
+SNAPSHOT_ENTRIES = 3000
 
 
 def submit(bench, store):
@@ -242,6 +244,40 @@ def stored(bench, store):
                 bench.figures.add(name, store, "page of 1,000", "ms", (time.monotonic() - began) * 1e3)
                 got = rig.load(64, 10_000, f"s{run}")
                 bench.figures.add(name, store, "submit, 64 connections", "/s", got["per_s"])
+            if store == "raft":
+                _fire_beside_snapshots(bench, rig, name)
+
+
+def _fire_beside_snapshots(bench, rig, name):
+    """A steady rate while all that is stored is written down as a snapshot, and before and after that."""
+    rate = bench.snapshot_rate
+    rig.agent.config["store"]["raft"] = {"snapshot_entries": SNAPSHOT_ENTRIES}
+    rig.agent.term(grace=60)
+    rig.agent.start(timeout=120)
+    begin = time.time() + 2
+    rig.bulk("t", ({"schedule": "@every 1s", "starts_at": instant(begin + i / rate)} for i in range(rate)))
+    time.sleep(max(0.0, begin + 2 - time.time()))
+    rig.callee.reset()
+    since, meter = time.time(), rig.meter()
+    spans = rig.wait_for_snapshots(since, bench.snapshots, 180)
+    time.sleep(2)
+    used = meter.read()
+    wall = time.time() - time.monotonic()
+    late = {True: [], False: []}
+    for at, due, *_ in rig.callee.log():
+        late[any(begin - 0.05 <= due <= end for begin, end, _ in spans)].append((at + wall - due) * 1e3)
+    for meanwhile, what in ((True, "while a snapshot is written"), (False, "at other times")):
+        values = sorted(late[meanwhile])
+        if not values:
+            raise BenchError(f"{name}: no fires {what}")
+        for share, place in ((0.5, "p50"), (0.99, "p99"), (1, "max")):
+            bench.figures.add(f"{name}, {rate}/s {what}", "raft", f"lateness {place}", "ms", values[min(len(values) - 1, int(share * len(values)))],
+                              None, "≤ 50 ms" if meanwhile and place == "p99" else None)
+    for begin, end, size in spans:
+        bench.figures.add(f"{name}, its snapshot", "raft", "takes", "s", end - begin)
+        bench.figures.add(f"{name}, its snapshot", "raft", "size", "MiB", size / (1 << 20))
+    bench.figures.add(f"{name}, its snapshot", "raft", "RSS at most", "MiB", peak_rss_mib(rig.agent.process.pid))
+    bench.note_others(f"{name}, snapshots", "raft", used)
 
 
 def failover(bench):

@@ -30,6 +30,8 @@
 #define CLUSTER_TRAILING 256
 #define CLOSE_MS         5000
 
+static const struct log_ctx log_here = {.module = "raft"};
+
 /* --- snapshots ----------------------------------------------------------------------------------------------------- */
 
 static void write_slice(uv_idle_t *idle)
@@ -114,7 +116,10 @@ static int snapshot_written(struct raft_fsm *fsm, struct raft_buffer *bufs[], un
     pthread_mutex_lock(&r->lock);
     r->stats.snapshots++;
     r->stats.snapshot_ms = clock_boot_ms() - r->snapshot_began_ms;
+    struct replica_stats s = r->stats;
     pthread_mutex_unlock(&r->lock);
+    log_info(&log_here, "a snapshot was written", "bytes=%llu took_ms=%llu",
+             (unsigned long long)s.snapshot_bytes, (unsigned long long)s.snapshot_ms);
     return 0;
 }
 

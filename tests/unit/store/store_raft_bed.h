@@ -39,6 +39,7 @@ struct cluster_bed {
     const char *secret;
     uint64_t patience_ms; /* of those that start from now on */
     unsigned election_ms;
+    int64_t snapshot_entries;
 };
 
 static inline int64_t bed_now_ms(void *arg)
@@ -91,7 +92,7 @@ static inline void bed_start(struct cluster_bed *b, struct bed_node *n, bool fir
                                                  .dir = n->dir,
                                                  .name = "test",
                                                  .slots = CONTRACT_SLOTS,
-                                                 .snapshot_entries = 100,
+                                                 .snapshot_entries = b->snapshot_entries,
                                                  .patience_ms = b->patience_ms,
                                                  .election_ms = b->election_ms,
                                                  .tls = &tls,
@@ -185,7 +186,7 @@ static inline struct bed_node *bed_follower(struct cluster_bed *b)
 static inline void bed_open_loop(struct cluster_bed *b, const char *secret)
 {
     struct err e = {0};
-    *b = (struct cluster_bed){.secret = secret};
+    *b = (struct cluster_bed){.secret = secret, .snapshot_entries = 100};
     CHECK(loop_new(&b->loop, &e) == 0, "%s", e.text);
     CHECK(tzload_new(NULL, &b->zones, &e) == 0, "%s", e.text);
     b->timer = loop_timer_new(b->loop, bed_stop, b->loop);
