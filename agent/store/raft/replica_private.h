@@ -205,15 +205,16 @@ uint64_t replica_leader(const struct replica *r); /* 0: not known, or cannot be 
 #define REPLICA_ADDRESS_MAX (STORE_ADDRESS_MAX + 24)
 void replica_put_address(char ret[REPLICA_ADDRESS_MAX], const struct mesh_node *node);
 void replica_members_tick(struct replica *r);
-void replica_give_lead(struct replica *r); /* to whoever has the log, if there is somebody */
+void replica_give_lead(struct replica *r);  /* to whoever has the log, if there is somebody */
 void replica_look_nodes(struct replica *r); /* who is to be dialled */
 bool replica_hand_over(struct replica *r);  /* a closing leader: false while that is under way */
 void replica_look_view(struct replica *r);
 unsigned replica_majority(const struct replica *r); /* voters, without this one, that make it one */
 
 /* --- replica_disk.c ------------------------------------------------------------------------------------------------ */
-void replica_tell_disk(const struct replica *r, char *text, size_t size); /* why it takes no writes, for people */
-void replica_look_disk(struct replica *r);                                /* at every tick */
+void replica_tell_disk(const struct replica *r, char *text,
+                       size_t size);       /* why it takes no writes, for people */
+void replica_look_disk(struct replica *r); /* at every tick */
 
 /* --- replica_raft.c: the thread, from opening to closing ----------------------------------------------------------- */
 void *replica_thread(void *arg);
