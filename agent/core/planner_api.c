@@ -239,64 +239,6 @@ static void pause_row(struct planner *p, struct pjob *j)
     j->row.wake_ms = PLANNER_NEVER;
 }
 
-/* FIRED_MS: the newest due that has its fire already. */
-static void plan_changed(struct planner *p, struct pjob *j, const struct planner_api *api, bool same_schedule,
-                         int64_t fired_ms)
-{
-    int64_t due_ms = j->row.due_ms;
-    if (!same_schedule || j->row.state == JOB_STATE_DONE) {
-        bool any = same_schedule ? job_next_due(j->spec, api->accepted_ms, &due_ms)
-                                 : job_first_due(j->spec, api->accepted_ms, fired_ms, &due_ms);
-        if (same_schedule && !any)
-            return; /* it is as done as before */
-        if (j->row.state == JOB_STATE_DONE)
-            j->row.state = JOB_STATE_ACTIVE;
-        pjob_advance(p, j, any, due_ms);
-        pzones_stamp(p, j); /* also where the due of another zone is the same */
-    } else {
-        pjob_advance(p, j, due_ms != RECORD_NONE, due_ms); /* jitter and max_fires may be others now */
-    }
-}
-
-static bool is_due(const struct job_spec *spec, int64_t at_ms)
-{
-    int64_t due_ms;
-    return job_last_due_before(spec, at_ms + 1, &due_ms) && due_ms == at_ms;
-}
-
-/* Those are no dues. What the schedule asked for since the last change is a due of it. */
-static bool last_was_by_hand(const struct pjob *j)
-{
-    const struct job_row *row = &j->row;
-    bool none = row->scheduled == 0 && row->last.outcome != FIRE_OUTCOME_SKIPPED;
-    return none || (row->last.due_ms > row->updated_ms && !is_due(j->spec, row->last.due_ms));
-}
-
-static int64_t later(int64_t a_ms, int64_t b_ms)
-{
-    return a_ms > b_ms ? a_ms : b_ms; /* RECORD_NONE is before all */
-}
-
-/* The newest due that has its fire already. That fire may be under way still, and not even here: but what the schedule asked for
- * since the last change was given numbers one after the other, up to the next one. */
-static int64_t newest_fired_ms(const struct planner *p, const struct pjob *j)
-{
-    const struct job_row *row = &j->row;
-    int64_t ret_ms = last_was_by_hand(j) ? RECORD_NONE : row->last.due_ms, due_ms;
-    if (row->due_ms != RECORD_NONE) {
-        if (job_last_due_before(j->spec, row->due_ms, &due_ms) && due_ms > row->updated_ms)
-            ret_ms = later(ret_ms, due_ms);
-    } else if (j->spec->one_shot && job_last_due_before(j->spec, p->now_ms + 1, &due_ms)) {
-        ret_ms = later(ret_ms, due_ms);
-    }
-    LIST_FOR (l, &j->fires) {
-        const struct fire_row *f = &container_of(l, struct pfire, job_link)->row;
-        if (f->kind == FIRE_KIND_SCHEDULED)
-            ret_ms = later(ret_ms, f->due_last_ms);
-    }
-    return ret_ms;
-}
-
 static void replace(struct planner *p, struct pjob *j, const struct planner_api *api, struct job_spec *spec)
 {
     bool same_schedule = job_schedule_equal(j->spec, spec);
@@ -306,7 +248,7 @@ static void replace(struct planner *p, struct pjob *j, const struct planner_api 
         papi_reply(p, j, PLANNER_UNAVAILABLE);
         return;
     }
-    int64_t fired_ms = newest_fired_ms(p, j), due_ms = j->row.due_ms;
+    int64_t fired_ms = pchange_fired_ms(p, j), due_ms = j->row.due_ms;
     revoke_all(p, j);
     keep_definition(j);
     pjob_set_spec(p, j, spec);
@@ -321,7 +263,7 @@ static void replace(struct planner *p, struct pjob *j, const struct planner_api 
         pfire_set_target(p, f, true);
     }
     new_version(j, api);
-    plan_changed(p, j, api, same_schedule, fired_ms);
+    pchange_plan(p, j, api, same_schedule, fired_ms);
     if (api->paused == 1)
         pause_row(p, j);
     else if (api->paused == 0 && j->row.state == JOB_STATE_PAUSED)

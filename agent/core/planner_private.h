@@ -564,6 +564,13 @@ bool pletter_expire(struct planner *p, struct pjob *j);
 bool pletter_retry(struct planner *p, struct pjob *j, struct fire_row *row);
 void pletter_forget(struct planner_api *api);
 
+/* --- planner_change.c --- */
+/* The newest due of J's definition, which is about to be changed, that has its fire already; RECORD_NONE: none has. */
+int64_t pchange_fired_ms(const struct planner *p, const struct pjob *j);
+/* J, which has the definition that API asks for and in `replaced` the one before, goes on to the first due of it that has no fire. */
+void pchange_plan(struct planner *p, struct pjob *j, const struct planner_api *api, bool same_schedule,
+                  int64_t fired_ms);
+
 /* --- planner_backfill.c --- */
 bool pbackfill_active(const struct job_row *row);
 /* row.wake_ms as the store shall have it. */

@@ -103,7 +103,8 @@ static int merge(struct planner_api *api, const struct job_spec *present, const 
 static struct sim_rules *new_rules(struct sim_job *j, bool flood)
 {
     struct sim_rules *r = flood ? sim_rules_flood(j->created_ms)
-                                : sim_rules_draw(j->rules_count + 1, sim_wall_ms(), j->created_ms);
+                                : sim_rules_draw(j->rules_count + 1, sim_wall_ms(), j->created_ms,
+                                                 j->rules_count ? j->rules[j->rules_count - 1] : NULL);
     j->rules = realloc(j->rules, (j->rules_count + 1) * sizeof(struct sim_rules *));
     j->rules[j->rules_count++] = r;
     return r;

@@ -166,8 +166,8 @@ size_t sim_rules_at(const struct sim_rules *r, int64_t ms)
 
 bool sim_rules_same_schedule(const struct sim_rules *a, const struct sim_rules *b)
 {
-    return !a->one_shot && !b->one_shot && a->schedule_bytes == b->schedule_bytes &&
-           memcmp(a->text, b->text, a->schedule_bytes) == 0;
+    bool same = a->schedule_bytes == b->schedule_bytes && memcmp(a->text, b->text, a->schedule_bytes) == 0;
+    return same && (!a->one_shot || a->dues[0] == b->dues[0]);
 }
 
 /* --- drawing ------------------------------------------------------------------------------------------------------- */
@@ -235,6 +235,32 @@ static const struct zone *draw_zone(void)
     return here->change_ms && !one_in(4) ? here : &zones[0];
 }
 
+static void draw_max_fires(struct sim_rules *r, struct text *t)
+{
+    if (!one_in(6))
+        return;
+    r->max_fires = (uint64_t)sim_plan_between(1, 30);
+    put(t, ",\"max_fires\":%llu", (unsigned long long)r->max_fires);
+}
+
+/* That of BEFORE; one that counts from when it is accepted is not the same another time. */
+static bool keep_schedule(struct sim_rules *r, struct text *t, const struct sim_rules *before)
+{
+    static const char after[] = "{\"schedule\":\"@after";
+    if (!before || !one_in(3) || strncmp(before->text, after, sizeof(after) - 1) == 0)
+        return false;
+    t->at = r->text;
+    put(t, "%.*s", (int)before->schedule_bytes, before->text);
+    r->schedule_bytes = before->schedule_bytes;
+    r->one_shot = before->one_shot;
+    r->ends_ms = before->ends_ms;
+    r->dues = before->dues;
+    r->dues_count = before->dues_count;
+    if (!r->one_shot)
+        draw_max_fires(r, t);
+    return true;
+}
+
 static void draw_schedule(struct sim_rules *r, struct text *t, int64_t created_ms)
 {
     static const int64_t rhythms_s[] = {1, 2, 3, 5, 7, 10, 15, 20, 30, 60};
@@ -247,6 +273,7 @@ static void draw_schedule(struct sim_rules *r, struct text *t, int64_t created_m
         int64_t after_s = sim_plan_between(1, 60);
         put(t, "\"@after %llds\"", (long long)after_s);
         add_due(r, r->accepted_ms + after_s * 1000, RECORD_NONE);
+        r->schedule_bytes = (size_t)(t->at - r->text);
         return;
     }
     if (kind == 1) {
@@ -254,6 +281,7 @@ static void draw_schedule(struct sim_rules *r, struct text *t, int64_t created_m
         int64_t at_ms = r->accepted_ms + sim_plan_between(-20000, 60000);
         put_instant(t, "\"@at ", at_ms);
         add_due(r, at_ms, RECORD_NONE);
+        r->schedule_bytes = (size_t)(t->at - r->text);
         return;
     }
     bool both = kind == 2, with_cron = both || kind >= 6;
@@ -282,10 +310,7 @@ static void draw_schedule(struct sim_rules *r, struct text *t, int64_t created_m
         put_instant(t, ",\"ends_at\":\"", r->ends_ms);
     }
     r->schedule_bytes = (size_t)(t->at - r->text);
-    if (one_in(6)) {
-        r->max_fires = (uint64_t)sim_plan_between(1, 30);
-        put(t, ",\"max_fires\":%llu", (unsigned long long)r->max_fires);
-    }
+    draw_max_fires(r, t);
     if (!both && one_in(4)) { /* a union may have dues side by side */
         r->jitter_ms = 200;
         put(t, ",\"jitter\":\"200ms\"");
@@ -346,7 +371,8 @@ static void draw_rules(struct sim_rules *r, struct text *t)
         put(t, ",\"max_pending\":%u", 1 + sim_plan_below(4));
 }
 
-struct sim_rules *sim_rules_draw(unsigned number, int64_t accepted_ms, int64_t created_ms)
+struct sim_rules *sim_rules_draw(unsigned number, int64_t accepted_ms, int64_t created_ms,
+                                 const struct sim_rules *before)
 {
     struct sim_rules *r = mem_new(struct sim_rules);
     struct text t = {r->text, r->text + sizeof(r->text)};
@@ -356,7 +382,8 @@ struct sim_rules *sim_rules_draw(unsigned number, int64_t accepted_ms, int64_t c
     r->window_ms = INT64_C(86400000);
     r->ttl_ms = INT64_C(86400000);
     put(&t, "{");
-    draw_schedule(r, &t, created_ms);
+    if (!keep_schedule(r, &t, before))
+        draw_schedule(r, &t, created_ms);
     draw_callback(r, &t);
     draw_delivery(r, &t);
     draw_rules(r, &t);

@@ -187,8 +187,9 @@ struct sim_rules {
     size_t dues_count;
 };
 
-/* Draw one, accepted now, of a job made at CREATED_MS. */
-struct sim_rules *sim_rules_draw(unsigned number, int64_t accepted_ms, int64_t created_ms);
+/* Draw one, accepted now, of a job made at CREATED_MS, whose definition is BEFORE (NULL: the first one). */
+struct sim_rules *sim_rules_draw(unsigned number, int64_t accepted_ms, int64_t created_ms,
+                                 const struct sim_rules *before);
 /* One of many whose callee does not work before the calm: more of its fires wait than an agent keeps in memory. */
 #define SIM_DEAD_URL "http://10.3.0.1:9000"
 struct sim_rules *sim_rules_flood(int64_t accepted_ms);

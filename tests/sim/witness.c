@@ -15,7 +15,7 @@
 #define CALM_MS 20000
 
 struct sim_story *sim_stories;
-static struct map stories, rows, changes;
+static struct map stories, rows, changes, fired;
 
 /* --- what is about to be written ----------------------------------------------------------------------------------- */
 
@@ -248,6 +248,27 @@ static void judge_row(struct sim_story *s, uint64_t seq)
 
 /* --- the job ------------------------------------------------------------------------------------------------------- */
 
+static bool has_fire(const struct sim_story *s, int64_t due_ms)
+{
+    uint64_t key[3];
+    row_key(key, &s->uid, (uint64_t)due_ms);
+    return map_get(&fired, key, sizeof(key)) != NULL;
+}
+
+/* Under whatever definition: no due has two numbers. */
+static void note_due(const struct sim_story *s, uint64_t seq, int64_t due_ms)
+{
+    uint64_t *key = mem_new_array(uint64_t, 4);
+    row_key(key, &s->uid, (uint64_t)due_ms);
+    key[3] = seq;
+    const uint64_t *old = map_get(&fired, key, 3 * sizeof(*key));
+    if (old)
+        sim_broken("%s: fires %llu and %llu are of one due, %lld", s->job->id, (unsigned long long)old[3],
+                   (unsigned long long)seq, (long long)(due_ms - sim.epoch_ms));
+    if (map_put(&fired, key, 3 * sizeof(*key), key, NULL, NULL) < 0)
+        sim_broken("no memory for the witness");
+}
+
 /* The dues that come next in its row, one number each, in order: those of rows, and of successes that need none. */
 static uint64_t walk_numbers(struct sim_story *s, const struct job_row *now)
 {
@@ -273,6 +294,8 @@ static uint64_t walk_numbers(struct sim_story *s, const struct job_row *now)
             witness_first_success(s, seq, rules->dues[at]);
         if (!r || r->outcome != FIRE_OUTCOME_SKIPPED)
             s->counted += n;
+        for (uint64_t i = 0; i < n; i++)
+            note_due(s, seq + i, rules->dues[at + i]);
         dues += n;
         seq += n;
         s->newest_ms = rules->dues[at + n - 1];
@@ -324,8 +347,8 @@ static int64_t later(int64_t a, int64_t b)
 }
 
 /* A definition counts from its acceptance, and after what has fired by the one before; one that only changes other things goes
- * on where that was. Of the dues between its acceptance and what had fired when it was made, the contract does not say
- * whether they come. */
+ * on where that was. Of the recurring dues between its acceptance and what had fired when it was made, the contract does not
+ * say whether they come; an instant does. */
 static void plan_anew(struct sim_story *s, const struct sim_rules *rules, const struct job_row *now)
 {
     bool same = s->rules && sim_rules_same_schedule(s->rules, rules) && s->row.state != JOB_STATE_DONE;
@@ -339,7 +362,7 @@ static void plan_anew(struct sim_story *s, const struct sim_rules *rules, const 
     size_t low = sim_rules_at(rules, low_ms + 1);
     while (low < s->at && rules->dues[low] != now->due_ms)
         low++;
-    s->at = low;
+    s->at = rules->one_shot && !same && rules->dues_count > 0 ? has_fire(s, rules->dues[0]) : low;
 }
 
 static void judge_counts(const struct sim_story *s, const struct job_row *now)

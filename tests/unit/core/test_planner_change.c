@@ -93,3 +93,77 @@ Test(planner_change, a_run_by_hand_is_no_due)
         pbed_free(b);
     }
 }
+
+/* The second change was accepted before the instant came, which fired by the first. */
+Test(planner_change, an_instant_that_fired_does_not_come_again_with_a_late_change)
+{
+    struct pbed *b = one_member("{\"schedule\":\"@every 20s\"," CALLBACK "}");
+    pbed_run(b, 10000);
+    put_late(b, "{\"schedule\":\"@at 2026-11-23T09:00:09Z\"," CALLBACK "}", 3 * SECOND);
+    pbed_run(b, 1000);
+    cr_assert(eq(u64, pbed_job(b, "a")->counts.succeeded, 1));
+    put_late(b, "{\"schedule\":\"@at 2026-11-23T09:00:09Z\",\"payload\":1," CALLBACK "}", 8 * SECOND);
+    pbed_run(b, 5000);
+    cr_assert(eq(u64, pbed_job(b, "a")->counts.seq, 1));
+    check_dues(b);
+    pbed_free(b);
+}
+
+Test(planner_change, dues_that_were_all_it_might_fire_do_not_come_again)
+{
+    struct pbed *b = one_member("{\"schedule\":\"*/10 * * * * *\",\"max_fires\":3," CALLBACK "}");
+    pbed_run(b, 31000);
+    cr_assert(eq(int, pbed_job(b, "a")->state, JOB_STATE_DONE));
+    put_late(b, "{\"schedule\":\"*/10 * * * * *\",\"max_fires\":5," CALLBACK "}", 15 * SECOND);
+    pbed_run(b, 30000);
+    cr_assert(eq(u64, pbed_job(b, "a")->counts.seq, 5));
+    check_dues(b);
+    pbed_free(b);
+}
+
+Test(planner_change, nor_when_one_of_them_ended_last_that_is_not_the_newest)
+{
+    for (int64_t fails_ms = 20500; fails_ms <= 30500; fails_ms += 10000) {
+        struct pbed *b = one_member(
+            "{\"schedule\":\"*/10 * * * * *\",\"max_fires\":3,\"retry\":{\"min_backoff\":\"15s\"}," CALLBACK
+            "}");
+        pbed_set(b)->fail = 1;
+        pbed_run(b, fails_ms);
+        pbed_set(b)->fail = 0;
+        pbed_run(b, 80000);
+        cr_assert(eq(u64, pbed_job(b, "a")->counts.succeeded, 3));
+        put_late(b, "{\"schedule\":\"*/10 * * * * *\",\"max_fires\":5," CALLBACK "}",
+                 fails_ms + 80000 - 24500);
+        pbed_run(b, 80000);
+        cr_assert(eq(u64, pbed_job(b, "a")->counts.seq, 5));
+        check_dues(b);
+        pbed_free(b);
+    }
+}
+
+/* It fires at once, whatever the schedule before has fired since. */
+Test(planner_change, an_instant_in_the_past_is_not_dropped)
+{
+    struct pbed *b = one_member("{\"schedule\":\"* * * * * *\"," CALLBACK "}");
+    pbed_run(b, 10000);
+    uint64_t before = pbed_job(b, "a")->counts.seq;
+    put_late(b, "{\"schedule\":\"@at 2026-11-23T09:00:05.5Z\"," CALLBACK "}", 0);
+    pbed_run(b, 3000);
+    const struct job_row *row = pbed_job(b, "a");
+    cr_assert(ge(u64, row->counts.seq, before + 1));
+    cr_assert(eq(i64, row->last.due_ms, BED_NOW + 5500));
+    cr_assert(eq(int, row->state, JOB_STATE_DONE));
+    check_dues(b);
+    pbed_free(b);
+}
+
+Test(planner_change, an_instant_that_the_schedule_before_has_fired_is)
+{
+    struct pbed *b = one_member("{\"schedule\":\"* * * * * *\"," CALLBACK "}");
+    pbed_run(b, 10000);
+    put_late(b, "{\"schedule\":\"@at 2026-11-23T09:00:05Z\"," CALLBACK "}", 0);
+    pbed_run(b, 3000);
+    cr_assert(eq(int, pbed_job(b, "a")->state, JOB_STATE_DONE));
+    check_dues(b);
+    pbed_free(b);
+}
