@@ -45,6 +45,7 @@ static int listen_on(struct api *api, enum api_face face, const char *listen, st
                               .accept = api_on_accept,
                               .handle = api_on_handle,
                               .too_large = api_on_too_large,
+                              .turned = api_on_turned,
                               .arg = f};
     if (face == API_FACE_PEER) {
         o.tls_cert = c->cluster.tls_cert;

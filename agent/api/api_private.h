@@ -30,7 +30,8 @@ struct listener_face {
     struct api *api;
     struct httpd *httpd;
     enum api_face face;
-    struct rng rng; /* of its server's thread */
+    struct rng rng; /* of its server's thread, as what follows */
+    struct loop_outbox out;
 };
 
 struct api {
@@ -144,6 +145,7 @@ bool exchange_refuse_foreign(struct exchange *x, const char *ns);
 int64_t api_on_accept(struct httpd_request *rq, void *arg);
 void api_on_handle(struct httpd_request *rq, void *arg);
 void api_on_too_large(struct httpd_request *rq, void *arg);
+void api_on_turned(void *arg);
 struct api_ids api_ids_of(struct api *api, struct rng *rng);
 /* Context of what came in here, with this agent's defaults. Any thread that owns RNG. */
 void api_make_context(struct api *api, struct rng *rng, struct api_context *ctx);

@@ -8,6 +8,8 @@
 #include "agent/base/text.h"
 #include "agent/telemetry.h"
 
+enum { POSTED_TOGETHER_MAX = 16 };
+
 /* --- replies ------------------------------------------------------------------------------------------------------- */
 
 static size_t common_headers(struct exchange *x, const char *type, const struct httpd_header *more,
@@ -416,7 +418,16 @@ void api_on_handle(struct httpd_request *rq, void *arg)
     } else if (actions[action].at_once) {
         actions[action].run(x);
     } else {
+        /* Many connections speak at once when their answers went out together: waking the loop for each would cost both
+         * threads as much as the request. A bounded number, so that the loop begins while the rest is read. */
         x->msg.run = run_on_loop;
-        loop_post(x->api->loop, &x->msg);
+        if (loop_outbox_add(&x->face->out, &x->msg) >= POSTED_TOGETHER_MAX)
+            loop_outbox_post(x->api->loop, &x->face->out);
     }
+}
+
+void api_on_turned(void *arg)
+{
+    struct listener_face *face = arg;
+    loop_outbox_post(face->api->loop, &face->out);
 }

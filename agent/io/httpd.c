@@ -188,6 +188,14 @@ static int wait_ms(struct httpd *h, bool listening)
     return (int)ms;
 }
 
+static void run_daemon(struct httpd *h)
+{
+    MHD_run(h->daemon);
+    if (h->handled && h->o.turned)
+        h->o.turned(h->o.arg);
+    h->handled = false;
+}
+
 static void serve_turn(struct httpd *h)
 {
     bool listening = h->listener.fd >= 0 && h->now_ms >= h->accept_again_ms, quiesce;
@@ -203,7 +211,7 @@ static void serve_turn(struct httpd *h)
         accept_connections(h);
     if (quiesce)
         listener_close(&h->listener);
-    MHD_run(h->daemon);
+    run_daemon(h);
     if (h->now_ms >= h->sweep_ms)
         sweep(h);
 }
@@ -217,7 +225,7 @@ static void drain(struct httpd *h)
     LIST_FOR_SAFE(link, &h->streams)
     httpd_stream_abort_(container_of(link, struct httpd_stream, link));
     uint64_t until_ms = h->now_ms + STOP_GRACE_MS;
-    MHD_run(h->daemon);
+    run_daemon(h);
     while (h->suspended > 0 || (h->requests > 0 && h->now_ms < until_ms)) {
         h->sweep_ms = h->sweep_ms < until_ms ? h->sweep_ms : until_ms;
         serve_turn(h);

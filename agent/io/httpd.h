@@ -38,6 +38,9 @@ struct httpd_options {
     void (*handle)(struct httpd_request *rq, void *arg);
     /* Body over the limit (there is none now): must call httpd_reply() before it returns. */
     void (*too_large)(struct httpd_request *rq, void *arg);
+    /* On the server's thread, after those of the requests that had come by then were handled: what handle() put
+     * aside can go on together. NULL: none. */
+    void (*turned)(void *arg);
     void *arg;
 };
 

@@ -44,6 +44,7 @@ struct httpd {
     size_t suspended;         /* connections suspended in libmicrohttpd */
     size_t requests;          /* between the first header and the end of the reply */
     bool stopping;
+    bool handled; /* a request, since turned() ran */
 
     pthread_mutex_t lock; /* for what follows */
     struct list ready_requests;
@@ -60,6 +61,8 @@ struct httpd_conn {
     uint64_t deadline_ms; /* boot ms; 0: none */
     bool cert_checked;
     struct httpd_tls *tls; /* a reference; NULL: those of the start */
+    bool peer_known;
+    struct httpd_peer peer;
 };
 
 enum request_state {

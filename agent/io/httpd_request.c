@@ -181,23 +181,29 @@ static void unix_peer(int fd, struct httpd_peer *ret)
                    (unsigned)who.uid); /* fits */
 }
 
-void httpd_peer(const struct httpd_request *rq, struct httpd_peer *ret)
+static void inet_peer(int fd, struct httpd_peer *ret)
 {
     struct sockaddr_storage at = {0};
     socklen_t size = sizeof(at);
     char host[48] = "", port[8] = ""; /* numbers */
-    *ret = (struct httpd_peer){0};
-    if (rq->is_unix) {
-        unix_peer(rq->conn->fd, ret);
-        return;
-    }
-    if (getpeername(rq->conn->fd, (struct sockaddr *)&at, &size) != 0 ||
+    if (getpeername(fd, (struct sockaddr *)&at, &size) != 0 ||
         getnameinfo((struct sockaddr *)&at, size, host, sizeof(host), port, sizeof(port),
                     NI_NUMERICHOST | NI_NUMERICSERV) != 0)
         return;
     bool is_v6 = strchr(host, ':') != NULL;
     (void)snprintf(ret->text, sizeof(ret->text), is_v6 ? "[%s]:%s" : "%s:%s", host, port); /* fits */
     ret->host_len = strlen(host) + (is_v6 ? 2 : 0);
+}
+
+/* It stays the same as long as the connection lasts. */
+void httpd_peer(const struct httpd_request *rq, struct httpd_peer *ret)
+{
+    struct httpd_conn *conn = rq->conn;
+    if (!conn->peer_known) {
+        (rq->is_unix ? unix_peer : inet_peer)(conn->fd, &conn->peer);
+        conn->peer_known = conn->peer.text[0] != '\0';
+    }
+    *ret = conn->peer;
 }
 
 /* ---- replying
@@ -383,6 +389,7 @@ static enum MHD_Result end(struct httpd_request *rq)
     rq->handed_over = true;
     rq->conn->deadline_ms = 0; /* the time of the handler is not the client's fault */
     atomic_store_explicit(&rq->state, RQ_HANDLING, memory_order_release);
+    h->handled = true;
     h->o.handle(rq, h->o.arg);
     enum request_state before = RQ_HANDLING;
     if (!atomic_compare_exchange_strong_explicit(&rq->state, &before, RQ_SUSPENDED, memory_order_acq_rel,

@@ -104,15 +104,42 @@ static void queue_splice(struct msg_queue *to, struct msg_queue *from)
     queue_init(from);
 }
 
-void loop_post(struct loop *loop, struct loop_msg *msg)
+/* FIRST to LAST, linked and ended by NULL. */
+static void post(struct loop *loop, struct loop_msg *first, struct loop_msg *last)
 {
     pthread_mutex_lock(&loop->lock);
-    queue_push(&loop->posted, msg);
+    *loop->posted.last = first;
+    loop->posted.last = &last->next;
     bool wake = !loop->woken;
     loop->woken = true;
     pthread_mutex_unlock(&loop->lock);
     if (wake)
         (void)eventfd_write(loop->wake_fd, 1); /* fails only for a count that nobody has read for ages */
+}
+
+void loop_post(struct loop *loop, struct loop_msg *msg)
+{
+    msg->next = NULL;
+    post(loop, msg, msg);
+}
+
+unsigned loop_outbox_add(struct loop_outbox *o, struct loop_msg *msg)
+{
+    msg->next = NULL;
+    if (o->first_)
+        o->last_->next = msg;
+    else
+        o->first_ = msg;
+    o->last_ = msg;
+    return ++o->count_;
+}
+
+void loop_outbox_post(struct loop *loop, struct loop_outbox *o)
+{
+    if (!o->first_)
+        return;
+    post(loop, o->first_, o->last_);
+    *o = (struct loop_outbox){0};
 }
 
 void loop_defer(struct loop *loop, struct loop_msg *msg)

@@ -127,6 +127,40 @@ static int ask(const char *request)
     return fd;
 }
 
+/* What was handled but waits for the end of the turn; answered there. */
+static struct httpd_request *put_aside[8];
+static size_t put_aside_count;
+
+static void handle_aside(struct httpd_request *rq, void *arg)
+{
+    (void)arg;
+    put_aside[put_aside_count++] = rq;
+}
+
+static void answer_aside(void *arg)
+{
+    cr_assert(eq(ptr, arg, &server));
+    cr_assert(gt(sz, put_aside_count, 0), "a turn without a request handled is nobody's");
+    for (size_t i = 0; i < put_aside_count; i++)
+        answer(put_aside[i], 200, "at the end of the turn");
+    put_aside_count = 0;
+}
+
+Test(httpd, what_handle_puts_aside_is_answered_at_the_end_of_the_turn)
+{
+    options.handle = handle_aside;
+    options.turned = answer_aside;
+    start();
+    int fd = ask("GET /a HTTP/1.1\r\nHost: h\r\n\r\n");
+    cr_assert(eq(int, reply.status, 200));
+    cr_assert(eq(str, reply.body, "at the end of the turn"));
+    client_say(fd, "GET /b HTTP/1.1\r\nHost: h\r\n\r\n");
+    client_reply(fd, &reply);
+    cr_assert(eq(str, reply.body, "at the end of the turn"));
+    close(fd);
+    httpd_stop(server);
+}
+
 Test(httpd, a_request_is_seen_as_it_was_sent)
 {
     split_header = true;
