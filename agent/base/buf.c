@@ -78,10 +78,23 @@ void buf_commit(struct buf *b, size_t len)
     b->data[b->len] = '\0';
 }
 
+/* Nearly every append: what follows then needs no more than a copy. */
+static bool fits_as_it_is(const struct buf *b, size_t len)
+{
+    return b->data && b->fail_ == ERR_OK && len <= b->max_bytes - b->len &&
+           len < b->cap_ - b->start_ - b->len;
+}
+
 void buf_add(struct buf *b, const void *data, size_t len)
 {
     if (len == 0)
         return;
+    if (fits_as_it_is(b, len)) {
+        memcpy(b->data + b->len, data, len);
+        b->len += len;
+        b->data[b->len] = '\0';
+        return;
+    }
     char *at = buf_reserve(b, len);
     if (!at)
         return;
@@ -96,6 +109,11 @@ void buf_add_str(struct buf *b, const char *s)
 
 void buf_add_char(struct buf *b, char c)
 {
+    if (fits_as_it_is(b, 1)) {
+        b->data[b->len++] = c;
+        b->data[b->len] = '\0';
+        return;
+    }
     buf_add(b, &c, 1);
 }
 

@@ -147,9 +147,31 @@ int json_merge_patch(const json_t *target, const json_t *patch, json_t **ret_jso
 
 /* --- printing: ours, since jansson writes 0.1 as 0.10000000000000001 -------------------------------------------------- */
 
+/* What people write has few decimals. A quotient of integers that a double holds exactly is rounded as reading its decimal
+ * form is, so comparing finds the same shortest form as below, without printing and reading it. */
+static bool print_short_real(struct buf *out, double v)
+{
+    if (!(v >= 0.001 && v < 1e9))
+        return false;
+    static const unsigned scales[] = {10, 100, 1000};
+    for (size_t i = 0; i < sizeof(scales) / sizeof(*scales); i++) {
+        uint64_t scaled = (uint64_t)(v * scales[i] + 0.5);
+        if ((double)scaled / scales[i] != v)
+            continue;
+        buf_add_u64(out, scaled / scales[i]);
+        buf_add_char(out, '.');
+        for (unsigned place = scales[i] / 10; place > 0; place /= 10)
+            buf_add_char(out, (char)('0' + scaled / place % 10));
+        return true;
+    }
+    return false;
+}
+
 void json_print_real(struct buf *out, double v)
 {
     char text[40];
+    if (print_short_real(out, v))
+        return;
     for (int digits = 15; digits <= 17; digits++) {
         (void)snprintf(text, sizeof(text), "%.*g", digits, v); /* 17 digits and an exponent fit */
         if (strtod(text, NULL) == v)
@@ -195,8 +217,26 @@ static void print_escaped(struct buf *out, const char *s, size_t len)
     }
 }
 
+/* Nearly all strings: ASCII without anything to escape. False: it is not such a one. */
+static bool print_plain(struct buf *out, const char *s, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if ((signed char)s[i] < 0x20 || s[i] == '"' || s[i] == '\\') /* what is beyond ASCII is negative */
+            return false;
+    char *at = buf_reserve(out, len + 2);
+    if (!at)
+        return true;
+    at[0] = '"';
+    memcpy(at + 1, s, len);
+    at[len + 1] = '"';
+    buf_commit(out, len + 2);
+    return true;
+}
+
 void json_print_string(struct buf *out, const char *s, size_t len)
 {
+    if (print_plain(out, s, len))
+        return;
     buf_add_char(out, '"');
     if (text_utf8_valid(s, len)) {
         print_escaped(out, s, len);

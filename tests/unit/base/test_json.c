@@ -1,5 +1,8 @@
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "agent/base/json.h"
@@ -130,6 +133,47 @@ Test(json, prints_numbers_by_value_and_shortly)
 {
     check_print("[0.1,1.0,1e300,-0.0,9223372036854775807,-9223372036854775808,0.30000000000000004,1E2]",
                 "[0.1,1.0,1e+300,-0.0,9223372036854775807,-9223372036854775808,0.30000000000000004,100.0]");
+}
+
+/* The shortest decimal form that reads back, as printf() and strtod() find it. */
+static void simplest_real(double v, char ret[48])
+{
+    for (int digits = 15; digits <= 17; digits++) {
+        (void)snprintf(ret, 40, "%.*g", digits, v);
+        if (strtod(ret, NULL) == v)
+            break;
+    }
+    if (!strpbrk(ret, ".e"))
+        memcpy(ret + strlen(ret), ".0", 3);
+}
+
+Test(json, reals_of_few_decimals_are_printed_as_any_other)
+{
+    struct rng r;
+    (void)seed_rng(&r, "reals");
+    static const double scales[] = {1, 10, 100, 1000, 10000, 1e7};
+    for (int i = 0; i < 200000; i++) {
+        AUTO(buf_fini) struct buf out = BUF_INIT(100);
+        char expected[48];
+        double v = (double)(rng_u64(&r) >> (10 + rng_below(&r, 54))) / scales[rng_below(&r, 6)];
+        if (rng_below(&r, 8) == 0)
+            v = nextafter(v, rng_below(&r, 2) ? 0 : HUGE_VAL);
+        simplest_real(v, expected);
+        json_print_real(&out, v);
+        cr_assert(eq(str, (char *)buf_str(&out), expected), "%.17g", v);
+    }
+}
+
+Test(json, a_string_that_just_fits_is_whole_and_one_byte_more_is_refused)
+{
+    for (size_t room = 4; room < 9; room++) {
+        AUTO(buf_fini) struct buf out = BUF_INIT(room);
+        buf_add_char(&out, ':');
+        json_print_string(&out, "abcd", 4);
+        cr_assert(eq(int, buf_check(&out, NULL), room < 7 ? -ERR_TOO_BIG : 0));
+        if (room >= 7)
+            cr_assert(eq(str, (char *)buf_str(&out), ":\"abcd\""));
+    }
 }
 
 Test(json, prints_strings_escaped)
