@@ -76,7 +76,7 @@ struct config_cluster {
     char *listen;    /* NULL in consul mode: the address that the Consul agent advertises, CONFIG_PEER_PORT */
     char *advertise; /* NULL: as listen */
     char *secret_file;
-    char *tls_ca, *tls_cert, *tls_key;
+    char *tls_ca, *tls_cert, *tls_key, *tls_server_name;
     bool insecure;
 };
 #define CONFIG_PEER_PORT 7421

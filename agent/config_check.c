@@ -229,6 +229,9 @@ static void check_cluster(struct check *k)
     if (!cluster->tls_ca != !cluster->tls_cert)
         problem(k, cluster->tls_ca ? "cluster.tls_ca" : "cluster.tls_cert",
                 "cluster.tls_ca, cluster.tls_cert and cluster.tls_key go together");
+    if (cluster->tls_server_name && !cluster->tls_cert)
+        problem(k, "cluster.tls_server_name",
+                "needs cluster.tls_ca, cluster.tls_cert and cluster.tls_key as well");
     if (cluster->mode == CONFIG_MODE_STANDALONE) {
         if (cluster->listen)
             problem(k, "cluster.listen",

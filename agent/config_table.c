@@ -235,6 +235,10 @@ static const struct option_row rows_before[] = {
     ROW("cluster.tls_cert", PATH, cluster.tls_cert, .flags = CONFIG_PLACE,
         .help = "This agent's certificate (PEM)."),
     ROW("cluster.tls_key", PATH, cluster.tls_key, .flags = CONFIG_PLACE, .help = "Its key (PEM)."),
+    ROW("cluster.tls_server_name", STRING, cluster.tls_server_name, .max = 255, .check = check_host,
+        .help =
+            "Name in the agents' certificates, if it is not the address's: where pods share one, none of their "
+            "addresses can stand in it."),
     ROW("cluster.insecure", BOOL, cluster.insecure, .def = "false",
         .help = "Allow a cluster.listen that is not loopback without secret and TLS."),
 

@@ -312,7 +312,8 @@ int engine_new(const struct engine_options *options, struct engine **ret, struct
                                   .tls = options->config->cluster.tls_cert != NULL,
                                   .tls_ca = options->config->cluster.tls_ca,
                                   .tls_cert = options->config->cluster.tls_cert,
-                                  .tls_key = options->config->cluster.tls_key};
+                                  .tls_key = options->config->cluster.tls_key,
+                                  .tls_server_name = options->config->cluster.tls_server_name};
     g->peers = peers_new(&peers);
     g->timer = loop_timer_new(options->loop, on_timer, g);
     engine_new_endpoints(g);

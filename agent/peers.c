@@ -36,8 +36,10 @@ struct peers *peers_new(const struct peers_options *options)
     struct peers *p = mem_new(struct peers);
     p->options = *options;
     p->member = mem_strdup(options->member);
-    p->tls = (struct http_tls){
-        .ca_file = options->tls_ca, .cert_file = options->tls_cert, .key_file = options->tls_key};
+    p->tls = (struct http_tls){.ca_file = options->tls_ca,
+                               .cert_file = options->tls_cert,
+                               .key_file = options->tls_key,
+                               .server_name = options->tls_server_name};
     list_init(&p->calls);
     rng_init(&p->rng, options->seed);
     return p;

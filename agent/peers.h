@@ -20,8 +20,9 @@ struct peers_options {
     const char *member; /* own id: the signer; copied */
     const char *secret; /* NULL: unsigned; borrowed */
     size_t secret_bytes;
-    bool tls;                                /* peers listen with TLS */
-    const char *tls_ca, *tls_cert, *tls_key; /* borrowed */
+    bool tls; /* peers listen with TLS */
+    const char *tls_ca, *tls_cert, *tls_key,
+        *tls_server_name; /* borrowed; the last may be NULL: the address's */
 };
 
 struct peers *peers_new(const struct peers_options *options);

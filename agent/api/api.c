@@ -113,8 +113,10 @@ int api_start(struct node *n, const struct config *c, const char *peer_listen, s
     list_init(&api->calls);
     list_init(&api->listeners);
     list_init(&api->feeds);
-    api->peer_tls = (struct http_tls){
-        .ca_file = c->cluster.tls_ca, .cert_file = c->cluster.tls_cert, .key_file = c->cluster.tls_key};
+    api->peer_tls = (struct http_tls){.ca_file = c->cluster.tls_ca,
+                                      .cert_file = c->cluster.tls_cert,
+                                      .key_file = c->cluster.tls_key,
+                                      .server_name = c->cluster.tls_server_name};
     int rc = rng_seed_os(&seed, e);
     if (rc == 0)
         rc = worker_pool_new(api->loop, "bulk", 1, NULL, NULL, NULL, &api->pool, e);

@@ -1,4 +1,6 @@
 """The chart, by Helm's own engine: what it renders is valid for Kubernetes, wrong values are refused, and the real agent starts with it."""
+import hashlib
+import pathlib
 import re
 import shutil
 import subprocess
@@ -10,7 +12,8 @@ import pytest
 import yaml
 
 from lib import procs
-from lib.carillon import ROOT
+from lib.carillon import ROOT, merge
+from lib.certs import Authority
 from lib.chart import CHART, Pod, documents, is_safe, one, ports, validate
 from lib.load import Load
 from lib.procs import wait_until
@@ -20,8 +23,8 @@ EVERYTHING = {
     "mode": "cluster", "imagePullSecrets": [{"name": "pull"}],
     "mysql": {"host": "db", "passwordSecret": "mysql", "caSecret": "mysql-ca"},
     "cluster": {"secretName": "cluster", "tlsSecret": "cluster-tls"},
-    "consul": {"address": "https://consul:8501", "tokenSecret": "consul", "caSecret": "consul-ca"},
-    "api": {"tokensSecret": "tokens", "tlsSecret": "api-tls"}, "callback": {"signingKeysSecret": "signing"},
+    "consul": {"address": "https://$(HOST_IP):8501", "tokenSecret": "consul", "caSecret": "consul-ca", "tlsServerName": "server.dc1.consul"},
+    "api": {"tokensSecret": "tokens", "tlsSecret": "api-tls", "clientCaSecret": "api-client-ca"}, "callback": {"signingKeysSecret": "signing"},
     "autoscaling": {"enabled": True}, "serviceMonitor": {"enabled": True},
     "networkPolicy": {"enabled": True, "apiFrom": [{"podSelector": {}}], "opsFrom": [{"namespaceSelector": {}}]},
     "podLabels": {"team": "x"}, "podAnnotations": {"a": "b"}, "nodeSelector": {"disk": "ssd"},
@@ -137,6 +140,7 @@ def test_the_names_of_a_log_fit_whatever_the_release_is_called():
     ({"mode": "raft"}, "mode"), ({**RAFT, "replicas": 2}, "replicas"), ({**RAFT, "raft": {"voters": 4}}, "voters"),
     ({**RAFT, "raft": {"voters": 5}}, "replicas"), ({**RAFT, "autoscaling": {"enabled": True, "minReplicas": 2}}, "minReplicas"),
     ({"mode": "raft-cluster"}, "cluster.secretName or cluster.tlsSecret is needed in mode raft-cluster"),
+    ({"api": {"clientCaSecret": "ca"}}, "tlsSecret"), ({"cluster": {"tlsServerName": "a b"}}, "tlsServerName"),
     ({"preStopWaitSeconds": "5s"}, "preStopWaitSeconds"), ({"shutdownGraceSeconds": -1}, "shutdownGraceSeconds"), ({"replica": 3}, "replica"), ({"api": {"port": "x"}}, "port"), ({"replicas": 0}, "replicas"),
     ({"mode": "cluster", "cluster": {"secretName": "s"}}, "mysql"), ({"image": {"pullPolicy": "never"}}, "pullPolicy"),
     ({"persistence": {"size": "much"}}, "size"),
@@ -177,12 +181,9 @@ def test_the_standalone_pod_starts_and_keeps_its_jobs(folder):
 
 def test_members_and_the_sidecar_of_a_team_work_together(folder, clusters, shared_consul, shared_mariadb, team):
     cluster = clusters(shared_consul, shared_mariadb)
-    database = cluster.database
     common = {"cluster": {"name": cluster.name, "secretName": "cluster"}, "consul": {"address": shared_consul.address}}
-    mysql = {"host": "127.0.0.1", "port": shared_mariadb.port, "user": database["user"], "database": database["database"],
-             "passwordSecret": "mysql"}
-    pods = [member(folder, "member-0", {"mode": "cluster", **ports(), **common, "mysql": mysql},
-                   {"cluster/secret": "very secret\n", "mysql/password": database["password"] + "\n"})]
+    mysql, password = mysql_values(cluster, shared_mariadb)
+    pods = [member(folder, "member-0", {"mode": "cluster", **ports(), **common, **mysql}, {"cluster/secret": "very secret\n", **password})]
     values = {**common, **ports()}
     found = documents(team, {"carillon": values})
     spec = one(found, "Deployment")["spec"]["template"]["spec"]
@@ -223,18 +224,39 @@ def end_as_kubernetes_does(pod, grace, meanwhile):
     return took
 
 
+def mysql_values(cluster, mariadb):
+    database = cluster.database
+    return ({"mysql": {"host": "127.0.0.1", "port": mariadb.port, "user": database["user"], "database": database["database"],
+                       "passwordSecret": "mysql"}},
+            {"mysql/password": database["password"] + "\n"})
+
+
+def tls_of(authority):
+    """Values, files of the Secrets, and what a client needs: mutual TLS between members and to the API, by one certificate each; no
+    address of a pod stands in the members'."""
+    mounted, files = {"cluster-tls": authority.issue("members", "DNS:carillon"), "api-tls": authority.issue("api", "DNS:localhost")}, {}
+    for folder, pair in mounted.items():
+        files.update({f"{folder}/ca.crt": authority.ca, f"{folder}/tls.crt": pair.cert, f"{folder}/tls.key": pair.key})
+    files = {name: pathlib.Path(path).read_text() for name, path in {**files, "api-client-ca/ca.crt": authority.ca}.items()}
+    files["tokens/tokens.yaml"] = yaml.safe_dump([{"name": "test", "sha256": hashlib.sha256(b"open sesame").hexdigest(),
+                                                   "namespaces": ["*"], "can": ["read", "write", "operate"]}])
+    return {"cluster": {"tlsSecret": "cluster-tls"},
+            "api": {"tlsSecret": "api-tls", "clientCaSecret": "api-client-ca", "tokensSecret": "tokens"}}, files, authority.issue("test")
+
+
 @pytest.mark.parametrize("mode", ["cluster", "raft-cluster"])
 def test_a_pod_ends_within_its_grace_under_load_and_repeats_nothing(folder, clusters, shared_consul, shared_mariadb, callee, mode):
+    """The cluster with MySQL by its secret, that with a log by TLS on every port."""
     cluster = clusters(shared_consul, shared_mariadb)
-    database = cluster.database
-    values = {"mode": mode, **RENDERED, "cluster": {"name": cluster.name, "secretName": "cluster"},
-              "consul": {"address": shared_consul.address}}
-    secrets = {"cluster/secret": "very secret\n"}
-    if mode == "cluster":
-        values["mysql"] = {"host": "127.0.0.1", "port": shared_mariadb.port, "user": database["user"], "database": database["database"],
-                           "passwordSecret": "mysql"}
-        secrets["mysql/password"] = database["password"] + "\n"
-    pods = [member(folder, f"demo-carillon-{n}", {**values, **ports()}, secrets) for n in range(3)]
+    common = {"cluster": {"name": cluster.name, "secretName": "cluster"}}
+    more, secrets, own, authority = *mysql_values(cluster, shared_mariadb), None, Authority("ours")
+    if mode == "raft-cluster":
+        more, secrets, own = tls_of(authority)
+    secrets["cluster/secret"] = "very secret\n"
+    values = merge({"mode": mode, **RENDERED, **common, "consul": {"address": shared_consul.address}}, more)
+    pods = [member(folder, f"demo-carillon-{n}", merge(values, ports()), secrets) for n in range(3)]
+    for pod in pods if own else []:
+        pod.over_tls(authority, own, "localhost").web.headers["Authorization"] = "Bearer open sesame"
     grace = one(documents(CHART, values), "StatefulSet")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     assert grace == 26
     try:

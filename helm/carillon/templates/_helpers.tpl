@@ -75,30 +75,43 @@ cluster:
   tls_ca: /etc/carillon/cluster-tls/ca.crt
   tls_cert: /etc/carillon/cluster-tls/tls.crt
   tls_key: /etc/carillon/cluster-tls/tls.key
+  {{- with .Values.cluster.tlsServerName }}
+  tls_server_name: {{ . | quote }}
+  {{- end }}
   {{- end }}
 consul:
-  {{- if .Values.consul.address }}
-  address: {{ .Values.consul.address | quote }}
-  {{- end }}
   {{- if .Values.consul.tokenSecret }}
   token_file: /etc/carillon/consul/token
   {{- end }}
   {{- if .Values.consul.caSecret }}
   tls_ca: /etc/carillon/consul-ca/ca.crt
   {{- end }}
+  {{- with .Values.consul.tlsServerName }}
+  tls_server_name: {{ . | quote }}
+  {{- end }}
+{{- end -}}
+
+{{- /* Whether the API is served to other pods: to those with a token or a certificate. */ -}}
+{{- define "carillon.isOpen" -}}
+{{- if or .Values.api.tokensSecret .Values.api.clientCaSecret }}yes{{ end -}}
 {{- end -}}
 
 {{- define "carillon.config.api" -}}
-{{- $wide := .Values.api.tokensSecret -}}
+{{- $wide := include "carillon.isOpen" . -}}
 api:
-  listen: [{{ printf "%s:%d" (ternary "0.0.0.0" "127.0.0.1" (not (empty $wide))) (int .Values.api.port) | quote }}]
+  listen: [{{ printf "%s:%d" (ternary "0.0.0.0" "127.0.0.1" (eq $wide "yes")) (int .Values.api.port) | quote }}]
   {{- if $wide }}
   hosts: {{ list (include "carillon.name" .) (printf "%s.%s" (include "carillon.name" .) .Release.Namespace) (printf "%s.%s.svc" (include "carillon.name" .) .Release.Namespace) (printf "%s.%s.svc.cluster.local" (include "carillon.name" .) .Release.Namespace) | toJson }}
+  {{- end }}
+  {{- if .Values.api.tokensSecret }}
   tokens_file: /etc/carillon/tokens/tokens.yaml
   {{- end }}
   {{- if .Values.api.tlsSecret }}
   tls_cert: /etc/carillon/api-tls/tls.crt
   tls_key: /etc/carillon/api-tls/tls.key
+  {{- end }}
+  {{- if .Values.api.clientCaSecret }}
+  tls_client_ca: /etc/carillon/api-client-ca/ca.crt
   {{- end }}
 ops:
   listen: [{{ printf "0.0.0.0:%d" (int .Values.ops.port) | quote }}]
@@ -140,7 +153,7 @@ store:
 
 {{- /* Folder under /etc/carillon to Secret: those that are given. */ -}}
 {{- define "carillon.secrets" -}}
-{{- $s := dict "tokens" .Values.api.tokensSecret "api-tls" .Values.api.tlsSecret "signing" .Values.callback.signingKeysSecret -}}
+{{- $s := dict "tokens" .Values.api.tokensSecret "api-tls" .Values.api.tlsSecret "api-client-ca" .Values.api.clientCaSecret "signing" .Values.callback.signingKeysSecret -}}
 {{- if include "carillon.clustered" . -}}
 {{- if not (or .Values.cluster.secretName .Values.cluster.tlsSecret) -}}
 {{- fail (printf "cluster.secretName or cluster.tlsSecret is needed in mode %s: agents must know each other" .Values.mode) -}}

@@ -55,12 +55,18 @@ what stands here for each role (carillon.sidecarPart), so its pods are these.
     - --set=cluster.tls_ca=/etc/carillon/cluster-tls/ca.crt
     - --set=cluster.tls_cert=/etc/carillon/cluster-tls/tls.crt
     - --set=cluster.tls_key=/etc/carillon/cluster-tls/tls.key
+    {{- with $v.cluster.tlsServerName }}
+    - --set=cluster.tls_server_name={{ . }}
+    {{- end }}
     {{- end }}
     {{- if $v.consul.tokenSecret }}
     - --set=consul.token_file=/etc/carillon/consul/token
     {{- end }}
     {{- if $v.consul.caSecret }}
     - --set=consul.tls_ca=/etc/carillon/consul-ca/ca.crt
+    {{- end }}
+    {{- with $v.consul.tlsServerName }}
+    - --set=consul.tls_server_name={{ . }}
     {{- end }}
     {{- if $v.api.tokensSecret }}
     - --set=api.tokens_file=/etc/carillon/tokens/tokens.yaml

@@ -66,9 +66,9 @@ class Agent:
         self.web = requests.Session()
         self.web.headers["Carillon-Client"] = "it"
 
-    def over_tls(self, authority, own):
-        """The agent's API is https, and asks for certificates such as OWN."""
-        self.url = f"https://{self.address}"
+    def over_tls(self, authority, own, host="127.0.0.1"):
+        """The agent's API is https for HOST, and asks for certificates such as OWN."""
+        self.url = f"https://{host}:{self.api_port}"
         self.web.trust_env = False  # an environment may name authorities of its own
         self.web.verify, self.web.cert = authority.ca, (own.cert, own.key)
         return self

@@ -196,6 +196,9 @@ Test(config, problems_between_options_name_the_line)
         LIST(
             "c.yaml:3: cluster.listen: 10.0.0.1:7421 is not loopback: give cluster.secret_file or cluster.tls_*, "
             "or set cluster.insecure"));
+    expect_lines("cluster:\n  tls_server_name: carillon\n", NULL,
+                 LIST("c.yaml:2: cluster.tls_server_name: needs cluster.tls_ca, cluster.tls_cert and "
+                      "cluster.tls_key as well"));
     expect_lines(
         "callback:\n  retry:\n    max_backoff: 1ms\n", NULL,
         LIST("c.yaml:3: callback.retry.max_backoff: must not be shorter than callback.retry.min_backoff"));
