@@ -266,6 +266,15 @@ check-it: build $(TOOLS) $(BENCH) $(O)/deps-it $(O)/deps-browser ## the real pro
 	 CARILLON_BENCH=$(abspath $(O))/tests/bench CARILLON_RESULTS=$(abspath $(O))/results/check-it.json \
 	 tests/tools/run_it.sh $(PYTEST) tests/it -n $(IT_JOBS) --dist loadfile --no-loadscope-reorder --durations=20 --timeout=900 $(IT_ARGS)
 
+.PHONY: check-api
+VENV_API = $(CACHE)/venv-api-$(shell sha256sum <tests/api/requirements.txt | cut -c1-12)
+API_EXAMPLES ?= 6
+API_STORE ?= raft
+check-api: build $(O)/deps-it $(O)/deps-api ## schemathesis asks a running agent what openapi.yaml allows, and what not: API_EXAMPLES=100, API_STORE=mysql, SEED=n
+	@CARILLON_BINARY=$(abspath $(O))/carillon $(VENV)/bin/python tests/api/check_api.py --schemathesis $(VENV_API)/bin/schemathesis \
+	    --examples $(API_EXAMPLES) --store $(API_STORE) $(addprefix --seed ,$(or $(SEED),$(API_SEED))) \
+	    --logs $(abspath $(O))/check-api --results $(abspath $(O))/results/check-api.json
+
 .PHONY: bench bench-quick
 BENCH_ARGS ?=
 RUN_BENCH = CARILLON_BINARY=$(abspath $(O))/carillon CARILLON_BENCH=$(abspath $(O))/tests/bench \
@@ -378,13 +387,14 @@ STAGES := build check-format check-size check-layers $(if $(wildcard tests/tools
           check $(if $(SIM),sim) model
 # Side by side: what waits most of its time, and what computes all of it.
 STAGES_WAITING := check-it chaos
-STAGES_BUSY := check-clang lint check-asan $(if $(TSAN),check-tsan) $(if $(FUZZ),fuzz) coverage
+STAGES_BUSY := check-clang lint check-asan $(if $(TSAN),check-tsan) $(if $(FUZZ),fuzz) coverage check-api
 
 .PHONY: test
 test: export FUZZ_SECONDS = 8
 test: export IT_AGAIN = 5
 test: export MUTANT_ARGS = --common
 test: export CHAOS_SEED = 10
+test: export API_SEED = 8
 test: deps ## what continuous integration runs: all of the above in order, and the counts
 	@tests/tools/run_stages.py --results $(O)/results $(STAGES) --waiting $(STAGES_WAITING) --busy $(STAGES_BUSY)
 
@@ -420,10 +430,11 @@ $(O)/deps-%: tests/tools/deps.sh tests/tools/requirements.txt
 	@mkdir -p $(@D)
 	@tests/tools/deps.sh $*
 	@touch $@
+$(O)/deps-api: tests/api/requirements.txt
 
 .PHONY: deps
 deps: ## install everything the targets need (packages, Consul, MariaDB, Python environment)
-	@tests/tools/deps.sh build test it browser
+	@tests/tools/deps.sh build test it browser api
 
 .PHONY: clean help FORCE
 clean: ## remove $(O)

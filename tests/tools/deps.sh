@@ -4,6 +4,7 @@
 #   test    Criterion, clang and its tools, cppcheck, gcovr, spin
 #   it      MariaDB's server, Consul, promtool and the Python environment of tests/it
 #   browser of tests/it/test_ui.py
+#   api     schemathesis, in a Python environment of its own
 # Asks no network when everything is there. Debian's packages go to the system (root or sudo); what Debian 12 lacks
 # goes to $CARILLON_CACHE, outside the tree.
 set -euo pipefail
@@ -162,14 +163,15 @@ want_promtool() {
     rm -rf "$work"
 }
 
+# want_venv NAME REQUIREMENTS
 want_venv() {
     local dir
-    dir=$cache/venv-$(sha256sum <"$here/requirements.txt" | cut -c1-12) # the Makefile knows this name too
+    dir=$cache/$1-$(sha256sum <"$2" | cut -c1-12) # the Makefile knows this name too
     [ -f "$dir/installed" ] && return 0
     say "making the Python environment in $dir"
     rm -rf "$dir"
     python3 -m venv "$dir"
-    retry "$dir/bin/pip" install -q --disable-pip-version-check -r "$here/requirements.txt"
+    retry "$dir/bin/pip" install -q --disable-pip-version-check -r "$2"
     touch "$dir/installed"
 }
 
@@ -184,9 +186,13 @@ install_group() {
         want_packages "${it_packages[@]}"
         want_consul
         want_promtool
-        want_venv
+        want_venv venv "$here/requirements.txt"
         ;;
     browser) want_packages "${browser_packages[@]}" ;;
+    api)
+        want_packages python3 python3-venv
+        want_venv venv-api "$here/../api/requirements.txt"
+        ;;
     *)
         say "no such group: $1" >&2
         return 2
