@@ -111,7 +111,7 @@ static void on_fires(void *arg, const struct err *e, struct fire_row *rows, size
     a->fires = mem_new_array(struct fire_row, count + 1);
     for (size_t i = 0; i < count; i++) {
         a->fires[i] = rows[i];
-        a->fires[i].log = a->fires[i].payload = a->fires[i].parts = NULL;
+        fire_row_taken(&a->fires[i]);
     }
     a->fires_count = count;
     a->fires_all = !more;

@@ -1,4 +1,4 @@
-/* Spans of what a member does: each fire is a trace of its own, its attempts are spans of it, and the write that made the job is linked. */
+/* Spans of what a member does: each fire is a trace of its own, its attempts are spans of it, and who asked for it, a run or the write that made the job, is linked. */
 #include <string.h>
 
 #include "agent/base/text.h"
@@ -18,6 +18,16 @@ static const char *error_of(const struct attempt *a, char number[16])
         return NULL;
     (void)snprintf(number, 16, "%d", a->status); /* an int */
     return a->error[0] ? a->error : number;
+}
+
+/* Who asked for the fire: the trace of a run, or that of the write that made the job; NULL: none. RET has room for it. */
+static const char *asked_by(const char *trace, size_t trace_bytes, const struct job_spec *spec,
+                            struct trace *ret)
+{
+    if (!trace)
+        return spec->traceparent;
+    trace_parse(trace, trace_bytes, ret);
+    return ret->parent[0] ? ret->parent : spec->traceparent;
 }
 
 void engine_trace_attempt(struct engine *g, const struct delivery *d, const struct attempt *a)
@@ -47,8 +57,10 @@ void engine_trace_attempt(struct engine *g, const struct delivery *d, const stru
                                .attributes = attributes,
                                .attributes_count =
                                    sizeof(attributes) / sizeof(attributes[0]) - (a->status < 0)};
-    trace_span_of(d->spec->traceparent, rule, &d->uid, d->seq, d->attempt, d->epoch, &s.span);
-    trace_span_of(d->spec->traceparent, rule, &d->uid, d->seq, 0, 0, &whole);
+    struct trace run;
+    const char *asked = asked_by(d->trace, d->trace_bytes, d->spec, &run);
+    trace_span_of(asked, rule, &d->uid, d->seq, d->attempt, d->epoch, &s.span);
+    trace_span_of(asked, rule, &d->uid, d->seq, 0, 0, &whole);
     s.parent = whole.id;
     telemetry_add(g->o.telemetry, &s);
 }
@@ -62,6 +74,8 @@ void engine_trace_fire(struct engine *g, const struct planner_action *a)
                  a->outcome == FIRE_OUTCOME_CANCELLED;
     if (!rule || !a->spec || !begun)
         return;
+    struct trace run;
+    const char *asked = asked_by(a->trace, a->trace_bytes, a->spec, &run);
     fire_id_print(&a->uid, a->seq, fire);
     const struct telemetry_attribute attributes[] = {
         {.key = "carillon.namespace", .text = a->spec->ns},
@@ -70,7 +84,7 @@ void engine_trace_fire(struct engine *g, const struct planner_action *a)
         {.key = "carillon.outcome", .text = fire_outcome_name(a->outcome)},
     };
     struct telemetry_span s = {.parent = "",
-                               .link = a->spec->traceparent,
+                               .link = asked,
                                .name = "fire",
                                .kind = TELEMETRY_INTERNAL,
                                .started_us = a->due_ms * 1000,
@@ -78,6 +92,6 @@ void engine_trace_fire(struct engine *g, const struct planner_action *a)
                                .error = a->outcome == FIRE_OUTCOME_DEAD ? fire_reason_name(a->reason) : NULL,
                                .attributes = attributes,
                                .attributes_count = sizeof(attributes) / sizeof(attributes[0])};
-    trace_span_of(a->spec->traceparent, rule, &a->uid, a->seq, 0, 0, &s.span);
+    trace_span_of(asked, rule, &a->uid, a->seq, 0, 0, &s.span);
     telemetry_add(g->o.telemetry, &s);
 }

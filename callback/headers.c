@@ -162,8 +162,12 @@ static void add_attempt(struct headers *h, const struct callback_attempt *a, con
 static void add_trace(struct headers *h, const struct callback_attempt *a)
 {
     const struct delivery *d = a->delivery;
-    struct trace trace;
-    if (d->spec->traceparent)
+    struct trace trace, asked = {.parent = ""};
+    if (d->trace)
+        trace_parse(d->trace, d->trace_bytes, &asked);
+    if (asked.parent[0])
+        trace_of_attempt(asked.parent, asked.state, &d->uid, d->seq, d->attempt, d->epoch, &trace);
+    else if (d->spec->traceparent)
         trace_of_attempt(d->spec->traceparent, d->spec->tracestate, &d->uid, d->seq, d->attempt, d->epoch,
                          &trace);
     else if (a->trace_rule)

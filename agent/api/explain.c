@@ -257,7 +257,7 @@ static bool keep_fire(struct asked *a, struct fire_row *row)
     }
     a->fires_bytes += fire_row_bytes(row);
     a->fires[a->fires_count++] = *row;
-    row->log = row->payload = row->parts = NULL; /* taken */
+    fire_row_taken(row);
     return true;
 }
 

@@ -109,7 +109,7 @@ int api_fires_take(struct fire_row *rows, size_t count, struct fire_row **ret, s
         return -ERR_NOMEM;
     for (size_t i = 0; i < count; i++) {
         taken[i] = rows[i];
-        rows[i].log = rows[i].payload = rows[i].parts = NULL;
+        fire_row_taken(&rows[i]);
     }
     *ret = taken;
     return 0;

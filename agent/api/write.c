@@ -26,11 +26,13 @@ void api_write_fini(struct api_write *w)
     job_spec_unref(w->papi.spec);
     job_spec_unref(w->papi.result);
     mem_free(w->papi.run_payload);
+    mem_free(w->papi.run_trace);
     mem_free(w->papi.letters);
     api_problem_fini(&w->problem);
     w->doc = w->warnings = NULL;
     w->papi.spec = w->papi.result = NULL;
     w->papi.run_payload = NULL;
+    w->papi.run_trace = NULL;
     w->papi.letters = NULL;
 }
 
@@ -298,12 +300,20 @@ static int build_job(struct api_write *w, const struct api_write_parts *parts, s
     return 0;
 }
 
+static void keep_run_trace(struct api_write *w)
+{
+    char text[TRACE_TEXT_SIZE];
+    mem_free(w->papi.run_trace);
+    w->papi.run_trace = trace_print(&w->ctx.trace, text) > 0 ? mem_strdup(text) : NULL;
+}
+
 static int build_run(struct api_write *w, const struct api_write_parts *parts, struct api_problem *problem)
 {
     static const char *const known[] = {"payload", "force", NULL};
     json_t *payload = json_object_get(parts->doc, "payload");
     struct buf out = BUF_INIT(JOB_PAYLOAD_MAX);
     struct err e = {0};
+    keep_run_trace(w);
     if (!parts->doc)
         return 0;
     if (json_expect_object(parts->doc, parts->at, &problem->errors)) {

@@ -53,6 +53,8 @@ struct delivery {
     const void *payload;   /* the spec's, or the run's own */
     size_t payload_bytes;
     const char *content_type;
+    const char *trace; /* of a run that a trace asked for: trace_parse() reads it; NULL: the spec's */
+    size_t trace_bytes;
     bool booked;       /* it has a fire row */
     int64_t since_ms;  /* when it should have gone out */
     char tried[4][64]; /* endpoints that failed this fire, newest first; "" unused */
@@ -157,6 +159,7 @@ struct planner_api {
     enum planner_catch_up catch_up; /* RESUME */
     void *run_payload;              /* RUN with a payload of its own; the request's */
     size_t run_payload_bytes;
+    char *run_trace; /* RUN: what asked for it, as trace_print() gives it; NULL: no trace; the request's */
     bool run_force;
     int64_t backfill_from_ms, backfill_to_ms; /* BACKFILL */
     uint32_t fire_attempt;                    /* COMPLETE, HEARTBEAT: the key was made for this attempt */
@@ -298,6 +301,8 @@ struct planner_action {
     int64_t due_ms;
     int64_t lateness_ms; /* of a first attempt's start, else -1 */
     const struct job_spec *spec;
+    const char *trace; /* as of struct delivery; valid until the next step */
+    size_t trace_bytes;
 };
 
 struct planner_actions { /* caller's; reset before each step */

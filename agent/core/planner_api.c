@@ -397,7 +397,8 @@ static void run(struct planner *p, struct pjob *j, struct planner_api *api)
     }
     f->row.payload = payload;
     f->row.payload_bytes = payload ? api->run_payload_bytes : 0;
-    p->stats.memory_bytes += f->row.payload_bytes;
+    pfire_keep_trace(f, api->run_trace);
+    p->stats.memory_bytes += f->row.payload_bytes + f->row.trace_bytes;
     api->run_seq = f->row.seq;
     j->plan_dirty = true; /* the next seq is not this one's: nothing starts before that is durable */
     f->by_hand = api->run_force;

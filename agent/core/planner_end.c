@@ -73,6 +73,18 @@ static const struct attempt *keep_attempt(struct planner *p, const struct attemp
     return kept;
 }
 
+/* The same of the trace. */
+static void keep_trace(struct planner *p, struct planner_action *a, const struct fire_row *row)
+{
+    if (!row->trace)
+        return;
+    char *kept = mem_new_array(char, row->trace_bytes + 1);
+    memcpy(kept, row->trace, row->trace_bytes);
+    planner_trash(p, mem_free, kept);
+    a->trace = kept;
+    a->trace_bytes = row->trace_bytes;
+}
+
 void pend_tell(struct planner *p, const struct pjob *j, const struct fire_row *row,
                const struct attempt *attempt, uint64_t count)
 {
@@ -85,6 +97,7 @@ void pend_tell(struct planner *p, const struct pjob *j, const struct fire_row *r
     a->attempt = attempt ? keep_attempt(p, attempt) : NULL;
     a->due_ms = row->due_ms;
     a->spec = j->spec;
+    keep_trace(p, a, row);
     a->lateness_ms =
         attempt && row->attempts == 1 ? attempt->started_ms - row->due_ms - (int64_t)row->jitter_ms : -1;
 }

@@ -236,6 +236,13 @@ void pfire_hold_all(struct planner *p, struct pjob *j)
     }
 }
 
+void pfire_keep_trace(struct pfire *f, const char *text)
+{
+    size_t bytes = text ? strlen(text) : 0;
+    f->row.trace = text ? mem_try_strndup(text, bytes, NULL) : NULL;
+    f->row.trace_bytes = f->row.trace ? bytes : 0;
+}
+
 /* --- starting -------------------------------------------------------------------------------------------------------- */
 
 void pfire_revoke(struct planner *p, struct pfire *f)
@@ -273,6 +280,8 @@ static void deliver(struct planner *p, struct pfire *f)
     d->payload = f->row.payload ? f->row.payload : f->spec->payload;
     d->payload_bytes = f->row.payload ? f->row.payload_bytes : f->spec->payload_bytes;
     d->content_type = f->row.payload ? "application/json" : f->spec->content_type;
+    d->trace = f->row.trace;
+    d->trace_bytes = f->row.trace_bytes;
     d->booked = f->booked;
     d->parts = j->spec->callback.to == JOB_TO_ONE ? NULL : f->parts;
     f->round_begun = false;

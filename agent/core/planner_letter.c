@@ -224,7 +224,7 @@ static void keep_row(struct planner_api *api, struct fire_row *row)
     if (!is_letter(row))
         return;
     api->found[api->found_count++] = *row;
-    row->log = row->payload = row->parts = NULL; /* taken */
+    fire_row_taken(row);
 }
 
 /* While the page was under way an earlier request, whose answer had been given up, may have come through after all. */

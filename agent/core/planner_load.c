@@ -478,7 +478,7 @@ static void take_fire_row(struct planner *p, struct pfire *f, struct fire_row *r
     fire_parts_free(TAKE(f->parts));
     f->parts_stale = false;
     f->row = *row;
-    row->log = row->payload = row->parts = NULL;
+    fire_row_taken(row);
     f->durable_rev = f->row.rev;
     f->booked = true;
     f->moved = false;

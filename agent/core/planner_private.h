@@ -440,6 +440,8 @@ void pfire_free(struct planner *p, struct pfire *f);
 void pfire_drop(struct planner *p, struct pfire *f); /* out of memory; in flight: its end will be ignored */
 void pfire_first(struct planner *p, struct pjob *j);
 struct pfire *pfire_book(struct planner *p, struct pjob *j, int64_t due_ms, enum fire_kind kind);
+/* TEXT: of the trace that asks for this run; NULL: none. Without memory the run is worth more than its trace. */
+void pfire_keep_trace(struct pfire *f, const char *text);
 void pfire_name(struct pfire *f);
 void pfire_book_first(struct planner *p, struct pjob *j);
 /* Its row tells of the attempt that is out, if one is: who dies with it has made it. */

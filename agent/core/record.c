@@ -123,13 +123,19 @@ void fire_row_fini(struct fire_row *row)
     mem_free(row->log);
     mem_free(row->payload);
     mem_free(row->parts);
-    row->log = row->payload = row->parts = NULL;
-    row->log_bytes = row->payload_bytes = row->parts_bytes = 0;
+    mem_free(row->trace);
+    fire_row_taken(row);
+}
+
+void fire_row_taken(struct fire_row *row)
+{
+    row->log = row->payload = row->parts = row->trace = NULL;
+    row->log_bytes = row->payload_bytes = row->parts_bytes = row->trace_bytes = 0;
 }
 
 size_t fire_row_bytes(const struct fire_row *row)
 {
-    return row->log_bytes + row->payload_bytes + row->parts_bytes;
+    return row->log_bytes + row->payload_bytes + row->parts_bytes + row->trace_bytes;
 }
 
 void fire_row_deleted(struct fire_row *row, const struct job_row *job)
@@ -157,12 +163,14 @@ static int copy_text(const char *text, size_t bytes, char **ret, struct err *e)
 int fire_row_copy(const struct fire_row *row, struct fire_row *ret, struct err *e)
 {
     struct fire_row copy = *row;
-    copy.log = copy.payload = copy.parts = NULL;
+    copy.log = copy.payload = copy.parts = copy.trace = NULL;
     int r = copy_text(row->log, row->log_bytes, &copy.log, e);
     if (r == 0)
         r = copy_text(row->payload, row->payload_bytes, &copy.payload, e);
     if (r == 0)
         r = copy_text(row->parts, row->parts_bytes, &copy.parts, e);
+    if (r == 0)
+        r = copy_text(row->trace, row->trace_bytes, &copy.trace, e);
     if (r < 0)
         fire_row_fini(&copy);
     else

@@ -167,11 +167,17 @@ struct fire_row {
     char *
         parts; /* `callback.to` other than one: agent/core/fire_parts.h; owned by the row; NULL: none, or not frozen yet */
     size_t parts_bytes;
+    char *
+        trace; /* of a run: the trace that asked for it (agent/core/trace.h: trace_print()), else NULL: the job's; owned by the row */
+    size_t trace_bytes;
     char last_error[160];
 };
 
 /* Free what ROW owns (not ROW itself) and clear the pointers. */
 void fire_row_fini(struct fire_row *row);
+
+/* Somebody else owns now what ROW did: forget it. */
+void fire_row_taken(struct fire_row *row);
 
 /* What ROW owns, in bytes. */
 size_t fire_row_bytes(const struct fire_row *row);

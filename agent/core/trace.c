@@ -183,6 +183,31 @@ void trace_read(const char *parent, const char *state, struct trace *ret)
     print_state(&m, ret->state);
 }
 
+size_t trace_print(const struct trace *t, char ret[TRACE_TEXT_SIZE])
+{
+    size_t parent = strlen(t->parent), state = strlen(t->state);
+    memcpy(ret, t->parent, parent + 1);
+    if (state == 0)
+        return parent;
+    ret[parent] = ' ';
+    memcpy(ret + parent + 1, t->state, state + 1);
+    return parent + 1 + state;
+}
+
+void trace_parse(const char *text, size_t bytes, struct trace *ret)
+{
+    char copy[TRACE_TEXT_SIZE], *state = NULL;
+    size_t parent = TRACE_PARENT_SIZE - 1;
+    bool fits = bytes > 0 && bytes < sizeof(copy);
+    memcpy(copy, fits ? text : "", fits ? bytes : 0);
+    copy[fits ? bytes : 0] = '\0';
+    if (fits && bytes > parent && copy[parent] == ' ') {
+        copy[parent] = '\0';
+        state = copy + parent + 1;
+    }
+    trace_read(copy, state, ret);
+}
+
 /* --- a fire's own ---------------------------------------------------------------------------------------------------- */
 
 /* An entry of ours that came in is of a job whose callee made this job: its link is told there. */

@@ -25,6 +25,11 @@ struct trace {
  * 128 bytes first, then its last ones. */
 void trace_read(const char *parent, const char *state, struct trace *ret);
 
+/* Both as one text, the state behind a space, as it is kept with a fire; and back: what was not written by that is no trace. */
+#define TRACE_TEXT_SIZE (TRACE_PARENT_SIZE + TRACE_STATE_SIZE)        /* with NUL */
+size_t trace_print(const struct trace *t, char ret[TRACE_TEXT_SIZE]); /* its length; 0: there is no trace */
+void trace_parse(const char *text, size_t bytes, struct trace *ret);
+
 /* What one attempt of a fire sends, for a job made by a write that carried PARENT (never wrong) and STATE (NULL: none). */
 void trace_of_attempt(const char *parent, const char *state, const struct uid *uid, uint64_t seq,
                       uint32_t attempt, uint64_t epoch, struct trace *ret);

@@ -151,15 +151,18 @@ static void do_fire_update(struct mem_fire *fire, const struct fire_row *row)
     (void)r;
     /* What an insert fixes stays, as in the other store. */
     mem_free(next.payload);
+    mem_free(next.trace);
     next.payload = fire->row.payload;
     next.payload_bytes = fire->row.payload_bytes;
+    next.trace = fire->row.trace;
+    next.trace_bytes = fire->row.trace_bytes;
     next.uid = fire->row.uid;
     next.seq = fire->row.seq;
     next.slot = fire->row.slot;
     next.kind = fire->row.kind;
     memcpy(next.ns, fire->row.ns, sizeof(next.ns));
     memcpy(next.id, fire->row.id, sizeof(next.id));
-    fire->row.payload = NULL;
+    fire->row.payload = fire->row.trace = NULL;
     fire_row_fini(&fire->row);
     fire->row = next;
 }

@@ -2,16 +2,25 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <mysqld_error.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "agent/base/rng.h"
 #include "agent/base/text.h"
+#include "agent/core/trace.h"
 #include "agent/store/store_sql.h"
+#include "agent/store/store_version.h"
 
 #define KEY_CHARS "CHARACTER SET ascii COLLATE ascii_bin NOT NULL"
 #define UNSIGNED  "BIGINT UNSIGNED NOT NULL"
-#define ENGINE    " ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+/* How long a change of a table may keep others waiting, what they get before the next try, and how many tries there are. */
+#define ALTER_WAIT_S   "1"
+#define ALTER_PAUSE_MS 3000
+#define ALTER_TRIES    10
+
+#define ENGINE " ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
 
 /* Each statement can be run again after it was done, because data definition commits by itself: a migration that died in
  * the middle is simply run once more. A released migration never changes; a new one is added. `meta` itself is never altered:
@@ -88,18 +97,37 @@ static const char *const version_1[] = {
     NULL};
 _Static_assert(FIRE_STATE_ENDED == 4, "fires.ended is computed from this number");
 
-static const char *const *const migrations[] = {version_1};
+/* Columns are added so that agents of the version before go on: they name the columns that they know, and leave the others NULL. No
+ * row is touched, however many there are: see alter(). */
+#if STORE_VERSION >= 2
+static const char *const version_2[] = {"ALTER TABLE fires ADD COLUMN trace VARBINARY(600) NULL", NULL};
+_Static_assert(TRACE_TEXT_SIZE <= 600, "fires.trace holds it");
+#endif
+
+/* NEEDS: the oldest version of the program that can work with what this one leaves. */
+static const struct migration {
+    const char *const *statements;
+    uint32_t needs;
+} migrations[] = {
+    {version_1, 1},
+#if STORE_VERSION >= 2
+    {version_2, 1},
+#endif
+};
 enum { VERSION = sizeof(migrations) / sizeof(migrations[0]) };
+_Static_assert(VERSION == STORE_VERSION, "each version has its migration");
 
 uint32_t my_schema_version(void)
 {
     return VERSION;
 }
 
-/* What `meta` holds. */
+/* What `meta` holds. Its row `schema` is the version that a program must know at least to work with the tables, and all that version
+ * 1 looks at; `migrated`, absent in version 1, is the last migration that was made. */
 struct meta_read {
-    struct store_meta meta;
-    bool has_schema;
+    struct store_meta meta; /* schema: the last migration */
+    uint32_t needs;
+    bool has_needs;
     bool has_cluster;
     bool has_slots;
     bool has_created;
@@ -113,8 +141,10 @@ static int read_meta_row(void *arg, MYSQL_ROW row, const unsigned long *lengths,
     uint64_t number = 0;
     bool is_number = sql_get_u64(row[1], lengths[1], &number);
     if (strcmp(row[0], "schema") == 0) {
-        m->has_schema = is_number && number <= UINT32_MAX;
-        m->meta.schema = (uint32_t)number;
+        m->has_needs = is_number && number <= UINT32_MAX;
+        m->needs = (uint32_t)number;
+    } else if (strcmp(row[0], "migrated") == 0) {
+        m->meta.schema = is_number && number <= UINT32_MAX ? (uint32_t)number : 0;
     } else if (strcmp(row[0], "slots") == 0) {
         m->has_slots = is_number && number >= 1 && number <= UINT16_MAX + 1;
         m->meta.slots = (uint32_t)number;
@@ -150,16 +180,18 @@ static int read_meta(struct my_conn *c, struct meta_read *m, struct err *e)
     my_script_fini(&s);
     if (missing == 1146) /* no such table */
         return err_set(e, ERR_NOT_FOUND, "the database holds no store");
+    if (m->meta.schema < m->needs)
+        m->meta.schema = m->needs;
     return r;
 }
 
 static int check_newer(const struct meta_read *m, struct err *e)
 {
-    if (m->has_schema && m->meta.schema > VERSION)
+    if (m->has_needs && m->needs > VERSION)
         return err_set(e, ERR_PERMANENT,
                        "the store has schema version %" PRIu32
                        ", this program knows versions up to %d: start a newer one",
-                       m->meta.schema, VERSION);
+                       m->needs, VERSION);
     return 0;
 }
 
@@ -192,16 +224,78 @@ static int connect_database(struct my_conn *c, struct err *e)
     return r < 0 ? r : my_conn_ensure(c, true, e);
 }
 
-static int run_version(struct my_conn *c, unsigned version, struct err *e)
+/* The number of the error with which a statement ended; 0: the connection is gone. */
+static unsigned error_number(const struct my_conn *c)
+{
+    return c->mysql ? mysql_errno(c->mysql) : 0;
+}
+
+static bool is_unsupported(unsigned number)
+{
+    return number == 1800 /* no such algorithm */ || number == 1845 || number == 1846;
+}
+
+/* In the table's description alone where the server can do that (MariaDB 10.3, MySQL 8.0.12), else beside those that write. */
+static int alter_once(struct my_conn *c, const char *sql, struct err *e)
+{
+    static const char *const ways[] = {", ALGORITHM=INSTANT", ", ALGORITHM=INPLACE, LOCK=NONE", ""};
+    struct buf text = BUF_INIT(1024);
+    int r = -ERR_PERMANENT;
+    for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
+        err_clear(e);
+        buf_reset(&text);
+        buf_add_str(&text, sql);
+        buf_add_str(&text, ways[i]);
+        r = my_exec(c, buf_str(&text), true, e);
+        if (r == 0 || !is_unsupported(error_number(c)))
+            break;
+    }
+    buf_fini(&text);
+    if (r < 0 && error_number(c) == ER_DUP_FIELDNAME) { /* by one that died before it could say so */
+        err_clear(e);
+        return 0;
+    }
+    return r;
+}
+
+/* It waits for transactions that have looked at the table, and whoever comes later waits behind it: so not for long, and again after
+ * a while in which the others get on. A dump of the database may take minutes. */
+static int alter(struct my_conn *c, const char *sql, struct err *e)
+{
+    int r = my_exec(c, "SET SESSION lock_wait_timeout = " ALTER_WAIT_S, false, e);
+    if (r < 0)
+        return r;
+    for (unsigned tries = 1;; tries++) {
+        r = alter_once(c, sql, e);
+        if (r != -ERR_RETRY || tries == ALTER_TRIES)
+            return r;
+        (void)poll(NULL, 0, ALTER_PAUSE_MS); /* only time can pass */
+        err_clear(e);
+    }
+}
+
+/* What is needed first: should this end between the two, a program that is too old is refused already. */
+static int note_version(struct my_conn *c, unsigned version, struct err *e)
 {
     struct buf text = BUF_INIT(256);
-    int r = 0;
-    for (const char *const *sql = migrations[version - 1]; r == 0 && *sql; sql++)
-        r = my_exec(c, *sql, true, e);
-    buf_addf(&text, "UPDATE meta SET value = '%u' WHERE name = 'schema'", version);
-    if (r == 0)
+    buf_addf(&text, "UPDATE meta SET value = '%u' WHERE name = 'schema'", migrations[version - 1].needs);
+    int r = my_exec(c, buf_str(&text), true, e);
+    if (r == 0 && version > 1) {
+        buf_reset(&text);
+        buf_addf(&text, "REPLACE INTO meta (name, value) VALUES ('migrated', '%u')", version);
         r = my_exec(c, buf_str(&text), true, e);
+    }
     buf_fini(&text);
+    return r;
+}
+
+static int run_version(struct my_conn *c, unsigned version, struct err *e)
+{
+    int r = 0;
+    for (const char *const *sql = migrations[version - 1].statements; r == 0 && *sql; sql++)
+        r = strncmp(*sql, "ALTER", 5) == 0 ? alter(c, *sql, e) : my_exec(c, *sql, true, e);
+    if (r == 0)
+        r = note_version(c, version, e);
     return r < 0 ? err_wrap(e, "schema version %u", version) : 0;
 }
 

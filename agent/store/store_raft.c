@@ -53,7 +53,7 @@ static void rs_close(void *self)
 int rs_open_replica(struct replica_options *options, struct rs_leader *leader, const char *cluster,
                     struct replica **ret, struct err *e)
 {
-    options->make.schema = SCHEMA;
+    options->make.schema = leader->alone ? SCHEMA : 1; /* others may know no more: the leader asks them */
     options->service =
         (struct replica_service){.encode = rs_encode, .applied = rs_applied, .read = rs_read, .arg = leader};
     options->snapshot_bytes = SNAPSHOT_BYTES;

@@ -6,9 +6,10 @@
 #include <stdint.h>
 
 #include "agent/store/store.h"
+#include "agent/store/store_version.h"
 
-/* Version of what the log and its snapshots hold. */
-#define STORE_RAFT_SCHEMA 1
+/* Newest version of what the log and its snapshots hold. */
+#define STORE_RAFT_SCHEMA STORE_VERSION
 /* The only voter of a store of one node; its address is never dialled. */
 #define STORE_RAFT_NODE_ID      1
 #define STORE_RAFT_NODE_ADDRESS "local"

@@ -333,10 +333,12 @@ static void put_commit(struct replica_op *op, struct buf *out)
 {
     struct call *c = call_of(op);
     const struct store_batch *b = c->batch;
+    struct store_meta meta = {.schema = 1};
+    (void)replica_meta(c->store->replica, &meta); /* not known: the oldest */
     codec_put_u64(out, RS_COMMIT);
     c->part =
-        command_put_commit(out, b->member, b->slots, c->begun ? 0 : b->slots_count, c->sorted + c->begun,
-                           b->jobs_count - c->begun, ENTRY_FULL_BYTES / 2, &op->err);
+        command_put_commit(out, meta.schema, b->member, b->slots, c->begun ? 0 : b->slots_count,
+                           c->sorted + c->begun, b->jobs_count - c->begun, ENTRY_FULL_BYTES / 2, &op->err);
 }
 
 static bool got_commit(struct replica_op *op, const void *data, size_t bytes)

@@ -251,7 +251,7 @@ static void get_key(struct codec_in *in, struct read *r)
     r->number = codec_get_u64(in, UINT64_MAX);
 }
 
-void rs_put_question(const struct read *r, struct buf *out)
+static void put_what(const struct read *r, struct buf *out)
 {
     codec_put_u64(out, r->kind);
     switch (r->kind) {
@@ -285,7 +285,15 @@ void rs_put_question(const struct read *r, struct buf *out)
     }
 }
 
-bool rs_get_question(struct codec_in *in, struct read *r)
+/* Version 1 says nothing behind the question, and takes nothing there. */
+void rs_put_question(const struct read *r, uint32_t reader, struct buf *out)
+{
+    put_what(r, out);
+    if (reader >= 2)
+        codec_put_u64(out, reader);
+}
+
+static void get_what(struct codec_in *in, struct read *r)
 {
     r->kind = (enum rs_read_kind)codec_get_u64(in, RS_READ_LAST_);
     r->question = mem_new(struct rs_question);
@@ -317,6 +325,16 @@ bool rs_get_question(struct codec_in *in, struct read *r)
         break;
     default:
         in->bad = true;
+    }
+}
+
+bool rs_get_question(struct codec_in *in, struct read *r)
+{
+    get_what(in, r);
+    r->reader = 1;
+    if (STORE_VERSION >= 2 && !codec_at_end(in)) {
+        r->reader = (uint32_t)codec_get_u64(in, UINT32_MAX);
+        in->bad |= r->reader < 2;
     }
     return !in->bad && in->at == in->end;
 }
@@ -407,7 +425,7 @@ static void put_rows(const struct read *r, struct buf *out)
     if (r->jobs_found)
         put_jobs(r, out);
     for (size_t i = 0; r->fires_found && i < r->found; i++)
-        codec_put_row(out, codec_fire(), &r->fires_found[i].row, CODEC_ALL);
+        codec_put_row_of(out, codec_fire(), &r->fires_found[i].row, CODEC_ALL, r->reader);
     for (size_t i = 0; r->revisions_found && i < r->found; i++) {
         codec_put_row(out, codec_revision(), &r->revisions_found[i].row, CODEC_ALL);
         put_blob(out, r->revisions_found[i].was);

@@ -260,7 +260,10 @@ static void finished(struct work *w, bool cancelled)
 
 static void put_question(struct replica_op *op, struct buf *out)
 {
-    rs_put_question(container_of(op, struct read, op), out);
+    struct read *r = container_of(op, struct read, op);
+    struct store_meta meta = {.schema = 1};
+    (void)replica_meta(r->store->replica, &meta); /* not known: the oldest */
+    rs_put_question(r, meta.schema < 2 ? 1 : STORE_VERSION, out);
 }
 
 /* The leader has answered, or the own machine has been found to be the leader's. */

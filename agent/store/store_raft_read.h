@@ -62,6 +62,7 @@ struct read {
     char id[RECORD_ID_MAX];
     struct uid uid;
     uint64_t number; /* before which seq; change id; version */
+    uint32_t reader; /* which version who asks knows */
     size_t limit;    /* rows there is room for */
 
     size_t found;
@@ -80,8 +81,8 @@ struct read {
     struct revision revision;
 };
 
-/* What is asked. */
-void rs_put_question(const struct read *r, struct buf *out);
+/* What is asked, by one who knows version READER: 1 as long as the leader may know no more. */
+void rs_put_question(const struct read *r, uint32_t reader, struct buf *out);
 /* R is zero; IN is borrowed until R ends. False: it cannot be read. */
 bool rs_get_question(struct codec_in *in, struct read *r);
 void rs_free_question(struct rs_question *q);

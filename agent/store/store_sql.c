@@ -6,6 +6,7 @@
 #include "agent/base/err.h"
 #include "agent/base/mem.h"
 #include "agent/base/text.h"
+#include "agent/store/store_version.h"
 
 /* Enums are stored as the unsigned number they are. */
 _Static_assert(sizeof(enum job_state) == sizeof(uint32_t), "enums are read and written as uint32_t");
@@ -80,6 +81,9 @@ static const struct sql_column fire_columns[] = {
     {"log", SQL_BLOB, false, FIRE(log), offsetof(struct fire_row, log_bytes), 0},
     {"parts", SQL_BLOB, false, FIRE(parts), offsetof(struct fire_row, parts_bytes), 0},
     {"last_error", SQL_TEXT, false, FIRE(last_error), 0, 0},
+#if STORE_VERSION >= 2
+    {"trace", SQL_BLOB, true, FIRE(trace), offsetof(struct fire_row, trace_bytes), 0},
+#endif
 };
 
 #define TABLE(text, list, keys)                                                                           \

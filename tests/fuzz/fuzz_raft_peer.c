@@ -117,7 +117,7 @@ static void question(const uint8_t *data, size_t size)
     struct codec_in in = codec_in(data, size);
     if (rs_get_question(&in, &r)) {
         AUTO(buf_fini) struct buf back = BUF_INIT((size_t)1 << 24);
-        rs_put_question(&r, &back);
+        rs_put_question(&r, r.reader, &back);
         assert(!buf_failed(&back) && back.len == size && memcmp(buf_str(&back), data, size) == 0);
     }
     fini(&r);

@@ -82,9 +82,20 @@ static bool was_redriven(const struct pbed *b, const struct delivery *d)
     return row && row->attempts_before > 0 && row->state != FIRE_STATE_ENDED;
 }
 
+/* Whoever makes the attempt, and however late: it tells of the trace that asked for the run. */
+static void check_trace(const struct pbed *b, const struct delivery *d)
+{
+    const struct fire_row *row = pbed_fire(b, &d->uid, d->seq);
+    const char *wanted = row ? row->trace : NULL;
+    MUST(!wanted == !d->trace && (!wanted || (row->trace_bytes == d->trace_bytes &&
+                                              memcmp(wanted, d->trace, d->trace_bytes) == 0)),
+         "attempt %u goes out with another trace than its fire has", d->attempt);
+}
+
 static void oracle_start(struct pbed *b, int node, const struct delivery *d)
 {
     pbed_async_check_start(b, d);
+    check_trace(b, d);
     /* A booked one keeps the jitter of the definition that it was booked under. */
     int64_t from_ms = d->due_ms + (d->booked ? 0 : job_jitter_ms(d->spec, &d->uid, d->due_ms));
     MUST(b->now >= from_ms, "a fire is early by %lld ms", (long long)(from_ms - b->now));

@@ -6,6 +6,7 @@
  * The server is CARILLON_TEST_MYSQL (host:port), CARILLON_TEST_MYSQL_USER, CARILLON_TEST_MYSQL_PASSWORD_FILE. With
  * CARILLON_TEST_MYSQL_THROUGH (host:port) the store connects there, to something that misbehaves. */
 #include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -145,6 +146,136 @@ static void a_newer_schema_is_refused(struct contract *t)
     (void)snprintf(text, sizeof(text), "UPDATE %s.meta SET value = '99' WHERE name = 'schema'", s->database);
     run_sql(s, text);
     CHECK(try_open(s, &other, "test", &e) == -ERR_PERMANENT && strstr(e.text, "99"), "%s", e.text);
+}
+
+/* --- from version 1 to 2 --------------------------------------------------------------------------------------------- */
+
+/* BEFORE, the database's name, BEHIND. */
+static void run_in(struct server *s, const char *before, const char *behind)
+{
+    char text[256];
+    (void)snprintf(text, sizeof(text), "%s %s.%s", before, s->database, behind);
+    run_sql(s, text);
+}
+
+/* The tables as version 1 left them, with a fire of its. */
+static void go_back(struct contract *t)
+{
+    contract_join(t, "m1");
+    struct uid uid = contract_uid(1, 1);
+    struct fire_change f = {.op = CHANGE_INSERT, .row = contract_fire(&uid, 1)};
+    struct job_change c = {.op = CHANGE_NONE, .row.uid = uid, .fires = &f, .fires_count = 1};
+    CHECK(contract_one(t, &c) == CHANGE_RESULT_OK, "%d", (int)c.result);
+    run_in(t->driver, "ALTER TABLE", "fires DROP COLUMN trace");
+    run_in(t->driver, "DELETE FROM", "meta WHERE name = 'migrated'");
+}
+
+static int take_number(void *arg, MYSQL_ROW row, const unsigned long *lengths, struct err *e)
+{
+    CHECK(row[0] && text_u64(row[0], lengths[0], 0, UINT64_MAX, arg, e) == 0, "%s", "no number");
+    return 0;
+}
+
+/* What TEXT answers; UINT64_MAX: no row. */
+static uint64_t ask(struct my_conn *c, const char *text)
+{
+    struct my_script script;
+    struct err e = {0};
+    uint64_t n = UINT64_MAX;
+    CHECK(my_conn_ensure(c, true, &e) == 0, "%s", e.text);
+    my_script_init(&script, c);
+    buf_add_str(&script.text, text);
+    int r = my_script_end_rows(&script, take_number, &n, &e);
+    r = r == 0 ? my_script_run(&script, &e) : r;
+    CHECK(r == 0, "%s: %s", text, e.text);
+    my_script_fini(&script);
+    return n;
+}
+
+/* The fire of version 1 is there, one with a trace can be written, and an agent of version 1 may still be started: to it nothing has
+ * changed. */
+static void check_migrated(struct contract *t)
+{
+    struct contract next = {.ops = t->ops, .driver = t->driver, .loop = t->loop};
+    struct server *s = t->driver;
+    struct uid uid = contract_uid(1, 1);
+    struct err e = {0};
+    struct my_conn c;
+    CHECK(try_open(s, &next, "test", &e) == 0, "%s", e.text);
+    CHECK(next.meta.schema == 2, "version %u", next.meta.schema);
+    struct contract_answer *a = contract_fires(&next, &uid, 0, 9);
+    CHECK(a->fires_count == 1 && !a->fires[0].trace, "%zu fires", a->fires_count);
+    contract_free(a);
+    CHECK(keeps_trace(&next, &uid, 2, "00-1-2-3 a=b"), "%s", "no trace");
+    next.ops->close(next.self);
+    my_conn_init(&c, &s->options, 10);
+    CHECK(ask(&c, "SELECT value FROM meta WHERE name = 'schema'") == 1, "%s", "version 1 is locked out");
+    CHECK(ask(&c, "SELECT value FROM meta WHERE name = 'migrated'") == 2, "%s", "not noted");
+    my_conn_close(&c);
+}
+
+static void a_store_of_version_1_is_migrated(struct contract *t)
+{
+    go_back(t);
+    check_migrated(t);
+}
+
+/* Killed before it could say that it was done. */
+static void a_migration_that_was_cut_short_is_done_again(struct contract *t)
+{
+    go_back(t);
+    run_in(t->driver, "ALTER TABLE", "fires ADD COLUMN trace VARBINARY(600) NULL");
+    check_migrated(t);
+}
+
+static void a_server_that_cannot_do_it_instantly_does_it_otherwise(struct contract *t)
+{
+    go_back(t);
+    run_sql(t->driver, "SET GLOBAL innodb_instant_alter_column_allowed = never");
+    check_migrated(t);
+    run_sql(t->driver, "SET GLOBAL innodb_instant_alter_column_allowed = add_drop_reorder");
+}
+
+struct holder {
+    struct server *server;
+    struct my_conn conn;
+    pthread_t thread;
+};
+
+/* The migration waits for who has the table; an agent's statement comes behind it, and gets through while the table is still held. */
+static void *work_beside(void *arg)
+{
+    static const char waits[] =
+        "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE() AND "
+        "state LIKE 'Waiting for table metadata lock%'";
+    struct holder *h = arg;
+    struct my_conn agent;
+    mysql_thread_init();
+    my_conn_init(&agent, &h->server->options, 20);
+    while (ask(&agent, waits) == 0)
+        (void)poll(NULL, 0, 5);
+    CHECK(ask(&agent, "SELECT COUNT(*) FROM fires") == 1, "%s", "fires");
+    CHECK(ask(&h->conn, "SELECT COUNT(*) FROM fires") == 1, "%s", "fires");
+    my_rollback(&h->conn);
+    my_conn_close(&agent);
+    mysql_thread_end();
+    return NULL;
+}
+
+static void a_migration_behind_a_dump_keeps_nobody_waiting(struct contract *t)
+{
+    struct holder h = {.server = t->driver};
+    struct err e = {0};
+    go_back(t);
+    my_conn_init(&h.conn, &h.server->options, 20);
+    CHECK(my_conn_ensure(&h.conn, true, &e) == 0, "%s", e.text);
+    CHECK(my_exec(&h.conn, "SET SESSION idle_transaction_timeout = 0", false, &e) == 0, "%s", e.text);
+    CHECK(my_exec(&h.conn, "START TRANSACTION", false, &e) == 0, "%s", e.text);
+    CHECK(ask(&h.conn, "SELECT COUNT(*) FROM fires") == 1, "%s", "fires");
+    CHECK(pthread_create(&h.thread, NULL, work_beside, &h) == 0, "%s", "thread");
+    check_migrated(t);
+    CHECK(pthread_join(h.thread, NULL) == 0, "%s", "thread");
+    my_conn_close(&h.conn);
 }
 
 static void an_absent_server_is_unavailable(struct contract *t)
@@ -491,21 +622,25 @@ static void measure_beats(struct contract *t)
 
 /* --- the list -------------------------------------------------------------------------------------------------------- */
 
-#define MORE_TESTS(X)                                    \
-    X(another_clusters_store_is_refused)                 \
-    X(a_newer_schema_is_refused)                         \
-    X(an_absent_server_is_unavailable)                   \
-    X(a_wrong_password_is_permanent)                     \
-    X(a_row_that_the_server_refuses_is_alone)            \
-    X(large_payloads_travel_in_pieces)                   \
-    X(killed_connections_cost_no_call)                   \
-    X(a_lock_that_stays_is_an_error_of_nothing_happened) \
-    X(an_idle_transaction_loses_its_locks)               \
-    X(beats_never_wait_for_a_commit)                     \
-    X(random_batches_leave_what_memory_holds)            \
-    X(measure)                                           \
-    X(measure_ring)                                      \
-    X(measure_single)                                    \
+#define MORE_TESTS(X)                                         \
+    X(another_clusters_store_is_refused)                      \
+    X(a_newer_schema_is_refused)                              \
+    X(a_store_of_version_1_is_migrated)                       \
+    X(a_migration_that_was_cut_short_is_done_again)           \
+    X(a_server_that_cannot_do_it_instantly_does_it_otherwise) \
+    X(a_migration_behind_a_dump_keeps_nobody_waiting)         \
+    X(an_absent_server_is_unavailable)                        \
+    X(a_wrong_password_is_permanent)                          \
+    X(a_row_that_the_server_refuses_is_alone)                 \
+    X(large_payloads_travel_in_pieces)                        \
+    X(killed_connections_cost_no_call)                        \
+    X(a_lock_that_stays_is_an_error_of_nothing_happened)      \
+    X(an_idle_transaction_loses_its_locks)                    \
+    X(beats_never_wait_for_a_commit)                          \
+    X(random_batches_leave_what_memory_holds)                 \
+    X(measure)                                                \
+    X(measure_ring)                                           \
+    X(measure_single)                                         \
     X(measure_beats)
 
 static const struct test {

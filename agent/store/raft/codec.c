@@ -5,6 +5,7 @@
 
 #include "agent/core/record.h"
 #include "agent/store/store.h"
+#include "agent/store/store_version.h"
 
 /* Enums are written as the unsigned number they are. */
 _Static_assert(sizeof(enum job_state) == sizeof(uint32_t), "enums are read and written as uint32_t");
@@ -83,6 +84,9 @@ static const struct codec_field fire_fields[] = {
     {29, CODEC_MS, false, FIRE(attempt_ms), 0, 0},
     {30, CODEC_MS, false, FIRE(until_ms), 0, 0},
     {31, CODEC_U32, false, FIRE(orphan), 0, 1},
+#if STORE_VERSION >= 2
+    {32, CODEC_BLOB, false, FIRE(trace), offsetof(struct fire_row, trace_bytes), 0},
+#endif
 };
 
 static const struct codec_field revision_fields[] = {
@@ -119,7 +123,10 @@ const struct codec_table *codec_job(void)
 
 const struct codec_table *codec_fire(void)
 {
-    static const struct codec_table table = TABLE("fire", fire_fields);
+    static const struct codec_table table = {.name = "fire",
+                                             .fields = fire_fields,
+                                             .count = sizeof(fire_fields) / sizeof(fire_fields[0]),
+                                             .last_tag_1 = 31};
     return &table;
 }
 
@@ -350,12 +357,19 @@ static void put_field(struct buf *b, const struct codec_field *f, const void *ro
     }
 }
 
-void codec_put_row(struct buf *b, const struct codec_table *t, const void *row, enum codec_which which)
+void codec_put_row_of(struct buf *b, const struct codec_table *t, const void *row, enum codec_which which,
+                      uint32_t version)
 {
-    for (size_t i = 0; i < t->count; i++)
+    uint8_t last = version < 2 && t->last_tag_1 ? t->last_tag_1 : UINT8_MAX;
+    for (size_t i = 0; i < t->count && t->fields[i].tag <= last; i++)
         if (which == CODEC_ALL || !t->fields[i].key)
             put_field(b, &t->fields[i], row);
     buf_add_char(b, 0);
+}
+
+void codec_put_row(struct buf *b, const struct codec_table *t, const void *row, enum codec_which which)
+{
+    codec_put_row_of(b, t, row, which, STORE_VERSION);
 }
 
 static void set_default(const struct codec_field *f, void *row)

@@ -72,6 +72,7 @@ struct codec_table {
     const char *name;
     const struct codec_field *fields;
     size_t count;
+    uint8_t last_tag_1; /* of the last field that version 1 knows; 0: it knows all */
 };
 
 const struct codec_table *codec_job(void);      /* struct job_row; key: uid, slot, ns, id */
@@ -82,6 +83,9 @@ const struct codec_table *codec_member(void);   /* struct store_member */
 enum codec_which { CODEC_ALL, CODEC_BODY };
 
 void codec_put_row(struct buf *b, const struct codec_table *t, const void *row, enum codec_which which);
+/* ... without what a reader of VERSION (store_version.h) does not know. */
+void codec_put_row_of(struct buf *b, const struct codec_table *t, const void *row, enum codec_which which,
+                      uint32_t version);
 /* Fill all fields of ROW, those that are absent with their defaults; keys are left alone with CODEC_BODY. Blobs are borrowed. */
 void codec_get_row(struct codec_in *in, const struct codec_table *t, void *row, enum codec_which which);
 

@@ -139,17 +139,26 @@ static int put_copy(struct buf *b, const struct fire_change *f, const struct job
     return 0;
 }
 
-static int put_fire(struct buf *b, const struct fire_change *f, const struct job_spec **last, struct err *e)
+/* What the changes of a commit share. */
+struct changes_out {
+    struct buf *out;
+    uint32_t version;
+    const struct job_spec *last; /* the copy before */
+};
+
+static int put_fire(struct changes_out *o, const struct fire_change *f, struct err *e)
 {
+    struct buf *b = o->out;
     codec_put_u64(b, f->op);
     codec_put_u64(b, f->expect_rev);
     codec_put_text(b, f->expect_holder);
-    codec_put_row(b, codec_fire(), &f->row, CODEC_ALL);
-    return put_copy(b, f, last, e);
+    codec_put_row_of(b, codec_fire(), &f->row, CODEC_ALL, o->version);
+    return put_copy(b, f, &o->last, e);
 }
 
-static int put_change(struct buf *b, const struct job_change *c, const struct job_spec **last, struct err *e)
+static int put_change(struct changes_out *o, const struct job_change *c, struct err *e)
 {
+    struct buf *b = o->out;
     bool revision = c->op != CHANGE_NONE && c->revision.op[0];
     bool defines = c->op == CHANGE_INSERT || c->op == CHANGE_REPLACE;
     codec_put_u64(b, c->op);
@@ -163,21 +172,26 @@ static int put_change(struct buf *b, const struct job_change *c, const struct jo
         r = put_spec(b, revision ? c->replaced : NULL, pack_definition, e);
     codec_put_u64(b, c->fires_count);
     for (size_t i = 0; r == 0 && i < c->fires_count; i++)
-        r = put_fire(b, &c->fires[i], last, e);
+        r = put_fire(o, &c->fires[i], e);
     return r;
 }
 
-size_t command_put_commit(struct buf *b, const char *member, const struct slot_change *slots,
-                          size_t slots_count, struct job_change *const *changes, size_t count,
-                          size_t max_bytes, struct err *e)
+void command_put_version(struct buf *b, uint32_t version)
 {
-    const struct job_spec *last = NULL;
+    codec_put_u64(b, version);
+}
+
+size_t command_put_commit(struct buf *b, uint32_t version, const char *member,
+                          const struct slot_change *slots, size_t slots_count,
+                          struct job_change *const *changes, size_t count, size_t max_bytes, struct err *e)
+{
+    struct changes_out out = {.out = b, .version = version};
     size_t n = 0;
     codec_put_text(b, member);
     put_slots(b, slots, slots_count);
     while (n < count && (n == 0 || b->len < max_bytes)) {
         codec_put_u64(b, 1);
-        if (put_change(b, changes[n], &last, e) < 0)
+        if (put_change(&out, changes[n], e) < 0)
             b->fail_ = ERR_NOMEM;
         n++;
     }

@@ -8,6 +8,7 @@
 #include "agent/store/raft/codec.h"
 #include "agent/store/raft/machine.h"
 #include "agent/store/store.h"
+#include "agent/store/store_version.h"
 
 /* An entry is ended when it has grown over this; a single command may be larger. Well below a segment of libraft's (8 MiB). */
 #define ENTRY_FULL_BYTES ((size_t)1 << 20)
@@ -20,7 +21,8 @@ enum command_kind { /* numbers are part of the format */
                     COMMAND_SLOTS = 4,
                     COMMAND_COMMIT = 5,
                     COMMAND_VACUUM = 6,
-                    COMMAND_LAST_ = COMMAND_VACUUM
+                    COMMAND_VERSION = 7, /* since version 2 */
+                    COMMAND_LAST_ = STORE_VERSION >= 2 ? COMMAND_VERSION : COMMAND_VACUUM
 };
 
 /* --- writing ------------------------------------------------------------------------------------------------------- */
@@ -38,10 +40,13 @@ void command_put_declare(struct buf *b, const char *victim, int64_t at_ms);
 void command_put_slots(struct buf *b, const char *member, const struct slot_change *slots, size_t count);
 /* CUTS: histories that are too long, and the newest seq of each that goes. */
 void command_put_vacuum(struct buf *b, int64_t now_ms, const struct machine_cut *cuts, size_t count);
-/* Fence, slots and as many of CHANGES as make up about MAX_BYTES, at least one; returns how many. */
-size_t command_put_commit(struct buf *b, const char *member, const struct slot_change *slots,
-                          size_t slots_count, struct job_change *const *changes, size_t count,
-                          size_t max_bytes, struct err *e);
+/* From here on what this VERSION of carillon writes may follow: all voters can read it. */
+void command_put_version(struct buf *b, uint32_t version);
+/* Fence, slots and as many of CHANGES as make up about MAX_BYTES, at least one; returns how many. What a reader of VERSION does not
+ * know is left out. */
+size_t command_put_commit(struct buf *b, uint32_t version, const char *member,
+                          const struct slot_change *slots, size_t slots_count,
+                          struct job_change *const *changes, size_t count, size_t max_bytes, struct err *e);
 
 /* --- reading ------------------------------------------------------------------------------------------------------- */
 struct entry {

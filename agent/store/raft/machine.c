@@ -210,6 +210,17 @@ static enum err_code do_declare(struct machine *m, struct codec_in *in)
     return ERR_OK;
 }
 
+/* It never goes back. */
+static enum err_code do_version(struct machine *m, struct codec_in *in)
+{
+    uint32_t version = (uint32_t)codec_get_u64(in, UINT32_MAX);
+    if (version > STORE_VERSION)
+        in->newer = in->bad = true;
+    else if (!in->bad && version > m->meta.schema)
+        m->meta.schema = version;
+    return ERR_OK;
+}
+
 static void do_command(struct machine *m, struct command *c, struct machine_outcome *ret)
 {
     if (c->kind != COMMAND_MAKE && m->meta.schema == 0) {
@@ -234,6 +245,9 @@ static void do_command(struct machine *m, struct command *c, struct machine_outc
         break;
     case COMMAND_VACUUM:
         machine_vacuum(m, &c->in);
+        break;
+    case COMMAND_VERSION:
+        ret->code = do_version(m, &c->in);
         break;
     }
 }

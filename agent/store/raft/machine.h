@@ -48,7 +48,7 @@ uint64_t machine_proposer(const struct machine *m);
 
 /* --- members and slots --------------------------------------------------------------------------------------------- */
 
-/* schema 0: not made yet. */
+/* schema 0: not made yet; else the version that all voters have agreed on. */
 const struct store_meta *machine_meta(const struct machine *m);
 /* Beats are no part of the log: they count while the process runs. False: absent or dead. */
 bool machine_beat(struct machine *m, const char *member);

@@ -7,6 +7,7 @@
 #include "agent/store/raft/machine_private.h"
 #include "agent/store/raft/pack.h"
 #include "agent/store/raft/snapshot_out.h"
+#include "agent/store/store_version.h"
 
 enum phase { PHASE_JOBS, PHASE_FIRES, PHASE_COPIES, PHASE_REVISIONS, PHASE_DONE };
 
@@ -260,6 +261,8 @@ static void get_meta(struct restore *r, struct codec_in *in)
     struct machine *m = r->m;
     in->bad |= m->meta.schema != 0;
     m->meta.schema = (uint32_t)codec_get_u64(in, UINT32_MAX);
+    if (m->meta.schema > STORE_VERSION)
+        in->newer = in->bad = true;
     m->meta.slots = (uint32_t)codec_get_u64(in, UINT16_MAX + 1);
     m->meta.created_ms = codec_get_i64(in);
     codec_get_text(in, m->meta.cluster, sizeof(m->meta.cluster));

@@ -119,7 +119,7 @@ void replica_changed(struct replica *r)
 void replica_learn(struct replica *r, const struct store_meta *meta)
 {
     pthread_mutex_lock(&r->lock);
-    bool news = r->meta.schema == 0 && meta->schema != 0;
+    bool news = r->meta.schema < meta->schema;
     if (news)
         r->meta = *meta;
     pthread_mutex_unlock(&r->lock);

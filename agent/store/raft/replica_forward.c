@@ -255,32 +255,36 @@ static void look_removed(struct replica *r, const uint64_t *ids, size_t count, u
     }
 }
 
+bool replica_get_who(const void *body, size_t bytes, struct replica_who *ret)
+{
+    struct codec_in in = codec_in(body, bytes);
+    *ret = (struct replica_who){.term = codec_get_u64(&in, UINT64_MAX)};
+    ret->leader = codec_get_u64(&in, UINT64_MAX);
+    ret->leads = codec_get_u64(&in, 1) != 0;
+    get_meta(&in, &ret->meta);
+    ret->voters_count = (size_t)codec_get_u64(&in, MESH_NODES_MAX);
+    for (size_t i = 0; i < ret->voters_count; i++)
+        ret->voters[i] = codec_get_u64(&in, UINT64_MAX);
+    ret->version = codec_at_end(&in) ? 1 : (uint32_t)codec_get_u64(&in, UINT32_MAX);
+    return !in.bad; /* a newer one may have more to say */
+}
+
 static void on_who(void *arg, const struct err *e, enum err_code code, void *body, size_t bytes)
 {
     struct replica *r = arg;
-    struct codec_in in = codec_in(body, bytes);
-    struct store_meta meta = {.schema = 0};
-    uint64_t ids[MESH_NODES_MAX];
-    if (e->code != ERR_OK || code != ERR_OK) {
-        free(body);
-        return;
-    }
-    uint64_t term = codec_get_u64(&in, UINT64_MAX), id = codec_get_u64(&in, UINT64_MAX);
-    bool leads = codec_get_u64(&in, 1) != 0;
-    get_meta(&in, &meta);
-    size_t count = (size_t)codec_get_u64(&in, MESH_NODES_MAX);
-    for (size_t i = 0; i < count; i++)
-        ids[i] = codec_get_u64(&in, UINT64_MAX);
+    struct replica_who who;
+    bool told = e->code == ERR_OK && code == ERR_OK && replica_get_who(body, bytes, &who);
     free(body);
-    if (in.bad)
+    if (!told)
         return;
-    if (meta.schema != 0)
-        replica_learn(r, &meta);
-    look_removed(r, ids, leads ? count : 0, term);
+    if (who.meta.schema != 0)
+        replica_learn(r, &who.meta);
+    look_removed(r, who.voters, who.leads ? who.voters_count : 0, who.term);
     /* Who follows may still name the leader of the term before. */
-    if (id != 0 && (term > r->hint.term || (term == r->hint.term && (leads || r->hint.id == 0)))) {
-        r->hint.term = term;
-        r->hint.id = id;
+    if (who.leader != 0 &&
+        (who.term > r->hint.term || (who.term == r->hint.term && (who.leads || r->hint.id == 0)))) {
+        r->hint.term = who.term;
+        r->hint.id = who.leader;
         replica_pump(r);
     }
 }
@@ -328,6 +332,8 @@ static void answer_who(struct replica *r, const struct mesh_request *q)
     codec_put_u64(&out, leads && r->raft.configuration_uncommitted_index == 0 ? c->n : 0);
     for (unsigned i = 0; leads && r->raft.configuration_uncommitted_index == 0 && i < c->n; i++)
         codec_put_u64(&out, c->servers[i].id);
+    if (STORE_VERSION >= 2)
+        codec_put_u64(&out, STORE_VERSION); /* version 1 tells none, and does not look for one */
     mesh_answer(r->mesh, q->peer, q->call, r->voting ? ERR_OK : ERR_UNAVAILABLE, &out);
 }
 

@@ -176,6 +176,17 @@ static void propose(struct replica *r)
     }
 }
 
+void replica_raise(struct replica *r, uint32_t version)
+{
+    assert(!r->in_flight);
+    r->flight_count = 0;
+    entry_begin(&r->entry, machine_seq(r->machine) + 1, r->proposer);
+    buf_reset(&r->command);
+    command_put_version(&r->command, version);
+    entry_add(&r->entry, COMMAND_VERSION, &r->command);
+    propose(r);
+}
+
 static void settle(struct replica *r)
 {
     size_t count = r->flight_count;

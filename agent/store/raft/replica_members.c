@@ -115,7 +115,7 @@ static bool bring_in(struct replica *r)
         uint64_t id = r->wanted[i].id;
         const struct raft_server *s = find_server(&r->raft.configuration, id);
         busy |= !s || s->role != RAFT_VOTER;
-        if (!s && mesh_reaches(r->mesh, id))
+        if (!s && mesh_reaches(r->mesh, id) && replica_can_read(r, id))
             add(r, &r->wanted[i]);
         else if (s && s->role == RAFT_SPARE)
             assign(r, id, RAFT_STANDBY);

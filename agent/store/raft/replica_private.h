@@ -1,6 +1,6 @@
 /* What the parts of a replica share: replica.c (own calls and their answers), replica_lead.c (entries, reads, terms), replica_forward.c
- * (calls to and from others), replica_members.c (who votes, who leads), replica_disk.c (a disk that takes no writes), replica_restore.c
- * (snapshots that become the state), replica_raft.c (libraft, its thread, snapshots that are taken). */
+ * (calls to and from others), replica_members.c (who votes, who leads), replica_version.c (what all can read), replica_disk.c (a disk that
+ * takes no writes), replica_restore.c (snapshots that become the state), replica_raft.c (libraft, its thread, snapshots that are taken). */
 #ifndef CARILLON_STORE_RAFT_REPLICA_PRIVATE_H
 #define CARILLON_STORE_RAFT_REPLICA_PRIVATE_H
 
@@ -21,7 +21,7 @@ enum state { STATE_OPENING, STATE_OPEN, STATE_CLOSING, STATE_CLOSED };
 
 /* Calls between members of the cluster; numbers are part of the protocol. */
 enum replica_call {
-    REPLICA_CALL_WHO = 1,   /* who leads, what the store is, who votes */
+    REPLICA_CALL_WHO = 1,   /* who leads, what the store is, who votes, what version it knows */
     REPLICA_CALL_TERM = 2,  /* does this term still stand? */
     REPLICA_CALL_WRITE = 3, /* calls, one after the other */
     REPLICA_CALL_READ = 4
@@ -47,6 +47,28 @@ struct replica_round {
 struct replica_hint { /* what others say of the leader */
     uint64_t term, id;
     uint64_t asked_ms;
+};
+
+/* What others said that they can read. */
+struct replica_known {
+    uint64_t id, round;
+    uint32_t version;
+    bool told; /* that it knows too little */
+};
+struct replica_versions {
+    uint64_t asked_ms, round;
+    struct replica_known known[MESH_NODES_MAX];
+    size_t count;
+};
+
+/* The answer to REPLICA_CALL_WHO. */
+struct replica_who {
+    uint64_t term, leader;
+    bool leads;
+    struct store_meta meta; /* schema 0: not made */
+    uint64_t voters[MESH_NODES_MAX];
+    size_t voters_count;
+    uint32_t version; /* the newest that it knows (store_version.h) */
 };
 
 struct replica_vote_order {
@@ -107,6 +129,7 @@ struct replica {
     struct list forwards, batches;
     size_t forwards_count[REPLICA_LANE_COUNT_];
     struct replica_hint hint;
+    struct replica_versions versions;
     struct mesh_node wanted[MESH_NODES_MAX];
     size_t wanted_count;
     bool nodes_stale, member, removed, changing, transferring, transferred;
@@ -179,6 +202,8 @@ void replica_task_end(struct replica *r, struct replica_task *t);
 typedef bool replica_pick(struct replica *r, struct replica_op *op, void *arg);
 void replica_lead_drop(struct replica *r, replica_pick *pick, void *arg);
 void replica_lead_fini(struct replica *r); /* the thread has ended */
+/* Nothing is in flight: VERSION becomes the log's. */
+void replica_raise(struct replica *r, uint32_t version);
 /* Of struct raft_fsm. */
 int replica_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **result);
 /* FN: as of machine_apply(), of an entry that was made here; NULL: it was not. */
@@ -198,6 +223,8 @@ void replica_forward_drop(struct replica *r, replica_pick *pick, void *arg);
 void replica_on_request(void *arg, const struct mesh_request *request);
 void replica_batch_done(struct replica *r, struct replica_batch *b);
 void replica_ask_who(struct replica *r);
+/* False: BODY is no such answer. */
+bool replica_get_who(const void *body, size_t bytes, struct replica_who *ret);
 uint64_t replica_leader(const struct replica *r); /* 0: not known, or cannot be reached */
 
 /* --- replica_members.c --------------------------------------------------------------------------------------------- */
@@ -215,6 +242,12 @@ unsigned replica_majority(const struct replica *r); /* voters, without this one,
 void replica_tell_disk(const struct replica *r, char *text,
                        size_t size);       /* why it takes no writes, for people */
 void replica_look_disk(struct replica *r); /* at every tick */
+
+/* --- replica_version.c --------------------------------------------------------------------------------------------- */
+/* Every turn: a leader finds out what all can read. */
+void replica_look_version(struct replica *r);
+/* Whether voter ID can read what the log holds; false also while that is not known. */
+bool replica_can_read(struct replica *r, uint64_t id);
 
 /* --- replica_raft.c: the thread, from opening to closing ----------------------------------------------------------- */
 void *replica_thread(void *arg);

@@ -459,6 +459,7 @@ static void on_turn(uv_prepare_t *prepare)
         look_opening(r);
     if (r->state == STATE_OPEN) {
         replica_look_lead(r);
+        replica_look_version(r);
         maybe_snapshot(r);
     }
     if (r->state != STATE_CLOSED)

@@ -184,7 +184,13 @@ Test(write, small_bodies_know_their_fields)
     cr_assert(eq(sz, w.papi.run_payload_bytes, 11));
     cr_assert(zero(int, memcmp(w.papi.run_payload, "{\"b\":[1,2]}", 11)));
     cr_assert(w.papi.run_force);
+    cr_assert(zero(ptr, w.papi.run_trace));
     api_write_fini(&w);
+    trace_read("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "a=1", &bed.ctx.trace);
+    expect_ok(&w, run, "");
+    cr_assert(eq(str, w.papi.run_trace, "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01 a=1"));
+    api_write_fini(&w);
+    memset(&bed.ctx.trace, 0, sizeof(bed.ctx.trace));
     expect_ok(&w, resume, "{\"catch_up\":\"last\"}");
     cr_assert(eq(int, w.papi.catch_up, PLANNER_CATCH_UP_LAST));
     api_write_fini(&w);

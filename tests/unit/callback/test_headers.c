@@ -148,6 +148,29 @@ Test(headers, a_job_that_was_made_in_a_trace_calls_in_one)
     cr_assert(eq(str, (char *)header("tracestate: "), expected.state));
 }
 
+#define RUN_TRACE "00-11111111111111111111111111111111-2222222222222222-00"
+
+Test(headers, a_run_that_a_trace_asked_for_calls_in_that_one)
+{
+    struct trace expected;
+    bed.spec.traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    bed.spec.tracestate = "a=1";
+    bed.delivery.trace = RUN_TRACE " run=2";
+    bed.delivery.trace_bytes = strlen(bed.delivery.trace);
+    build_ok();
+    trace_of_attempt(RUN_TRACE, "run=2", &bed.delivery.uid, bed.delivery.seq, bed.delivery.attempt,
+                     bed.delivery.epoch, &expected);
+    cr_assert(eq(str, (char *)header("traceparent: "), expected.parent));
+    cr_assert(eq(str, (char *)header("tracestate: "), "carillon=" RUN_TRACE ",run=2"));
+    bed.delivery.trace = "what no agent writes\r\nX-Evil: 1"; /* then as if there were none */
+    bed.delivery.trace_bytes = strlen(bed.delivery.trace);
+    build_ok();
+    trace_of_attempt(bed.spec.traceparent, "a=1", &bed.delivery.uid, bed.delivery.seq, bed.delivery.attempt,
+                     bed.delivery.epoch, &expected);
+    cr_assert(eq(str, (char *)header("tracestate: "), expected.state));
+    cr_assert(zero(ptr, (void *)header("X-Evil")));
+}
+
 Test(headers, a_secret_that_is_not_there_says_so)
 {
     give("X", "${secret:token}");

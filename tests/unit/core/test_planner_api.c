@@ -53,3 +53,35 @@ Test(planner_api, an_answer_is_awaited_and_an_end_is_not)
     cr_assert(eq(sz, pbed_awaited(b), 2));
     pbed_free(b);
 }
+
+static char run_trace[] = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01 a=1";
+
+/* Its attempts are looked at as they go out (planner_bed.c). */
+Test(planner_api, a_run_keeps_the_trace_that_asked_for_it_through_retries_and_a_death)
+{
+    struct pbed_options o = pbed_defaults(3);
+    o.fail = 1;
+    struct pbed *b = pbed_new(&o);
+    int first = pbed_node_start(b);
+    for (unsigned slot = 0; slot < o.slots; slot++)
+        pbed_give(b, slot, first);
+    pbed_run(b, 50);
+    (void)pbed_do(b, PLANNER_PUT, "a", "{\"schedule\":\"0 0 1 1 *\"," CALLBACK "}");
+    struct pbed_call *c = pbed_call(b, PLANNER_RUN, "a", NULL);
+    c->api.run_trace = run_trace;
+    pbed_run(b, 5000);
+    cr_assert(eq(int, c->api.answer, PLANNER_ACCEPTED));
+    const struct fire_row *f = pbed_fire(b, &pbed_job(b, "a")->uid, 1);
+    cr_assert(eq(str, f->trace, run_trace));
+    cr_assert(gt(u32, f->attempts, 1));
+    int heir = pbed_node_start(b);
+    pbed_set(b)->planned_only = false;
+    pbed_set(b)->fail = 0;
+    pbed_node_kill(b, first, 100);
+    pbed_run(b, 200);
+    for (unsigned slot = 0; slot < o.slots; slot++)
+        pbed_give(b, slot, heir);
+    pbed_run(b, 600000);
+    cr_assert(eq(u64, pbed_job(b, "a")->counts.succeeded, 1));
+    pbed_free(b);
+}

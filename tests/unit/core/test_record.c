@@ -89,20 +89,23 @@ static struct fire_row full_row(void)
                              .payload = mem_strdup("x"),
                              .payload_bytes = 1,
                              .parts = mem_strdup("[{}]"),
-                             .parts_bytes = 4};
+                             .parts_bytes = 4,
+                             .trace = mem_strdup("00-"),
+                             .trace_bytes = 3};
 }
 
 Test(record, a_copied_fire_owns_its_texts)
 {
     struct fire_row row = full_row();
     struct fire_row copy = {0};
-    cr_assert_eq(fire_row_bytes(&row), 8);
+    cr_assert_eq(fire_row_bytes(&row), 11);
     cr_assert_eq(fire_row_copy(&row, &copy, NULL), 0);
     fire_row_fini(&row);
     cr_assert_null(row.log);
     cr_assert_str_eq(copy.log, "[1]");
     cr_assert_str_eq(copy.payload, "x");
     cr_assert_str_eq(copy.parts, "[{}]");
+    cr_assert_str_eq(copy.trace, "00-");
     fire_row_fini(&copy);
 }
 
@@ -123,6 +126,6 @@ Test(record, a_failed_copy_leaves_the_target_untouched)
         cr_assert_eq(r, -ERR_NOMEM);
         cr_assert_eq(copy.seq, 99);
     }
-    cr_assert_eq(k, 3);
+    cr_assert_eq(k, 4);
     fire_row_fini(&row);
 }

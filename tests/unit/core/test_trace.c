@@ -68,6 +68,57 @@ Test(trace, parents_that_are_wrong_are_no_parents)
     cr_assert(eq(str, of(NULL, "a=1").state, ""));
 }
 
+Test(trace, what_is_kept_with_a_fire_reads_back)
+{
+    static const char *const states[] = {"", "a=1", "a=1,b=2;x y"};
+    char text[TRACE_TEXT_SIZE];
+    struct trace back;
+    for (size_t i = 0; i < sizeof(states) / sizeof(*states); i++) {
+        struct trace t = of(PARENT, states[i]);
+        size_t bytes = trace_print(&t, text);
+        cr_assert(eq(sz, bytes, strlen(text)));
+        trace_parse(text, bytes, &back);
+        cr_assert(eq(str, back.parent, t.parent));
+        cr_assert(eq(str, back.state, t.state));
+    }
+    char longest[TRACE_STATE_SIZE] = "";
+    for (unsigned i = 0; strlen(longest) + 32 < sizeof(longest); i++)
+        (void)snprintf(longest + strlen(longest), 32, "%sk%u=%020u", i ? "," : "", i, i);
+    struct trace t = of(PARENT, longest);
+    size_t bytes = trace_print(&t, text);
+    trace_parse(text, bytes, &back);
+    cr_assert(eq(str, back.state, t.state));
+    cr_assert(gt(sz, strlen(back.state), 450));
+}
+
+Test(trace, what_was_not_kept_by_us_is_no_trace)
+{
+    static const char *const wrong[] = {"",
+                                        "x",
+                                        "00-",
+                                        PARENT "a=1",
+                                        PARENT "\n",
+                                        " " PARENT,
+                                        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0\r\nX: 1"};
+    char text[TRACE_TEXT_SIZE + 9];
+    struct trace t;
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(*wrong); i++) {
+        trace_parse(wrong[i], strlen(wrong[i]), &t);
+        cr_assert(eq(str, t.parent, ""), "%s", wrong[i]);
+        cr_assert(eq(str, t.state, ""), "%s", wrong[i]);
+    }
+    memset(text, 'a', sizeof(text));
+    memcpy(text, PARENT " ", sizeof(PARENT));
+    trace_parse(text, sizeof(text), &t); /* longer than any */
+    cr_assert(eq(str, t.parent, ""));
+    trace_parse(PARENT " A=1", strlen(PARENT " A=1"), &t); /* a wrong state costs the state alone */
+    cr_assert(eq(str, t.parent, PARENT));
+    cr_assert(eq(str, t.state, ""));
+    trace_parse(NULL, 0, &t);
+    cr_assert(eq(str, t.parent, ""));
+    cr_assert(eq(sz, trace_print(&t, text), 0));
+}
+
 Test(trace, states_are_taken_whole_or_not_at_all)
 {
     expect_state("rojo=00f067aa0ba902b7,congo=t61rcWkgMzE", "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE");

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/base/clock.h"
 #include "agent/base/json.h"
 #include "agent/base/mem.h"
 #include "agent/base/rng.h"
@@ -568,6 +569,9 @@ static inline void contract_same_fire(const struct fire_row *a, const struct fir
     CHECK(a->parts_bytes == b->parts_bytes && !a->parts == !b->parts &&
               (!a->parts || memcmp(a->parts, b->parts, a->parts_bytes) == 0),
           "parts of %" PRIu64, a->seq);
+    CHECK(a->trace_bytes == b->trace_bytes && !a->trace == !b->trace &&
+              (!a->trace || memcmp(a->trace, b->trace, a->trace_bytes) == 0),
+          "trace of %" PRIu64, a->seq);
 }
 
 #endif

@@ -36,6 +36,7 @@
     X(lists_page_by_name_prefix_and_label)                 \
     X(lists_filter_by_state_and_outcome)                   \
     X(history_is_newest_first)                             \
+    X(the_trace_of_a_run_stays_with_it)                    \
     X(revisions_tell_what_was_when)                        \
     X(revisions_page_without_gaps)                         \
     X(fires_are_found_by_all_that_is_asked)                \
@@ -654,6 +655,48 @@ static void history_is_newest_first(struct contract *t)
         contract_free(a);
     }
     CHECK(expected == 0, "%" PRIu64 " missing", expected);
+}
+
+/* The trace that the store kept with a fire that was written with TRACE. */
+static bool keeps_trace(struct contract *t, const struct uid *uid, uint64_t seq, const char *trace)
+{
+    struct fire_change f = {.op = CHANGE_INSERT, .row = contract_fire(uid, seq)};
+    struct job_change c = {.op = CHANGE_NONE, .row.uid = *uid, .fires = &f, .fires_count = 1};
+    f.row.trace = (char *)(uintptr_t)trace;
+    f.row.trace_bytes = strlen(trace);
+    CHECK(contract_one(t, &c) == CHANGE_RESULT_OK, "%d", (int)c.result);
+    struct contract_answer *a = contract_fires(t, uid, seq + 1, 1);
+    CHECK(a->fires_count == 1 && a->fires[0].seq == seq, "%zu fires", a->fires_count);
+    bool kept = a->fires[0].trace != NULL;
+    if (kept)
+        contract_same_fire(&a->fires[0], &f.row);
+    contract_free(a);
+    return kept;
+}
+
+/* It is written once: an agent that knows nothing of it changes the row and leaves it. In the log of several it is kept from the moment
+ * on at which all know it. */
+static void the_trace_of_a_run_stays_with_it(struct contract *t)
+{
+    static const char trace[] = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01 a='\\,b=\"";
+    uint64_t until_ms = clock_boot_ms() + 60000, seq = 1;
+    contract_join(t, "m1");
+    struct job_row row = contract_make(t, 1, 1, "default", "a", "");
+    while (!keeps_trace(t, &row.uid, seq, trace)) {
+        CHECK(clock_boot_ms() < until_ms, "%s", "the trace is not kept");
+        seq++;
+    }
+    struct fire_change f = {.op = CHANGE_UPDATE, .expect_rev = 1, .row = contract_fire(&row.uid, seq)};
+    struct job_change c = {.op = CHANGE_NONE, .row.uid = row.uid, .fires = &f, .fires_count = 1};
+    f.expect_rev = f.row.rev;
+    f.row.rev++;
+    f.row.attempts = 3;
+    CHECK(contract_one(t, &c) == CHANGE_RESULT_OK, "%d", (int)c.result);
+    struct contract_answer *a = contract_fires(t, &row.uid, seq + 1, 1);
+    CHECK(a->fires[0].attempts == 3 && a->fires[0].trace_bytes == strlen(trace), "%zu bytes",
+          a->fires[0].trace_bytes);
+    CHECK(memcmp(a->fires[0].trace, trace, strlen(trace)) == 0, "%s", "changed");
+    contract_free(a);
 }
 
 static void vacuum_forgets_what_is_over(struct contract *t)

@@ -173,6 +173,34 @@ Test(codec, any_row_reads_back)
     buf_fini(&b);
 }
 
+/* Bytes of a row for who knows VERSION. */
+static size_t put_of(struct buf *b, const struct fire_row *row, uint32_t version)
+{
+    buf_reset(b);
+    codec_put_row_of(b, codec_fire(), row, CODEC_ALL, version);
+    return b->len;
+}
+
+Test(codec, who_knows_version_1_gets_no_field_of_version_2)
+{
+    struct buf b = BUF_INIT(10000), old = BUF_INIT(10000);
+    char trace[] = "00-1-2";
+    struct fire_row row = {.seq = 7, .last_error = "x"}, back;
+    row.due_ms = row.wake_ms = RECORD_NONE;
+    size_t without = put_of(&old, &row, 1);
+    row.trace = trace;
+    row.trace_bytes = sizeof(trace) - 1;
+    cr_assert_eq(put_of(&b, &row, 1), without);
+    cr_assert_eq(memcmp(b.data, old.data, without), 0); /* to the byte what version 1 wrote */
+    cr_assert_gt(put_of(&b, &row, 2), without);
+    struct codec_in in = codec_in(b.data, b.len);
+    codec_get_row(&in, codec_fire(), &back, CODEC_ALL);
+    cr_assert_eq(codec_finish(&in, "it", NULL), 0);
+    cr_assert(back.trace_bytes == row.trace_bytes && memcmp(back.trace, trace, back.trace_bytes) == 0);
+    buf_fini(&b);
+    buf_fini(&old);
+}
+
 Test(codec, a_field_of_a_newer_one_is_told_as_such)
 {
     struct job_row job;
