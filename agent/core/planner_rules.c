@@ -129,9 +129,20 @@ static void trim_queue(struct planner *p, struct pjob *j)
     (void)pjob_skip(p, j, high_ms, FIRE_REASON_QUEUE_FULL);
 }
 
+/* replace: another member makes an attempt, which only that ends: soon, for it gave the slot away. */
+static bool held_elsewhere(const struct pjob *j)
+{
+    LIST_FOR (l, &j->fires) {
+        const struct pfire *f = container_of(l, struct pfire, job_link);
+        if (!f->ended && !f->ignored && !pfire_aside(f) && list_linked(&f->foreign_link))
+            return true;
+    }
+    return false;
+}
+
 static bool is_room(struct planner *p, struct pjob *j)
 {
-    if (!pjob_pending_full(j))
+    if (!pjob_pending_full(j) && !held_elsewhere(j))
         return true;
     j->not_before_ms = p->now_ms + PLANNER_AGAIN_MS;
     pjob_arm(p, j);
@@ -154,7 +165,7 @@ bool pjob_rule_allows(struct planner *p, struct pjob *j)
         return false;
     if (rule == JOB_REPLACE) {
         cancel_unfinished(p, j, UINT64_MAX);
-        return pjob_clean(j) && is_room(p, j); /* nothing could be cancelled: all is held elsewhere */
+        return pjob_clean(j) && is_room(p, j);
     }
     if (!pjob_has_fire_running(j))
         fold_waiting(p, j);
@@ -185,16 +196,18 @@ static bool is_running(const struct pfire *f)
     return f->in_flight || f->row.state == FIRE_STATE_HELD || f->row.state == FIRE_STATE_OPEN;
 }
 
-/* The end of the last is durable before the next one starts. */
+/* The end of the last, or of its attempt, is durable before the next one starts. In a queue those before it go first, and those
+ * that it replaces have to end. */
 static bool in_the_way(const struct pfire *f, const struct pfire *other)
 {
+    enum job_concurrency rule = f->job->spec->concurrency;
     if (other->ignored && !other->ended)
         return false;
-    if (other->ended)
-        return other->dirty != CHANGE_NONE || other->in_batch;
-    bool before = f->job->spec->concurrency == JOB_QUEUE && other->row.seq < f->row.seq && !pfire_aside(f) &&
-                  !pfire_aside(other);
-    return is_running(other) || before;
+    if ((other->ended || other->row.attempts > 0) && (other->dirty != CHANGE_NONE || other->in_batch))
+        return true;
+    bool before = (rule == JOB_QUEUE || rule == JOB_REPLACE) && other->row.seq < f->row.seq &&
+                  !pfire_aside(f) && !pfire_aside(other);
+    return !other->ended && (is_running(other) || before);
 }
 
 bool pfire_has_turn(struct planner *p, const struct pfire *f)

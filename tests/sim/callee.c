@@ -136,10 +136,11 @@ static void callee_end(void *arg)
     struct sim_seen *s = &sim_seen[t->seen];
     struct sim_fire *f = sim_fire_of(&s->uid, s->seq);
     s->status = t->status;
+    bool lost = t->reset || t->over; /* its agent has closed the connection */
     if (t->status == 200) {
-        s->acked_us = t->reset ? 0 : sim.now_us;
+        s->acked_us = lost ? 0 : sim.now_us;
         f->acked_parts |= 1u << s->part;
-        f->heard |= !t->reset;
+        f->heard |= !lost && s->part == 0;
     }
     f->gave_up |= t->status == 410;
     if (!t->lanes->proc->dead)

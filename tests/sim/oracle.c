@@ -162,21 +162,14 @@ static bool one_by_one(const struct start *st)
     return !st->stale && st->story->rules && !st->job->forced;
 }
 
-/* What was asked for by hand neither gives way to what the schedule fires, nor does that to it; it does not know of what is open
- * beyond the horizon either. What another member holds cannot be replaced, nor be waited for. */
+/* What replaces others does not wait for what was asked for by hand, nor does it end that. OTHER NULL: a due without a row, which may
+ * have been handed over after what starts now. */
 static bool side_by_side(const struct start *st, const struct sim_row *other)
 {
-    bool replaces = false, queues = true;
-    for (unsigned i = 0; i < st->job->rules_count; i++) {
+    bool replaces = false;
+    for (unsigned i = 0; i < st->job->rules_count; i++)
         replaces |= st->job->rules[i]->concurrency == SIM_REPLACE;
-        queues &= st->job->rules[i]->concurrency == SIM_QUEUE;
-    }
-    if (replaces && other && other->state == FIRE_STATE_HELD && strcmp(other->holder, st->seen->member) != 0)
-        return true;
-    if (st->row &&
-        aside(st->row)) /* it may start as soon as what it waited for waits itself, written or not */
-        return true;
-    return !queues && other && aside(other);
+    return replaces && (other ? aside(other) : st->row && aside(st->row));
 }
 
 /* Unless a job allows it, its fires do not run side by side: what the store knows to be under way has ended, or its holder died. */

@@ -317,7 +317,7 @@ struct sim_fire {
     size_t last; /* index in sim_seen of the newest start + 1 */
     unsigned starts;
     unsigned acked_parts;     /* bits; 1 for a whole fire */
-    bool heard;               /* ... by an answer */
+    bool heard;               /* ... the whole of it, by an answer to an agent that waited for it */
     bool completed, promised; /* asynchronous: its callee told of success, and was answered that it counts */
     bool gave_up, redriven, cancelled;
 };

@@ -120,7 +120,7 @@ static void judge_dead(const struct sim_story *s, const struct sim_row *r)
 {
     const struct sim_fire *f = sim_fire_of(&s->uid, r->seq);
     uint32_t made = r->attempts - r->attempts_before;
-    if (f && f->heard && r->attempts_before == 0 && (f->acked_parts & 1) && sim.planned)
+    if (f && f->heard && r->attempts_before == 0 && sim.planned)
         refuse(s, r, "its callee has acknowledged it");
     if (f && f->promised)
         refuse(s, r, "its callee completed it, and was told that it counts");

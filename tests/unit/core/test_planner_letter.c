@@ -402,3 +402,32 @@ Test(planner_letter, is_not_forgotten_for_one_whose_copy_is_not_there)
         pbed_free(b);
     }
 }
+
+/* It does not wait for what waits for a retry, but for the end of its attempt, which is the one that the store has. */
+Test(planner_letter, of_a_queue_starts_when_the_attempt_before_it_has_ended_for_good)
+{
+    unsigned waited = 0;
+    for (int64_t at = 0; at < 300; at += 7) {
+        struct pbed *b = with_letters(7, 1);
+        struct uid uid = pbed_job(b, "a")->uid;
+        pbed_set(b)->fail = 1;
+        pbed_set(b)->commit_max_ms = 100;
+        pbed_set(b)->duration_max_ms = 200;
+        cr_assert(eq(int,
+                     pbed_do(b, PLANNER_PUT, "a",
+                             "{\"schedule\":\"@daily\",\"concurrency\":\"queue\"," CALLBACK
+                             ",\"retry\":{\"min_backoff\":\"1h\"}}"),
+                     PLANNER_OK));
+        (void)pbed_do(b, PLANNER_RUN, "a", NULL);
+        pbed_run(b, at);
+        (void)letters(b, PLANNER_LETTERS_REDRIVE, &uid, 1, 1, 1, 0);
+        while (pbed_sent_of(b, &uid, 1) == 1) {
+            const struct fire_row *f = pbed_fire(b, &uid, 2);
+            waited += pbed_sent_of(b, &uid, 2) > 0 && f->attempts == 0;
+            pbed_run(b, 1);
+        }
+        cr_assert(eq(sz, pbed_fire(b, &uid, 2)->attempts, pbed_sent_of(b, &uid, 2)), "after %d ms", (int)at);
+        pbed_free(b);
+    }
+    cr_assert(gt(uint, waited, 100));
+}

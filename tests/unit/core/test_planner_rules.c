@@ -203,7 +203,7 @@ Test(planner_rules, at_most_once_moves_before_it_has_begun)
     }
 }
 
-/* Beside an attempt that another member ends, a due is sent before it has a number in the store. */
+/* It had not got one in the store yet when its member died. */
 Test(planner_rules, a_replacing_due_that_was_sent_keeps_its_number)
 {
     uint16_t slots[8] = {0, 1, 2, 3, 4, 5, 6, 7};
@@ -322,4 +322,48 @@ Test(planner_rules, what_is_open_beyond_the_horizon_is_in_the_way)
         pbed_check(b, false);
         pbed_free(b);
     }
+}
+
+/* ... and so is what another member makes an attempt at, which alone may end it. */
+Test(planner_rules, what_another_member_holds_is_not_replaced_but_waited_for)
+{
+    static const uint16_t slots[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    struct pbed_options o = pbed_defaults(7);
+    struct pbed *b = members(&o, 2);
+    (void)pbed_do(b, PLANNER_CREATE, "a", JOB("@every 2s", "\"concurrency\":\"replace\""));
+    pbed_set(b)->duration_max_ms = 60000;
+    while (sent_count(b) == 0)
+        pbed_run(b, 1);
+    pbed_move(b, slots, 8, 0, 1);
+    pbed_run(b, 1000);
+    cr_assert(eq(int, fire(b, 1)->state, FIRE_STATE_HELD));
+    while (sent_count(b) == 1)
+        pbed_run(b, 1);
+    const struct fire_row *first = fire(b, 1);
+    cr_assert(first == NULL || first->state == FIRE_STATE_ENDED, "the next one starts beside it");
+    pbed_run(b, 10000);
+    cr_assert(gt(sz, sent_count(b), 2));
+    pbed_check(b, false);
+    pbed_free(b);
+}
+
+Test(planner_rules, what_waits_beyond_the_horizon_is_replaced_too)
+{
+    static const uint16_t slots[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    struct pbed_options o = pbed_defaults(7);
+    o.fail = 1;
+    struct pbed *b = members(&o, 2);
+    (void)pbed_do(b, PLANNER_CREATE, "a", JOB("@every 5h", "\"concurrency\":\"replace\"," SLOW_RETRY));
+    (void)run(b, false);
+    pbed_run(b, 1000);
+    pbed_move(b, slots, 8, 0, 1);
+    pbed_run(b, 1000);
+    pbed_set(b)->fail = 0;
+    (void)run(b, false);
+    pbed_run(b, 5000);
+    cr_assert(eq(int, fire(b, 1)->reason, FIRE_REASON_REPLACED));
+    cr_assert(eq(int, fire(b, 2)->outcome, FIRE_OUTCOME_SUCCEEDED));
+    cr_assert(eq(sz, sent_count(b), 2));
+    pbed_check(b, true);
+    pbed_free(b);
 }
