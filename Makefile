@@ -260,7 +260,7 @@ PYTEST = $(VENV)/bin/python -m pytest -o cache_dir=$(abspath $(O))/pytest
 IT_ARGS ?=
 # All of them: files side by side, each worker with servers of its own, as most of the time is waiting. Some: one by one.
 IT_JOBS ?= $(if $(IT_ARGS),0,2)
-check-it: build $(TOOLS) $(BENCH) $(O)/deps-it $(O)/deps-browser ## the real program with a real Consul, a real MariaDB and callees
+check-it: build $(TOOLS) $(BENCH) $(O)/deps-it $(O)/deps-browser $(O)/deps-galera ## the real program with a real Consul, a real MariaDB and callees
 	@mkdir -p $(O)/results
 	@CARILLON_BINARY=$(abspath $(O))/carillon CARILLON_TOOLS=$(abspath $(O))/tests/tools \
 	 CARILLON_BENCH=$(abspath $(O))/tests/bench CARILLON_RESULTS=$(abspath $(O))/results/check-it.json \
@@ -434,7 +434,7 @@ $(O)/deps-api: tests/api/requirements.txt
 
 .PHONY: deps
 deps: ## install everything the targets need (packages, Consul, MariaDB, Python environment)
-	@tests/tools/deps.sh build test it browser api
+	@tests/tools/deps.sh build test it browser api galera
 
 .PHONY: clean help FORCE
 clean: ## remove $(O)

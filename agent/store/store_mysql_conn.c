@@ -69,7 +69,14 @@ static bool is_lost(unsigned number)
     return is_one_of(number, list);
 }
 
-enum err_code my_error_code(unsigned number, const char *sqlstate)
+/* A server of Galera that lost the others while they were to agree on a commit says an error during it; they may have agreed. */
+static bool is_open(unsigned number)
+{
+    static const unsigned list[] = {ER_ERROR_DURING_COMMIT, ER_UNKNOWN_COM_ERROR, 0};
+    return is_lost(number) || is_one_of(number, list);
+}
+
+enum err_code my_error_code(unsigned number, const char *sqlstate, bool commits)
 {
     /* TiDB's numbers from 8000 on; 1020 is how MariaDB >= 11.6 reports a write conflict. */
     static const unsigned retry[] = {ER_LOCK_DEADLOCK,
@@ -109,6 +116,8 @@ enum err_code my_error_code(unsigned number, const char *sqlstate)
                                        3819,
                                        4025 /* CHECK constraints */,
                                        0};
+    if (commits && is_open(number))
+        return ERR_UNKNOWN_OUTCOME;
     if (number == ER_DUP_ENTRY)
         return ERR_EXISTS;
     if (number == ER_BAD_DB_ERROR)
@@ -128,9 +137,7 @@ enum err_code my_error_code(unsigned number, const char *sqlstate)
 static int conn_error(struct my_conn *c, bool commits, const char *doing, struct err *e)
 {
     unsigned number = mysql_errno(c->mysql);
-    enum err_code code = my_error_code(number, mysql_sqlstate(c->mysql));
-    if (commits && is_lost(number))
-        code = ERR_UNKNOWN_OUTCOME;
+    enum err_code code = my_error_code(number, mysql_sqlstate(c->mysql), commits);
     int r = err_set(e, code, "%s: %s (%u)", doing, mysql_error(c->mysql), number);
     if (code == ERR_UNAVAILABLE || code == ERR_UNKNOWN_OUTCOME || number == ER_NET_PACKET_TOO_LARGE)
         my_conn_close(c);
@@ -180,8 +187,23 @@ static int read_packet_max(void *arg, MYSQL_ROW row, const unsigned long *length
     return 0;
 }
 
+/* Galera's servers apply what others committed a little later. Each statement of ours waits until its server has all that was
+ * committed before, because connections may be to different servers, and the next one to another than the last. Of a server that
+ * does not know the variable nothing else is asked. */
+static int session_wait_for_others(struct my_conn *c, struct err *e)
+{
+    struct err unknown = {0};
+    int r = my_exec(c, "SET SESSION wsrep_sync_wait = 7", false, &unknown);
+    if (r == 0 || r == -ERR_PERMANENT)
+        return 0;
+    return err_set(e, unknown.code, "set up the session: %s", unknown.text);
+}
+
 static int session_setup(struct my_conn *c, struct err *e)
 {
+    int r = session_wait_for_others(c, e);
+    if (r < 0)
+        return r;
     if (my_exec(
             c,
             "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00', autocommit = 1, "
@@ -196,7 +218,7 @@ static int session_setup(struct my_conn *c, struct err *e)
     struct my_script s;
     my_script_init(&s, c);
     buf_add_str(&s.text, "SELECT @@max_allowed_packet");
-    int r = my_script_end_rows(&s, read_packet_max, &c->packet_max, e);
+    r = my_script_end_rows(&s, read_packet_max, &c->packet_max, e);
     if (r == 0)
         r = my_script_run(&s, e);
     my_script_fini(&s);
@@ -212,7 +234,7 @@ static int read_password(const char *path, char **ret, size_t *ret_len, struct e
     return 0;
 }
 
-static int conn_open(struct my_conn *c, bool with_database, struct err *e)
+static int conn_open(struct my_conn *c, struct err *e)
 {
     const struct store_mysql_options *o = c->options;
     char *password = NULL;
@@ -223,21 +245,31 @@ static int conn_open(struct my_conn *c, bool with_database, struct err *e)
         return r;
     if (fault_hit() || !(c->mysql = handle_new(c)))
         r = err_set(e, ERR_NOMEM, "no memory for a connection");
-    else if (!mysql_real_connect(c->mysql, o->host, o->user, password, with_database ? o->database : NULL,
-                                 (unsigned)o->port, o->socket, CLIENT_MULTI_STATEMENTS | CLIENT_FOUND_ROWS))
+    else if (!mysql_real_connect(c->mysql, o->host, o->user, password, NULL, (unsigned)o->port, o->socket,
+                                 CLIENT_MULTI_STATEMENTS | CLIENT_FOUND_ROWS))
         r = conn_error(c, false, "connect to the database", e);
     c->has_values = r == 0 && mariadb_connection(c->mysql);
     mem_free_secret(password, password_len);
     return r;
 }
 
+/* After the session was set up, whose last statement waits for what others did: they may have made the database. */
+static int enter_database(struct my_conn *c, struct err *e)
+{
+    if (mysql_select_db(c->mysql, c->options->database))
+        return conn_error(c, false, "connect to the database", e);
+    return 0;
+}
+
 int my_conn_ensure(struct my_conn *c, bool with_database, struct err *e)
 {
     if (c->mysql)
         return 0;
-    int r = conn_open(c, with_database, e);
+    int r = conn_open(c, e);
     if (r == 0)
         r = session_setup(c, e);
+    if (r == 0 && with_database)
+        r = enter_database(c, e);
     if (r < 0)
         my_conn_close(c);
     return r;

@@ -6,7 +6,7 @@
  * Errors of statements, by what the caller may conclude (my_error_code):
  *   ERR_RETRY           rolled back or to be rolled back; the same may work at once
  *   ERR_UNAVAILABLE     the server cannot now, or the connection was lost before a commit was sent: nothing happened
- *   ERR_UNKNOWN_OUTCOME lost while a statement that commits was under way
+ *   ERR_UNKNOWN_OUTCOME lost while a statement that commits was under way, or the server lost the others of its cluster
  *   ERR_EXISTS          a key is taken
  *   ERR_REFUSED         these values will never be taken
  *   ERR_PERMANENT       everything else: denied, no such table, no such database
@@ -44,8 +44,9 @@ void my_conn_close(struct my_conn *c); /* usable again */
  * ERR_PERMANENT (denied, unknown database: ERR_NOT_FOUND, password file). */
 int my_conn_ensure(struct my_conn *c, bool with_database, struct err *e);
 
-/* What an error number of the server or client library means; SQLSTATE is its five characters. */
-enum err_code my_error_code(unsigned number, const char *sqlstate);
+/* What an error number of the server or client library means; SQLSTATE is its five characters. COMMITS: the statement that met
+ * it would have committed. */
+enum err_code my_error_code(unsigned number, const char *sqlstate, bool commits);
 
 /* One row of a result. Not 0: reading stops with that error. */
 typedef int my_row_fn(void *arg, MYSQL_ROW row, const unsigned long *lengths, struct err *e);

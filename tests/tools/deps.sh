@@ -5,6 +5,7 @@
 #   it      MariaDB's server, Consul, promtool and the Python environment of tests/it
 #   browser of tests/it/test_ui.py
 #   api     schemathesis, in a Python environment of its own
+#   galera  what makes a cluster of MariaDB servers
 # Asks no network when everything is there. Debian's packages go to the system (root or sudo); what Debian 12 lacks
 # goes to $CARILLON_CACHE, outside the tree.
 set -euo pipefail
@@ -25,6 +26,7 @@ test_packages=(
 # mariadb-client has the reader of binlogs, libfaketime gives one process a wall clock of its own.
 it_packages=(mariadb-server-core mariadb-client-core mariadb-client libfaketime openssl python3 python3-venv procps)
 browser_packages=(chromium chromium-driver)
+galera_packages=(galera-4)
 
 say() { printf 'deps: %s\n' "$*"; }
 
@@ -193,6 +195,7 @@ install_group() {
         want_packages python3 python3-venv
         want_venv venv-api "$here/../api/requirements.txt"
         ;;
+    galera) want_packages "${galera_packages[@]}" ;;
     *)
         say "no such group: $1" >&2
         return 2

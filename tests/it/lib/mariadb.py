@@ -14,29 +14,34 @@ SERVER_USER = "nobody"  # mariadbd wants to be no root; used when the tests are
 LOG_FILE_SIZE = "32M"   # of the template as of the server: they have to agree
 
 
-def _program(name):
+def program(name):
     path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/bin")
     assert path, f"no {name}: run `make deps`"
     return path
 
 
-def _template():
-    """The data folder of a server that was never started, made on first use."""
-    version = subprocess.check_output([_program("mariadbd"), "--no-defaults", "--version"], text=True).split()[2]
-    folder = CACHE / f"mariadb-template-{version}"
+def template(kind, make):
+    """A data folder to be copied; on first use MAKE(folder) makes it."""
+    version = subprocess.check_output([program("mariadbd"), "--no-defaults", "--version"], text=True).split()[2]
+    folder = CACHE / f"mariadb-{kind}-{version}"
     CACHE.mkdir(parents=True, exist_ok=True)
-    with open(CACHE / "mariadb-template.lock", "w", encoding="ascii") as lock:
+    with open(CACHE / f"mariadb-{kind}.lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
             unfinished = folder.with_suffix(".new")
             shutil.rmtree(unfinished, ignore_errors=True)
-            subprocess.run(
-                [_program("mariadb-install-db"), "--no-defaults", f"--datadir={unfinished}", "--skip-test-db",
-                 "--auth-root-authentication-method=normal", f"--innodb-log-file-size={LOG_FILE_SIZE}",
-                 f"--user={pwd.getpwuid(os.getuid()).pw_name}"],
-                check=True, stdout=subprocess.DEVNULL)
+            make(unfinished)
             unfinished.rename(folder)
     return folder
+
+
+def never_started():
+    """The data of a server that was never started."""
+    return template("template", lambda folder: subprocess.run(
+        [program("mariadb-install-db"), "--no-defaults", f"--datadir={folder}", "--skip-test-db",
+         "--auth-root-authentication-method=normal", f"--innodb-log-file-size={LOG_FILE_SIZE}",
+         f"--user={pwd.getpwuid(os.getuid()).pw_name}"],
+        check=True, stdout=subprocess.DEVNULL))
 
 
 class MariaDB:
@@ -45,15 +50,16 @@ class MariaDB:
     It has a folder for temporary tables of its own: a server that starts removes all that it finds there, and the one whose
     they are then crashes in using them."""
 
-    def __init__(self, name="mariadb", folder=None, options=()):
+    def __init__(self, name="mariadb", folder=None, options=(), data=None):
+        """DATA: what it begins with, a folder that is copied."""
         self.folder = pathlib.Path(folder or make_folder())
         self.name = name
         self.data = self.folder / f"{name}-data"
         self.socket = self.folder / f"{name}.sock"
         [self.port] = free_ports(1)
         self.address = f"127.0.0.1:{self.port}"
-        self._copy_template()
-        argv = [_program("mariadbd"), "--no-defaults", f"--datadir={self.data}", f"--socket={self.socket}",
+        self._copy(data or never_started())
+        argv = [program("mariadbd"), "--no-defaults", f"--datadir={self.data}", f"--socket={self.socket}",
                 f"--pid-file={self.data / 'pid'}", f"--tmpdir={self.folder}", "--bind-address=127.0.0.1", f"--port={self.port}",
                 "--skip-name-resolve", "--innodb-flush-log-at-trx-commit=1", "--sync-binlog=1", "--log-bin=binlog",
                 "--server-id=1", f"--innodb-log-file-size={LOG_FILE_SIZE}", "--innodb-buffer-pool-size=256M",
@@ -62,8 +68,8 @@ class MariaDB:
             argv.append(f"--user={SERVER_USER}")
         self.process = Process(name, argv, self.folder)
 
-    def _copy_template(self):
-        subprocess.run(["cp", "-r", "--reflink=auto", str(_template()), str(self.data)], check=True)
+    def _copy(self, data):
+        subprocess.run(["cp", "-r", "--reflink=auto", str(data), str(self.data)], check=True)
         if os.getuid() == 0:
             user = pwd.getpwnam(SERVER_USER)
             subprocess.run(["chown", "-R", f"{user.pw_uid}:{user.pw_gid}", str(self.data)], check=True)

@@ -39,10 +39,12 @@ class Proxy:
     refuse(pid)   connections of that process are reset, new ones too, until heal(); others pass
     hold_reply(when) the same, but the connection stays open and silent
     heal()        everything passes again; what was stalled is delivered; a connection with a swallowed reply is reset
+
+    choose        called for each new connection; the (HOST, PORT) that it gets
     """
 
     def __init__(self, target_port, target_host="127.0.0.1", port=0):
-        self.target = (target_host, target_port)
+        self.choose = lambda: (target_host, target_port)
         self._lock = threading.RLock()
         self._mode = "pass"
         self._when = None
@@ -181,7 +183,7 @@ class Proxy:
             self._reset(client)
             return
         try:
-            target = socket.create_connection(self.target, timeout=2)
+            target = socket.create_connection(self.choose(), timeout=2)
         except OSError:
             self._reset(client)
             return

@@ -176,5 +176,20 @@ Test(store_sql, error_numbers_have_their_class)
                 {ER_NO_SUCH_TABLE, "42S02", ERR_PERMANENT},
                 {ER_PARSE_ERROR, "42000", ERR_PERMANENT}};
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-        cr_assert_eq(my_error_code(rows[i].number, rows[i].state), rows[i].code, "%u", rows[i].number);
+        cr_assert_eq(my_error_code(rows[i].number, rows[i].state, false), rows[i].code, "%u", rows[i].number);
+}
+
+/* What a lost connection or a server that lost its cluster leaves open; a commit that was refused for another's is none of these. */
+Test(store_sql, only_some_errors_leave_a_commit_open)
+{
+    static const unsigned open[] = {CR_SERVER_LOST, CR_SERVER_GONE_ERROR, ER_ERROR_DURING_COMMIT, 1047};
+    static const unsigned closed[] = {ER_LOCK_DEADLOCK, ER_LOCK_WAIT_TIMEOUT, ER_DUP_ENTRY, ER_DISK_FULL};
+    for (size_t i = 0; i < sizeof(open) / sizeof(open[0]); i++) {
+        cr_assert_eq(my_error_code(open[i], "HY000", true), ERR_UNKNOWN_OUTCOME, "%u", open[i]);
+        cr_assert_neq(my_error_code(open[i], "HY000", false), ERR_UNKNOWN_OUTCOME, "%u", open[i]);
+    }
+    for (size_t i = 0; i < sizeof(closed) / sizeof(closed[0]); i++)
+        cr_assert_eq(my_error_code(closed[i], "HY000", true), my_error_code(closed[i], "HY000", false), "%u",
+                     closed[i]);
+    cr_assert_eq(my_error_code(ER_LOCK_DEADLOCK, "40001", true), ERR_RETRY);
 }
