@@ -2,10 +2,6 @@
 import dataclasses
 import random
 
-import pymysql
-
-from lib.procs import wait_until
-
 AT_ONCE = 3  # faults at a time
 
 
@@ -21,37 +17,32 @@ class Step:
         return f"{self.at:6.1f} s  {self.fault} {self.target}".rstrip() + f" for {self.seconds:.1f} s"
 
 
-# fault: (how often in proportion, shortest, longest, what it takes for itself)
+# fault: (how often in proportion, shortest, longest, what it takes for itself); stores.py has those of each store
 AGENT_FAULTS = {
     "kill -9": (4, 0.5, 6, "process"),
     "SIGSTOP": (4, 1, 12, "process"),
     "planned restart of": (2, 1, 4, "process"),
     "consul cut off from": (2, 1, 10, "consul"),
     "consul silent to": (1, 1, 10, "consul"),
-    "store cut off from": (2, 1, 8, "store"),
-    "store silent to": (2, 1, 8, "store"),
-    "store's answers lost to": (2, 1, 6, "store"),
-    "one answer of the store lost to": (3, 1, 3, "store"),
     "peers cut off from": (2, 1, 8, "peers"),
     "peers silent to": (2, 1, 8, "peers"),
+    "outgoing connects refused to": (3, 1, 10, "connects"),
 }
 SERVER_FAULTS = {
     "consul's leader killed": (3, 3, 10, "consul servers"),
     "consul's leader stopped": (1, 3, 10, "consul servers"),
-    "database killed": (2, 0.5, 4, "database"),
-    "database stopped": (2, 1, 8, "database"),
-    "database read-only": (2, 1, 5, "database"),
     "callee down": (2, 1, 8, "callee"),
     "clock of the last agent off": (3, 1, 8, "clock"),
 }
 
 
-def plan(seed, seconds, agents, without=()):
-    """The steps for SECONDS; the same for the same arguments."""
+def plan(seed, seconds, agents, store, without=()):
+    """The steps for SECONDS on STORE (stores.py); the same for the same arguments."""
     rng = random.Random(seed)
     steps, busy, at = [], {}, 1.0
-    choices = [(f, t, *AGENT_FAULTS[f]) for f in AGENT_FAULTS for t in agents]
-    choices += [(f, "", w * len(agents), *rest) for f, (w, *rest) in SERVER_FAULTS.items()]
+    at_agents, at_servers = AGENT_FAULTS | store.agent_faults, SERVER_FAULTS | store.server_faults
+    choices = [(f, t, *at_agents[f]) for f in at_agents for t in agents]
+    choices += [(f, "", w * len(agents), *rest) for f, (w, *rest) in at_servers.items()]
     choices = [c for c in choices if c[0] not in without]
     while at < seconds - 1:
         free = [c for c in choices if busy.get((c[5], c[1]), 0.0) <= at]
@@ -69,10 +60,14 @@ class Nemesis:
 
     def __init__(self, world, rng):
         self.world, self.rng = world, rng
-        self.healing = {}  # id of a step -> what heals it
+        self.healing = {}    # id of a step -> what heals it
+        self.touched = set() # names of agents whose process something is being done to
 
     def begin(self, step):
         world = self.world
+        if step.fault in world.store.agent_faults | world.store.server_faults:
+            self.healing[id(step)] = world.store.begin(step, self)
+            return
         if step.target:
             agent, links = world.agent(step.target), world.links[step.target]
             doing = {
@@ -81,20 +76,14 @@ class Nemesis:
                 "planned restart of": lambda: self.restarted(agent),
                 "consul cut off from": lambda: self.link(links["consul"], "cut"),
                 "consul silent to": lambda: self.link(links["consul"], "stall"),
-                "store cut off from": lambda: self.link(links["store"], "cut"),
-                "store silent to": lambda: self.link(links["store"], "stall"),
-                "store's answers lost to": lambda: self.link(links["store"], "drop_replies"),
-                "one answer of the store lost to": lambda: self.one_reply(links["store"]),
                 "peers cut off from": lambda: self.link(links["peers"], "cut"),
                 "peers silent to": lambda: self.link(links["peers"], "stall"),
+                "outgoing connects refused to": lambda: self.connects_refused(agent),
             }
         else:
             doing = {
                 "consul's leader killed": self.leader_killed,
                 "consul's leader stopped": self.leader_stopped,
-                "database killed": self.database_killed,
-                "database stopped": self.database_stopped,
-                "database read-only": self.database_read_only,
                 "callee down": self.callee_down,
                 "clock of the last agent off": self.clock_off,
             }
@@ -107,33 +96,53 @@ class Nemesis:
 
     # ---- agents; each returns what heals it
 
-    @staticmethod
-    def killed(agent):
-        agent.kill9()
-        return lambda: agent.start(wait=False)
+    def to_process(self, agent, do):
+        """One thing at a time: a fault of the store may have chosen this agent too."""
+        if agent.name in self.touched or not agent.process.alive():
+            return None
+        self.touched.add(agent.name)
+        heal = do(agent)
 
-    @staticmethod
-    def stopped(agent):
-        agent.stop()
-        return agent.cont
+        def healed():
+            heal()
+            self.touched.discard(agent.name)
+        return healed
+
+    def killed(self, agent):
+        def kill(agent):
+            agent.kill9()
+            return lambda: agent.start(wait=False)
+        return self.to_process(agent, kill)
+
+    def stopped(self, agent):
+        def stop(agent):
+            agent.stop()
+            return agent.cont
+        return self.to_process(agent, stop)
 
     def restarted(self, agent):
-        agent.process.signal(15)
+        def restart(agent):
+            agent.process.signal(15)
+            return again
 
         def again():
             self.world.expect(agent.process.wait(30) == 0, f"{agent.name} ended with {agent.process.code} after SIGTERM")
             agent.start(wait=False)
-        return again
+        return self.to_process(agent, restart)
 
     @staticmethod
     def link(proxy, how):
         getattr(proxy, how)()
         return proxy.heal
 
-    def one_reply(self, proxy):
-        words = self.rng.choice([b"COMMIT", b"UPDATE", b"slots", b"jobs", b"members"])
-        proxy.lose_reply(lambda data: words in data)
-        return lambda: proxy.lose_reply(None)
+    def connects_refused(self, agent):
+        """What it has is reset, and nothing new gets through: to Consul, the store, callees, other agents. They reach it still."""
+        file = self.world.refusal(agent)
+        file.touch()
+        for link in self.world.links[agent.name].values():
+            if link is not self.world.links[agent.name]["peers"]:
+                link.reset()
+        return lambda: file.unlink(missing_ok=True)
 
     # ---- servers
 
@@ -150,26 +159,6 @@ class Nemesis:
             return None
         leader.stop()
         return leader.cont
-
-    def database_killed(self):
-        database = self.world.database
-        database.kill9()
-        return lambda: database.start(60)
-
-    def database_stopped(self):
-        self.world.database.stop()
-        return self.world.database.cont
-
-    def database_read_only(self):
-        self.read_only(1)
-        return lambda: wait_until(lambda: self.read_only(0), 20, "database writable again")
-
-    def read_only(self, value):
-        try:
-            self.world.database.sql(f"SET GLOBAL read_only = {value}")
-        except pymysql.err.MySQLError:
-            return False  # busy: it is tried again when it is healed, and is no fault before
-        return True
 
     def callee_down(self):
         callee = self.world.callee

@@ -4,26 +4,25 @@ import re
 import subprocess
 
 TABLES = ("members", "slots", "jobs", "fires")
+GALERA_DOMAIN = 7
 COUNTS = ("succeeded", "dead", "skipped", "coalesced", "cancelled")
+KEYS = {"members": ("member",), "slots": ("slot",), "jobs": ("uid",), "fires": ("uid", "seq")}
+# What has to be before a change as the change before it left it.
+CHAINED = {"members": ("beat", "flush", "dead"), "slots": ("owner", "epoch"), "jobs": ("rev", "seq"), "fires": ("rev",)}
 
 
-class Witness:
-    """Reads a server's binlogs and says what may not have happened."""
+class Binlog:
+    """The binlogs of a server, as MariaDB's own program reads them."""
 
     def __init__(self, mariadb, database):
-        self.database = database
+        self.name, self.database = mariadb.name, database
         rows = mariadb.sql("SELECT TABLE_NAME AS t, COLUMN_NAME AS c FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = %s "
                            "ORDER BY TABLE_NAME, ORDINAL_POSITION", (database,))
         self.columns = collections.defaultdict(list)
         for row in rows:
             self.columns[row["t"]].append(row["c"])
+        mariadb.sql("FLUSH BINARY LOGS")
         self.files = sorted(mariadb.data.glob("binlog.[0-9]*"))
-        self.members, self.slots = {}, {}
-        self.given = {}  # slots that this very transaction gives away: its writer may still write to them
-        self.transactions = self.changes = 0
-        self.problems = []
-
-    # ---- reading
 
     def lines(self):
         command = ["mariadb-binlog", "--base64-output=decode-rows", "-v", f"--database={self.database}", *map(str, self.files)]
@@ -32,23 +31,66 @@ class Witness:
             told = reader.stderr.read()
         assert reader.returncode == 0, f"mariadb-binlog: {told}"
 
-    def read(self):
-        """Judge everything; the problems."""
-        changes, change, part = [], None, None
-        for line in self.lines():
-            if line.startswith("### "):
-                head = re.match(r"### (INSERT INTO|UPDATE|DELETE FROM) `[^`]*`\.`([^`]*)`", line)
-                if head:
-                    change = {"op": head[1].split()[0], "table": head[2], "WHERE": {}, "SET": {}}
-                    changes.append(change)
-                elif line.rstrip() in ("### WHERE", "### SET"):
-                    part = line.split()[1]
-                elif change["table"] in TABLES:
-                    number, value = re.match(r"###   @(\d+)=(.*)", line, re.S).groups()
-                    change[part][self.columns[change["table"]][int(number) - 1]] = plain(value.rstrip("\n"))
-            elif line.startswith(("COMMIT", "ROLLBACK")) or " Xid = " in line:
-                self.transaction([c for c in changes if c["table"] in TABLES])
-                changes = []
+    def transactions(self):
+        return transactions(self.lines(), self.columns)
+
+
+def transactions(lines, columns):
+    """(global id, changes) of each transaction in LINES of text, in their order. COLUMNS: the names of each table's."""
+    gtid, changes, change, part = None, [], None, None
+    for line in lines:
+        if line.startswith("### "):
+            head = re.match(r"### (INSERT INTO|UPDATE|DELETE FROM) `[^`]*`\.`([^`]*)`", line)
+            if head:
+                change = {"op": head[1].split()[0], "table": head[2], "WHERE": {}, "SET": {}}
+                changes.append(change)
+            elif line.rstrip() in ("### WHERE", "### SET"):
+                part = line.split()[1]
+            elif change["table"] in TABLES:
+                number, value = re.match(r"###   @(\d+)=(.*)", line, re.S).groups()
+                change[part][columns[change["table"]][int(number) - 1]] = plain(value.rstrip("\n"))
+        elif line.startswith(("COMMIT", "ROLLBACK")):
+            if gtid:  # none: where a file begins
+                yield gtid, [c for c in changes if c["table"] in TABLES]
+            gtid, changes = None, []
+        elif "\tGTID " in line:
+            if gtid:
+                yield gtid, []  # no rows: a statement that defines data
+            gtid = line.split("\tGTID ")[1].split()[0]
+
+
+def merged(histories):
+    """One history of the servers of a Galera cluster, each of which has some or all of it; and what is wrong with them. (A number
+    that none has tells nothing: tables that are there already take one. A change that none has breaks a chain.)"""
+    known, problems = {}, []
+    for name, history in histories.items():
+        last = 0
+        for gtid, changes in history:
+            domain, _, number = map(int, gtid.split("-"))
+            if domain != GALERA_DOMAIN:
+                continue
+            if number <= last:
+                problems.append(f"{name}: transaction {number} after {last}")
+            last = number
+            if known.setdefault(number, changes) != changes:
+                problems.append(f"{name}: transaction {number} is another one than elsewhere")
+    return [(number, known[number]) for number in sorted(known)], problems
+
+
+class Witness:
+    """Judges a history of transactions: what of it may not have happened."""
+
+    def __init__(self):
+        self.members, self.slots = {}, {}
+        self.rows = {}   # (table, key) -> what CHAINED names, as last written
+        self.given = {}  # slots that this very transaction gives away: its writer may still write to them
+        self.transactions = self.changes = 0
+        self.problems = []
+
+    def read(self, history):
+        """Judge all of it; the problems."""
+        for _, changes in history:
+            self.transaction(changes)
         return self.problems
 
     # ---- judging
@@ -65,6 +107,8 @@ class Witness:
                    if c["table"] == "members" and c["op"] == "UPDATE" and c["SET"]["flush"] != c["WHERE"]["flush"]]
         self.given = {c["SET"]["slot"]: c["WHERE"]["owner"] for c in changes if c["table"] == "slots" and c["op"] == "UPDATE"}
         for c in changes:
+            self.chain(c)
+        for c in changes:
             if c["table"] == "members":
                 self.member(c)
         for c in changes:
@@ -75,6 +119,17 @@ class Witness:
                 self.job(c, writers)
             elif c["table"] == "fires" and c["op"] != "DELETE":
                 self.fire(c, writers)
+
+    def chain(self, c):
+        """No change is missing before this one, and none was made beside it."""
+        row = c["SET"] or c["WHERE"]
+        key = c["table"], *(row[k] for k in KEYS[c["table"]])
+        seen = {k: c["WHERE"].get(k) for k in CHAINED[c["table"]]} if c["WHERE"] else None
+        if key in self.rows and seen != self.rows[key]:
+            self.wrong(f"{key} was {self.rows[key]}, and {c['op']} found {seen}")
+        self.rows.pop(key, None)
+        if c["SET"]:
+            self.rows[key] = {k: c["SET"].get(k) for k in CHAINED[c["table"]]}
 
     def member(self, c):
         old, new = c["WHERE"], c["SET"]

@@ -1,16 +1,14 @@
 """Voters of a log's cluster come and go: one that is gone for good is replaced, one without space on its disk waits for it. Nothing is
 lost meanwhile."""
 import base64
-import errno
 import json
 import os
-import pathlib
 import shutil
-import subprocess
 import time
 
 import pytest
 
+from lib import disk
 from lib.load import Load, Writer
 from lib.procs import wait_until
 from lib.raft import back, folder_of, other, start
@@ -73,30 +71,6 @@ DISK_BYTES = 96 << 20
 LARGE_BYTES, LARGE_JOBS = 120 << 10, 250
 
 
-def small_disk(agent):
-    """AGENT gets a file system of its own for its data, seen by nobody else. False: this machine lets nobody mount."""
-    place = agent.config["agent"]["data_dir"]
-    pathlib.Path(place).mkdir()
-    script = f'mount -t tmpfs -o size={DISK_BYTES} none "{place}" && exec "$0" "$@"'
-    for way in (["unshare", "-m"], ["unshare", "-Urm"]):
-        if subprocess.run([*way, "sh", "-c", script, "true"], capture_output=True, check=False).returncode == 0:
-            agent.process.argv = [*way, "sh", "-c", script, *agent.process.argv]
-            return True
-    return False
-
-
-def fill(agent):
-    """Take what is left of its disk; the path of what takes it."""
-    filler = pathlib.Path(f"/proc/{agent.process.pid}/root{agent.config['agent']['data_dir']}/filler")
-    with open(filler, "wb", buffering=0) as out:
-        try:
-            while out.write(bytes(1 << 16)) > 0:
-                pass
-        except OSError as e:
-            assert e.errno == errno.ENOSPC, e
-    return filler
-
-
 def write_much(agents, count=LARGE_JOBS):
     """More than the log takes ahead on a disk. What is refused is sent again."""
     payload = base64.b64encode(os.urandom(LARGE_BYTES)).decode()
@@ -115,23 +89,29 @@ def test_a_full_disk_stops_one_voter_only(raft_cluster, callee, whose):
     """A follower's: a leader goes on, for the others write down what it sends them. The leader's: the same, until another leads."""
     cluster = raft_cluster
     agents = [cluster.agent() for _ in range(3)]
-    if not all([small_disk(agent) for agent in agents]):
+    by = disk.way()
+    if by is None:
         print("no file system can be mounted on this machine: a disk cannot be filled")
         return
+    disks = {}
+    for agent in agents:
+        disks[agent.name] = disk.Disk(agent.config["agent"]["data_dir"], DISK_BYTES, by)
+        agent.process.argv = disks[agent.name].wrap(agent.process.argv)
     back(cluster, agents)
     load = Load(cluster, callee, "full", 60).begin(agents[0])
     leader = cluster.leader()
     victim = leader if whose == "leader" else other(agents, leader)
     rest = [a for a in agents if a is not victim]
     with Writer(rest, "w-full", pause=0.02) as writer:
-        filler, begin = fill(victim), time.monotonic()
+        disks[victim.name].fill()
+        begin = time.monotonic()
         write_much(rest)
         wait_until(lambda: cluster.log(victim)["role"] == "follower", 60, "another leads")
         write_much(rest, 20)
         print(f"full disk of the {whose}: {LARGE_JOBS} large jobs acknowledged in {time.monotonic() - begin:.1f} s")
         behind = applied(cluster, rest[0]) - applied(cluster, victim)
         assert behind > 0, "its disk was not full"
-        filler.unlink()
+        disks[victim.name].free()
         begin = time.monotonic()
         wait_until(lambda: applied(cluster, victim) >= applied(cluster, rest[0]) - 50, 60, "it has the log again")
         print(f"{behind} entries behind, caught up {time.monotonic() - begin:.1f} s after there was space again")

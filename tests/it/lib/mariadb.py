@@ -50,23 +50,24 @@ class MariaDB:
     It has a folder for temporary tables of its own: a server that starts removes all that it finds there, and the one whose
     they are then crashes in using them."""
 
-    def __init__(self, name="mariadb", folder=None, options=(), data=None):
-        """DATA: what it begins with, a folder that is copied."""
+    def __init__(self, name="mariadb", folder=None, options=(), data=None, disk=None):
+        """DATA: what it begins with, a folder that is copied. DISK: a lib.disk.Disk for its data."""
         self.folder = pathlib.Path(folder or make_folder())
         self.name = name
-        self.data = self.folder / f"{name}-data"
+        inside = (disk.place if disk else self.folder) / f"{name}-data"
+        self.data = disk.outside / inside.name if disk else inside
         self.socket = self.folder / f"{name}.sock"
         [self.port] = free_ports(1)
         self.address = f"127.0.0.1:{self.port}"
         self._copy(data or never_started())
-        argv = [program("mariadbd"), "--no-defaults", f"--datadir={self.data}", f"--socket={self.socket}",
-                f"--pid-file={self.data / 'pid'}", f"--tmpdir={self.folder}", "--bind-address=127.0.0.1", f"--port={self.port}",
+        argv = [program("mariadbd"), "--no-defaults", f"--datadir={inside}", f"--socket={self.socket}",
+                f"--pid-file={inside / 'pid'}", f"--tmpdir={self.folder}", "--bind-address=127.0.0.1", f"--port={self.port}",
                 "--skip-name-resolve", "--innodb-flush-log-at-trx-commit=1", "--sync-binlog=1", "--log-bin=binlog",
                 "--server-id=1", f"--innodb-log-file-size={LOG_FILE_SIZE}", "--innodb-buffer-pool-size=256M",
                 "--max-connections=300", "--character-set-server=utf8mb4", *options]
         if os.getuid() == 0:
             argv.append(f"--user={SERVER_USER}")
-        self.process = Process(name, argv, self.folder)
+        self.process = Process(name, disk.wrap(argv) if disk else argv, self.folder)
 
     def _copy(self, data):
         subprocess.run(["cp", "-r", "--reflink=auto", str(data), str(self.data)], check=True)

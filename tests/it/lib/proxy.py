@@ -40,6 +40,7 @@ class Proxy:
     hold_reply(when) the same, but the connection stays open and silent
     heal()        everything passes again; what was stalled is delivered; a connection with a swallowed reply is reset
 
+    reset()       existing connections are reset, new ones pass
     choose        called for each new connection; the (HOST, PORT) that it gets
     """
 
@@ -73,6 +74,12 @@ class Proxy:
         with self._lock:
             self._mode = "cut"
             self._unlisten()
+            for client in list(self._clients):
+                self._close_pair(client, reset=True)
+        self._wake()
+
+    def reset(self):
+        with self._lock:
             for client in list(self._clients):
                 self._close_pair(client, reset=True)
         self._wake()
