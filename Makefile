@@ -303,10 +303,22 @@ sim-mutants: $(SIM) ## break one rule of the protocol at a time and count the st
 endif
 
 CHAOS_SECONDS ?= 40
-.PHONY: chaos
-chaos: build $(O)/deps-it ## real agents, Consul servers and MariaDB; things go wrong for CHAOS_SECONDS; SEED=n for the same plan, CHAOS_ARGS
-	@CARILLON_BINARY=$(abspath $(O))/carillon $(VENV)/bin/python tests/chaos/chaos.py --seconds $(CHAOS_SECONDS) \
-	    $(addprefix --seed ,$(or $(SEED),$(CHAOS_SEED))) --logs $(abspath $(O))/chaos --results $(abspath $(O))/results/chaos.json $(CHAOS_ARGS)
+STORE ?= mysql
+REFUSER = $(O)/tests/chaos/refuse_connects.so
+$(REFUSER): tests/chaos/refuse_connects.c $(O)/cflags | $(O)/deps-test
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	@$(CC) -std=gnu11 -O2 -Wall -Wextra -Wshadow -Wconversion -shared -fPIC -o $@ $<
+
+.PHONY: chaos chaos-galera chaos-raft
+chaos: build $(REFUSER) $(O)/deps-it $(if $(filter galera,$(STORE)),$(O)/deps-galera) ## real agents, Consul servers and a store (STORE=mysql, galera, raft); things go wrong for CHAOS_SECONDS; SEED=n, CHAOS_ARGS
+	@CARILLON_BINARY=$(abspath $(O))/carillon CARILLON_REFUSER=$(abspath $(REFUSER)) \
+	    $(VENV)/bin/python tests/chaos/chaos.py --store $(STORE) --seconds $(CHAOS_SECONDS) \
+	    $(addprefix --seed ,$(or $(SEED),$(CHAOS_SEED))) --logs $(abspath $(O))/chaos \
+	    --results $(abspath $(O))/results/chaos$(addprefix -,$(filter-out mysql,$(STORE))).json $(CHAOS_ARGS)
+
+chaos-galera chaos-raft: chaos-%: ## the same for a short time on that store
+	@$(MAKE) chaos STORE=$* CHAOS_SECONDS=12
 
 .PHONY: model
 model: $(O)/deps-test ## every state of the models of the ownership protocol; each of them broken on purpose must be caught

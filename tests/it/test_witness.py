@@ -259,6 +259,11 @@ DROP TABLE x
 ###   @1=3
 #261123 16:40:20 server id 1  end_log_pos 731 CRC32 0x02 \tXid = 12
 COMMIT/*!*/;
+#261123 16:40:21 server id 1  end_log_pos 800 CRC32 0x01\tGTID 7-2-11 trans
+### DELETE FROM `chaos`.`slots`
+### WHERE
+###   @1=4
+ROLLBACK /* added by mysqlbinlog */ /*!*/;
 """
 
 
