@@ -16,6 +16,7 @@
 #include "agent/base/text.h"
 #include "agent/io/file.h"
 #include "agent/io/http.h"
+#include "agent/io/pages.h"
 #include "agent/events.h"
 #include "agent/node_private.h"
 #include "agent/version.h"
@@ -24,6 +25,7 @@
 #define HTTP_CONNECTIONS 256
 #define ADDRESS_RETRY_MS 1000
 #define VACUUM_MS        60000
+#define SETTLED_MS       10000
 #define LAST_WORDS_MS    1000
 #define LEAVE_MS         10000 /* for a voter's place to be given away */
 #define LEAVE_LOOK_MS    100
@@ -633,6 +635,7 @@ static void close_node(struct node *n)
     if (n->loop) {
         loop_timer_free(n->address_timer);
         loop_timer_free(n->vacuum_timer);
+        loop_timer_free(n->settled_timer);
         loop_timer_free(n->store_timer);
         loop_timer_free(n->leave_timer);
         loop_free(n->loop);
@@ -666,6 +669,12 @@ static void observe_turn(void *arg, uint64_t turn_us)
     metrics_observe(n->metrics, METRIC_LOOP_TURN, NULL, NULL, (double)turn_us / 1e6);
 }
 
+static void on_settled(void *arg)
+{
+    (void)arg;
+    pages_give_back();
+}
+
 static int run_node(struct node *n, struct err *e)
 {
     sigset_t held;
@@ -679,6 +688,8 @@ static int run_node(struct node *n, struct err *e)
         return rc;
     n->address_timer = loop_timer_new(n->loop, ask_address, n);
     n->vacuum_timer = loop_timer_new(n->loop, vacuum, n);
+    n->settled_timer = loop_timer_new(n->loop, on_settled, n);
+    loop_timer_arm(n->settled_timer, SETTLED_MS);
     n->store_timer = loop_timer_new(n->loop, node_retry_store, n);
     n->leave_timer = loop_timer_new(n->loop, on_leave_look, n);
     loop_set_turn_observer(n->loop, observe_turn, n);

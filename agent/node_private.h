@@ -87,11 +87,12 @@ struct node {
     struct app_service *app;
     struct loop_timer *address_timer; /* asks Consul again where we are */
     struct loop_timer *vacuum_timer;
-    struct loop_timer *store_timer; /* while the store is not there yet */
-    struct err store_trouble;       /* why */
-    struct loop_timer *leave_timer; /* until a voter's place is given away */
-    int64_t leave_until_ms;         /* loop's clock */
-    _Atomic bool store_open;        /* read by any thread before meta and owned */
+    struct loop_timer *settled_timer; /* the start is over, and so is what only it needed */
+    struct loop_timer *store_timer;   /* while the store is not there yet */
+    struct err store_trouble;         /* why */
+    struct loop_timer *leave_timer;   /* until a voter's place is given away */
+    int64_t leave_until_ms;           /* loop's clock */
+    _Atomic bool store_open;          /* read by any thread before meta and owned */
     bool vacuuming;
     bool draining; /* told that the end is near */
     bool ending;
