@@ -368,6 +368,9 @@ static int set_peer_host(struct node *n, const char *listen, struct err *e)
     if (rc < 0)
         return rc;
     n->peer_port = n->config->cluster.advertise && port ? port : (uint16_t)api_peer_port(n->api);
+    (void)snprintf(n->peer_address, sizeof(n->peer_address), strchr(n->peer_host, ':') ? "[%s]:%u" : "%s:%u",
+                   n->peer_host, n->peer_port); /* sized for it */
+    atomic_store(&n->shown_address, n->peer_address);
     return 0;
 }
 
@@ -735,6 +738,7 @@ int agent_run(const struct agent_start *start, struct err *e)
     struct err own = {0};
     atomic_init(&n.shown_config, start->config);
     atomic_init(&n.shown_member, "");
+    atomic_init(&n.shown_address, NULL);
     list_init(&n.reloads);
     list_init(&n.service_queries);
     log_set((enum log_level)start->config->log.level, (enum log_format)start->config->log.format);

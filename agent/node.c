@@ -75,6 +75,11 @@ const char *node_member(const struct node *n)
     return atomic_load(&n->shown_member);
 }
 
+const char *node_peer_address(const struct node *n)
+{
+    return atomic_load(&n->shown_address);
+}
+
 const char *node_cluster_secret(const struct node *n, size_t *ret_bytes)
 {
     *ret_bytes = n->secret_bytes;

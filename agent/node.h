@@ -38,6 +38,8 @@ bool node_slot_is_mine(const struct node *n, uint16_t slot);
 bool node_is_client(const struct node *n);
 /* Own member id; "" for a client. */
 const char *node_member(const struct node *n);
+/* Where other agents are told that this one is, as host:port; NULL: not known yet, or nowhere. */
+const char *node_peer_address(const struct node *n);
 /* The shared secret between agents, NULL: none configured. */
 const char *node_cluster_secret(const struct node *n, size_t *ret_bytes);
 /* What proves that somebody was called back for a fire. NULL for a client, and before the store was opened. */

@@ -56,6 +56,8 @@ struct node {
     char peer_host[NODE_HOST_SIZE];     /* as others are told */
     char peer_host_own[NODE_HOST_SIZE]; /* where it listens */
     uint16_t peer_port;
+    char peer_address[NODE_HOST_SIZE + 8]; /* both */
+    _Atomic(const char *) shown_address;   /* the same, for other threads; NULL: not known yet */
     char config_digest[CONFIG_DIGEST_SIZE];
     int64_t started_ms; /* wall clock */
 

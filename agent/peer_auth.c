@@ -124,6 +124,7 @@ int peer_auth_verify(const struct peer_auth_secret *secret, const char *value,
                        sent_ms < now_ms ? "before" : "after", PEER_AUTH_WINDOW_MS);
     if (len[1] != 1 || at[1][0] != CLIENT[0])
         memcpy(auth.member, at[1], len[1]); /* shorter than the zeroed array */
+    memcpy(&auth.tag, code, sizeof(auth.tag));
     *ret = auth;
     return 0;
 }

@@ -1,7 +1,7 @@
 /* Signatures of the requests between agents: HMAC-SHA256 with the cluster's secret over method, target, context and the
  * digest of the body, the time, a random number and who sends. One header, Carillon-Peer, carries it. It keeps everyone out
- * who does not know the secret, and limits a replay to the window; what is replayed within it is idempotent (change ids,
- * compare-and-set). It does not encrypt: that is TLS's. Any thread. */
+ * who does not know the secret, and limits a replay to the window; within it peer_replay knows what was seen, and the context
+ * names the agent that it is for. It does not encrypt: that is TLS's. Any thread. */
 #ifndef CARILLON_AGENT_PEER_AUTH_H
 #define CARILLON_AGENT_PEER_AUTH_H
 
@@ -41,6 +41,7 @@ int peer_auth_sign(const struct peer_auth_secret *secret, const struct peer_auth
 struct peer_auth {
     char member[RECORD_MEMBER_MAX]; /* "" a client */
     uint8_t body_digest[32];
+    uint64_t tag; /* no other message has it: of the code */
 };
 
 /* Check VALUE (NULL: the header is absent) for all of MSG but its body, before the body is there. ERR_AUTH: absent, broken,

@@ -14,6 +14,7 @@
 #define REPLY_MAX          ((size_t)1 << 20)
 #define CONNECT_TIMEOUT_MS 1000
 #define BODY_MAX           ((size_t)2 << 20)
+#define REPLAYED           425 /* libcurl has sent it a second time, on a new connection */
 
 struct peers {
     struct peers_options options;
@@ -71,7 +72,9 @@ static void tell(const struct call *c, const struct err *e, const struct http_re
 {
     struct err own = {0};
     json_t *doc = NULL;
-    if (e->code == ERR_OK && reply->status != 200)
+    if (e->code == ERR_OK && reply->status == REPLAYED)
+        (void)err_set(&own, ERR_UNKNOWN_OUTCOME, "the peer was asked twice");
+    else if (e->code == ERR_OK && reply->status != 200)
         (void)err_set(&own, reply->status == 401 || reply->status == 403 ? ERR_AUTH : ERR_REFUSED,
                       "peer answered %d", reply->status);
     else if (e->code == ERR_OK)

@@ -23,8 +23,10 @@ void api_ref(struct api *api)
 
 void api_unref(struct api *api)
 {
-    if (atomic_fetch_sub_explicit(&api->refs, 1, memory_order_acq_rel) == 1)
-        mem_free(api);
+    if (atomic_fetch_sub_explicit(&api->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    peer_replay_free(api->replay);
+    mem_free(api);
 }
 
 static const char *const face_names[] = {"api", "api", "ops", "peers"};
@@ -113,6 +115,7 @@ int api_start(struct node *n, const struct config *c, const char *peer_listen, s
     list_init(&api->calls);
     list_init(&api->listeners);
     list_init(&api->feeds);
+    api->replay = peer_replay_new();
     api->peer_tls = (struct http_tls){.ca_file = c->cluster.tls_ca,
                                       .cert_file = c->cluster.tls_cert,
                                       .key_file = c->cluster.tls_key,
@@ -129,6 +132,7 @@ int api_start(struct node *n, const struct config *c, const char *peer_listen, s
             worker_pool_free(api->pages);
         if (api->pool)
             worker_pool_free(api->pool);
+        peer_replay_free(api->replay);
         mem_free(api);
         return err_wrap(e, "start the API");
     }

@@ -18,6 +18,7 @@
 #include "agent/io/loop.h"
 #include "agent/io/worker.h"
 #include "agent/peer_auth.h"
+#include "agent/peer_replay.h"
 
 #define API_LISTENERS_MAX  16
 #define API_WAITING_MAX    10000            /* requests that wait for an owner or for a peer's answer */
@@ -41,6 +42,7 @@ struct api {
     struct worker_pool *pool;  /* reads the lines of bulks */
     struct worker_pool *pages; /* prints pages of jobs, explains, forecasts */
     struct http_tls peer_tls;
+    struct peer_replay *replay;
     struct gate *gate;
     struct certs *certs; /* NULL: there are none */
     struct listener_face faces[API_LISTENERS_MAX];

@@ -77,6 +77,8 @@ int api_context_print(const struct api_context *c, struct buf *out, struct err *
     rc |= json_set(doc, "change", hex_u64(c->change_id), e);
     rc |= json_set(doc, "accepted", json_integer(c->accepted_ms), e);
     rc |= json_set(doc, "actor", json_string(c->actor), e);
+    if (c->to[0])
+        rc |= json_set(doc, "to", json_string(c->to), e);
     if (c->trace.parent[0])
         rc |= json_set(doc, "traceparent", json_string(c->trace.parent), e);
     if (c->trace.state[0])
@@ -162,6 +164,7 @@ int api_context_parse(const char *text, struct api_context *ret, struct err *e)
     ret->fresh_id = fresh;
     ret->repeated = repeated;
     ret->accepted_ms = accepted;
+    copy_text(ret->to, sizeof(ret->to), json_string_value(json_object_get(doc, "to")));
     trace_read(json_string_value(json_object_get(doc, "traceparent")),
                json_string_value(json_object_get(doc, "tracestate")), &ret->trace);
     if (read_names(doc, ret, e) < 0 || read_defaults(defaults, ret, e) < 0)

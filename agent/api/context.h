@@ -11,6 +11,7 @@
 #define API_REQUEST_ID_SIZE 17
 #define API_CONTEXT_MAX     4096
 #define API_TEXT_MAX        300
+#define API_ADDRESS_MAX     176
 
 /* A request came in at hop 0. A client of the cluster sends it to some member (hop 1), which sends it to the owner (hop 2);
  * the owner, or who is thought to be it, sends nothing on. */
@@ -26,7 +27,9 @@ struct api_context {
     uint64_t change_id;
     int64_t accepted_ms;
     char actor[64];
-    struct trace trace;           /* of the client's request */
+    char to
+        [API_ADDRESS_MAX]; /* the agent it is for, as it is told to others; "": of a version that did not say */
+    struct trace trace;    /* of the client's request */
     struct job_defaults defaults; /* its texts point into the two below */
     char app_service[API_TEXT_MAX];
     char app_url[API_TEXT_MAX];

@@ -179,6 +179,8 @@ static int check_peer(struct exchange *x)
             peer_auth_verify(&secret, value, &msg, node_now_ms(x->api->node), &x->auth, &e) < 0)
             return api_problem_set(&x->problem, value ? API_FORBIDDEN : API_UNAUTHORIZED, "%s", e.text);
         x->is_signed = true;
+        if (!peer_replay_is_new(x->api->replay, x->auth.tag, (int64_t)clock_boot_ms()))
+            return api_problem_set(&x->problem, API_REPLAYED, "this signature was seen before");
     }
     char own_id[API_REQUEST_ID_SIZE];
     memcpy(own_id, x->ctx.request_id, sizeof(own_id));
@@ -187,6 +189,10 @@ static int check_peer(struct exchange *x)
         memcpy(x->ctx.request_id, own_id, sizeof(own_id));
         return api_problem_set(&x->problem, API_INVALID_REQUEST, "%s", e.text);
     }
+    const char *own = node_peer_address(x->api->node);
+    if (x->ctx.to[0] && own && strcmp(x->ctx.to, own) != 0)
+        return api_problem_set(&x->problem, API_MISDIRECTED, "this is for the agent at %s",
+                               TEXTQ(x->ctx.to, strlen(x->ctx.to)));
     return 0;
 }
 

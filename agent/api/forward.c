@@ -57,8 +57,16 @@ static void call_over(struct api_call *c)
 static void on_call_done(void *arg, const struct err *e, const struct http_reply *reply)
 {
     struct api_call *c = arg;
+    struct err again;
     call_over(c);
-    c->done(c, e, reply);
+    if (e->code == ERR_OK && reply->status == api_code_status(API_REPLAYED)) {
+        /* libcurl has sent it a second time, on a new connection, when the first one closed without an answer. */
+        (void)err_set(&again, ERR_UNKNOWN_OUTCOME,
+                      "the peer was asked twice"); /* its result is for those who return it */
+        c->done(c, &again, NULL);
+    } else {
+        c->done(c, e, reply);
+    }
 }
 
 static void on_call_piece(void *arg, const char *data, size_t bytes)
@@ -127,7 +135,9 @@ bool api_call_peer(struct api *api, struct api_call *c, const struct api_peer_re
 {
     AUTO(buf_fini) struct buf context = BUF_INIT(API_CONTEXT_MAX);
     char signature[PEER_AUTH_SIZE];
-    if (api->calls_count >= API_WAITING_MAX || api_context_print(r->ctx, &context, NULL) < 0 ||
+    struct api_context ctx = *r->ctx;
+    (void)snprintf(ctx.to, sizeof(ctx.to), "%s", r->address); /* addresses of members are shorter */
+    if (api->calls_count >= API_WAITING_MAX || api_context_print(&ctx, &context, NULL) < 0 ||
         !sign_call(api, r, buf_str(&context), signature))
         return false;
     c->api = api;

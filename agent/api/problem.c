@@ -30,6 +30,7 @@ static const struct {
     [API_UNAUTHORIZED] = {"unauthorized", 401, 0, "The request does not show who sends it"},
     [API_FORBIDDEN] = {"forbidden", 403, 0, "This is not allowed with what the request shows"},
     [API_MISDIRECTED] = {"misdirected", 421, 0, "The request is not for this agent"},
+    [API_REPLAYED] = {"replayed", 425, 0, "The request was here before"},
     [API_STORE_UNAVAILABLE] = {"store_unavailable", 503, 1, "The store cannot be used now"},
     [API_NO_OWNER] = {"no_owner", 503, 1, "The job's owner cannot be reached now"},
     [API_OVERLOADED] = {"overloaded", 503, 1, "The agent has too much to do now"},

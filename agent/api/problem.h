@@ -27,6 +27,7 @@ enum api_code {
     API_UNAUTHORIZED,
     API_FORBIDDEN,
     API_MISDIRECTED,
+    API_REPLAYED, /* between agents alone */
     API_STORE_UNAVAILABLE,
     API_NO_OWNER,
     API_OVERLOADED,

@@ -1,4 +1,9 @@
 """Who may join and who only forwards; how quickly callees that come and go are noticed."""
+import hashlib
+import hmac
+import json
+import pathlib
+import secrets
 import statistics
 import subprocess
 import time
@@ -111,6 +116,36 @@ def test_peers_listener_takes_nothing_unsigned(three):
                     "Content-Type": "application/json", "Carillon-Client": "it", **headers})
                 assert answer.status_code in (400, 401, 403, 404, 421), f"{method} {path}: {answer.status_code} {answer.text}"
     assert all(a.ready() for a in three)
+
+
+CONTEXT = {"hop": 2, "request": "0123456789abcdef", "id": "", "fresh": False, "repeated": False, "uid": "0" * 32, "change": "0" * 15 + "7",
+           "accepted": 1790000000000, "actor": "it", "defaults": {
+               "timeout": 30000, "retry": [0, 1000, 2.0, 300000, 0.2, 86400000], "misfire": 0, "window": 86400000, "concurrency": 0,
+               "min_interval": 1000, "allow_loopback": False}}
+
+
+def signed(cluster, method, target, body=b"", **context):
+    """The headers of a member's words, as peer_auth.h has them."""
+    context = json.dumps({**CONTEXT, **context}, separators=(",", ":"))
+    stamp = f"v1 it.1 {int(time.time() * 1000)} {secrets.token_hex(8)} {hashlib.sha256(body).hexdigest()}"
+    secret = pathlib.Path(cluster.secret_file).read_bytes().rstrip(b"\n")
+    code = hmac.new(secret, f"carillon peer v1\n{method}\n{target}\n{context}\n{stamp}".encode(), hashlib.sha256).hexdigest()
+    return {"Carillon-Context": context, "Carillon-Peer": f"{stamp} {code}", "Content-Type": "application/json"}
+
+
+def test_a_members_words_count_once_and_where_they_were_sent(three, shared_cluster):
+    def say(agent, words):
+        return requests.request("PUT", f"http://127.0.0.1:{agent.cluster_port}{target}", data=body, headers=words, timeout=60).status_code
+
+    target, body = "/v1/jobs/replayed", b'{"schedule":"@after 1d","callback":{"http":{"service":"x","path":"/x"}}}'
+    owner = next(a for a in three if a.name == three[0].ask("GET", "/v1/cluster/owner/replayed", 200)["name"])
+    other = next(a for a in three if a is not owner)
+    words = signed(shared_cluster, "PUT", target, body, to=f"127.0.0.1:{owner.cluster_port}", uid=secrets.token_hex(16))
+    assert say(other, words) == 421
+    assert say(owner, words) == 201
+    three[0].delete("replayed")
+    assert [say(owner, words) for _ in range(3)] == [425] * 3 and three[0].get("replayed") is None
+    assert say(other, words) == 425
 
 
 def test_callee_that_comes_is_used_and_one_that_goes_is_not(three, shared_consul, callees):
