@@ -107,8 +107,8 @@ static void count_page(void *arg)
     const struct store_ops *store;
     void *self;
     if (!c->o.counts(c->o.arg, &store, &self)) {
-        metrics_clear(c->o.metrics, METRIC_JOBS); /* `loaded` is set at each look */
         end_round(c);
+        tell_jobs(c); /* none: the sum over the members is the cluster's */
         return;
     }
     c->filter = (struct store_filter){.state = -1,
@@ -236,6 +236,7 @@ static int begin(struct census *c, struct err *e)
     c->jobs_timer = loop_timer_new(c->o.loop, count_page, c);
     c->timer = loop_timer_new(c->o.loop, look, c);
     loop_timer_arm(c->timer, 0);
+    tell_jobs(c);
     if (c->o.audit_every_ms > 0) {
         c->audit_timer = loop_timer_new(c->o.loop, audit, c);
         loop_timer_arm(c->audit_timer,

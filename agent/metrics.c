@@ -51,11 +51,12 @@ static const struct family families[METRIC_COUNT_] = {
                                   seconds},
     [METRIC_JOBS] =
         {"carillon_jobs",
-         "Jobs: loaded, in this agent's memory because they are due soon; active, paused, done, counted over "
-         "the cluster by the member that owns the first slot.",
+         "Jobs: active, paused, done; of all members, counted by the one that owns the first slot, 0 at the others.",
          GAUGE,
          {"state"},
          NULL},
+    [METRIC_JOBS_LOADED] =
+        {"carillon_jobs_loaded", "Jobs in this agent's memory because they are due soon.", GAUGE, {0}, NULL},
     [METRIC_JOBS_REPLANNED] = {"carillon_jobs_replanned_total",
                                "Jobs whose next due was found anew by newer time zone data.",
                                COUNTER,

@@ -16,6 +16,7 @@ enum metric {
     METRIC_FIRE_STAGE,        /* stage; histogram */
     METRIC_CALLBACK_DURATION, /* service; histogram */
     METRIC_JOBS,              /* state; gauge */
+    METRIC_JOBS_LOADED,
     METRIC_JOBS_REPLANNED,
     METRIC_PENDING_FIRES,
     METRIC_RETRIES_WAITING, /* service */

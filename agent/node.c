@@ -480,7 +480,7 @@ static void set_planner_gauges(struct node *n)
     metrics_clear(n->metrics, METRIC_RETRIES_WAITING);
     planner_each_target(engine_planner(n->engine), add_target, &sums);
     int64_t overdue = overdue_ms(n, sums.oldest_ms);
-    metrics_set(n->metrics, METRIC_JOBS, "loaded", NULL, NULL, (double)s->jobs_loaded);
+    metrics_set(n->metrics, METRIC_JOBS_LOADED, NULL, NULL, NULL, (double)s->jobs_loaded);
     metrics_set(n->metrics, METRIC_PENDING_FIRES, NULL, NULL, NULL, (double)s->fires_loaded);
     metrics_set(n->metrics, METRIC_OLDEST_OVERDUE, NULL, NULL, NULL,
                 overdue > 0 ? (double)overdue / 1000 : 0);

@@ -198,14 +198,17 @@ static void read_names(struct envelope *env, const struct bulk_rules *rules, con
     }
 }
 
-static void read_if_match(struct envelope *env, struct planner_api *papi, struct problems *p)
+/* False: it names an ETag that no job ever had. */
+static bool read_if_match(struct envelope *env, struct planner_api *papi, struct problems *p)
 {
     const char *text;
     if (!json_field_string(env->doc, "if_match", 1, API_ETAG_SIZE, &text, NULL, NULL, p))
-        return;
+        return true;
     papi->if_match = true;
-    if (env->op == PLANNER_CREATE || !api_etag_parse(text, &papi->match_uid, &papi->match_version))
-        json_problem(p, NULL, "if_match", "must be the ETag of a job, and not with op create");
+    enum api_match match = api_match_parse(text, &papi->match_uid, &papi->match_version);
+    if (env->op == PLANNER_CREATE || match == API_MATCH_BROKEN)
+        json_problem(p, NULL, "if_match", "must be the ETag of a job or *, and not with op create");
+    return match != API_MATCH_NONE;
 }
 
 static int read_envelope(struct envelope *env, struct bulk_line *line, const struct bulk_rules *rules,
@@ -233,12 +236,14 @@ static int read_envelope(struct envelope *env, struct bulk_line *line, const str
     if (json_require(env->doc, "op", NULL, p))
         (void)json_field_enum(env->doc, "op", op_names, &env->op, NULL, p); /* its own problem */
     read_names(env, rules, line, p);
-    read_if_match(env, &line->write.papi, p);
+    bool existed = read_if_match(env, &line->write.papi, p);
     if (env->op <= PLANNER_PATCH)
         (void)json_require(env->doc, "job", NULL, p); /* its own problem */
     else if (env->job)
         json_problem(p, NULL, "job", "is not allowed with op %s", op_names[env->op]);
-    return problems_any(p) ? api_problem_errors(problem, API_INVALID_REQUEST) : 0;
+    if (problems_any(p))
+        return api_problem_errors(problem, API_INVALID_REQUEST);
+    return existed ? 0 : api_problem_set(problem, API_VERSION_MISMATCH, "no job ever had this if_match");
 }
 
 /* The id that a create carries in its job decides whose it is. */

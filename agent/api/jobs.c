@@ -231,11 +231,21 @@ void api_write_answered(struct exchange *x)
 
 /* --- dry runs ------------------------------------------------------------------------------------------------------ */
 
+/* max_fires leaves so many of COUNT to a job that has had SCHEDULED. */
+static uint64_t dues_left(const struct job_spec *spec, uint64_t scheduled, uint64_t count)
+{
+    if (spec->max_fires == 0)
+        return count;
+    uint64_t left = spec->max_fires > scheduled ? spec->max_fires - scheduled : 0;
+    return left < count ? left : count;
+}
+
 static void answer_dry(struct exchange *x, const struct job_spec *spec, const struct job_row *present)
 {
     struct buf out = BUF_INIT(API_JOB_BYTES_MAX);
     struct err e = {0};
     int64_t from_ms = x->req.from_ms;
+    uint64_t count = dues_left(spec, present ? present->scheduled : 0, x->req.count);
     int paused = x->write.papi.paused;
     if (job_print(spec, NULL, "", &out, &e) < 0) {
         buf_fini(&out);
@@ -243,13 +253,12 @@ static void answer_dry(struct exchange *x, const struct job_spec *spec, const st
         return;
     }
     buf_truncate(&out, out.len - 1);
-    if (paused == 1 || (paused < 0 && present && present->state == JOB_STATE_PAUSED))
-        buf_add_str(&out, ",\"paused\":true");
-    buf_add_str(&out, ",\"next\":");
+    bool pauses = paused == 1 || (paused < 0 && present && present->state == JOB_STATE_PAUSED);
+    buf_addf(&out, ",\"paused\":%s,\"next\":", pauses ? "true" : "false");
     if (from_ms == RECORD_NONE)
-        api_print_next(&out, spec, x->write.ctx.accepted_ms, RECORD_NONE, x->req.count);
+        api_print_next(&out, spec, x->write.ctx.accepted_ms, RECORD_NONE, count);
     else
-        api_print_next(&out, spec, RECORD_NONE, from_ms - 1, x->req.count);
+        api_print_next(&out, spec, RECORD_NONE, from_ms - 1, count);
     buf_add_char(&out, '}');
     close_with_warnings(x, spec, &out);
     exchange_json(x, 200, &out);
@@ -260,8 +269,7 @@ static bool dry_mismatch(const struct exchange *x, const struct store_job *job, 
     const struct planner_api *p = &x->write.papi;
     if (p->if_none_match && present)
         return true;
-    return p->if_match && (!present || memcmp(&p->match_uid, &job->row.uid, sizeof(p->match_uid)) != 0 ||
-                           p->match_version != job->row.version);
+    return p->if_match && (!present || !planner_api_matches(p, &job->row));
 }
 
 static void dry_change(struct exchange *x, const struct store_job *job)
@@ -343,18 +351,6 @@ void api_job_get(struct exchange *x)
     read_job(x, on_job);
 }
 
-/* max_fires leaves so many; a job that is done has none. */
-static uint64_t dues_left(const struct store_job *job, uint64_t count)
-{
-    uint64_t max = job->spec->max_fires;
-    if (job->row.state == JOB_STATE_DONE)
-        return 0;
-    if (max == 0)
-        return count;
-    uint64_t left = max > job->row.scheduled ? max - job->row.scheduled : 0;
-    return left < count ? left : count;
-}
-
 static void on_next_job(void *arg, const struct err *e, struct store_job *jobs, size_t count, bool more)
 {
     struct exchange *x = arg;
@@ -364,10 +360,12 @@ static void on_next_job(void *arg, const struct err *e, struct store_job *jobs, 
     const struct job_spec *spec = jobs[0].spec;
     struct buf out = BUF_INIT(1 << 20);
     int64_t after_ms = x->req.from_ms == RECORD_NONE ? node_now_ms(x->api->node) : x->req.from_ms - 1;
+    uint64_t left =
+        jobs[0].row.state == JOB_STATE_DONE ? 0 : dues_left(spec, jobs[0].row.scheduled, x->req.count);
     buf_addf(&out, "{\"job\":\"%s\"", spec->id);
     api_print_text(&out, "timezone", spec->timezone);
     buf_add_str(&out, ",\"next\":");
-    api_print_next(&out, spec, RECORD_NONE, after_ms, dues_left(&jobs[0], x->req.count));
+    api_print_next(&out, spec, RECORD_NONE, after_ms, left);
     buf_add_char(&out, '}');
     exchange_json(x, 200, &out);
 }

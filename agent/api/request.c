@@ -474,12 +474,26 @@ static int read_query(struct reader *r)
 
 /* --- conditions ---------------------------------------------------------------------------------------------------- */
 
-bool api_etag_parse(const char *text, struct uid *ret_uid, uint64_t *ret_version)
+static bool etag_parse(const char *text, struct uid *ret_uid, uint64_t *ret_version)
 {
     size_t len = strlen(text);
     return len >= 36 && text[0] == '"' && text[len - 1] == '"' && text[33] == '.' &&
            uid_parse(text + 1, 32, ret_uid) &&
            text_u64(text + 34, len - 35, 1, UINT64_MAX, ret_version, NULL) == 0;
+}
+
+enum api_match api_match_parse(const char *text, struct uid *ret_uid, uint64_t *ret_version)
+{
+    if (strcmp(text, "*") == 0) {
+        *ret_version = 0;
+        return API_MATCH_ANY;
+    }
+    bool weak = strncmp(text, "W/", 2) == 0; /* If-Match compares strongly, RFC 9110 13.1.1 */
+    const char *tag = text + (weak ? 2 : 0);
+    size_t len = strlen(tag);
+    if (len < 2 || tag[0] != '"' || strchr(tag + 1, '"') != tag + len - 1)
+        return API_MATCH_BROKEN;
+    return !weak && etag_parse(tag, ret_uid, ret_version) ? API_MATCH_ONE : API_MATCH_NONE;
 }
 
 static int read_if_match(struct reader *r)
@@ -489,13 +503,18 @@ static int read_if_match(struct reader *r)
     if (!text || !(rq->route->conditions & API_C_IF_MATCH))
         return 0;
     size_t len = strlen(text);
-    bool one = len >= 2 && text[0] == '"' && strchr(text + 1, '"') == text + len - 1;
-    if (!one)
+    switch (api_match_parse(text, &rq->match_uid, &rq->match_version)) {
+    case API_MATCH_BROKEN:
         return api_problem_set(r->problem, API_INVALID_REQUEST,
-                               "If-Match must be one ETag as an answer gave it, not '%s'", TEXTQ(text, len));
-    if (!api_etag_parse(text, &rq->match_uid, &rq->match_version))
+                               "If-Match must be * or one ETag as an answer gave it, not '%s'",
+                               TEXTQ(text, len));
+    case API_MATCH_NONE:
         return api_problem_set(r->problem, API_VERSION_MISMATCH, "no job ever had the ETag %s",
                                TEXTQ(text, len));
+    case API_MATCH_ANY:
+    case API_MATCH_ONE:
+        break;
+    }
     rq->if_match = true;
     return 0;
 }

@@ -91,7 +91,7 @@ struct api_request {
 
     bool if_match;
     struct uid match_uid;
-    uint64_t match_version;
+    uint64_t match_version;   /* 0: whichever there is */
     bool if_none_match;       /* "*" */
     char none_match_etag[64]; /* GET: "" none */
     char key[API_KEY_MAX];    /* Idempotency-Key, "" none */
@@ -115,8 +115,14 @@ bool api_revision_cursor_parse(const char *text, int64_t *ret_at_ms, uint64_t *r
 
 /* "<uid>.<version>" with its quotes. */
 #define API_ETAG_SIZE 64
-/* One of ours, with its quotes; any other text: false. */
-bool api_etag_parse(const char *text, struct uid *ret_uid, uint64_t *ret_version);
+/* What If-Match asks for. */
+enum api_match {
+    API_MATCH_ONE,   /* the ETag of a job */
+    API_MATCH_ANY,   /* "*": whichever there is; RET_VERSION is 0, as no job's */
+    API_MATCH_NONE,  /* an ETag that no job ever had, or a weak one */
+    API_MATCH_BROKEN /* no single ETag */
+};
+enum api_match api_match_parse(const char *text, struct uid *ret_uid, uint64_t *ret_version);
 void api_etag_print(const struct uid *uid, uint64_t version, char ret[API_ETAG_SIZE]);
 
 /* The value of the only cookie-less check that a browser cannot pass: see api_request_read. Exposed for its tests. */

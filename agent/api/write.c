@@ -181,7 +181,20 @@ static int parse_job(struct api_write *w, const json_t *doc, const struct job_sp
     return api_problem_set(problem, rc == -ERR_INVALID ? API_INVALID_JOB : API_OVERLOADED, "%s", e.text);
 }
 
-/* The payload is replaced whole, in whichever form it is given; all else merges. */
+/* What BASE has must not stand beside what PATCH gives: the payload is replaced whole, in whichever form, and a single try
+ * has no rule of retry. */
+static void make_way(json_t *base, const json_t *patch)
+{
+    const char *delivery = json_string_value(json_object_get(patch, "delivery"));
+    if (json_object_get(patch, "payload") || json_object_get(patch, "payload_base64")) {
+        (void)json_object_del(base, "payload"); /* absent is fine, here and below */
+        (void)json_object_del(base, "payload_base64");
+        (void)json_object_del(base, "content_type");
+    }
+    if (delivery && strcmp(delivery, "at_most_once") == 0)
+        (void)json_object_del(base, "retry");
+}
+
 static int merge_patch(const json_t *target, const json_t *patch, json_t **ret, struct err *e)
 {
     AUTO(json_decref) json_t *base = json_copy((json_t *)target);
@@ -189,12 +202,8 @@ static int merge_patch(const json_t *target, const json_t *patch, json_t **ret, 
     json_t *payload = json_object_get(patch, "payload");
     if (!base || !rest)
         return err_set(e, ERR_NOMEM, "no memory to merge");
-    if (payload || json_object_get(patch, "payload_base64")) {
-        (void)json_object_del(base, "payload"); /* absent is fine, here and below */
-        (void)json_object_del(base, "payload_base64");
-        (void)json_object_del(base, "content_type");
-    }
-    (void)json_object_del(rest, "payload");
+    make_way(base, patch);
+    (void)json_object_del(rest, "payload"); /* absent is fine */
     int rc = json_merge_patch(base, rest, ret, e);
     if (rc == 0 && payload && !json_is_null(payload))
         rc = json_set(*ret, "payload", json_incref(payload), e);

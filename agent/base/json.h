@@ -13,7 +13,7 @@
 #include "agent/base/err.h"
 #include "agent/base/mem.h"
 
-#define JSON_DEPTH_MAX    32  /* nesting of values accepted by json_read */
+#define JSON_DEPTH_MAX    256 /* nesting of values accepted by json_read */
 #define JSON_PROBLEMS_MAX 64  /* more are counted, not kept */
 #define JSON_POINTER_MAX  256 /* bytes, longer ones are cut */
 

@@ -24,8 +24,8 @@ int text_bool(const char *s, size_t len, bool *ret, struct err *e);
 /* Whole numbers with units d h m s ms, each at most once, from large to small; the sum within TEXT_DURATION_MAX_MS. */
 #define TEXT_DURATION_MAX_MS ((uint64_t)36500 * 86400 * 1000) /* a hundred years */
 int text_duration_ms(const char *s, size_t len, uint64_t *ret_ms, struct err *e);
-/* Canonical form: largest units first, no zero parts, "0s" for zero: 5400000 -> "1h30m". Printing and reading gives
- * the same value. BUF gets at most TEXT_DURATION_SIZE bytes with the NUL; returns the length. */
+/* Canonical form: largest units first, no zero parts, days from two on, "0s" for zero: 5400000 -> "1h30m", 86400000 ->
+ * "24h", as people write a day. Printing and reading gives the same value. BUF gets at most TEXT_DURATION_SIZE bytes with the NUL; returns the length. */
 #define TEXT_DURATION_SIZE 48
 size_t text_duration_print(char buf[TEXT_DURATION_SIZE], uint64_t ms);
 

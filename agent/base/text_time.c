@@ -83,7 +83,7 @@ static char *put_u64(char *at, uint64_t v)
 size_t text_duration_print(char buf[TEXT_DURATION_SIZE], uint64_t ms)
 {
     char *at = buf;
-    for (size_t u = 0; u < UNITS; u++) {
+    for (size_t u = ms < 2 * DAY_MS; u < UNITS; u++) {
         uint64_t n = ms / units[u].ms;
         ms %= units[u].ms;
         if (n == 0)

@@ -47,6 +47,13 @@ bool url_host_is_loopback(const char *host)
     return inet_pton(AF_INET6, bare, &six) == 1 && is_loopback_6(&six);
 }
 
+/* libcurl takes one slash and three for two. */
+static bool has_two_slashes(const char *url)
+{
+    const char *at = url + strcspn(url, "/?#");
+    return at > url && at[-1] == ':' && strncmp(at, "//", 2) == 0 && at[2] != '/';
+}
+
 const char *url_check(const char *url, char ret_host[URL_HOST_SIZE])
 {
     const char *wrong = NULL;
@@ -59,6 +66,8 @@ const char *url_check(const char *url, char ret_host[URL_HOST_SIZE])
     else if (curl_url_get(u, CURLUPART_SCHEME, &part, 0) != CURLUE_OK ||
              (strcmp(part, "http") != 0 && strcmp(part, "https") != 0))
         wrong = "must begin with http:// or https://";
+    else if (!has_two_slashes(url))
+        wrong = "is not an absolute URL such as http://host:8080/path";
     curl_free(part);
     part = NULL;
     if (!wrong && curl_url_get(u, CURLUPART_USER, &part, 0) == CURLUE_OK)

@@ -299,6 +299,12 @@ static void settle_application(struct job_reader *r, const struct json_at *at)
     }
 }
 
+static bool given(const json_t *object, const char *key)
+{
+    const json_t *v = json_object_get(object, key);
+    return v && !json_is_null(v);
+}
+
 static void read_http_target(struct job_reader *r, const json_t *http, const struct json_at *at)
 {
     static const char *const schemes[] = {"http", "https", NULL};
@@ -313,12 +319,13 @@ static void read_http_target(struct job_reader *r, const json_t *http, const str
     cb->scheme = schemes[scheme];
     if (cb->url && (cb->service || cb->path || cb->datacenter || cb->tags_count > 0 || scheme_given))
         json_problem(r->problems, at, "url", "does not go with service, tag, datacenter, scheme or path");
-    else if (!cb->url && !cb->service && !cb->path)
+    else if (!given(http, "service") && !given(http, "url") && !given(http, "path"))
         job_refuse(r, JOB_REFUSED_NO_TARGET, at, NULL,
                    "needs service and path, url, or path alone for the agent's own application");
-    else if (!cb->url && !cb->service && (cb->datacenter || cb->tags_count > 0 || scheme_given))
+    else if (!given(http, "service") && !given(http, "url") &&
+             (cb->datacenter || cb->tags_count > 0 || scheme_given))
         json_problem(r->problems, at, NULL, "tag, datacenter and scheme go with service");
-    else if (!cb->url && !cb->service)
+    else if (!given(http, "service") && !given(http, "url"))
         settle_application(r, at);
     else if (!cb->url && !cb->path)
         cb->path = "/";

@@ -70,6 +70,11 @@ static void print_real(struct buf *out, const char *key, double v)
     json_print_real(out, v);
 }
 
+bool job_dst_is_default(const struct job_spec *s)
+{
+    return s->dst_gap == JOB_GAP_SHIFT && s->dst_repeat == JOB_REPEAT_FIRST;
+}
+
 static void print_when(struct buf *out, const struct job_spec *s)
 {
     static const char *const repeats[] = {"first", "second", "both"};
@@ -78,7 +83,7 @@ static void print_when(struct buf *out, const struct job_spec *s)
     else
         job_print_text(out, "schedule", s->schedules[0]);
     job_print_text(out, "timezone", s->timezone);
-    if (s->dst_gap != JOB_GAP_SHIFT || s->dst_repeat != JOB_REPEAT_FIRST) {
+    if (!job_dst_is_default(s)) {
         job_print_key(out, "dst");
         buf_add_char(out, '{');
         job_print_text(out, "gap", s->dst_gap == JOB_GAP_SKIP ? "skip" : "shift");

@@ -2,6 +2,7 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "agent/base/text.h"
 #include "agent/core/job_private.h"
@@ -402,7 +403,7 @@ static void settle_phase(struct job_reader *r)
 {
     struct job_spec *s = r->spec;
     for (size_t i = 0; i < s->schedules_count; i++)
-        s->has_every |= strncmp(s->schedules[i], "@every", 6) == 0;
+        s->has_every |= strncasecmp(s->schedules[i], "@every", 6) == 0;
     if (s->has_every)
         s->phase_ms = s->starts_ms != RECORD_NONE         ? s->starts_ms
                       : r->ctx->created_ms != RECORD_NONE ? r->ctx->created_ms

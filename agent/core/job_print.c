@@ -141,15 +141,29 @@ static void add_payload(struct buf *out, const struct job_spec *spec)
     json_print_string(out, spec->content_type, strlen(spec->content_type));
 }
 
+/* What holds where nothing was given: told in answers, not kept with each job. */
+static void add_defaults(struct buf *out, const struct job_spec *spec)
+{
+    if (job_dst_is_default(spec))
+        buf_add_str(out, ",\"dst\":{\"gap\":\"shift\",\"repeat\":\"first\"}");
+    if (!spec->short_month_last)
+        buf_add_str(out, ",\"short_month\":\"skip\"");
+    if (spec->jitter_ms == 0)
+        buf_add_str(out, ",\"jitter\":\"0s\"");
+    if (!spec->at_most_once)
+        buf_add_str(out, ",\"delivery\":\"at_least_once\"");
+}
+
 int job_print(const struct job_spec *spec, const struct job_row *row, const char *owner, struct buf *out,
               struct err *e)
 {
     buf_add(out, spec->private->definition, spec->private->given_bytes);
     add_payload(out, spec);
-    if (row && row->state == JOB_STATE_PAUSED)
-        buf_add_str(out, ",\"paused\":true");
-    if (row)
+    add_defaults(out, spec);
+    if (row) {
+        buf_add_str(out, row->state == JOB_STATE_PAUSED ? ",\"paused\":true" : ",\"paused\":false");
         add_status(out, spec, row, owner);
+    }
     buf_add_char(out, '}');
     return buf_check(out, e);
 }

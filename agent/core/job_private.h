@@ -55,6 +55,7 @@ struct job_pairs_limits {
 void job_read_pairs(struct job_reader *r, const json_t *obj, const struct json_at *at,
                     const struct job_pairs_limits *limits, const struct job_pair **ret, size_t *ret_count);
 
+bool job_dst_is_default(const struct job_spec *s);
 /* The member `callback` of a body, into r->spec->callback. */
 void job_read_callback(struct job_reader *r, const json_t *doc);
 /* Members of an object that is being printed into OUT; a comma goes before all but its first. */

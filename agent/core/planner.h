@@ -144,7 +144,7 @@ struct planner_api {
     bool repeated; /* an earlier try of this very request may have been done: see store.find_change */
     bool fresh_id; /* the id was made just now: no one can have it */
     bool if_none_match;
-    bool if_match; /* match_uid, match_version */
+    bool if_match; /* match_uid and match_version; match_version 0: whichever there is */
     struct uid match_uid;
     uint64_t match_version;
     int64_t accepted_ms;
@@ -199,6 +199,9 @@ struct planner_api {
     void *driver;              /* the caller's */
     struct planner_api *next;  /* the planner's */
 };
+
+/* Whether a job that there is, is the one that the request's if_match wants. */
+bool planner_api_matches(const struct planner_api *api, const struct job_row *row);
 
 enum planner_event_kind {
     PLANNER_TICK,         /* time passed: due timers, paced work, loads */

@@ -450,13 +450,18 @@ static enum planner_answer success(const struct planner_api *api, const struct p
     return made ? PLANNER_CREATED : PLANNER_OK;
 }
 
+bool planner_api_matches(const struct planner_api *api, const struct job_row *row)
+{
+    return api->match_version == 0 || (row->version == api->match_version &&
+                                       memcmp(&row->uid, &api->match_uid, sizeof(api->match_uid)) == 0);
+}
+
 static bool mismatch(const struct planner_api *api, const struct pjob *j)
 {
     bool present = j->state == PJOB_LIVE;
     if (api->if_none_match && present)
         return true;
-    return api->if_match && (!present || memcmp(&j->row.uid, &api->match_uid, sizeof(api->match_uid)) != 0 ||
-                             j->row.version != api->match_version);
+    return api->if_match && (!present || !planner_api_matches(api, &j->row));
 }
 
 static void apply_absent(struct planner *p, struct pjob *j, struct planner_api *api)

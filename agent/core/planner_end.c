@@ -119,10 +119,11 @@ static void print_attempt(struct buf *out, const struct fire_row *row, const str
         json_print_string(out, attempt->error, strlen(attempt->error));
     else
         buf_add_str(out, "null");
-    if (attempt->excerpt[0]) {
-        buf_add_str(out, ",\"excerpt\":");
+    buf_add_str(out, ",\"excerpt\":");
+    if (attempt->excerpt[0])
         json_print_string(out, attempt->excerpt, strlen(attempt->excerpt));
-    }
+    else
+        buf_add_str(out, "null");
     if (attempt->waited_for != FIRE_WAIT_NONE)
         buf_addf(out, ",\"waited_for\":\"%s\"", fire_wait_name(attempt->waited_for));
     buf_add_char(out, '}');

@@ -113,6 +113,9 @@ Test(bulk_line, a_bad_line_says_what_is_wrong)
     expect_status("{\"op\":\"put\",\"id\":\"x\",\"colour\":1,\"job\":" JOB "}", 400, "#/colour");
     expect_status("{\"op\":\"put\",\"id\":\"x\",\"job\":{\"schedule\":\"61 * * * *\"}}", 400, "#/schedule");
     expect_status("{\"op\":\"put\",\"id\":\"x\",\"if_match\":\"y\",\"job\":" JOB "}", 400, "#/if_match");
+    expect_status("{\"op\":\"put\",\"id\":\"x\",\"if_match\":\"\\\"y\\\"\",\"job\":" JOB "}", 412,
+                  "version_mismatch");
+    expect_status("{\"op\":\"create\",\"id\":\"x\",\"if_match\":\"*\",\"job\":" JOB "}", 400, "#/if_match");
     expect_status("{\"op\":\"create\",\"job\":{\"id\":\"a/b\"}}", 400, "#/job/id");
 }
 

@@ -195,6 +195,9 @@ Test(request, conditions_are_etags_of_ours)
               &rq);
     cr_assert(rq.if_match);
     cr_assert(eq(u64, rq.match_version, 1));
+    expect_ok(HEAD("PUT", "/v1/jobs/x", "", JSON{"If-Match", "*"}, ), &rq);
+    cr_assert(rq.if_match);
+    cr_assert(zero(u64, rq.match_version), "whichever there is");
     expect_ok(HEAD("PUT", "/v1/jobs/x", "", JSON{"If-None-Match", "*"}, ), &rq);
     cr_assert(rq.if_none_match);
     expect_ok(HEAD("GET", "/v1/jobs/x", "", {"If-None-Match", "\"y\""}, ), &rq);
@@ -203,7 +206,9 @@ Test(request, conditions_are_etags_of_ours)
                 "another's");
     expect_code(HEAD("PUT", "/v1/jobs/x", "", JSON{"If-Match", "\"" UID ".0\""}, ), API_VERSION_MISMATCH,
                 "0");
-    static const char *const bad[] = {"*", "y", "W/\"y\"", "\"a\", \"b\"", "\"", ""};
+    expect_code(HEAD("PUT", "/v1/jobs/x", "", JSON{"If-Match", "W/\"" UID ".1\""}, ), API_VERSION_MISMATCH,
+                "weak");
+    static const char *const bad[] = {"y", "W/y", "W/", "\"a\", \"b\"", "\"", ""};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         struct api_head head = HEAD("PUT", "/v1/jobs/x", "");
         head.arg = (const struct test_header[]){
@@ -328,7 +333,7 @@ Test(request, an_etag_is_parsed_as_printed)
         uid.bytes[i] = (uint8_t)(i * 17);
     for (size_t i = 0; i < 4; i++) {
         api_etag_print(&uid, versions[i], text);
-        cr_assert(api_etag_parse(text, &back, &version));
+        cr_assert(eq(int, api_match_parse(text, &back, &version), API_MATCH_ONE));
         cr_assert(zero(int, memcmp(&uid, &back, sizeof(uid))));
         cr_assert(eq(u64, version, versions[i]));
     }

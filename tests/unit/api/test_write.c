@@ -253,6 +253,21 @@ Test(write, a_patch_merges_but_replaces_the_payload_whole)
     expect_merged(base, "{\"status\":{\"version\":9}}", "\"0 9 * * *\"", true);
 }
 
+/* The rule that the job had may be the agent's default: nobody gave it. */
+Test(write, a_patch_to_at_most_once_takes_the_rule_of_retry_away)
+{
+    expect_merged(JOB, "{\"delivery\":\"at_most_once\"}", "\"delivery\":\"at_most_once\"", true);
+    expect_merged(JOB, "{\"delivery\":\"at_most_once\"}", "retry", false);
+    expect_merged(JOB, "{\"delivery\":\"at_least_once\"}", "\"retry\":{", true);
+    struct api_write w;
+    struct job_spec *spec = NULL, *old = present(JOB);
+    struct job_row row = {.created_ms = BED_NOW_MS};
+    expect_ok(&w, PATCH, "{\"delivery\":\"at_most_once\",\"retry\":{\"max_attempts\":3}}");
+    cr_assert(eq(int, w.papi.merge(&w.papi, old, &row, &spec), -ERR_INVALID));
+    job_spec_unref(old);
+    api_write_fini(&w);
+}
+
 Test(write, a_patch_that_makes_no_job_says_where)
 {
     struct api_write w;

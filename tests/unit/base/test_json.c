@@ -64,7 +64,7 @@ Test(json, hostile_texts_are_refused_and_write_nothing)
 
 Test(json, nesting_has_a_limit_that_brackets_in_strings_do_not_reach)
 {
-    char text[400] = {0};
+    char text[2 * JSON_DEPTH_MAX + 3] = {0};
     memset(text, '[', JSON_DEPTH_MAX);
     memset(text + JSON_DEPTH_MAX, ']', JSON_DEPTH_MAX);
     json_decref(read_ok(text));
@@ -209,12 +209,12 @@ Test(json, printing_stops_at_ceiling_depth_and_memory)
         cr_assert(eq(int, r, -ERR_NOMEM), "k=%u", k);
     }
     AUTO(json_decref) json_t *deep = json_array();
-    for (int i = 0; i < 100; i++) {
+    for (int i = 0; i < 2 * JSON_DEPTH_MAX + 2; i++) {
         json_t *outer = json_array();
         json_array_append_new(outer, deep);
         deep = outer;
     }
-    AUTO(buf_fini) struct buf out = BUF_INIT(1000);
+    AUTO(buf_fini) struct buf out = BUF_INIT(10000);
     cr_assert(eq(int, json_print(deep, &out, NULL), -ERR_TOO_BIG));
 }
 

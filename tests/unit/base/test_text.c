@@ -148,6 +148,12 @@ Test(text, durations_print_and_read_back)
     cr_assert(eq(str, text, "0s"));
     (void)text_duration_print(text, 5400000);
     cr_assert(eq(str, text, "1h30m"));
+    (void)text_duration_print(text, 86400000);
+    cr_assert(eq(str, text, "24h"), "as a day is written");
+    (void)text_duration_print(text, 129600000);
+    cr_assert(eq(str, text, "36h"));
+    (void)text_duration_print(text, 7 * UINT64_C(86400000) + 1);
+    cr_assert(eq(str, text, "7d1ms"));
     cr_assert(lt(sz, text_duration_print(text, UINT64_MAX), sizeof(text)));
 }
 

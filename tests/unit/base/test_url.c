@@ -43,6 +43,9 @@ Test(url, refuses_what_is_no_absolute_http_url)
     refuses("http://", "not an absolute URL");
     refuses("http://host:port/", "not an absolute URL");
     refuses("http://ho st/", "not an absolute URL");
+    refuses("http:/host/", "not an absolute URL");
+    refuses("http:///host/", "not an absolute URL");
+    refuses("http:host?to=http://other/", "not an absolute URL");
     refuses("ftp://host/", "must begin with http");
     refuses("file:///etc/passwd", "must begin with http");
     refuses("gopher://host/", "must begin with http");

@@ -105,6 +105,27 @@ Test(job, defaults_are_those_of_the_contract)
     done(&r);
 }
 
+Test(job, an_answer_tells_what_holds_where_nothing_was_given)
+{
+    static const char *const parts[] = {"\"dst\":{\"gap\":\"shift\",\"repeat\":\"first\"}",
+                                        "\"short_month\":\"skip\"",
+                                        "\"jitter\":\"0s\"",
+                                        "\"delivery\":\"at_least_once\"",
+                                        "\"paused\":false",
+                                        "\"max_age\":\"24h\""};
+    struct result r = parse_ok("{\"schedule\":\"0 9 * * *\"," CALLBACK "}");
+    struct job_row row = {.version = 1, .due_ms = NOW};
+    struct buf out = BUF_INIT(1 << 20);
+    size_t bytes;
+    cr_assert(zero(int, job_print(r.spec, &row, "a1", &out, NULL)));
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
+        cr_assert(strstr(buf_str(&out), parts[i]) != NULL, "%s: %s", parts[i], buf_str(&out));
+    cr_assert(strstr(job_spec_definition(r.spec, &bytes), "delivery") == NULL,
+              "it is not kept with each job");
+    buf_fini(&out);
+    done(&r);
+}
+
 Test(job, every_problem_of_a_body_is_reported_at_once)
 {
     REFUSED(
@@ -182,6 +203,22 @@ Test(job, secrets_in_headers_must_be_known_and_well_formed)
     ctx.ns = "team-b";
     r = parse_with(SECRET("${secret:token}"), &ctx);
     cr_assert(eq(int, (int)r.refusal, JOB_REFUSED_UNKNOWN_SECRET));
+    done(&r);
+}
+
+/* A target that is wrong is not a target that is missing. */
+Test(job, a_wrong_target_is_told_once)
+{
+    static char text[4000];
+    char path[2100];
+    memset(path, 'p', sizeof(path) - 1);
+    path[0] = '/';
+    path[sizeof(path) - 1] = '\0';
+    (void)snprintf(text, sizeof(text), CALLING("{\"http\":{\"path\":\"%s\"}}"), path);
+    REFUSED(text, "#/callback/http/path");
+    REFUSED(CALLING("{\"http\":{\"service\":\"a/b\",\"tag\":\"x\"}}"), "#/callback/http/service");
+    struct result r = parse(text);
+    cr_assert(eq(sz, r.problems.count, 1));
     done(&r);
 }
 
@@ -350,6 +387,10 @@ Test(job, a_schedule_that_stays_as_it_is_is_not_judged_anew)
 
 Test(job, phase_of_every_is_the_creation_or_starts_at)
 {
+    struct result capital = parse_ok("{\"schedule\":\"@Every 90s\"," CALLBACK "}");
+    cr_assert(capital.spec->has_every);
+    cr_assert(eq(i64, capital.spec->phase_ms, NOW));
+    done(&capital);
     struct result r = parse_ok("{\"schedule\":\"@every 10s\"," CALLBACK "}");
     cr_assert(eq(i64, r.spec->phase_ms, NOW));
     done(&r);

@@ -95,6 +95,8 @@ Test(planner, a_failed_first_attempt_is_booked_and_the_job_goes_on)
     pbed_set(b)->fail = 0;
     pbed_run(b, 15000);
     f = pbed_fire(b, &row->uid, 1);
+    cr_assert(not(zero(ptr, strstr(f->log, "\"excerpt\":null"))), "each attempt has all its fields: %s",
+              f->log);
     row = pbed_job(b, "a");
     cr_assert(eq(int, f->state, FIRE_STATE_ENDED));
     cr_assert(eq(int, f->outcome, FIRE_OUTCOME_SUCCEEDED));
@@ -316,6 +318,8 @@ Test(planner, preconditions)
     stale->api.if_match = absent->api.if_match = true;
     stale->api.match_uid = pbed_job(b, "a")->uid;
     stale->api.match_version = 7;
+    struct pbed_call *any = pbed_call(b, PLANNER_DELETE, "nobody", NULL);
+    any->api.if_match = true; /* match_version 0: whichever there is, and there is none */
     struct pbed_call *right = pbed_call(b, PLANNER_PUT, "a", EVERY_1S);
     right->api.if_match = true;
     right->api.match_uid = pbed_job(b, "a")->uid;
@@ -326,6 +330,11 @@ Test(planner, preconditions)
     cr_assert(eq(int, absent->api.answer, PLANNER_MISMATCH));
     cr_assert(eq(int, right->api.answer, PLANNER_OK));
     cr_assert(eq(u64, right->api.row.version, 2));
+    cr_assert(eq(int, any->api.answer, PLANNER_MISMATCH));
+    any = pbed_call(b, PLANNER_DELETE, "a", NULL);
+    any->api.if_match = true;
+    pbed_run(b, 100);
+    cr_assert(eq(int, any->api.answer, PLANNER_OK));
     pbed_free(b);
 }
 
