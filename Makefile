@@ -218,6 +218,18 @@ $(TOOLS): $(O)/tests/tools/%: $(O)/t/tests/tools/%.o $(call libs,$(O)/t,consul $
 	@echo "  LINK  $@"
 	@$(CC) $(LDFLAGS_ALL) -o $@ $^ $(DEP_LIBS) -lm
 
+# The program with the store of the version before, for upgrades from the one to the other.
+BEFORE := $(O)/tests/tools/carillon-1
+$(O)/v1/libstore.a: $(SRC_store:%.c=$(O)/v1/%.o) $(O)/members-store
+$(O)/v1/%.o: %.c $(O)/cflags
+	@mkdir -p $(@D)
+	@echo "  CC 1  $<"
+	@$(CC) -DSTORE_VERSION=1 $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(CFLAGS_REL) $(DEP_CFLAGS) -MMD -MP -c -o $@ $<
+$(BEFORE): $(O)/agent/main.o $(O)/libagent.a $(O)/libcallback.a $(O)/libconsul.a $(O)/v1/libstore.a $(call libs,$(O),io core base)
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	@$(CC) $(LDFLAGS_ALL) -Wl,--gc-sections -o $@ $^ $(DEP_LIBS) -lm
+
 # The generators, callee and raw limits of tests/bench.
 $(BENCH): $(O)/tests/bench/%: $(O)/tests/bench/%.o $(O)/tests/bench/bench.o $(call libs,$(O),io core base) | $(O)/deps-test
 	@mkdir -p $(@D)
@@ -260,7 +272,7 @@ PYTEST = $(VENV)/bin/python -m pytest -o cache_dir=$(abspath $(O))/pytest
 IT_ARGS ?=
 # All of them: files side by side, each worker with servers of its own, as most of the time is waiting. Some: one by one.
 IT_JOBS ?= $(if $(IT_ARGS),0,2)
-check-it: build $(TOOLS) $(BENCH) $(O)/deps-it $(O)/deps-browser $(O)/deps-galera ## the real program with a real Consul, a real MariaDB and callees
+check-it: build $(TOOLS) $(BEFORE) $(BENCH) $(O)/deps-it $(O)/deps-browser $(O)/deps-galera ## the real program with a real Consul, a real MariaDB and callees
 	@mkdir -p $(O)/results
 	@CARILLON_BINARY=$(abspath $(O))/carillon CARILLON_TOOLS=$(abspath $(O))/tests/tools \
 	 CARILLON_BENCH=$(abspath $(O))/tests/bench CARILLON_RESULTS=$(abspath $(O))/results/check-it.json \

@@ -196,6 +196,16 @@ const struct node_raft_view *node_show_raft(struct node *n)
     return &s->view;
 }
 
+/* A log of several agrees on one later; one agent alone does so when it is opened. */
+uint32_t node_store_version(struct node *n)
+{
+    struct voter_agent_view view;
+    if (!n->voter)
+        return !n->store ? 0 : n->store == &store_raft ? STORE_RAFT_SCHEMA : n->meta.schema;
+    voter_agent_view(n->voter, &view);
+    return view.log.version;
+}
+
 void node_set_raft_gauges(struct node *n)
 {
     const struct node_raft_view *v = node_show_raft(n);

@@ -261,6 +261,7 @@ void node_cluster(struct node *n, struct node_cluster_view *ret)
     *ret = (struct node_cluster_view){.cluster = n->config->cluster.name,
                                       .mode = n->consul ? "consul" : "standalone",
                                       .store_driver = node_is_client(n) ? "" : n->config->store.driver,
+                                      .store_version = node_store_version(n),
                                       .store_ok = n->store && n->store->stats(n->store_self)->ok,
                                       .consul_ok = !n->consul || consul_client_health(n->consul)->ok,
                                       .slots_total = n->meta.slots,

@@ -106,6 +106,7 @@ struct node_raft_view {
 };
 struct node_cluster_view {
     const char *cluster, *mode, *store_driver, *store_leader;
+    uint32_t store_version; /* of what is kept; 0: not known */
     bool store_ok, consul_ok;
     const struct node_member_view *members; /* valid until the next turn */
     size_t members_count;

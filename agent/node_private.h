@@ -124,6 +124,7 @@ void node_retry_store(void *node);
 void node_leave_store(struct node *n);
 /* NULL: the store is no log's cluster. Valid until the next turn. */
 const struct node_raft_view *node_show_raft(struct node *n);
+uint32_t node_store_version(struct node *n); /* 0: not known */
 void node_set_raft_gauges(struct node *n);
 
 /* node.c */

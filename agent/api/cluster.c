@@ -86,6 +86,7 @@ void api_cluster(struct exchange *x)
         json_print_string(&out, v.store_driver, strlen(v.store_driver));
     else
         buf_add_str(&out, "null");
+    print_number(&out, "version", v.store_version);
     buf_addf(&out, ",\"ok\":%s", v.store_ok ? "true" : "false");
     api_print_text(&out, "leader", v.store_leader);
     print_raft(&out, v.raft);

@@ -15,10 +15,10 @@
 
 #define KEY_CHARS "CHARACTER SET ascii COLLATE ascii_bin NOT NULL"
 #define UNSIGNED  "BIGINT UNSIGNED NOT NULL"
-/* How long a change of a table may keep others waiting, what they get before the next try, and how many tries there are. */
+/* How long a change of a table may keep others waiting, and what they get before it is tried again. Both together are less than an
+ * agent's loop may stand still (/livez). */
 #define ALTER_WAIT_S   "1"
-#define ALTER_PAUSE_MS 3000
-#define ALTER_TRIES    10
+#define ALTER_PAUSE_MS 2500
 
 #define ENGINE " ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
 
@@ -258,20 +258,17 @@ static int alter_once(struct my_conn *c, const char *sql, struct err *e)
     return r;
 }
 
-/* It waits for transactions that have looked at the table, and whoever comes later waits behind it: so not for long, and again after
- * a while in which the others get on. A dump of the database may take minutes. */
+/* It waits for transactions that have looked at the table, and whoever comes later waits behind it: so not for long. Who opens the store
+ * tries again; a dump of the database may take minutes. */
 static int alter(struct my_conn *c, const char *sql, struct err *e)
 {
     int r = my_exec(c, "SET SESSION lock_wait_timeout = " ALTER_WAIT_S, false, e);
-    if (r < 0)
-        return r;
-    for (unsigned tries = 1;; tries++) {
+    if (r == 0)
         r = alter_once(c, sql, e);
-        if (r != -ERR_RETRY || tries == ALTER_TRIES)
-            return r;
-        (void)poll(NULL, 0, ALTER_PAUSE_MS); /* only time can pass */
-        err_clear(e);
-    }
+    if (r != -ERR_RETRY)
+        return r;
+    (void)poll(NULL, 0, ALTER_PAUSE_MS); /* only time can pass */
+    return err_set(e, ERR_UNAVAILABLE, "somebody has been reading the table for long (a dump?)");
 }
 
 /* What is needed first: should this end between the two, a program that is too old is refused already. */

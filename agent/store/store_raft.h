@@ -93,6 +93,7 @@ struct store_raft_status {
     uint64_t term;
     uint64_t applied, last; /* indexes of the own log; clients: 0 */
     bool made;              /* what the store is, is known: open() will succeed */
+    uint32_t version;       /* that all voters have agreed on (store_version.h); 0: not known */
     char problem[200];
     size_t voters; /* of the configuration as last heard */
     struct {

@@ -207,7 +207,7 @@ void store_raft_cluster_status(struct store_raft_cluster *c, struct store_raft_s
 {
     struct replica_view v;
     struct replica_stats stats;
-    struct store_meta meta;
+    struct store_meta meta = {.schema = 0};
     replica_view(c->replica, &v);
     replica_stats(c->replica, &stats);
     *ret = (struct store_raft_status){.role = (enum store_raft_role)v.role,
@@ -221,6 +221,7 @@ void store_raft_cluster_status(struct store_raft_cluster *c, struct store_raft_s
                                       .queued = stats.queue,
                                       .queued_max = REPLICA_QUEUE_MAX,
                                       .elections = v.elections};
+    ret->version = meta.schema;
     memcpy(ret->problem, v.problem, sizeof(ret->problem));
     for (size_t i = 0; i < v.servers_count; i++) {
         ret->list[i].id = v.servers[i].id;
