@@ -201,9 +201,11 @@ static void check_migrated(struct contract *t)
     struct uid uid = contract_uid(1, 1);
     struct err e = {0};
     struct my_conn c;
-    while (try_open(s, &next, "test", &e) == -ERR_UNAVAILABLE) /* as an agent does, which goes on meanwhile */
+    int r;
+    while ((r = try_open(s, &next, "test", &e)) ==
+           -ERR_UNAVAILABLE) /* as an agent does, which goes on meanwhile */
         (void)poll(NULL, 0, 200);
-    CHECK(e.code == ERR_OK, "%s", e.text);
+    CHECK(r == 0, "%s", e.text);
     CHECK(next.meta.schema == 2, "version %u", next.meta.schema);
     struct contract_answer *a = contract_fires(&next, &uid, 0, 9);
     CHECK(a->fires_count == 1 && !a->fires[0].trace, "%zu fires", a->fires_count);
