@@ -76,6 +76,12 @@ static int check_absolute(const char *text, struct err *e)
                           : err_set(e, ERR_INVALID, "'%s' must begin with '/'", TEXTQ(text, strlen(text)));
 }
 
+/* What stands before an '@' may be a password, which no message shows. */
+static const char *without_password(const char *text)
+{
+    return strchr(text, '@') ? strchr(text, '@') : text;
+}
+
 /* A path is put behind it. */
 static int check_advertise_url(const char *text, struct err *e)
 {
@@ -87,7 +93,8 @@ static int check_advertise_url(const char *text, struct err *e)
             wrong = "must be printable ASCII";
     if (!wrong && (strchr(text, '?') || text[len - 1] == '/'))
         wrong = "must end before the path's last '/' and have no ?query";
-    return wrong ? err_set(e, ERR_INVALID, "'%s' %s", TEXTQ(text, len), wrong) : 0;
+    text = without_password(text);
+    return wrong ? err_set(e, ERR_INVALID, "'%s' %s", TEXTQ(text, strlen(text)), wrong) : 0;
 }
 
 static int check_consul_address(const char *text, struct err *e)
@@ -98,9 +105,10 @@ static int check_consul_address(const char *text, struct err *e)
     size_t scheme = strncmp(text, "http://", 7) == 0 ? 7 : strncmp(text, "https://", 8) == 0 ? 8 : 0;
     if (text_host_port(text + scheme, len - scheme, false, NULL, NULL, NULL, NULL) == 0)
         return 0;
+    text = without_password(text);
     return err_set(e, ERR_INVALID,
                    "'%s': write host:port, http://host:port, https://host:port or unix:///path",
-                   TEXTQ(text, len));
+                   TEXTQ(text, strlen(text)));
 }
 
 static int check_driver(const char *text, struct err *e)

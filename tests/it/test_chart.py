@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from lib import procs
-from lib.carillon import ROOT, merge
+from lib.carillon import ROOT, binary, merge
 from lib.certs import Authority
 from lib.chart import CHART, Pod, documents, is_safe, one, ports, validate
 from lib.load import Load
@@ -154,6 +154,24 @@ def test_wrong_values_are_refused_with_a_reason(values, why):
 
 def test_the_values_table_is_that_of_the_values():
     done = subprocess.run([sys.executable, ROOT / "tests/tools/check_chart.py"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_program_takes_what_is_rendered(folder, mode):
+    """Each option is one that there is, and they go together: with files in the places of the Secrets."""
+    found = documents(CHART, MODES[mode])
+    config = one(found, "ConfigMap")["data"]["carillon.yaml"]
+    [container] = one(found, "StatefulSet")["spec"]["template"]["spec"]["containers"]
+    own = Authority("ours", folder).issue("any")
+    contents = {"tokens.yaml": "[]", "ca.crt": (folder / "ours-ca.crt").read_text(), "tls.crt": pathlib.Path(own.cert).read_text(),
+                "tls.key": pathlib.Path(own.key).read_text(), "keys": "* k whsec_" + "QUJD" * 8 + "\n"}
+    for path in re.findall(r"/etc/carillon/([\w./-]+)", config):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(contents.get(path.split("/")[1], "very secret"))
+    (folder / "carillon.yaml").write_text(config.replace("/etc/carillon", str(folder)))
+    sets = [re.sub(r"\$\(\w+\)", "10.0.0.1", a) for a in container["args"] if a.startswith("--set")]
+    done = subprocess.run([binary(), "config", "check", folder / "carillon.yaml", *sets], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -323,8 +323,17 @@ def test_wrong_values_are_refused(injector_values, why):
         documents(CHART, {**VALUES, "injector": {"enabled": True, **injector_values}})
 
 
+def test_sidecars_of_a_log_are_clients(folder):
+    values = {"mode": "raft-cluster", "cluster": {"secretName": "cluster"}, "injector": {"enabled": True}}
+    found = documents(CHART, values)
+    validate([d for d in found if "injector" in d["metadata"]["name"]])
+    assert set(json.loads(named(found, "ConfigMap")["data"]["sidecar.json"])) == {"client"}
+    with pytest.raises(Exception, match="a sidecar is no member in mode raft-cluster"):
+        sidecar_of_a_team(pathlib.Path(folder), {"mode": "raft-cluster", "cluster": {"secretName": "cluster"}}, role="member")
+
+
 def test_without_members_there_is_nothing_to_inject():
-    with pytest.raises(Exception, match="injector.enabled needs mode cluster"):
+    with pytest.raises(Exception, match="injector.enabled needs mode cluster or raft-cluster"):
         documents(CHART, {"injector": {"enabled": True}})
 
 

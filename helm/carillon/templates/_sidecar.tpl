@@ -21,9 +21,6 @@ what stands here for each role (carillon.sidecarPart), so its pods are these.
 {{- $v := .Values -}}
 {{- $s := dict "cluster" $v.cluster.secretName "cluster-tls" $v.cluster.tlsSecret "consul" $v.consul.tokenSecret "consul-ca" $v.consul.caSecret "tokens" $v.api.tokensSecret -}}
 {{- if eq .role "member" -}}
-{{- if include "carillon.isRaft" . -}}
-{{- fail "a sidecar is no member in mode raft-cluster: it has no volume for the log" -}}
-{{- end -}}
 {{- $s = merge $s (dict "mysql" (required "mysql.passwordSecret is needed for members" $v.mysql.passwordSecret) "mysql-ca" $v.mysql.caSecret "signing" $v.callback.signingKeysSecret) -}}
 {{- end -}}
 {{- range $folder, $secret := $s -}}{{- if $secret }}
@@ -34,6 +31,9 @@ what stands here for each role (carillon.sidecarPart), so its pods are these.
 {{- define "carillon.sidecar" -}}
 {{- $r := include "carillon.sidecarRoot" . | fromJson -}}
 {{- $v := $r.Values -}}
+{{- if and (eq $r.role "member") (include "carillon.isRaft" $r) -}}
+{{- fail "a sidecar is no member in mode raft-cluster: it has no volume for the log" -}}
+{{- end -}}
 - name: carillon
   image: {{ include "carillon.image" $r }}
   imagePullPolicy: {{ $v.image.pullPolicy }}

@@ -220,6 +220,19 @@ Test(config, problems_between_options_name_the_line)
                  LIST("c.yaml:3: services.a.tag: endpoints have tags only when cluster.mode is consul"));
 }
 
+Test(config, no_message_shows_a_password)
+{
+    expect_lines(
+        "telemetry:\n  otlp_endpoint: http://user:hunter2@collector:4318\n"
+        "consul:\n  address: https://user:hunter2@consul:8501\n",
+        NULL,
+        LIST(
+            "c.yaml:2: telemetry.otlp_endpoint: '@collector:4318' must not carry a user name; send an "
+            "Authorization header",
+            "c.yaml:4: consul.address: '@consul:8501': write host:port, http://host:port, https://host:port or "
+            "unix:///path"));
+}
+
 Test(config, tls_of_a_service_is_checked_before_the_start)
 {
     write_file("cert", "x");
