@@ -262,8 +262,9 @@ async function job([id]) {
       status.state === "paused" ? button("Resume", act("POST", "/resume", {})) : button("Pause", act("POST", "/pause", {}), { disabled: status.state === "done" }),
       button("Delete", async () => {
         if (!confirm(`Delete ${id}? Its pending fires are cancelled.`)) return;
+        const from = location.hash;
         await ask("DELETE", path, ns);
-        go("/jobs");
+        if (location.hash === from) go("/jobs"); // who has gone elsewhere meanwhile stays there
       }, { class: "danger" })),
     el("div", { class: "cards" }, card("next due", status.state === "active" ? when(status.next_due) : "–"),
       ...["succeeded", "pending", "dead", "skipped", "coalesced", "cancelled"].filter((w) => status.counts[w] || w === "succeeded")
