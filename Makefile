@@ -330,7 +330,7 @@ chaos: build $(REFUSER) $(O)/deps-it $(if $(filter galera,$(STORE)),$(O)/deps-ga
 	    --results $(abspath $(O))/results/chaos$(addprefix -,$(filter-out mysql,$(STORE))).json $(CHAOS_ARGS)
 
 chaos-galera chaos-raft: chaos-%: ## the same for a short time on that store
-	@$(MAKE) chaos STORE=$* CHAOS_SECONDS=12
+	@$(MAKE) chaos STORE=$* CHAOS_SECONDS=10
 
 .PHONY: model
 model: $(O)/deps-test ## every state of the models of the ownership protocol; each of them broken on purpose must be caught
@@ -410,14 +410,14 @@ coverage: $(O)/deps-test ## line coverage of the unit tests; fails under the flo
 STAGES := build check-format check-size check-layers $(if $(wildcard tests/tools/check_options.py),check-options) \
           check $(if $(SIM),sim) model
 # Side by side: what waits most of its time, and what computes all of it.
-STAGES_WAITING := check-it chaos
+STAGES_WAITING := check-it chaos chaos-raft
 STAGES_BUSY := check-clang lint check-asan $(if $(TSAN),check-tsan) $(if $(FUZZ),fuzz) coverage check-api
 
 .PHONY: test
 test: export FUZZ_SECONDS = 8
 test: export IT_AGAIN = 5
 test: export MUTANT_ARGS = --common
-test: export CHAOS_SEED = 10
+test: export CHAOS_SEED = 394
 test: export API_SEED = 8
 test: deps ## what continuous integration runs: all of the above in order, and the counts
 	@tests/tools/run_stages.py --results $(O)/results $(STAGES) --waiting $(STAGES_WAITING) --busy $(STAGES_BUSY)

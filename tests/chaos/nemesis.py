@@ -90,11 +90,14 @@ class Nemesis:
         self.healing[id(step)] = doing[step.fault]()
 
     def heal(self, step):
-        heal = self.healing.pop(id(step), None)
-        if heal:
-            heal()
+        """False: it cannot be healed yet."""
+        heal = self.healing.get(id(step))
+        if heal and heal() is False:
+            return False
+        self.healing.pop(id(step), None)
+        return True
 
-    # ---- agents; each returns what heals it
+    # ---- agents; each returns what heals it, which returns False as long as it cannot
 
     def to_process(self, agent, do):
         """One thing at a time: a fault of the store may have chosen this agent too."""
@@ -104,8 +107,10 @@ class Nemesis:
         heal = do(agent)
 
         def healed():
-            heal()
+            if heal() is False:
+                return False
             self.touched.discard(agent.name)
+            return True
         return healed
 
     def killed(self, agent):
@@ -126,8 +131,10 @@ class Nemesis:
             return again
 
         def again():
-            self.world.expect(agent.process.wait(30) == 0, f"{agent.name} ended with {agent.process.code} after SIGTERM")
-            agent.start(wait=False)
+            if agent.process.alive():
+                return False
+            self.world.expect(agent.process.code == 0, f"{agent.name} ended with {agent.process.code} after SIGTERM")
+            return agent.start(wait=False)
         return self.to_process(agent, restart)
 
     @staticmethod

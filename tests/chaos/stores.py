@@ -97,7 +97,7 @@ class MySql:
 
     def read_only(self):
         self._read_only(1)
-        return lambda: wait_until(lambda: self._read_only(0), 20, "database writable again")
+        return lambda: self._read_only(0)
 
     def _read_only(self, value):
         try:
@@ -215,7 +215,7 @@ class Galera(MySql):
         if not is_primary(node):
             return None
         node.isolate(True)
-        return lambda: wait_until(lambda: self._let_in(node), 20, f"{node.name} is let in again")
+        return lambda: self._let_in(node)
 
     @staticmethod
     def _let_in(node):

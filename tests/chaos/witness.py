@@ -5,6 +5,7 @@ import subprocess
 
 TABLES = ("members", "slots", "jobs", "fires")
 GALERA_DOMAIN = 7
+HELD = 1  # FIRE_STATE_HELD: who runs an attempt ends it, whoever owns the slot by then
 COUNTS = ("succeeded", "dead", "skipped", "coalesced", "cancelled")
 KEYS = {"members": ("member",), "slots": ("slot",), "jobs": ("uid",), "fires": ("uid", "seq")}
 # What has to be before a change as the change before it left it.
@@ -86,6 +87,7 @@ class Witness:
     def __init__(self):
         self.members, self.slots = {}, {}
         self.rows = {}   # (table, key) -> what CHAINED names, as last written
+        self.moved = {}  # slot -> the transaction of its last move and its owner before
         self.given = {}  # slots that this very transaction gives away: its writer may still write to them
         self.transactions = self.changes = 0
         self.problems = []
@@ -154,23 +156,26 @@ class Witness:
         self.slots[new["slot"]] = new
         if c["op"] == "INSERT":
             return
+        self.moved[new["slot"]] = self.transactions, old["owner"]
         if new["epoch"] <= old["epoch"]:
             self.wrong(f"slot {new['slot']}: epoch {old['epoch']} to {new['epoch']}")
         giver = self.members.get(old["owner"])
         if new["owner"] != old["owner"] and old["owner"] and giver and not giver["dead"] and old["owner"] not in writers:
             self.wrong(f"slot {new['slot']} was taken from {old['owner']}, which was alive, by {new['owner']}")
 
-    def owned(self, what, slot, writers):
+    def owned(self, what, slot, writers, holder=None):
+        """HOLDER: who else may write."""
         owner = self.slots[slot]["owner"]
-        if len(writers) != 1 or writers[0] not in (owner, self.given.get(slot)):
-            self.wrong(f"{what} of slot {slot}, which {owner} owns, was written by {writers}")
+        if len(writers) != 1 or writers[0] not in (owner, self.given.get(slot), holder):
+            since, before = self.moved.get(slot, (0, "nobody"))
+            self.wrong(f"{what} of slot {slot}, which {owner} owns since transaction {since} (before: {before}), was written by {writers}")
         elif self.members[writers[0]]["dead"]:
             self.wrong(f"{what} was written by {writers[0]}, which was dead")
 
     def job(self, c, writers):
         old, new = c["WHERE"], c["SET"]
         row = new or old
-        self.owned(f"job {row['id']}", row["slot"], writers)
+        self.owned(f"{c['op']} of job {row['id']}", row["slot"], writers)
         if c["op"] != "UPDATE":
             return
         if new["rev"] <= old["rev"] or new["seq"] < old["seq"]:
@@ -182,7 +187,8 @@ class Witness:
 
     def fire(self, c, writers):
         old, new = c["WHERE"], c["SET"]
-        self.owned(f"fire {new['id']} {new['seq']}", new["slot"], writers)
+        self.owned(f"{c['op']} of fire {new['id']} {new['seq']} in state {new['state']}", new["slot"], writers,
+                   holder=old["holder"] if old and old["state"] == HELD else None)
         if c["op"] == "UPDATE" and new["rev"] <= old["rev"]:
             self.wrong(f"fire {new['id']} {new['seq']}: rev {old['rev']} to {new['rev']}")
 

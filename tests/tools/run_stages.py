@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 
-COUNTED = {"check": "check.json", "check-it": "check-it.json", "chaos": "chaos.json", "check-api": "check-api.json"}
+COUNTED = {"check": "check.json", "check-it": "check-it.json", "chaos": "chaos.json", "chaos-raft": "chaos-raft.json", "check-api": "check-api.json"}
 
 
 def environment():

@@ -55,7 +55,7 @@ class Load:
         jobs = wait_until(lambda: self._counts(agent), 30, f"jobs of {self.name} without pending fires", interval=0.2)
         verdict = Verdict(self.callee.each(), jobs=self.ids, **self.tolerances)
         self._show_failed_attempts(agent, verdict)
-        agent.ask("DELETE", f"/v1/jobs?prefix={self.name}-", 200, timeout=30)
+        delete_all(agent, f"{self.name}-")
         seen = {uid: {d.seq for d in of_job} for uid, of_job in verdict.by_job.items()}
         for job in jobs:
             status, counts = job["status"], job["status"]["counts"]
@@ -155,7 +155,13 @@ class Writer:
         print(f"writes: {len(self.acknowledged)} acknowledged, {self.refused} refused with 503 meanwhile, "
               f"slowest {self.slowest:.2f} s")
         assert not lost, f"{len(lost)} acknowledged jobs are gone: {lost[:10]}"
-        agent.ask("DELETE", f"/v1/jobs?prefix={self.name}-", 200, timeout=30)
+        delete_all(agent, f"{self.name}-")
+
+
+def delete_all(agent, prefix):
+    """An agent whose store has come back this very second may say: later."""
+    wait_until(lambda: agent.call("DELETE", f"/v1/jobs?prefix={prefix}", timeout=30).status_code == 200, 20, f"jobs {prefix} deleted",
+               interval=0.2)
 
 
 def check_store(cluster):
