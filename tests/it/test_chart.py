@@ -97,6 +97,32 @@ def test_what_it_renders_is_valid_for_kubernetes(mode):
     is_safe(pod["containers"][0])
 
 
+@pytest.mark.parametrize("mode", [m for m in MODES if m.endswith("everything")])
+def test_what_is_rendered_fits_together(mode):
+    found = documents(CHART, MODES[mode])
+    stateful, services = one(found, "StatefulSet"), [d for d in found if d["kind"] == "Service"]
+    template = stateful["spec"]["template"]
+    labels, ports_there = template["metadata"]["labels"], {p["name"] for p in template["spec"]["containers"][0]["ports"]}
+    assert stateful["spec"]["serviceName"] in {s["metadata"]["name"] for s in services}
+    for service in services:
+        assert service["spec"]["selector"].items() <= labels.items()
+        assert {p["targetPort"] for p in service["spec"]["ports"]} <= ports_there
+    [endpoint] = one(found, "ServiceMonitor")["spec"]["endpoints"]
+    wanted = one(found, "ServiceMonitor")["spec"]["selector"]["matchLabels"]
+    scraped = [s for s in services if wanted.items() <= s["metadata"]["labels"].items()
+               and endpoint["port"] in {p["name"] for p in s["spec"]["ports"]}]
+    assert len(scraped) == 1  # else each pod would be scraped twice
+    policy = one(found, "NetworkPolicy")["spec"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    assert {p["port"] for rule in policy["ingress"] for p in rule["ports"]} == ports_there
+    if not mode.startswith("standalone"):
+        target = one(found, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
+        assert (target["kind"], target["name"]) == ("StatefulSet", stateful["metadata"]["name"])
+        assert one(found, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"].items() <= labels.items()
+        for spread in template["spec"]["topologySpreadConstraints"]:
+            assert spread["labelSelector"]["matchLabels"].items() <= labels.items()
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_pod_has_time_for_its_pre_stop_and_its_grace(mode):
     found = documents(CHART, {**MODES[mode], "shutdownGraceSeconds": 33})

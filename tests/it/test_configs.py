@@ -65,8 +65,8 @@ class Machine:
         agent = Agent(name, self.folder)
         listen = f"127.0.0.1:{agent.cluster_port}"
         [ops] = free_ports(1)
-        address = {"standalone": "127.0.0.1:7420", "sidecar": "127.0.0.1:7420", "mysql-tls": "0.0.0.0:7420"}[sample]
-        ops_at = "127.0.0.1:7423" if sample == "standalone" else "0.0.0.0:7423"
+        address = "0.0.0.0:7420" if sample == "mysql-tls" else "127.0.0.1:7420"
+        ops_at = "127.0.0.1:7423" if sample in ("standalone", "raft-cluster") else "0.0.0.0:7423"
         path = self.install(sample, api=(address, agent.address), ops=(ops_at, f"127.0.0.1:{ops}"), **changes)
         agent.process = Process(name, [binary(), "agent", "--config", path, f"--set=agent.name={name}",
                                        *([] if sample == "standalone" else [f"--set=cluster.listen={listen}"])], self.folder)
@@ -198,6 +198,33 @@ def test_a_member_and_a_sidecar_work_with_their_rights_and_no_others(secured, au
         client.end()
         member.end()
         secured.mariadb.sql("GRANT CREATE, ALTER, INDEX ON carillon.* TO 'carillon'@'%%'", ())
+
+
+def test_members_of_a_log_work_with_the_same_rights(secured, authority, callee):
+    machines = [Machine(authority, f"voter-{n}") for n in range(3)]
+    token = secured.consul.token("voter", (CONFIGS / "consul-member.hcl").read_text())
+    agents = []
+    for n, machine in enumerate(machines):
+        machine.write("consul-token", token)
+        machine.write("cluster-secret", "shared by all three of these voters")
+        agent = machine.agent(f"v{n}", "raft-cluster", consul=("address: 127.0.0.1:8500", f"address: https://{secured.consul.address}"))
+        [port] = free_ports(1)
+        agent.process.argv += [f"--set=store.raft.listen=127.0.0.1:{port}", "--set=callback.allow_loopback=true"]
+        agent.process.argv += [f"--set=consul.tls_{what}={machine.folder}/etc/{name}"
+                               for what, name in [("ca", "ca.crt"), ("cert", "tls.crt"), ("key", "tls.key")]]
+        agents.append(agent)
+    try:
+        for agent in agents:
+            agent.process.start()
+        for agent in agents:
+            agent.wait_ready(60)
+        agents[1].put("rights-of-voters", {"schedule": "@every 1s", "callback": {"http": {"url": f"http://127.0.0.1:{callee.port}/voters"}}})
+        wait_until(lambda: sum(r["path"] == "/voters" for r in callee.records()) >= 2, 60, "callbacks", alive=[a.process for a in agents])
+        wait_until(lambda: [v["state"] for v in agents[2].cluster()["store"]["raft"]["voters"]] == ["voter"] * 3, 60, "three voters")
+        assert not [a.name for a in agents if "denied" in a.process.log_text()]
+    finally:
+        for agent in agents:
+            agent.end()
 
 
 # What a member asks of Consul that a rule of its policy is for.
