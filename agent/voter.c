@@ -173,12 +173,15 @@ static void describe(struct voter_agent *v)
 static int read_folder(struct voter_agent *v, struct err *e)
 {
     uint64_t number = 0;
+    struct err why = {0};
     int rc = voter_folder_open(v->dir, &v->folder, e);
-    if (rc == 0)
-        rc = store_raft_cluster_number(v->dir, &number, e);
     if (rc < 0)
         return rc;
+    rc = store_raft_cluster_number(v->dir, &number, &why);
+    if (rc < 0 && rc != -ERR_EXISTS)
+        return err_set(e, why.code, "%s", why.text);
     describe(v);
+    v->me.alone = rc == -ERR_EXISTS;
     v->me.has_data = number != 0;
     if (number != 0 && v->folder.number != 0 && number != v->folder.number)
         return err_set(e, ERR_PERMANENT, "%.100s: the log is voter %llu's, %s is voter %llu's", v->dir,
@@ -239,6 +242,7 @@ static void begin_voting(struct voter_agent *v, const struct voters_place *place
     }
     describe(v);
     v->me.has_data = true;
+    v->me.alone = false;
     log_info(&log_here, "this agent votes for the log", "voter=%llu address=%s",
              (unsigned long long)place->number, LOGQ(v->me.address));
 }

@@ -5,8 +5,8 @@
 #include <string.h>
 
 static const char *const state_names[VOTER_STATE_COUNT_] = {
-    [VOTER_CLAIMED] = "claimed", [VOTER_JOINING] = "joining", [VOTER_MEMBER] = "voter",
-    [VOTER_LOST] = "lost",       [VOTER_LEAVING] = "leaving",
+    [VOTER_CLAIMED] = "claimed", [VOTER_FOUNDING] = "founding", [VOTER_JOINING] = "joining",
+    [VOTER_MEMBER] = "voter",    [VOTER_LOST] = "lost",         [VOTER_LEAVING] = "leaving",
 };
 
 const char *voter_state_name(enum voter_state state)
@@ -95,7 +95,7 @@ bool voters_valid(const struct voters_doc *doc, char why[VOTERS_WHY_SIZE])
             return wrong(why, "a voter has a number that was not given out");
         if (v->address[0] == '\0' || is_twice(doc, i))
             return wrong(why, "a voter has no address, or is there twice");
-        if ((v->state == VOTER_CLAIMED) == doc->fixed)
+        if ((v->state == VOTER_CLAIMED || v->state == VOTER_FOUNDING) == doc->fixed)
             return wrong(why, "the first set is fixed and is not");
     }
     for (size_t i = 0; i < doc->first_count; i++)
@@ -155,6 +155,12 @@ static void place_unnamed(const struct voters_doc *doc, const struct voters_me *
         ret->role = VOTERS_ROLE_REMOVED;
 }
 
+/* A store is brought in by who founds the cluster with it, and by nobody else. */
+static bool may_bring(const struct voters_doc *doc, const struct voter *own)
+{
+    return own && doc->first_count == 1 && doc->first[0].number == own->number;
+}
+
 /* A number that was never used binds nobody. */
 void voters_place(const struct voters_doc *doc, const struct voters_me *me, struct voters_place *ret)
 {
@@ -162,9 +168,8 @@ void voters_place(const struct voters_doc *doc, const struct voters_me *me, stru
     uint64_t number = me->has_data || me->used ? me->number : 0;
     const struct voter *own = fixed ? find_folder(doc, me->folder) : NULL;
     *ret = (struct voters_place){.role = VOTERS_ROLE_WAITS};
-    if (number == 0 && me->has_data)
-        refuse(ret, "the folder holds the log of a standalone agent; copy it (carillon store copy) and move "
-                    "the folder away");
+    if (fixed && me->alone && !may_bring(doc, own))
+        refuse(ret, "the cluster began without the store in it: move it away, or begin with it (README)");
     else if (own && number != 0 && own->number != number)
         refuse(ret, "the folder remembers another number than Consul's key gives it; move the folder away");
     else if (own)
@@ -282,19 +287,43 @@ static bool claim(struct voters_seen *seen, const struct voters_now *now, struct
     return true;
 }
 
+/* What exists goes before what is to be: the others' claims are dropped. Of several that bring a store the first one counts. */
+static bool found(struct voters_seen *seen, const struct voters_now *now, struct voters_doc *doc)
+{
+    const struct voters_me *me = now->me;
+    const struct voter *own = find_folder(doc, me->folder);
+    bool founds = own && own->state == VOTER_FOUNDING;
+    if (me->leaving || (founds ? own->beat < VOTERS_FOUND_BEATS : count_in(doc, VOTER_FOUNDING) > 0))
+        return false;
+    struct voter self = founds ? *own : (struct voter){.number = 0};
+    doc->count = seen->count = 0;
+    if (founds) {
+        doc->list[doc->count++] = self;
+        fix(doc);
+    } else {
+        (void)add(doc, me, VOTER_FOUNDING);
+    }
+    doc->wanted = me->wanted;
+    seen->beat_ms = now->now_ms;
+    return true;
+}
+
 static bool step_claim(struct voters_seen *seen, const struct voters_now *now, struct voters_doc *doc)
 {
     const struct voters_me *me = now->me;
     bool changed = drop_stale(seen, me, now->now_ms, doc);
     changed |= set_wanted(me, doc);
+    if (me->alone && found(seen, now, doc))
+        return true;
     struct voter *own = (struct voter *)find_folder(doc, me->folder);
     if (!own)
-        return (claim(seen, now, doc) || changed) && doc->count > 0;
+        return ((!me->alone && claim(seen, now, doc)) || changed) && doc->count > 0;
     if (me->leaving) {
         drop(doc, (size_t)(own - doc->list));
         return doc->count > 0; /* the last one's goes stale */
     }
-    if (!changed && doc->count == doc->wanted && all_alive(seen, me, now->now_ms)) {
+    if (!changed && doc->count == doc->wanted && count_in(doc, VOTER_FOUNDING) == 0 &&
+        all_alive(seen, me, now->now_ms)) {
         fix(doc);
         return true;
     }
@@ -313,7 +342,7 @@ static bool begin_claims(struct voters_seen *seen, const struct voters_now *now,
         return false;
     *ret = (struct voters_doc){.wanted = now->me->wanted, .next = 1};
     copy_text(ret->set, sizeof(ret->set), now->me->folder);
-    (void)add(ret, now->me, VOTER_CLAIMED);
+    (void)add(ret, now->me, now->me->alone ? VOTER_FOUNDING : VOTER_CLAIMED);
     seen->beat_ms = now->now_ms;
     return true;
 }

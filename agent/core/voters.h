@@ -22,14 +22,18 @@
 /* A claim is told to be alive this often until the first set is fixed; one that was not for so long is dropped. */
 #define VOTERS_BEAT_MS  1000
 #define VOTERS_STALE_MS 10000
+/* Who brings the store of an agent alone begins the cluster with it after so many beats of its claim: a cluster that is there already
+ * and whose document was lost has written it again by then. */
+#define VOTERS_FOUND_BEATS 3
 /* A voter that the leader has not heard of for so long gives its place to an agent that has none, if there is one. */
 #define VOTERS_GONE_MS 30000
 /* A document that is missing is written by whoever has the log, if no leader did it in this time. */
 #define VOTERS_LEADERLESS_MS 10000
 
 enum voter_state {
-    VOTER_CLAIMED, /* before the first set is fixed */
-    VOTER_JOINING, /* the leader is to bring it in */
+    VOTER_CLAIMED,  /* before the first set is fixed */
+    VOTER_FOUNDING, /* the same, of the one that has the store which the cluster is to begin with */
+    VOTER_JOINING,  /* the leader is to bring it in */
     VOTER_MEMBER,
     VOTER_LOST,    /* not heard of for VOTERS_GONE_MS */
     VOTER_LEAVING, /* ends, or is one too many */
@@ -73,6 +77,7 @@ struct voters_me {
     uint64_t number;              /* 0: none yet */
     bool used;                    /* the log was opened under NUMBER */
     bool has_data;                /* there is a log in it */
+    bool alone;                   /* there is the store of an agent alone in it; then there is no number */
     char name[VOTERS_NAME_SIZE];
     char address[VOTERS_ADDRESS_SIZE];
     uint32_t wanted;

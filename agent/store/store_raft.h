@@ -50,8 +50,8 @@ struct store_raft_cluster_options {
     void *arg;
 };
 
-/* The number under which DIR's log is a voter; 0: nothing is there. ERR_PERMANENT: a store of one node is there, or something that is
- * no log; ERR_IO. Blocking. */
+/* The number under which DIR's log is a voter; 0: nothing is there. ERR_EXISTS: the store of one node is there; ERR_PERMANENT:
+ * something that is no log; ERR_IO. Blocking. */
 int store_raft_cluster_number(const char *dir, uint64_t *ret_id, struct err *e);
 
 /* It uses the voters, and is none itself. OPTIONS are copied. ERR_IO, ERR_NOMEM, ERR_INVALID (TLS files). */
@@ -61,8 +61,8 @@ int store_raft_cluster_new(const struct store_raft_cluster_options *options, str
 void store_raft_cluster_free(struct store_raft_cluster *c);
 
 /* Be voter ID and listen with LISTEN_FD (taken over in any case). The folder is that voter's, or empty: then it is begun with the
- * FIRST voters, SELF among them, the same ones at each of them; with none it waits until a leader adds it. Once. Blocks until
- * the folder is read. ERR_PERMANENT: it cannot be used, the text says why and what to do; ERR_IO, ERR_NOMEM. */
+ * FIRST voters, SELF among them, the same ones at each of them; with none it waits until a leader adds it. The store of one node
+ * becomes a cluster's when its voter is the only one of FIRST. Once. Blocks until the folder is read. ERR_PERMANENT: it cannot be used, the text says why and what to do; ERR_IO, ERR_NOMEM. */
 int store_raft_cluster_vote(struct store_raft_cluster *c, uint64_t id, int listen_fd,
                             const struct store_raft_voter *first, size_t first_count, struct err *e);
 

@@ -81,7 +81,7 @@ int store_raft_cluster_number(const char *dir, uint64_t *ret_id, struct err *e)
         return err_set(e, why.code, "%s", why.text);
     r = access(dir, F_OK) < 0 && errno == ENOENT ? 0 : is_used(dir, &used, e);
     if (r == 0 && used)
-        return err_set(e, ERR_PERMANENT,
+        return err_set(e, ERR_EXISTS,
                        "%.60s was written by an agent alone (cluster.mode: standalone). A voter of a cluster "
                        "begins with an empty folder",
                        dir);
@@ -176,17 +176,23 @@ int store_raft_cluster_vote(struct store_raft_cluster *c, uint64_t id, int liste
                             const struct store_raft_voter *first, size_t first_count, struct err *e)
 {
     struct mesh_node nodes[MESH_NODES_MAX];
+    struct err why = {0};
     int r = folder_lock(c->dir, &c->lock_fd, e);
     if (r == 0)
         r = rs_check_folder(c->dir, e);
     if (r == 0)
-        r = claim_number(c->dir, id, e);
-    if (r < 0) {
+        r = claim_number(c->dir, id, &why);
+    bool founds = r == -ERR_EXISTS && first_count == 1 && first[0].id == id;
+    if (why.code != ERR_OK && !founds)
+        r = err_set(e, why.code == ERR_EXISTS ? ERR_PERMANENT : why.code, "%s", why.text);
+    if (r < 0 && !founds) {
         fd_close(listen_fd);
         return r;
     }
     copy_nodes(nodes, first, first_count);
-    return replica_vote(c->replica, id, listen_fd, nodes, first_count, e);
+    r = replica_vote(c->replica, id, listen_fd, nodes, first_count, founds, e);
+    /* After a crash before this it becomes the same voter's log once more: nothing is lost by that. */
+    return r == 0 && founds ? write_number(c->dir, id, e) : r;
 }
 
 void store_raft_cluster_set_voters(struct store_raft_cluster *c, const struct store_raft_voter *voters,

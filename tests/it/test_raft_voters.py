@@ -4,11 +4,13 @@ import base64
 import json
 import os
 import shutil
+import subprocess
 import time
 
 import pytest
 
 from lib import disk
+from lib.carillon import Agent, binary
 from lib.load import Load, Writer
 from lib.procs import wait_until
 from lib.raft import back, folder_of, other, start
@@ -63,6 +65,44 @@ def leave(cluster, leader, spare):
     back(cluster, [leader])
     assert cluster.log(leader)["role"] == "client"
     assert folder_of(leader).with_name(f"raft.removed-{number}").is_dir()
+
+
+# ---- from elsewhere, and to elsewhere
+
+def copy(source, target, *flags):
+    return subprocess.run([binary(), "store", "copy", "--from", source, "--to", target, *flags],
+                          capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_store_from_elsewhere_becomes_a_clusters_and_goes_elsewhere(raft_cluster):
+    """What an agent alone had: one voter begins with it, the others join; two with a store each are one too many."""
+    cluster = raft_cluster
+    agents = [cluster.agent() for _ in range(3)]
+    alone = Agent("alone", agents[0].folder, {"cluster": {"name": cluster.name}, "services": {"w": {"endpoints": ["192.0.2.1:80"]}}}).start()
+    job = {"schedule": "@hourly", "callback": {"http": {"service": "w", "path": "/"}}}
+    for n in range(20):
+        alone.put(f"old-{n}", job)
+    before = {j["id"]: j["status"]["uid"] for j in alone.list()}
+    alone.term()
+    for agent in agents[:2]:
+        moved = copy(f"raft:{folder_of(alone)}", f"raft:{folder_of(agent)}", "--verify")
+        assert moved.returncode == 0, moved
+    agents[0].start(timeout=60)
+    agents[1].start(wait=False)
+    wait_until(lambda: not agents[1].process.alive(), 60, "the second one is refused")
+    assert "the cluster began without the store" in agents[1].process.log_text()
+    shutil.rmtree(folder_of(agents[1]))
+    back(cluster, agents[1:])
+    wait_until(lambda: cluster.voters() == {a.name: "voter" for a in agents}, 60, "all vote")
+    assert {j["id"]: j["status"]["uid"] for j in agents[2].list()} == before
+    agents[1].put("new", job)
+    cluster.leader().kill9()
+    rest = [a for a in agents if a.process.alive()]
+    wait_until(lambda: rest[0].call("PUT", "/v1/jobs/newer", json=job).ok, 60, "another leads")
+    for agent in rest:
+        agent.term()
+    out = copy(f"raft:{folder_of(rest[0])}", f"raft:{folder_of(rest[0]).with_name('out')}", "--verify", "--json")
+    assert out.returncode == 0 and json.loads(out.stdout)["jobs"] == 22, out
 
 
 # ---- a full disk

@@ -405,13 +405,14 @@ void replica_cancel(struct replica *r)
 }
 
 int replica_vote(struct replica *r, uint64_t id, int listen_fd, const struct mesh_node *first,
-                 size_t first_count, struct err *e)
+                 size_t first_count, bool founds, struct err *e)
 {
     assert(first_count <= MESH_NODES_MAX && id != 0);
     pthread_mutex_lock(&r->lock);
     assert(!r->vote.wanted && !r->vote.done);
     r->vote.id = id;
     r->vote.fd = listen_fd;
+    r->vote.founds = founds;
     if (first_count > 0)
         memcpy(r->vote.first, first, first_count * sizeof(*first));
     r->vote.first_count = first_count;

@@ -108,10 +108,10 @@ void replica_close(struct replica *r);
 /* Loop thread: all ops are answered, with ERR_CANCELLED at worst, in this call. */
 void replica_cancel(struct replica *r);
 
-/* Loop thread, once: be voter ID. LISTEN_FD is taken over. An empty folder begins with FIRST; none: it waits to be added. Blocks until
- * the folder is read. Errors as replica_open(). */
+/* Loop thread, once: be voter ID. LISTEN_FD is taken over. An empty folder begins with FIRST; none: it waits to be added. FOUNDS: the
+ * log of an agent alone becomes one of FIRST, which is this voter. Blocks until the folder is read. Errors as replica_open(). */
 int replica_vote(struct replica *r, uint64_t id, int listen_fd, const struct mesh_node *first,
-                 size_t first_count, struct err *e);
+                 size_t first_count, bool founds, struct err *e);
 /* Loop thread: who shall vote. */
 void replica_set_voters(struct replica *r, const struct mesh_node *nodes, size_t count);
 

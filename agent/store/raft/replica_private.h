@@ -75,6 +75,7 @@ struct replica_vote_order {
     bool wanted, done;
     uint64_t id;
     int fd;
+    bool founds;
     struct mesh_node first[MESH_NODES_MAX];
     size_t first_count;
     struct err err;

@@ -10,8 +10,9 @@
 #include "agent/base/mem.h"
 #include "agent/store/raft/message.h"
 
-/* Rows of a snapshot that are written before the loop looks at the disk again: well under a millisecond. */
-#define SLICE_ROWS 500
+/* Rows of a snapshot that are written before the loop looks at the disk again. A call waits for several looks, each behind a slice:
+ * 500 rows made it wait 7 ms on a machine whose processors were busy with other things. */
+#define SLICE_ROWS 100
 /* libraft looks whether a snapshot is wanted this often, and a leader says this often that it is there. */
 #define HEARTBEAT_MS 100
 /* Alone nobody else is elected. With others, a leader that is not heard for this long, up to twice as long, is replaced: fires stop for
@@ -286,6 +287,8 @@ static int bootstrap(struct replica *r, const struct mesh_node *first, size_t co
     }
     if (rv == 0)
         rv = raft_bootstrap(&r->raft, &c);
+    if (rv == RAFT_CANTBOOTSTRAP && r->vote.founds)
+        rv = raft_recover(&r->raft, &c);
     raft_configuration_close(&c);
     if (rv != 0 && rv != RAFT_CANTBOOTSTRAP) /* it was made before */
         return err_set(e, ERR_IO, "make %s: %s", r->dir, raft_errmsg(&r->raft));

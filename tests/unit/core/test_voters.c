@@ -118,6 +118,52 @@ Test(voters, the_first_set_is_fixed_when_as_many_as_wanted_claimed_and_are_alive
     cr_assert(eq(int, role_of(&doc, &late), VOTERS_ROLE_USER));
 }
 
+/* Two empty ones claim first, one with a store comes, then another one: whatever the order of their steps. */
+Test(voters, who_brings_a_store_begins_the_cluster_alone_and_the_others_join_it)
+{
+    static struct voters_seen seen[4];
+    struct voters_me me[4] = {me_of("a"), me_of("b"), me_of("x"), me_of("y")};
+    struct voters_doc doc = {.count = 0}, next;
+    struct voters_place place;
+    me[2].alone = me[3].alone = true;
+    cr_assert(step(&seen[0], NULL, &me[0], NULL, 0, &doc));
+    for (int64_t now = 100; !doc.fixed; now += 100) {
+        cr_assert(lt(i64, now, 10000));
+        for (size_t i = 0; i < 4; i++)
+            if ((i < 2 || now >= 300 * (int64_t)i) && step(&seen[i], &doc, &me[i], NULL, now, &next))
+                doc = next;
+    }
+    const struct voter *founder = entry(&doc, "x");
+    cr_assert(ne(ptr, (void *)founder, NULL));
+    cr_assert(eq(sz, doc.count, 1));
+    cr_assert(eq(sz, doc.first_count, 1));
+    voters_place(&doc, &me[2], &place);
+    cr_assert(eq(int, place.role, VOTERS_ROLE_VOTER));
+    cr_assert(place.begin);
+    cr_assert(eq(u64, place.number, founder->number));
+    cr_assert(eq(int, role_of(&doc, &me[0]), VOTERS_ROLE_USER));
+    cr_assert(eq(int, role_of(&doc, &me[3]), VOTERS_ROLE_REFUSED));
+    struct voters_log log = {.has_leader = true};
+    cr_assert(step(&seen[0], &doc, &me[0], &log, 20000, &next));
+    cr_assert(eq(int, entry(&next, "a")->state, VOTER_JOINING));
+}
+
+/* Its key was lost a moment ago: the cluster tells it again, and what would begin is refused. */
+Test(voters, who_brings_a_store_waits_for_a_cluster_that_is_there_already)
+{
+    struct voters_seen sx = {0}, sb = {0};
+    struct voters_me x = me_of("x"), b = voter_of("b", 2);
+    struct voters_doc doc, next;
+    struct voters_log log = log_abc(false);
+    x.alone = true;
+    cr_assert(step(&sx, NULL, &x, NULL, 0, &doc));
+    cr_assert(not(step(&sx, &doc, &x, NULL, 100, &next)));
+    cr_assert(not(doc.fixed));
+    cr_assert(step(&sb, &doc, &b, &log, 200, &next));
+    cr_assert(next.fixed);
+    cr_assert(eq(int, role_of(&next, &x), VOTERS_ROLE_REFUSED));
+}
+
 Test(voters, a_claim_of_a_dead_agent_gives_its_place_to_another)
 {
     struct voters_seen sa = {0}, sd = {0};
@@ -190,13 +236,14 @@ Test(voters, a_log_of_another_set_is_refused)
     cr_assert(eq(int, role_of(&doc, &me), VOTERS_ROLE_REFUSED));
 }
 
-Test(voters, a_standalone_log_is_refused)
+Test(voters, a_store_of_an_agent_alone_is_refused_by_a_cluster_that_began_without_it)
 {
     struct voters_doc doc = doc_abc();
-    struct voters_me me = me_of("x");
-    me.has_data = true;
+    struct voters_me me = me_of("x"), named = me_of("b");
+    me.alone = named.alone = true;
     cr_assert(eq(int, role_of(&doc, &me), VOTERS_ROLE_REFUSED));
-    cr_assert(eq(int, role_of(NULL, &me), VOTERS_ROLE_REFUSED));
+    cr_assert(eq(int, role_of(&doc, &named), VOTERS_ROLE_REFUSED));
+    cr_assert(eq(int, role_of(NULL, &me), VOTERS_ROLE_WAITS));
 }
 
 Test(voters, a_voter_that_was_replaced_is_removed)

@@ -315,9 +315,79 @@ Test(store_raft_failures, one_nodes_folder_is_no_clusters)
     CHECK(store_raft.open(&args, &n->t.self, &meta, &e) == 0, "%s", e.text);
     n->t.ops = &store_raft;
     bed_detach(n);
-    CHECK(store_raft_cluster_number(n->dir, &number, &e) == -ERR_PERMANENT, "%s", "a number");
+    CHECK(store_raft_cluster_number(n->dir, &number, &e) == -ERR_EXISTS, "%s", "a number");
     CHECK(strstr(e.text, "agent alone"), "%s", e.text);
     bed_close_cluster(&b);
+}
+
+static void open_alone(struct cluster_bed *b, struct bed_node *n)
+{
+    struct err e = {0};
+    struct store_raft_options options = {.dir = n->dir, .snapshot_entries = 100};
+    struct store_open_args args = {.loop = b->loop,
+                                   .options = &options,
+                                   .cluster = "test",
+                                   .slots = CONTRACT_SLOTS,
+                                   .member = "m1",
+                                   .zones = b->zones,
+                                   .now_ms = bed_now_ms};
+    n->t.ops = &store_raft;
+    n->t.loop = b->loop;
+    CHECK(store_raft.open(&args, &n->t.self, &n->t.meta, &e) == 0, "%s", e.text);
+}
+
+/* COUNT: of what the store of one node has in its log, so that there is a snapshot or none. */
+static void found_with(unsigned count)
+{
+    struct cluster_bed b;
+    struct writer w;
+    bed_open_loop(&b, NULL);
+    b.patience_ms = BED_WAIT_MS;
+    b.election_ms = 120;
+    struct bed_node *founder = bed_add(&b, 7);
+    open_alone(&b, founder);
+    writer_open(&w, &b, founder);
+    write_some(&w, count);
+    bed_detach(founder);
+    for (unsigned round = 0; round < 2; round++) { /* also after a crash before the folder had its number */
+        b.voters_count = 0;
+        bed_name(&b, founder);
+        bed_start(&b, founder, true);
+        (void)bed_wait_leader(&b); /* itself */
+        if (round == 1)
+            break;
+        bed_kill(founder);
+        char path[128];
+        (void)snprintf(path, sizeof(path), "%s/number", founder->dir);
+        CHECK(unlink(path) == 0, "%s", path);
+    }
+    bed_attach(&b, founder);
+    for (unsigned i = 0; i < 2; i++) {
+        bed_name(&b, bed_add(&b, 8 + i));
+        bed_start(&b, &b.nodes[1 + i], false);
+    }
+    for (size_t i = 0; i < 3; i++)
+        store_raft_cluster_set_voters(b.nodes[i].cluster, b.voters, b.voters_count);
+    BED_WAIT(&b, bed_status(founder).voters == 3 && bed_status(founder).list[1].votes &&
+                     bed_status(founder).list[2].votes);
+    for (size_t i = 1; i < 3; i++)
+        bed_attach(&b, &b.nodes[i]);
+    write_some(&w, JOBS);
+    w.n = &b.nodes[1];
+    bed_kill(founder);
+    write_some(&w, JOBS);
+    expect_written(&w, &b.nodes[2]);
+    bed_close_cluster(&b);
+}
+
+Test(store_raft_failures, the_store_of_one_node_becomes_a_clusters_with_all_it_has)
+{
+    found_with(10);
+}
+
+Test(store_raft_failures, a_snapshot_of_one_node_becomes_a_clusters)
+{
+    found_with(700);
 }
 
 /* --- who votes ----------------------------------------------------------------------------------------------------- */
