@@ -1,6 +1,9 @@
 /* Data folders of stopped agents. */
+#include <limits.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "agent/base/buf.h"
 #include "agent/base/mem.h"
 #include "agent/cli/commands.h"
 #include "agent/cli/load.h"
@@ -11,6 +14,8 @@
 /* --- check --------------------------------------------------------------------------------------------------------- */
 
 #define PROBLEMS_SHOWN 50
+/* Of the log, under agent.data_dir, unless store.raft.dir says another. */
+#define DEFAULT_FOLDER "raft"
 
 struct check_problems {
     const struct cli *cli;
@@ -109,13 +114,22 @@ static int check_locked(struct cli *cli, const struct cli_args *args, const char
     return code;
 }
 
+/* An agent.data_dir is taken for the log's folder in it, which is what is meant. */
+static int check_given(struct cli *cli, const struct cli_args *args, const char *dir)
+{
+    AUTO(buf_fini) struct buf inner = BUF_INIT(PATH_MAX);
+    buf_addf(&inner, "%s/" DEFAULT_FOLDER, dir);
+    bool there = !buf_failed(&inner) && access(buf_str(&inner), F_OK) == 0;
+    return check_locked(cli, args, there ? buf_str(&inner) : dir);
+}
+
 int cmd_store_check(struct cli *cli, const struct cli_args *args)
 {
     const char *sets[ARGS_MAX];
     int code;
     if (args->count > 0)
-        return check_locked(cli, args,
-                            strncmp(args->items[0], "raft:", 5) == 0 ? args->items[0] + 5 : args->items[0]);
+        return check_given(cli, args,
+                           strncmp(args->items[0], "raft:", 5) == 0 ? args->items[0] + 5 : args->items[0]);
     size_t sets_count = load_sets(args, sets);
     AUTO(config_free)
     struct config *c = load_config(cli, args_get(args, "--config"), sets, sets_count, &code);

@@ -149,6 +149,9 @@ def test_the_folder_is_checked_offline(alone, callee):
     alone.kill9()
     done = check(alone)
     assert done.returncode == 0 and "60 jobs" in done.stdout and done.stdout.endswith("ok\n"), done
+    above = subprocess.run([binary(), "store", "check", alone.config["agent"]["data_dir"]], capture_output=True, text=True,
+                           timeout=60, check=False)
+    assert above.returncode == 0 and above.stdout == done.stdout, above
     whole = json.loads(check(alone, "--json").stdout)
     assert whole["ok"] and whole["jobs"] == 60 and whole["problems"] == [], whole
     folder = pathlib.Path(alone.config["agent"]["data_dir"]) / "raft"

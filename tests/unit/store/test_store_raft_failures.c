@@ -115,6 +115,30 @@ Test(store_raft_failures, a_leader_that_is_killed_in_the_middle_of_commits_loses
     bed_close_cluster(&b);
 }
 
+/* The leader and a follower of five, then one more: what is left is no majority, until one is back. */
+Test(store_raft_failures, of_five_voters_two_may_be_lost_and_not_three)
+{
+    struct cluster_bed b;
+    struct writer w;
+    bed_open_cluster(&b, 5, 1, NULL);
+    writer_open(&w, &b, &b.nodes[5]);
+    struct bed_node *dead[3] = {bed_wait_leader(&b), bed_follower(&b)};
+    bed_kill(dead[0]);
+    bed_kill(dead[1]);
+    write_some(&w, 30);
+    dead[2] = bed_wait_leader(&b);
+    bed_kill(dead[2]);
+    write_next(&w);
+    for (unsigned turn = 0; turn < 100; turn++)
+        bed_turn(&b);
+    CHECK(w.busy && bed_leader(&b) == NULL, "%s", "two of five answer");
+    bed_start(&b, dead[0], true);
+    bed_attach(&b, dead[0]);
+    write_some(&w, 30);
+    expect_written(&w, w.n);
+    bed_close_cluster(&b);
+}
+
 /* Answered at once by a leader; not at all by one whose term may be over. */
 Test(store_raft_failures, a_leader_that_is_cut_off_answers_nothing_that_is_not_current)
 {
