@@ -308,6 +308,17 @@ sim: $(SIM) ## whole clusters on virtual time: SIM_STORIES of each kind, or the 
 endif
 
 ifneq ($(SIM),)
+# What a rare fault in them may cost is told in tests/sim/README.md.
+FRESH_STORIES ?= 1
+FRESH_LIVES   ?= 12
+FRESH := $(SIM) $(O)/tests/unit/core/test_planner_model
+.PHONY: fresh
+fresh: $(FRESH) ## new seeds each time: FRESH_STORIES of each kind of the simulation, FRESH_LIVES of each weather of the planner's model
+	@SIM_FRESH=1 SIM_STORIES=$(FRESH_STORIES) TEST_FRESH=1 TEST_COUNT=$(FRESH_LIVES) \
+	 tests/tools/run_unit.py --name $@ --results $(O)/results --jobs $(JOBS) --verbose $(FRESH)
+endif
+
+ifneq ($(SIM),)
 .PHONY: sim-mutants
 sim-mutants: $(SIM) ## break one rule of the protocol at a time and count the stories until the simulation notices
 	@tests/tools/sim_mutants.py --jobs $(JOBS) --compile '$(CC) -DCARILLON_TEST $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(DEP_CFLAGS)' \
@@ -408,7 +419,7 @@ coverage: $(O)/deps-test ## line coverage of the unit tests; fails under the flo
 # ---- everything -----------------------------------------------------------------------------------------------------
 
 STAGES := build check-format check-size check-layers $(if $(wildcard tests/tools/check_options.py),check-options) \
-          check $(if $(SIM),sim) model
+          check $(if $(SIM),sim fresh) model
 # Side by side: what waits most of its time, and what computes all of it.
 STAGES_WAITING := check-it chaos chaos-raft
 STAGES_BUSY := check-clang lint check-asan $(if $(TSAN),check-tsan) $(if $(FUZZ),fuzz) coverage check-api
@@ -419,6 +430,7 @@ test: export IT_AGAIN = 5
 test: export MUTANT_ARGS = --common
 test: export CHAOS_SEED = 394
 test: export API_SEED = 8
+test: export API_INFERRED = tell
 test: deps ## what continuous integration runs: all of the above in order, and the counts
 	@tests/tools/run_stages.py --results $(O)/results $(STAGES) --waiting $(STAGES_WAITING) --busy $(STAGES_BUSY)
 

@@ -47,7 +47,7 @@ def fuzz(args, agent, phases, examples, *more):
     command = [args.schemathesis, "--config-file", HERE / "schemathesis.toml", "run", f"{agent.url}/openapi.yaml", "--url", agent.url,
                "--seed", args.seed, "--phases", phases, "--max-examples", examples, "--no-color", *more]
     done = subprocess.run(list(map(str, command)), cwd=HERE, check=False, stdin=subprocess.DEVNULL,
-                          env={**os.environ, "API_COUNTS": str(counts)})
+                          env={**os.environ, "API_COUNTS": str(counts), "HYPOTHESIS_STORAGE_DIRECTORY": str(agent.folder / "hypothesis")})
     problems = [] if done.returncode == 0 else [f"schemathesis ended with {done.returncode} ({phases})"]
     return problems, json.loads(counts.read_text(encoding="utf-8"))
 

@@ -1,7 +1,7 @@
 /* Whole clusters on virtual time. SEED=<n> SIM_KIND=<name> tells one story with all its lines, cut down when it breaks a promise
  * (SIM_SHRINK=<how many stories that may take>); SIM_STORIES=<n> tells so many of each kind, SIM_FIRST=<n> those of the seeds from n
- * on, SIM_GO_ON=1 also after one that breaks a promise. The first seeds are always the same, the others are new each time and
- * printed when they fail. */
+ * on, SIM_GO_ON=1 also after one that breaks a promise, SIM_FRESH=1 those of new seeds. Otherwise the first seeds are always the same, the
+ * others are new each time. What fails is printed with the command that tells it again. */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,10 +84,12 @@ static void tell(enum story_kind kind)
     }
     struct story_result sum = {0};
     uint64_t fresh = (uint64_t)time(NULL) * 1000, first = env_number("SIM_FIRST", 0);
-    bool go_on = env_number("SIM_GO_ON", 0);
+    bool go_on = env_number("SIM_GO_ON", 0), anew = env_number("SIM_FRESH", 0);
+    if (anew)
+        fprintf(stderr, "sim %-8s fresh seeds from %llu on\n", story_name(kind), (unsigned long long)fresh);
     double before = cpu_seconds();
     for (unsigned i = 0; i < count && (failed == 0 || go_on); i++)
-        failed += !tell_next(kind, first ? first + i : i < FIXED ? i + 1 : fresh + i, minutes, &sum);
+        failed += !tell_next(kind, first ? first + i : i < FIXED && !anew ? i + 1 : fresh + i, minutes, &sum);
     report(kind, count, &sum, cpu_seconds() - before);
     cr_assert_eq(failed, 0, "%u stories of kind %s break a promise", failed, story_name(kind));
 }
