@@ -225,7 +225,7 @@ static void on_rejoin(void *arg)
     loop_defer(a->bed->loop, &a->rebirth);
 }
 
-static void new_life(struct bed_agent *a)
+static int try_life(struct bed_agent *a)
 {
     struct engine_bed *bed = a->bed;
     char member[32];
@@ -250,8 +250,15 @@ static void new_life(struct bed_agent *a)
                                      .rejoin = on_rejoin,
                                      .arg = a};
     MUST(a->lives_count < BED_LIVES);
-    MUST(engine_new(&options, &a->engine, NULL) == 0);
-    a->lives[a->lives_count++] = a->engine;
+    int rc = engine_new(&options, &a->engine, NULL);
+    if (rc == 0)
+        a->lives[a->lives_count++] = a->engine;
+    return rc;
+}
+
+static void new_life(struct bed_agent *a)
+{
+    MUST(try_life(a) == 0);
 }
 
 static void on_retired(void *arg)
@@ -266,14 +273,35 @@ static void rebirth(struct loop_msg *msg)
     engine_retire(a->engine, on_retired, a);
 }
 
-struct bed_agent *engine_bed_start(struct engine_bed *bed, size_t which)
+static struct bed_agent *prepare(struct engine_bed *bed, size_t which)
 {
     struct bed_agent *a = &bed->agents[which];
     *a = (struct bed_agent){.bed = bed, .rebirth = {.run = rebirth}};
     a->httpd = listen_for(on_peer, a);
     open_store(a);
+    return a;
+}
+
+struct bed_agent *engine_bed_start(struct engine_bed *bed, size_t which)
+{
+    struct bed_agent *a = prepare(bed, which);
     new_life(a);
     return a;
+}
+
+struct bed_agent *engine_bed_start_under_faults(struct engine_bed *bed, size_t which, unsigned *ret_faults)
+{
+    struct bed_agent *a = prepare(bed, which);
+    for (unsigned k = 0;; k++) {
+        fault_arm(k);
+        int rc = try_life(a);
+        if (!fault_fired()) {
+            MUST(rc == 0);
+            *ret_faults = k;
+            return a;
+        }
+        MUST(rc < 0);
+    }
 }
 
 static void on_left(void *arg, bool clean)

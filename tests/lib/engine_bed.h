@@ -84,6 +84,8 @@ void engine_bed_open(struct engine_bed *bed);
 void engine_bed_close(struct engine_bed *bed);
 
 struct bed_agent *engine_bed_start(struct engine_bed *bed, size_t which);
+/* The same, after each fallible step of making its engine has failed once, of which there are *RET_FAULTS. */
+struct bed_agent *engine_bed_start_under_faults(struct engine_bed *bed, size_t which, unsigned *ret_faults);
 /* The wall clock shows so much more than the store's; also before engine_bed_open(). */
 void engine_bed_shift_wall(struct engine_bed *bed, int64_t shift_us);
 void engine_bed_go_on(struct bed_agent *a);

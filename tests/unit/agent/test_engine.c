@@ -556,3 +556,14 @@ Test(engine, a_clock_that_was_ahead_at_the_start_makes_nothing_early)
     leave_clean(a);
     engine_bed_close(&bed);
 }
+
+Test(engine, each_step_of_making_one_may_fail_and_leaves_nothing_behind)
+{
+    unsigned faults = 0;
+    engine_bed_open(&bed);
+    struct bed_agent *a = engine_bed_start_under_faults(&bed, 0, &faults);
+    cr_assert(gt(uint, faults, 2));
+    cr_assert(engine_bed_until(&bed, engine_bed_owned(a) == BED_SLOTS), "%zu slots", engine_bed_owned(a));
+    leave_clean(a);
+    engine_bed_close(&bed);
+}

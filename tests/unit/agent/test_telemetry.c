@@ -201,3 +201,26 @@ Test(telemetry, a_collector_that_is_away_holds_nothing_up)
     run_until("{result=\"lost\"} 1", 0);
     add("never sent");
 }
+
+Test(telemetry, without_memory_there_is_none)
+{
+    struct telemetry_options options = {.loop = loop,
+                                        .metrics = metrics,
+                                        .endpoint = "http://127.0.0.1:1",
+                                        .ratio = 1,
+                                        .cluster = "c",
+                                        .instance = "a",
+                                        .version = "0"};
+    unsigned k = 0;
+    for (;; k++) {
+        fault_arm(k);
+        int rc = telemetry_new(&options, &telemetry, &e);
+        if (!fault_fired()) {
+            cr_assert(zero(int, rc));
+            break;
+        }
+        cr_assert(lt(int, rc, 0), "k=%u", k);
+        cr_assert(zero(ptr, telemetry));
+    }
+    cr_assert(gt(uint, k, 1));
+}

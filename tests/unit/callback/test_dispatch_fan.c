@@ -132,3 +132,18 @@ Test(dispatch_fan, a_close_with_parts_under_way_ends_each_once)
     cr_assert(eq(sz, bed.ended_total, 2));
     cr_assert(eq(sz, bed.parts[ATTEMPT_NOT_STARTED] + bed.parts[ATTEMPT_RETRY], 6));
 }
+
+Test(dispatch_fan, without_memory_for_the_names_or_the_parts_the_delivery_comes_back)
+{
+    unsigned k = 0;
+    for (bool fired = true; fired; k++) {
+        size_t ended = bed.ended_total;
+        fault_arm(k);
+        deliver(&spec);
+        fired = fault_fired();
+        run_until(ended + 1);
+        cr_assert(fired || bed.ended[ATTEMPT_ENDPOINTS] == 1, "k=%u", k);
+        cr_assert(eq(sz, bed.ended_total, ended + 1));
+    }
+    cr_assert(gt(uint, k, 1));
+}

@@ -3,6 +3,8 @@
 #include <criterion/new/assert.h>
 #include <string.h>
 
+#include "agent/base/mem.h"
+#include "agent/base/err.h"
 #include "agent/base/buf.h"
 #include "callback/fire_message.h"
 #include "tests/lib/callback_bed.h"
@@ -76,4 +78,29 @@ Test(fire_message, its_payload_is_found_again, .init = bed_begin)
     cr_assert(zero(int, fire_message_payload(out.data, out.len, &payload, NULL)));
     cr_assert(eq(str, (char *)buf_str(&payload), "abc"));
     cr_assert(eq(int, fire_message_payload("\xff\xff\xff", 3, &payload, NULL), -ERR_INVALID));
+}
+
+Test(fire_message, writing_and_reading_survive_the_loss_of_any_allocation, .init = bed_begin)
+{
+    static const struct job_pair labels[] = {{"env", "prod"}, {"team", "pay"}};
+    AUTO(buf_fini) struct buf whole = BUF_INIT(1 << 20);
+    spec.labels = labels;
+    spec.labels_count = 2;
+    delivery.payload = "abc";
+    delivery.payload_bytes = 3;
+    cr_assert(zero(int, fire_message_encode(&delivery, 0, &whole, NULL)));
+    for (unsigned k = 0;; k++) {
+        AUTO(buf_fini) struct buf out = BUF_INIT(1 << 20), payload = BUF_INIT(1 << 20);
+        fault_arm(k);
+        int rc = fire_message_encode(&delivery, 0, &out, NULL);
+        if (rc == 0)
+            rc = fire_message_payload(whole.data, whole.len, &payload, NULL);
+        if (!fault_fired()) {
+            cr_assert(zero(int, rc));
+            cr_assert(eq(str, (char *)buf_str(&payload), "abc"));
+            cr_assert(gt(uint, k, 0));
+            break;
+        }
+        cr_assert(eq(int, rc, -ERR_NOMEM), "k=%u", k);
+    }
 }

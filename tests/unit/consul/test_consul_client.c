@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agent/base/mem.h"
 #include "agent/io/loop.h"
 #include "consul/consul_client.h"
 #include "tests/lib/raw_server.h"
@@ -273,4 +274,35 @@ Test(consul_client, the_environment_fills_what_options_leave_open)
     consul_options_from_env(&o, off);
     cr_assert(not(o.tls));
     cr_assert(not(o.tls_skip_verify));
+}
+
+/* Whatever fails on the way, the client says so, and the caller is told exactly once. */
+Test(consul_client, every_step_may_fail_and_the_end_is_told_once)
+{
+    unsigned k = 0;
+    open_bed((struct consul_client_options){0});
+    struct consul_client_options options = {.address = bed.address};
+    struct consul_request request = {.method = "GET", .path = "/v1/x", .timeout_ms = 5000};
+    consul_client_free(bed.client);
+    bed.client = NULL;
+    bed.reply = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    for (bool fired = true; fired; k++) {
+        struct err e = {0};
+        bed.done = 0;
+        fault_arm(k);
+        int rc = consul_client_new(bed.loop, &options, &bed.client, &e);
+        if (rc == 0) {
+            consul_send(bed.client, &request, on_done, NULL);
+            loop_run(bed.loop);
+            cr_assert(eq(uint, bed.done, 1), "k=%u", k);
+        }
+        fired = fault_fired();
+        cr_assert(fired || (rc == 0 && bed.err.code == ERR_OK), "k=%u", k);
+        cr_assert(rc == 0 || (!bed.client && e.text[0]), "k=%u", k);
+        consul_client_free(bed.client);
+        bed.client = NULL;
+    }
+    cr_assert(gt(uint, k, 3));
+    cr_assert(eq(str, bed.body, "ok"));
+    close_bed();
 }

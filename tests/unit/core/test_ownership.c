@@ -582,3 +582,25 @@ Test(ownership, all_slots_read_before_the_last_change_are_not_heard)
     cr_expect(eq(u64, epoch, 7)); /* a hint is believed until the next read */
     story_end(t);
 }
+
+/* --- no memory ----------------------------------------------------------------------------------------------------- */
+
+Test(ownership, without_memory_there_is_none)
+{
+    struct ownership_options options = {
+        .member = "a.1", .slots = 64, .ring_version = 1, .move_slots_max = 8, .seed = 1};
+    for (unsigned k = 0;; k++) {
+        struct ownership *o = NULL;
+        struct err e = {0};
+        fault_arm(k);
+        int rc = ownership_new(&options, 0, &o, &e);
+        if (!fault_fired()) {
+            cr_assert(zero(int, rc));
+            cr_assert(ge(uint, k, 2));
+            ownership_free(o);
+            break;
+        }
+        cr_assert(eq(int, rc, -ERR_NOMEM), "k=%u", k);
+        cr_assert(zero(ptr, o));
+    }
+}
