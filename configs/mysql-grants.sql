@@ -7,5 +7,6 @@ CREATE USER IF NOT EXISTS 'carillon'@'%' IDENTIFIED BY 'change-me' REQUIRE SSL;
 -- At work.
 GRANT SELECT, INSERT, UPDATE, DELETE ON carillon.* TO 'carillon'@'%';
 
--- For the first start and for the first start of a newer version, which makes what its schema adds; may be revoked in between.
+-- For the first start (all three), and for the first start of a newer version, which adds what it needs while the others work on; may be
+-- revoked in between.
 GRANT CREATE, ALTER, INDEX ON carillon.* TO 'carillon'@'%';

@@ -198,7 +198,7 @@ struct store_vacuum {
 struct store_meta {
     uint32_t slots; /* fixed when the store was made */
     int64_t created_ms;
-    uint32_t schema;
+    uint32_t schema; /* version of what is kept (store_version.h) */
     char cluster[64];
     uint8_t secret
         [STORE_SECRET_BYTES]; /* random, made with the store: for keys that any of its agents can check */

@@ -405,6 +405,11 @@ int my_schema_look(struct my_conn *c, struct store_meta *ret, bool *ret_copying,
         return r;
     if (!m.has_cluster || !m.has_slots || !m.has_created || !m.has_secret || m.meta.schema == 0)
         return err_set(e, ERR_NOT_FOUND, "the database holds no store that was made to its end");
+    if (m.meta.schema < VERSION)
+        return err_set(e, ERR_PERMANENT,
+                       "the store has schema version %" PRIu32
+                       ": start an agent of this version first, which brings it to version %d",
+                       m.meta.schema, VERSION);
     *ret = m.meta;
     *ret_copying = m.copying;
     return 0;

@@ -147,6 +147,12 @@ def test_what_no_trace_asks_for_is_traced_by_the_ratio(collector, traced, callee
     spans = collector.wait(2, "the fire's spans", carillon_fire=fire)
     [attempt] = [s for s in spans if s.name == "callback http"]
     assert record["headers"]["traceparent"] == f"00-{attempt.trace}-{attempt.id}-01" and not attempt.links
+    # Who asks for a run is asked about, whoever made the job.
+    fire = agent.ask("POST", "/v1/jobs/t/run", 202, headers={"traceparent": PARENT, "tracestate": "a=1"})["fire"]
+    record = records_of(callee, 2)[1]
+    [whole] = [s for s in collector.wait(2, "the run's spans", carillon_fire=fire) if s.name == "fire"]
+    assert whole.links == [(PARENT[3:35], PARENT[36:52])] and whole.trace == record["headers"]["traceparent"][3:35]
+    assert record["headers"]["tracestate"] == f"carillon={PARENT},a=1"
 
 
 def test_a_ratio_of_nothing_leaves_what_asks_for_it(collector, traced, callee):

@@ -17,6 +17,7 @@
 #include "agent/store/store_mem.h"
 #include "agent/store/store_mysql.h"
 #include "agent/store/store_mysql_conn.h"
+#include "agent/store/store_mysql_schema.h"
 
 static void contract_fail(const char *file, int line, const char *what, const char *fmt, ...)
     __attribute__((format(printf, 4, 5), noreturn));
@@ -220,7 +221,16 @@ static void check_migrated(struct contract *t)
 
 static void a_store_of_version_1_is_migrated(struct contract *t)
 {
+    struct server *s = t->driver;
+    struct store_meta meta;
+    struct my_conn c;
+    struct err e = {0};
+    bool copying;
     go_back(t);
+    my_conn_init(&c, &s->options, 10);
+    CHECK(my_schema_look(&c, &meta, &copying, &e) == -ERR_PERMANENT && strstr(e.text, "start an agent"), "%s",
+          e.text); /* `store copy` changes nothing */
+    my_conn_close(&c);
     check_migrated(t);
 }
 
