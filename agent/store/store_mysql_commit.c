@@ -416,7 +416,10 @@ static void add_deleted(struct buf *b)
     buf_addf(b, "t.reason = IF(t.state = %d, t.reason, %d), t.outcome = IF(t.state = %d, t.outcome, %d), ",
              reported, FIRE_REASON_DELETED, reported, FIRE_OUTCOME_CANCELLED);
     buf_addf(b, "t.finished_ms = IF(t.state = %d, t.finished_ms, k.finished_ms), ", reported);
-    buf_addf(b, "t.wake_ms = IF(t.state = %d AND t.until_ms > k.wake_ms, t.until_ms, k.wake_ms), ", reported);
+    buf_addf(
+        b,
+        "t.wake_ms = IF(t.state = %d AND t.until_ms > COALESCE(k.wake_ms, t.until_ms - 1), t.until_ms, k.wake_ms), ",
+        reported);
     buf_addf(b, "t.until_ms = NULL, t.holder = '', t.rev = t.rev + 1, t.state = %d", FIRE_STATE_ENDED);
 }
 
