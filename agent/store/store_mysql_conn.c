@@ -69,10 +69,12 @@ static bool is_lost(unsigned number)
     return is_one_of(number, list);
 }
 
-/* A server of Galera that lost the others while they were to agree on a commit says an error during it; they may have agreed. */
+/* A server of Galera that lost the others while they were to agree on a commit says an error during it; they may have agreed. And
+ * who cannot write its log may find the commit in it later. */
 static bool is_open(unsigned number)
 {
-    static const unsigned list[] = {ER_ERROR_DURING_COMMIT, ER_UNKNOWN_COM_ERROR, 0};
+    static const unsigned list[] = {ER_ERROR_DURING_COMMIT, ER_UNKNOWN_COM_ERROR, ER_ERROR_ON_WRITE,
+                                    ER_BINLOG_LOGGING_IMPOSSIBLE, 0};
     return is_lost(number) || is_one_of(number, list);
 }
 
@@ -100,6 +102,8 @@ enum err_code my_error_code(unsigned number, const char *sqlstate, bool commits)
                                     ER_HOST_IS_BLOCKED,
                                     ER_USER_LIMIT_REACHED,
                                     ER_DISK_FULL,
+                                    ER_ERROR_ON_WRITE,
+                                    ER_BINLOG_LOGGING_IMPOSSIBLE,
                                     ER_RECORD_FILE_FULL,
                                     ER_GET_ERRNO,
                                     ER_OUTOFMEMORY,

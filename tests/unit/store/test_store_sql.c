@@ -167,6 +167,8 @@ Test(store_sql, error_numbers_have_their_class)
                 {1047, "08S01", ERR_UNAVAILABLE},
                 {1290, "HY000", ERR_UNAVAILABLE},
                 {ER_CON_COUNT_ERROR, "08004", ERR_UNAVAILABLE},
+                {ER_DISK_FULL, "HY000", ERR_UNAVAILABLE},
+                {ER_ERROR_ON_WRITE, "HY000", ERR_UNAVAILABLE},
                 {ER_DUP_ENTRY, "23000", ERR_EXISTS},
                 {ER_BAD_DB_ERROR, "42000", ERR_NOT_FOUND},
                 {ER_DATA_TOO_LONG, "22001", ERR_REFUSED},
@@ -182,7 +184,8 @@ Test(store_sql, error_numbers_have_their_class)
 /* What a lost connection or a server that lost its cluster leaves open; a commit that was refused for another's is none of these. */
 Test(store_sql, only_some_errors_leave_a_commit_open)
 {
-    static const unsigned open[] = {CR_SERVER_LOST, CR_SERVER_GONE_ERROR, ER_ERROR_DURING_COMMIT, 1047};
+    static const unsigned open[] = {CR_SERVER_LOST, CR_SERVER_GONE_ERROR, ER_ERROR_DURING_COMMIT, 1047,
+                                    ER_ERROR_ON_WRITE};
     static const unsigned closed[] = {ER_LOCK_DEADLOCK, ER_LOCK_WAIT_TIMEOUT, ER_DUP_ENTRY, ER_DISK_FULL};
     for (size_t i = 0; i < sizeof(open) / sizeof(open[0]); i++) {
         cr_assert_eq(my_error_code(open[i], "HY000", true), ERR_UNKNOWN_OUTCOME, "%u", open[i]);
