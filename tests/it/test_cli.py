@@ -4,6 +4,7 @@ import datetime
 import http.server
 import json
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -13,7 +14,7 @@ import requests
 from standardwebhooks import Webhook
 
 from lib import procs
-from lib.carillon import ROOT, binary
+from lib.carillon import ROOT, Agent, binary
 
 JOB = {"id": "a", "namespace": "default", "schedule": "@daily", "timezone": "UTC",
        "callback": {"http": {"service": "billing", "method": "POST", "path": "/x"}, "timeout": "30s"},
@@ -539,6 +540,33 @@ def test_drain_tells_agents_and_nobody_else(cli):
     for argument in ["--pid=0", "--pid=x", "--wait=2h", "--wait=soon"]:
         code, _, err = cli("drain", argument)
         assert code == 2 and argument.split("=")[0] in err
+
+
+def test_drain_finds_the_only_agent(folder):
+    """As in a container; here a copy of the program is what tells its agents from those of other tests."""
+    copy = shutil.copy(binary(), folder / "carillon")
+
+    def drain():
+        done = subprocess.run([copy, "drain"], capture_output=True, text=True, timeout=60, check=False)
+        return done.returncode, done.stderr
+
+    agents = [Agent(name, folder) for name in ("first", "second")]
+    assert drain() == (3, "carillon: no agent of this program and this user runs here\n")
+    try:
+        for agent in agents:
+            agent.process.argv[0] = str(copy)
+            agent.start(60)
+        code, told = drain()
+        assert code == 1 and "several agents run here" in told and "--pid" in told
+        assert all(agent.ready() for agent in agents)
+        agents[0].term()
+        assert drain() == (0, "")
+        procs.wait_until(lambda: not agents[1].ready(), 60, "it is ready no more")
+        agents[1].put("served", {"schedule": "@daily", "callback": {"http": {"url": "http://127.0.0.1:1/x"}}})
+        agents[1].term()
+    finally:
+        for agent in agents:
+            agent.end()
 
 
 def test_sink_fails_as_it_is_told(sink):
