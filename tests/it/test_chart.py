@@ -24,7 +24,7 @@ EVERYTHING = {
     "mysql": {"host": "db", "passwordSecret": "mysql", "caSecret": "mysql-ca"},
     "cluster": {"secretName": "cluster", "tlsSecret": "cluster-tls"},
     "consul": {"address": "https://$(HOST_IP):8501", "tokenSecret": "consul", "caSecret": "consul-ca", "tlsServerName": "server.dc1.consul"},
-    "api": {"tokensSecret": "tokens", "tlsSecret": "api-tls", "clientCaSecret": "api-client-ca"}, "callback": {"signingKeysSecret": "signing"},
+    "api": {"tokensSecret": "tokens", "tlsSecret": "api-tls", "clientCaSecret": "api-client-ca"}, "callback": {"signingKeysSecret": "signing", "headerSecrets": {"default": "keys", "team-b": "keys-of-b"}},
     "autoscaling": {"enabled": True}, "serviceMonitor": {"enabled": True},
     "networkPolicy": {"enabled": True, "apiFrom": [{"podSelector": {}}], "opsFrom": [{"namespaceSelector": {}}]},
     "podLabels": {"team": "x"}, "podAnnotations": {"a": "b"}, "nodeSelector": {"disk": "ssd"},
@@ -93,7 +93,7 @@ def test_what_it_renders_is_valid_for_kubernetes(mode):
     config = yaml.safe_load(one(found, "ConfigMap")["data"]["carillon.yaml"])
     folders = {m["mountPath"] for m in pod["containers"][0]["volumeMounts"]}
     for path in re.findall(r"/etc/carillon/[\w-]+", yaml.safe_dump(config)):
-        assert path in folders
+        assert path in folders or path == "/etc/carillon/headers" and {f"{path}/default", f"{path}/team-b"} <= folders
     is_safe(pod["containers"][0])
 
 
@@ -167,7 +167,7 @@ def test_the_names_of_a_log_fit_whatever_the_release_is_called():
     ({**RAFT, "raft": {"voters": 5}}, "replicas"), ({**RAFT, "autoscaling": {"enabled": True, "minReplicas": 2}}, "minReplicas"),
     ({"mode": "raft-cluster"}, "cluster.secretName or cluster.tlsSecret is needed in mode raft-cluster"),
     ({"api": {"clientCaSecret": "ca"}}, "tlsSecret"), ({"cluster": {"tlsServerName": "a b"}}, "tlsServerName"),
-    ({"preStopWaitSeconds": "5s"}, "preStopWaitSeconds"), ({"shutdownGraceSeconds": -1}, "shutdownGraceSeconds"), ({"replica": 3}, "replica"), ({"api": {"port": "x"}}, "port"), ({"replicas": 0}, "replicas"),
+    ({"callback": {"headerSecrets": {"Team B": "x"}}}, "headerSecrets"), ({"preStopWaitSeconds": "5s"}, "preStopWaitSeconds"), ({"shutdownGraceSeconds": -1}, "shutdownGraceSeconds"), ({"replica": 3}, "replica"), ({"api": {"port": "x"}}, "port"), ({"replicas": 0}, "replicas"),
     ({"mode": "cluster", "cluster": {"secretName": "s"}}, "mysql"), ({"image": {"pullPolicy": "never"}}, "pullPolicy"),
     ({"persistence": {"size": "much"}}, "size"),
     ({"mode": "cluster", "mysql": {"host": "db", "passwordSecret": "m"}}, "cluster.secretName or cluster.tlsSecret is needed"),
@@ -194,6 +194,9 @@ def test_the_program_takes_what_is_rendered(folder, mode):
                 "tls.key": pathlib.Path(own.key).read_text(), "keys": "* k whsec_" + "QUJD" * 8 + "\n"}
     for path in re.findall(r"/etc/carillon/([\w./-]+)", config):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        if path == "headers":
+            (folder / path).mkdir()
+            continue
         (folder / path).write_text(contents.get(path.split("/")[1], "very secret"))
     (folder / "carillon.yaml").write_text(config.replace("/etc/carillon", str(folder)))
     sets = [re.sub(r"\$\(\w+\)", "10.0.0.1", a) for a in container["args"] if a.startswith("--set")]

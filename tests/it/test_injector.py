@@ -179,6 +179,17 @@ def test_the_pod_of_a_review_comes_out_valid_and_is_left_alone_then(injector, na
     assert "patch" not in injector.review(again) and "warnings" not in injector.review(again)
 
 
+def test_a_member_beside_an_application_has_what_callbacks_need(folder):
+    values = {k: v for k, v in VALUES.items() if k not in ("injector", "mode")}
+    for role, there in [("member", True), ("client", False)]:
+        made = sidecar_of_a_team(pathlib.Path(folder) / role, {**values, "callback": {"headerSecrets": {"team-b": "keys"}}}, role=role)
+        [container] = made["initContainers"]
+        mounts = {m["name"]: m["mountPath"] for m in container["volumeMounts"]}
+        assert set(mounts) == {v["name"] for v in made["volumes"]}
+        assert (mounts.get("carillon-headers-team-b") == "/etc/carillon/headers/team-b") == there
+        assert ("--set=callback.secrets_dir=/etc/carillon/headers" in container["args"]) == there
+
+
 def test_what_is_injected_is_what_the_charts_template_renders(injector, folder):
     pod, _ = injector.inject(REVIEWS["deployment"])
     values = {k: v for k, v in VALUES.items() if k not in ("injector", "mode")}

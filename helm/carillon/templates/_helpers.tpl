@@ -124,9 +124,14 @@ agent:
   data_dir: /data
   shutdown_grace: {{ .Values.shutdownGraceSeconds }}s
 {{ include "carillon.config.api" . }}
-{{- if .Values.callback.signingKeysSecret }}
+{{- if or .Values.callback.signingKeysSecret .Values.callback.headerSecrets }}
 callback:
+  {{- if .Values.callback.signingKeysSecret }}
   signing_keys_file: /etc/carillon/signing/keys
+  {{- end }}
+  {{- if .Values.callback.headerSecrets }}
+  secrets_dir: /etc/carillon/headers
+  {{- end }}
 {{- end }}
 {{- if include "carillon.clustered" . }}
 {{ include "carillon.config.consul" . }}

@@ -86,6 +86,9 @@ what stands here for each role (carillon.sidecarPart), so its pods are these.
     {{- if $v.callback.signingKeysSecret }}
     - --set=callback.signing_keys_file=/etc/carillon/signing/keys
     {{- end }}
+    {{- if $v.callback.headerSecrets }}
+    - --set=callback.secrets_dir=/etc/carillon/headers
+    {{- end }}
     {{- end }}
     {{- with .service }}
     - --set=app.service={{ . }}
@@ -108,13 +111,20 @@ what stands here for each role (carillon.sidecarPart), so its pods are these.
     {{- range $folder, $secret := include "carillon.sidecarSecrets" $r | fromYaml }}
     - {name: carillon-{{ $folder }}, mountPath: /etc/carillon/{{ $folder }}, readOnly: true}
     {{- end }}
+    {{- range $ns, $secret := ternary $v.callback.headerSecrets dict (eq $r.role "member") }}
+    - {name: carillon-headers-{{ $ns }}, mountPath: /etc/carillon/headers/{{ $ns }}, readOnly: true}
+    {{- end }}
   workingDir: /data
 {{- end -}}
 
 {{- define "carillon.sidecarVolumes" -}}
+{{- $r := include "carillon.sidecarRoot" . | fromJson -}}
 - {name: carillon-data, emptyDir: {sizeLimit: 64Mi}}
-{{- range $folder, $secret := include "carillon.sidecarSecrets" (include "carillon.sidecarRoot" . | fromJson) | fromYaml }}
+{{- range $folder, $secret := include "carillon.sidecarSecrets" $r | fromYaml }}
 - {name: carillon-{{ $folder }}, secret: {secretName: {{ $secret | quote }}, defaultMode: 0444}}
+{{- end }}
+{{- range $ns, $secret := ternary $r.Values.callback.headerSecrets dict (eq $r.role "member") }}
+- {name: carillon-headers-{{ $ns }}, secret: {secretName: {{ $secret | quote }}, defaultMode: 0444}}
 {{- end }}
 {{- end -}}
 
