@@ -113,6 +113,23 @@ void papi_unjoin(struct pjob *j)
         }
 }
 
+/* Nothing is to be changed of what firing made of J, which may not be durable yet: then it is answered with that. */
+static void reply_as_it_is(struct planner *p, struct pjob *j)
+{
+    bool out = j->in_batch && j->op == CHANGE_NONE && !j->fires_dirty;
+    if (pjob_clean(j)) {
+        papi_reply(p, j, PLANNER_OK);
+        return;
+    }
+    papi_join(j, PLANNER_OK);
+    if (!out)
+        return;
+    struct planner_api *api = j->joined;
+    j->joined = api->next;
+    api->next = j->joined_in_batch;
+    j->joined_in_batch = api;
+}
+
 static void answer_joined(struct planner *p, struct pjob *j, const struct job_change *change)
 {
     while (j->joined_in_batch) {
@@ -293,7 +310,7 @@ static void change(struct planner *p, struct pjob *j, struct planner_api *api)
         spec = job_spec_ref(api->spec);
     if (job_spec_equal(j->spec, spec) && !pause_changes(j, api)) {
         job_spec_unref(spec);
-        papi_reply(p, j, PLANNER_OK);
+        reply_as_it_is(p, j);
         return;
     }
     replace(p, j, api, spec);
@@ -349,7 +366,7 @@ static bool pause_now(struct planner *p, struct pjob *j, const struct planner_ap
 static void pause_job(struct planner *p, struct pjob *j, const struct planner_api *api)
 {
     if (j->row.state != JOB_STATE_ACTIVE) {
-        papi_reply(p, j, PLANNER_OK);
+        reply_as_it_is(p, j);
         return;
     }
     if (pause_now(p, j, api, "pause"))

@@ -330,10 +330,10 @@ static bool is_paused(const struct pfire *f)
     return f->job->row.state == JOB_STATE_PAUSED && f->row.kind != FIRE_KIND_RUN && !f->by_hand;
 }
 
-/* A paused job makes no attempts but those asked for by hand. */
+/* A paused job makes no attempts but those asked for by hand; none is made by a definition, or after a pause, that is not durable. */
 static bool may_run(const struct pfire *f)
 {
-    return rests(f) && !is_paused(f);
+    return rests(f) && !is_paused(f) && !f->job->write_dirty;
 }
 
 static bool may_evict(const struct planner *p, const struct pfire *f)

@@ -125,12 +125,6 @@ static bool is_change(enum planner_api_op op)
     return op <= PLANNER_RESUME;
 }
 
-static bool is_last_due(const struct sim_story *s)
-{
-    const struct sim_rules *r = s->rules;
-    return s->row.due_ms <= sim_wall_ms() && (s->at + 1 >= r->dues_count || s->counted + 1 >= r->max_fires);
-}
-
 /* What is answered is in the store. */
 static void check_stored(const struct request *r)
 {
@@ -145,8 +139,7 @@ static void check_stored(const struct request *r)
             sim_broken("%s: definition %u is answered, and not in the store", j->id, r->rules->number);
         break;
     case PLANNER_PAUSE:
-        /* A job whose last due has fired counts as done before that is durable: the pause is then of a done one. */
-        if (!has && there && s->row.state == JOB_STATE_ACTIVE && !is_last_due(s))
+        if (!has && there && s->row.state == JOB_STATE_ACTIVE)
             sim_broken("%s: a pause is answered, and the job is active", j->id);
         break;
     case PLANNER_RESUME:

@@ -79,6 +79,8 @@ static void check_answers(const struct start *st)
     if (s->rules < j->answered && s->at_us > j->answered_us)
         BROKEN(st, "it goes by definition %u, %.3f s after %u was answered", s->rules,
                (double)(s->at_us - j->answered_us) / 1e6, j->answered);
+    if (st->story->there && s->rules > st->story->rules->number)
+        BROKEN(st, "it goes by definition %u, and the store has %u", s->rules, st->story->rules->number);
     bool asked = (st->row && st->row->kind == FIRE_KIND_RUN) || j->forced;
     bool paused = st->story->there && st->story->row.state == JOB_STATE_PAUSED;
     if (paused && j->paused_us && !asked && s->at_us > j->paused_us)

@@ -167,3 +167,53 @@ Test(planner_change, an_instant_that_the_schedule_before_has_fired_is)
     check_dues(b);
     pbed_free(b);
 }
+
+/* That its last due has fired may not be in the store yet. */
+Test(planner_change, a_pause_is_answered_when_what_it_finds_is_durable)
+{
+    static const char job[] = "{\"schedule\":\"@after 1s\"," CALLBACK "}";
+    unsigned waited = 0;
+    for (int64_t at = 0; at < 400; at += 5)
+        for (int puts = 0; puts < 2; puts++) {
+            struct pbed *b = one_member(job);
+            pbed_set(b)->commit_max_ms = 300;
+            pbed_set(b)->duration_max_ms = 50;
+            pbed_run(b, 900 + at);
+            size_t sent;
+            (void)pbed_sent(b, &sent);
+            waited += sent > 0 && pbed_job(b, "a")->state == JOB_STATE_ACTIVE;
+            struct pbed_call *c = pbed_call(b, puts ? PLANNER_PATCH : PLANNER_PAUSE, "a", puts ? job : NULL);
+            c->api.paused = 1;
+            while (!c->answered)
+                pbed_run(b, 1);
+            cr_assert(eq(int, c->api.answer, PLANNER_OK));
+            cr_assert(ne(int, pbed_job(b, "a")->state, JOB_STATE_ACTIVE), "asked after %d ms", (int)at);
+            pbed_free(b);
+        }
+    cr_assert(gt(uint, waited, 20));
+}
+
+/* What waits for a retry goes by the new definition when that is in the store. */
+Test(planner_change, nothing_is_sent_by_a_definition_that_is_not_durable)
+{
+    for (int64_t at = 0; at < 1500; at += 13) {
+        struct pbed *b =
+            one_member("{\"schedule\":\"@after 1s\",\"retry\":{\"min_backoff\":\"1s\"}," CALLBACK "}");
+        pbed_set(b)->commit_max_ms = 400;
+        pbed_set(b)->fail = 1;
+        pbed_run(b, 1000 + at);
+        struct pbed_call *c = pbed_call(b, PLANNER_PUT, "a",
+                                        "{\"schedule\":\"@at 2026-11-23T09:00:01.05Z\",\"payload\":1,"
+                                        "\"retry\":{\"min_backoff\":\"1s\"}," CALLBACK "}");
+        while (!c->in_planner)
+            pbed_run(b, 1);
+        size_t before, now;
+        (void)pbed_sent(b, &before);
+        uint64_t version = pbed_job(b, "a")->version;
+        for (; pbed_job(b, "a")->version == version; pbed_run(b, 1)) {
+            (void)pbed_sent(b, &now);
+            cr_assert(eq(sz, now, before), "asked for after %d ms", (int)at);
+        }
+        pbed_free(b);
+    }
+}
