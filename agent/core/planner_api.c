@@ -436,7 +436,8 @@ static void control_now(struct planner *p, struct pjob *j)
 {
     enum attempt_control control = j->control;
     bool deletes = control == ATTEMPT_CONTROL_DELETE;
-    if (control == ATTEMPT_CONTROL_NONE || !pjob_active(j) || j->write_dirty || (deletes && j->fires_dirty))
+    if (control == ATTEMPT_CONTROL_NONE || j->state != PJOB_LIVE || j->deleting || j->write_dirty ||
+        (deletes && j->fires_dirty))
         return;
     struct planner_api api = {.change_id = rng_u64(&p->rng) | 1, .accepted_ms = p->now_ms, .actor = "reply"};
     bool pauses = !deletes && j->row.state == JOB_STATE_ACTIVE;
@@ -448,9 +449,10 @@ static void control_now(struct planner *p, struct pjob *j)
     j->write_dirty = deletes || pauses;
 }
 
+/* Of a slot that goes or has gone the fire's report says it to the new owner. */
 void papi_control(struct planner *p, struct pjob *j, enum attempt_control control)
 {
-    if (control == ATTEMPT_CONTROL_NONE)
+    if (control == ATTEMPT_CONTROL_NONE || j->moving || j->state == PJOB_GONE)
         return;
     j->control = control;
     control_now(p, j);

@@ -28,6 +28,8 @@ struct transfer { /* never freed: late events look at it, the story's end takes 
     size_t seen; /* index; valid once started */
     int status;  /* that the callee answers; -1: none comes */
     bool reset;  /* the connection breaks instead of an answer */
+    bool may_control;
+    enum attempt_control control; /* that its answer asks for */
     bool started, over;
 };
 
@@ -58,6 +60,7 @@ static void end(struct transfer *t, enum attempt_result result, int status, cons
         (struct attempt){.result = result, .status = status, .retry_after_ms = -1, .started_ms = started_ms};
     a->result.duration_ms = (uint32_t)((sim.now_us - t->begun_us) / 1000);
     a->result.sent = t->started;
+    a->result.control = result == ATTEMPT_OK ? t->control : ATTEMPT_CONTROL_NONE;
     if (status == 503 && sim_chance(20))
         a->result.retry_after_ms = sim_between(100, 3000);
     a->latency_us = (uint64_t)(sim.now_us - t->begun_us);
@@ -129,6 +132,21 @@ static void lane_end(void *arg)
         end(t, ATTEMPT_RETRY, -1, "timed out");
 }
 
+/* Now and then it asks for a pause or a delete of the job, which is as if a client did. */
+static void ask_control(struct transfer *t, bool lost)
+{
+    struct sim_job *j = sim_job_of(&sim_seen[t->seen].uid);
+    if (!t->may_control || sim.calm || !sim_chance(4))
+        return;
+    bool deletes = sim_chance(30) && !j->busy;
+    t->control = deletes ? ATTEMPT_CONTROL_DELETE : ATTEMPT_CONTROL_PAUSE;
+    sim_note("%s: its callee asks for a %s", j->id, deletes ? "delete" : "pause");
+    j->deleting |= deletes;
+    j->reply_deletes |= deletes;
+    j->reply_heard |= deletes && !lost;
+    j->reply_pauses |= !deletes;
+}
+
 /* The callee has done its work, whether or not anybody hears of it. */
 static void callee_end(void *arg)
 {
@@ -141,6 +159,7 @@ static void callee_end(void *arg)
         s->acked_us = lost ? 0 : sim.now_us;
         f->acked_parts |= 1u << s->part;
         f->heard |= !lost && s->part == 0;
+        ask_control(t, lost);
     }
     f->gave_up |= t->status == 410;
     if (!t->lanes->proc->dead)
@@ -181,6 +200,7 @@ static int64_t callee_begins(struct transfer *t)
         sim_chance(w->callee_slow_percent) ? sim_between(100000, 5000000) : sim_between(300, 20000);
     t->status = cb->async && sim_chance(70) ? 202 : 200;
     t->reset = sim_chance(w->callee_reset_percent);
+    t->may_control = cb->allow_control;
     bool dead = cb->url && !sim.calm && strncmp(cb->url, SIM_DEAD_URL, strlen(SIM_DEAD_URL)) == 0;
     if (dead || sim_chance(w->callee_fail_percent)) {
         t->status = 503;

@@ -143,7 +143,7 @@ static void check_stored(const struct request *r)
             sim_broken("%s: a pause is answered, and the job is active", j->id);
         break;
     case PLANNER_RESUME:
-        if (!has && there && s->row.state == JOB_STATE_PAUSED)
+        if (!has && there && s->row.state == JOB_STATE_PAUSED && !j->reply_pauses)
             sim_broken("%s: a resume is answered, and the job is paused", j->id);
         break;
     case PLANNER_DELETE:
@@ -521,7 +521,7 @@ void sim_client_wish(enum sim_wish wish)
 void sim_client_resume_all(void)
 {
     for (struct sim_job *j = sim_jobs; j; j = j->next)
-        if (j->acked && !j->deleting)
+        if (j->acked && (!j->deleting || j->reply_deletes)) /* its callee's wish may have died with an agent */
             send_wish(j, SIM_WISH_RESUME);
 }
 

@@ -263,6 +263,8 @@ void sim_oracle_end(void)
         bool there = s && s->there;
         if (j->deleted_us && there)
             sim_broken("%s is there after its delete was answered", j->id);
+        if (j->reply_heard && there && sim.planned)
+            sim_broken("%s is there, and its callee asked for its delete", j->id);
         if (j->acked && !j->deleting && !j->expires && !there)
             sim_broken("%s was acknowledged and is gone", j->id);
     }

@@ -331,6 +331,8 @@ static void draw_callback(struct sim_rules *r, struct text *t)
     else
         put(t, "\"service\":\"svc\",\"path\":\"/v%u\"", r->number);
     put(t, "},\"timeout\":\"6s\"");
+    r->control = one_in(8);
+    put(t, r->control ? ",\"allow_control\":true" : "");
     if (r->to != SIM_TO_ONE)
         put(t, ",\"to\":\"%s\"", r->to == SIM_TO_ALL ? "all" : "shards");
     if (r->async)

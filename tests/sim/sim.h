@@ -179,7 +179,7 @@ struct sim_rules {
     uint64_t max_fires;
     enum sim_concurrency concurrency;
     enum sim_to to;
-    bool misfire_last, at_most_once, async;
+    bool misfire_last, at_most_once, async, control;
     int64_t window_ms;
     unsigned max_attempts; /* 0: no limit */
     int64_t jitter_ms, timeout_ms, ttl_ms;
@@ -238,6 +238,8 @@ struct sim_job { /* from a create to its delete: the next one under that id is a
     bool expires;       /* soon after it is done */
     bool forced;        /* a run or an attempt was forced: its fires may overlap */
     bool redriven, discarded, cancelled, backfilled;
+    bool reply_pauses, reply_deletes; /* a callee asked for that */
+    bool reply_heard;                 /* ... for a delete, of an agent that waited for the reply */
     uint64_t runs_asked, runs_made;
     struct sim_job *next;
 };

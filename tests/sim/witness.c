@@ -433,7 +433,7 @@ static void job_changed(struct sim_story *s, const struct witness_change *t, con
     if (s->row.state == JOB_STATE_PAUSED && now->state != JOB_STATE_PAUSED && !asked)
         sim_broken("%s: it is not paused any more, and nobody resumed it", s->job->id);
     if (s->row.state != JOB_STATE_PAUSED && now->state == JOB_STATE_PAUSED &&
-        strcmp(t->revision, "pause") != 0)
+        strcmp(t->revision, "pause") != 0 && !(s->job->reply_pauses && strcmp(t->revision, "reply") == 0))
         sim_broken("%s: it is paused, and nobody asked for that", s->job->id);
     if (rules == s->rules)
         walk_backfill(s, now);

@@ -476,6 +476,43 @@ Test(planner_async, what_a_reply_asks_of_a_job_that_moved_meanwhile_is_done_by_i
     }
 }
 
+/* It waits behind a write of the API, and its slot goes before that is durable. */
+static void ask_move(enum attempt_control control, int64_t put_ms, int64_t move_ms)
+{
+    static const uint16_t slots[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    struct pbed_options o = pbed_defaults(7);
+    o.control = control;
+    o.duration_max_ms = 0;
+    struct pbed *b = pbed_new(&o);
+    (void)pbed_node_start(b);
+    (void)pbed_node_start(b);
+    for (unsigned s = 0; s < o.slots; s++)
+        pbed_give(b, s, 0);
+    (void)pbed_do(b, PLANNER_CREATE, "a", "{\"schedule\":\"@every 20s\"," HTTP ",\"allow_control\":true}}");
+    pbed_set(b)->commit_max_ms = 300;
+    pbed_run(b, pbed_job(b, "a")->due_ms - pbed_now(b) - put_ms);
+    (void)pbed_call(b, PLANNER_RUN, "a", NULL);
+    pbed_run(b, move_ms);
+    pbed_move(b, slots, 8, 0, 1);
+    pbed_run(b, 10000);
+    const struct job_row *row = pbed_job(b, "a");
+    cr_assert(eq(int, row != NULL, control == ATTEMPT_CONTROL_PAUSE), "put %d ms before, move after %d",
+              (int)put_ms, (int)move_ms);
+    if (row)
+        cr_assert(eq(int, row->state, JOB_STATE_PAUSED), "put %d ms before, move after %d", (int)put_ms,
+                  (int)move_ms);
+    pbed_free(b);
+}
+
+Test(planner_async, what_a_reply_asks_is_done_before_its_slot_goes)
+{
+    for (int64_t put_ms = 0; put_ms < 300; put_ms += 17)
+        for (int64_t move_ms = 1; move_ms < 600; move_ms += 29) {
+            ask_move(ATTEMPT_CONTROL_PAUSE, put_ms, move_ms);
+            ask_move(ATTEMPT_CONTROL_DELETE, put_ms, move_ms);
+        }
+}
+
 Test(planner_async, what_waits_for_a_job_that_is_deleted_is_not_done_to_the_next_one_of_that_name)
 {
     struct pbed *b = open_fire();
