@@ -77,15 +77,16 @@ void engine_update_may_start(struct engine *g)
 {
     bool open = clock_guard_sure(g->o.clock) && !engine_over(g);
     bool held = (int64_t)clock_boot_ms() < g->lease_until_ms, may = open && held;
+    bool same = held == g->lease_held && may == g->may_start;
     if (held != g->lease_held)
         g->lease_since_ms = (int64_t)clock_boot_ms();
     g->lease_held = held;
     atomic_store(&g->gate.closed, !open);
     atomic_store(&g->gate.wall_offset_us, clock_guard_offset_us(g->o.clock));
-    if (may == g->may_start)
+    if (same)
         return;
     g->may_start = may;
-    struct planner_event event = {.kind = PLANNER_LEASE, .may_start = may};
+    struct planner_event event = {.kind = PLANNER_LEASE, .may_start = may, .lease_held = held};
     engine_plan(g, &event);
 }
 

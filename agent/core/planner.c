@@ -277,6 +277,7 @@ static void dispatch(struct planner *p, const struct planner_event *event)
         break;
     case PLANNER_LEASE:
         p->may_start = event->may_start;
+        p->lease_held = event->lease_held;
         break;
     case PLANNER_JOBS:
         planner_on_jobs(p, event);

@@ -207,8 +207,9 @@ enum planner_event_kind {
     PLANNER_TICK,         /* time passed: due timers, paced work, loads */
     PLANNER_SLOTS_GAINED, /* slots[], epochs[]: mine from now */
     PLANNER_SLOTS_LOST, /* slots[]: not mine any more (dead, dropped): forget; what is in flight may finish but is not ours to write */
-    PLANNER_MOVE,    /* slots[] -> successor: stop starting, book what is in flight, hand over in one batch */
-    PLANNER_LEASE,   /* may_start: false stops all starts (lease unsure, clock unsure), true resumes */
+    PLANNER_MOVE, /* slots[] -> successor: stop starting, book what is in flight, hand over in one batch */
+    PLANNER_LEASE, /* may_start: false stops all starts (lease unsure, clock unsure), true resumes; lease_held: false: the slots
+                      may be another's by now, so nothing is answered but what was written */
     PLANNER_JOBS,    /* answer to LOAD_JOBS / GET_JOB (ok false: it failed; the planner asks again later) */
     PLANNER_FIRES,   /* answer to LOAD_FIRES / GET_FIRE */
     PLANNER_ATTEMPT, /* delivery + attempt: for a delivery with parts the worst of them, once all are back */
@@ -236,7 +237,7 @@ struct planner_event {
     size_t slots_count;
     const char *member;  /* MOVE: successor; MEMBER_DEAD */
     const char *service; /* RELEASE */
-    bool may_start;
+    bool may_start, lease_held;
     uint64_t load; /* which LOAD/GET/FIND action this answers */
     bool ok;
     bool more;

@@ -44,7 +44,7 @@ void papi_push(struct pjob *j, struct planner_api *api)
     j->api_count++;
 }
 
-void papi_reply(struct planner *p, struct pjob *j, enum planner_answer a)
+static void reply(struct planner *p, struct pjob *j, enum planner_answer a)
 {
     struct planner_api *api = pop(j);
     if (a <= PLANNER_ACCEPTED && j->state == PJOB_LIVE && api->op != PLANNER_DELETE) {
@@ -53,6 +53,12 @@ void papi_reply(struct planner *p, struct pjob *j, enum planner_answer a)
         api->result = j->spec ? job_spec_ref(j->spec) : NULL;
     }
     answer(p, api, a);
+}
+
+/* What no write stands behind was found out from what is here, which is worth nothing when the slot may be another's by now. */
+void papi_reply(struct planner *p, struct pjob *j, enum planner_answer a)
+{
+    reply(p, j, p->lease_held || a == PLANNER_NOT_OWNER ? a : PLANNER_UNAVAILABLE);
 }
 
 static struct planner_api *pop_joined(struct pjob *j, struct planner_api **list)
@@ -147,7 +153,7 @@ void papi_durable(struct planner *p, struct pjob *j, const struct job_change *ch
         return;
     if (change->op != CHANGE_DELETE)
         j->api->row = change->row;
-    papi_reply(p, j, j->api->answer);
+    reply(p, j, j->api->answer);
 }
 
 /* --- what an operation changes --------------------------------------------------------------------------------------- */

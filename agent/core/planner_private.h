@@ -258,7 +258,7 @@ struct planner {
     struct rng rng;
     struct wheel *wheel;
     int64_t wheel_ms; /* newest time the wheel was told */
-    bool may_start, draining, fenced;
+    bool may_start, lease_held, draining, fenced;
     struct pslot *slots;
     struct map uids;       /* uid -> pjob */
     struct map_u64 keys;   /* hash of namespace and id -> pjob, chained */

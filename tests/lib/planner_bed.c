@@ -455,7 +455,9 @@ int pbed_node_start(struct pbed *b)
 
 void pbed_lease(struct pbed *b, int node, bool may_start)
 {
-    pbed_step(b, node, &(struct planner_event){.kind = PLANNER_LEASE, .may_start = may_start});
+    pbed_step(
+        b, node,
+        &(struct planner_event){.kind = PLANNER_LEASE, .may_start = may_start, .lease_held = may_start});
 }
 
 void pbed_release(struct pbed *b, const char *service)

@@ -85,3 +85,23 @@ Test(planner_api, a_run_keeps_the_trace_that_asked_for_it_through_retries_and_a_
     cr_assert(eq(u64, pbed_job(b, "a")->counts.succeeded, 1));
     pbed_free(b);
 }
+
+/* Another member may have the slot by now, and have done more. */
+Test(planner_api, without_its_lease_a_member_answers_only_what_it_writes)
+{
+    struct pbed *b = one_member();
+    cr_assert(eq(int, pbed_do(b, PLANNER_CREATE, "a", YEARLY), PLANNER_CREATED));
+    struct uid uid = pbed_job(b, "a")->uid;
+    pbed_lease(b, 0, false);
+    struct pbed_call *retry = pbed_fire_call(b, PLANNER_FIRE_RETRY, &uid, 1, 0, false);
+    struct pbed_call *resume = pbed_call(b, PLANNER_RESUME, "a", NULL);
+    pbed_run(b, 5000);
+    cr_assert(not(retry->answered));
+    cr_assert(not(resume->answered));
+    cr_assert(eq(int, pbed_do(b, PLANNER_PAUSE, "a", NULL), PLANNER_OK));
+    pbed_lease(b, 0, true);
+    pbed_run(b, 5000);
+    cr_assert(eq(int, retry->api.answer, PLANNER_NOT_FOUND));
+    cr_assert(eq(int, resume->api.answer, PLANNER_OK));
+    pbed_free(b);
+}
