@@ -521,7 +521,8 @@ void sim_client_wish(enum sim_wish wish)
 void sim_client_resume_all(void)
 {
     for (struct sim_job *j = sim_jobs; j; j = j->next)
-        if (j->acked && (!j->deleting || j->reply_deletes)) /* its callee's wish may have died with an agent */
+        /* A delete that its callee asked for may have died with an agent. */
+        if (j->acked && (!j->deleting || j->reply_deletes))
             send_wish(j, SIM_WISH_RESUME);
 }
 
