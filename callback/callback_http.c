@@ -597,12 +597,19 @@ static void finish_plain(void *arg, struct callback_attempt *a)
     finish(arg, a);
 }
 
+static void finish_several(void *arg, bool begins)
+{
+    struct lane *lane = arg;
+    (begins ? handback_gather : handback_gathered)(lane->handback);
+}
+
 static int plain_open(struct lane *lane, struct err *e)
 {
     struct plain_options options = {.callback = &lane->lanes->options,
                                     .user_agent = lane->lanes->user_agent,
                                     .multi = lane->multi,
                                     .finish = finish_plain,
+                                    .several = finish_several,
                                     .arg = lane};
     return plain_new(&options, &lane->plain, e);
 }

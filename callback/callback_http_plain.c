@@ -644,11 +644,13 @@ void plain_turn(struct plain *p, int wait_ms)
 {
     struct epoll_event events[EVENTS_MAX];
     int count = epoll_wait(p->epoll_fd, events, EVENTS_MAX, wait_ms);
+    p->options.several(p->options.arg, true);
     for (int i = 0; i < count; i++)
         if (events[i].data.ptr)
             on_event(p, events[i].data.ptr, events[i].events);
     uint64_t now_us = clock_boot_us();
     end_late(p, now_us);
+    p->options.several(p->options.arg, false);
     close_old(p, now_us);
     bury(p);
 }

@@ -30,6 +30,8 @@ struct plain_options {
     const char *user_agent;
     CURLM *multi; /* makes the connections */
     http_finish *finish;
+    /* Called with true before, and with false after, finish() may be called several times without a wait between. */
+    void (*several)(void *arg, bool begins);
     void *arg;
 };
 

@@ -4,6 +4,9 @@
 
 #include "agent/base/mem.h"
 
+/* So many are worth a wake-up by themselves: the loop goes on with them while the rest is read. */
+enum { GATHER_MAX = 16 };
+
 struct handback {
     struct loop_msg msg;
     struct loop *loop;
@@ -12,6 +15,8 @@ struct handback {
     pthread_mutex_t lock;
     struct list finished; /* under lock */
     bool posted;          /* under lock: `msg` is on its way */
+    bool gathering;       /* under lock */
+    unsigned gathered;    /* under lock: in `finished`, not posted */
     bool gone;            /* loop thread: freed when the message has come */
 };
 
@@ -27,6 +32,7 @@ static void hand_out(struct handback *h, bool from_msg)
     list_init(&batch);
     pthread_mutex_lock(&h->lock);
     list_splice_back(&batch, &h->finished);
+    h->gathered = 0;
     if (from_msg)
         h->posted = false;
     pthread_mutex_unlock(&h->lock);
@@ -55,12 +61,39 @@ struct handback *handback_new(struct loop *loop, callback_done *done, void *arg)
     return h;
 }
 
+/* Under the lock: whether the message is to be posted now. */
+static bool take_post(struct handback *h)
+{
+    if (h->posted || h->gathered == 0 || (h->gathering && h->gathered < GATHER_MAX))
+        return false;
+    h->gathered = 0;
+    h->posted = true;
+    return true;
+}
+
 void handback_add(struct handback *h, struct callback_attempt *a)
 {
     pthread_mutex_lock(&h->lock);
     list_push_back(&h->finished, &a->link);
-    bool post = !h->posted;
-    h->posted = true;
+    h->gathered++;
+    bool post = take_post(h);
+    pthread_mutex_unlock(&h->lock);
+    if (post)
+        loop_post(h->loop, &h->msg);
+}
+
+void handback_gather(struct handback *h)
+{
+    pthread_mutex_lock(&h->lock);
+    h->gathering = true;
+    pthread_mutex_unlock(&h->lock);
+}
+
+void handback_gathered(struct handback *h)
+{
+    pthread_mutex_lock(&h->lock);
+    h->gathering = false;
+    bool post = take_post(h);
     pthread_mutex_unlock(&h->lock);
     if (post)
         loop_post(h->loop, &h->msg);

@@ -10,6 +10,10 @@ struct handback;
 struct handback *handback_new(struct loop *loop, callback_done *done, void *arg);
 /* Any thread: A has its result and is the loop's again. */
 void handback_add(struct handback *h, struct callback_attempt *a);
+/* One thread at a time, around what may finish several attempts and does not wait: they go out together at its end, with one
+ * wake-up of the loop, or a few when they are many. */
+void handback_gather(struct handback *h);
+void handback_gathered(struct handback *h);
 /* Loop thread; nobody adds any more. DONE runs for what is still here. NULL does nothing. */
 void handback_free(struct handback *h);
 
