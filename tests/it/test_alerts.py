@@ -127,7 +127,8 @@ def test_every_metric_that_is_named_exists(families, path):
 
 def test_every_metric_that_there_is_can_be_seen(families):
     shown = re.sub(r"_(bucket|sum|count)\b", "", DASHBOARD.read_text())
-    assert families and not [name for name in families if not re.search(rf"\b{name}\b", shown)]
+    unseen = [name for name in families if not re.search(rf"\b{name}\b", shown)]
+    assert families and not unseen, f"on no panel of configs/{DASHBOARD.name}: {unseen}"
 
 
 def test_the_dashboard_asks_what_prometheus_understands():
