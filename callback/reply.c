@@ -59,15 +59,23 @@ static int on_name(http_parser *p, const char *data, size_t bytes)
     return count_header(r, bytes);
 }
 
+/* Of several of a name the first that says something counts. */
+static char *place_of_value(struct reply *r)
+{
+    if (strcasecmp(r->name, "Retry-After") == 0 && !r->retry_after[0])
+        return r->retry_after;
+    return strcasecmp(r->name, "Carillon-Job") == 0 && !r->control[0] ? r->control : NULL;
+}
+
 static int on_value(http_parser *p, const char *data, size_t bytes)
 {
     struct reply *r = reply_of(p);
     bool first = !r->in_value;
     r->in_value = true;
-    if (strcasecmp(r->name, "Retry-After") == 0 && (!first || !r->retry_after[0]))
-        append(r->retry_after, sizeof(r->retry_after), data, bytes);
-    else if (strcasecmp(r->name, "Carillon-Job") == 0 && (!first || !r->control[0]))
-        append(r->control, sizeof(r->control), data, bytes);
+    if (first)
+        r->text = place_of_value(r);
+    if (r->text)
+        append(r->text, r->text == r->control ? sizeof(r->control) : sizeof(r->retry_after), data, bytes);
     return count_header(r, bytes + (first ? HEADER_EXTRA_BYTES : 0));
 }
 

@@ -39,6 +39,19 @@ Test(reply, however_it_is_cut_it_says_the_same)
     }
 }
 
+Test(reply, of_two_headers_the_first_counts_however_the_second_is_cut)
+{
+    static const char text[] =
+        "HTTP/1.1 503 Busy\r\nRetry-After: 120\r\nRetry-After: 55\r\nCarillon-Job: pause\r\n"
+        "Carillon-Job: delete\r\nContent-Length: 0\r\n\r\n";
+    for (size_t step = 1; step <= sizeof(text); step++) {
+        cr_assert(eq(int, feed(text, step, false, false), REPLY_WHOLE), "%zu: %s", step,
+                  reply_problem(&reply));
+        cr_assert(eq(i64, reply_retry_after_ms(&reply, 0), 120000), "%zu", step);
+        cr_assert(eq(int, reply_control(&reply), ATTEMPT_CONTROL_PAUSE), "%zu", step);
+    }
+}
+
 Test(reply, a_connection_is_kept_only_when_both_sides_agree_on_where_the_reply_ends)
 {
     static const struct {
