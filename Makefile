@@ -431,7 +431,7 @@ test: export MUTANT_ARGS = --common
 test: export CHAOS_SEED = 394
 test: export API_SEED = 8
 test: export API_INFERRED = tell
-test: deps ## what continuous integration runs: all of the above in order, and the counts
+test: deps ## what continuous integration runs: all check-… above, build, check, sim, model, chaos, lint, fuzz, coverage; and the counts
 	@tests/tools/run_stages.py --results $(O)/results $(STAGES) --waiting $(STAGES_WAITING) --busy $(STAGES_BUSY)
 
 # ---- to try it out --------------------------------------------------------------------------------------------------

@@ -423,16 +423,24 @@ void node_service(struct node *n, const char *name, node_service_done *done, voi
     loop_timer_arm(q->timer, 0);
 }
 
-bool node_service_unknown(struct node *n, const char *name)
+static enum endpoints_state service_state(struct node *n, const char *name)
 {
-    if (!n->engine)
-        return false;
     struct endpoints *table = engine_endpoints(n->engine);
     enum endpoints_state state = endpoints_state(table, name, "");
     struct endpoints_service *s = state == ENDPOINTS_UNHEARD ? endpoints_use(table, name, "") : NULL;
     if (s) /* it is watched from now on: Consul answers before the write is durable */
         endpoints_release(s);
-    return state == ENDPOINTS_NONE;
+    return state;
+}
+
+bool node_service_unknown(struct node *n, const char *name)
+{
+    return n->engine && service_state(n, name) == ENDPOINTS_NONE;
+}
+
+bool node_service_unheard(struct node *n, const char *name)
+{
+    return n->engine && service_state(n, name) == ENDPOINTS_UNHEARD;
 }
 
 void node_peer_message(struct node *n, const char *path, const char *body, size_t bytes, node_peer_done *done,

@@ -145,6 +145,8 @@ void node_service(struct node *n, const char *name, node_service_done *done, voi
 /* Whether Consul is known to have no instance of the service (a warning at the write). A name that nobody asked for yet is watched
  * from then on: asking before the write is sent, and again when it is answered, tells also of the first one. */
 bool node_service_unknown(struct node *n, const char *name);
+/* Whether nothing was heard of the service yet; it is asked for, if it was not. */
+bool node_service_unheard(struct node *n, const char *name);
 
 /* What this agent has to tell to whoever listens. */
 struct events *node_events(struct node *n);

@@ -264,6 +264,9 @@ static void answer_dry(struct exchange *x, const struct job_spec *spec, const st
     exchange_json(x, 200, &out);
 }
 
+/* Of api_wait_add: half a second. */
+#define HEAR_TRIES_MAX 25u
+
 static bool dry_mismatch(const struct exchange *x, const struct store_job *job, bool present)
 {
     const struct planner_api *p = &x->write.papi;
@@ -310,9 +313,21 @@ static void on_dry_job(void *arg, const struct err *e, struct store_job *jobs, s
         dry_change(x, &jobs[0]);
 }
 
+/* A dry run writes nothing, so it does not take the time in which Consul tells of a service: it waits a moment. */
+static void hear_of_service(struct api_wait *w)
+{
+    struct exchange *x = container_of(w, struct exchange, wait);
+    const struct job_spec *spec = x->write.papi.spec;
+    const char *service = spec ? spec->callback.service : NULL;
+    bool unheard = service && node_service_unheard(x->api->node, service);
+    if (!unheard || x->api->stopping || x->tries++ >= HEAR_TRIES_MAX || !api_wait_add(x->api, w))
+        read_job(x, on_dry_job);
+}
+
 void api_dry_run(struct exchange *x)
 {
-    read_job(x, on_dry_job);
+    x->wait.run = hear_of_service;
+    hear_of_service(&x->wait);
 }
 
 /* --- reads --------------------------------------------------------------------------------------------------------- */

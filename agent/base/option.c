@@ -511,10 +511,29 @@ static int fill_variable(struct fill *f, const char *variable)
 
 /* --- --set ------------------------------------------------------------------------------------------------------- */
 
+/* "services.<name>.<tail>" */
+static int unknown_in_group(struct fill *f, const char *key, const struct option_group *g)
+{
+    const char *known[CANDIDATES_MAX + 1] = {0};
+    const char *name = key + strlen(g->section) + 1, *dot = strrchr(name, '.'), *tail = dot ? dot + 1 : name;
+    size_t n = 0;
+    if (is_extra(g, tail))
+        return option_error_add(f->errors, f->e, "--set: '%s' is no single value: write it into the file",
+                                TEXTQ(key, strlen(key)));
+    for (const struct option_row *row = g->rows; row->key && n < CANDIDATES_MAX; row++)
+        known[n++] = row->key;
+    const char *near = text_nearest(tail, strlen(tail), known);
+    return option_error_add(f->errors, f->e, "--set: '%s' is not known; %s.<name>.%s is",
+                            TEXTQ(key, strlen(key)), g->section, near ? near : known[0]);
+}
+
 static int unknown_set(struct fill *f, const char *key)
 {
     const char *known[CANDIDATES_MAX + 1] = {0};
     size_t n = 0;
+    for (const struct option_group *g = first_group(f->table); g->section; g++)
+        if (strncmp(key, g->section, strlen(g->section)) == 0 && key[strlen(g->section)] == '.')
+            return unknown_in_group(f, key, g);
     for (const struct option_row *row = f->table->rows; row->key && n < CANDIDATES_MAX; row++)
         known[n++] = row->key;
     return note_unknown(f, "--set", key, known);

@@ -2,29 +2,15 @@
 #include <string.h>
 
 #include "agent/base/mem.h"
-#include "agent/store/store_mysql_fetch.h"
+#include "agent/store/store_mysql_page.h"
 #include "agent/store/store_sql.h"
-
-#define LIMIT_MAX 1000
-/* Rows that a page examines when filters apply that no index knows. */
-#define SCAN_MAX 1000
-
-struct list_row {
-    struct my_key key;
-    char ns[RECORD_NS_MAX];
-    char id[RECORD_ID_MAX];
-    bool match;
-};
 
 struct list_op {
     struct my_op op;
     const struct store_filter *filter;
     store_page_done *done;
     void *arg;
-    size_t limit;
-    size_t scan;
-    struct list_row *rows;
-    size_t rows_count, rows_cap;
+    struct my_page rows;
     struct store_page page;
 };
 
@@ -32,18 +18,16 @@ struct list_op {
 static int read_list_row(void *arg, MYSQL_ROW row, const unsigned long *lengths, struct err *e)
 {
     struct list_op *o = arg;
-    if (!my_grow((void **)&o->rows, o->rows_count, &o->rows_cap, sizeof(*o->rows), e))
-        return -ERR_NOMEM;
-    struct list_row *r = &o->rows[o->rows_count];
+    struct my_page_row *r = my_page_add(&o->rows, e);
     uint64_t match;
-    *r = (struct list_row){0};
+    if (!r)
+        return -ERR_NOMEM;
     if (!row[0] || lengths[0] != sizeof(struct uid) || !sql_get_u64(row[1], lengths[1], &r->key.bytes) ||
         !sql_get_text(row[2], lengths[2], r->ns, sizeof(r->ns)) ||
         !sql_get_text(row[3], lengths[3], r->id, sizeof(r->id)) || !sql_get_u64(row[4], lengths[4], &match))
         return err_set(e, ERR_PERMANENT, "the store holds a name that this agent cannot read");
     memcpy(r->key.uid.bytes, row[0], sizeof(struct uid));
     r->match = match != 0;
-    o->rows_count++;
     return 0;
 }
 
@@ -116,7 +100,7 @@ static void add_list_query(struct list_op *o, struct buf *b)
     else
         buf_add_str(b, "TRUE");
     add_range(b, f);
-    buf_addf(b, " ORDER BY ns, id LIMIT %zu) k", o->scan + 1);
+    buf_addf(b, " ORDER BY ns, id LIMIT %zu) k", o->rows.scan + 1);
     buf_add_str(
         b, " LEFT JOIN jobs j ON j.uid = k.uid LEFT JOIN job_specs s ON s.uid = k.uid ORDER BY k.ns, k.id");
 }
@@ -135,44 +119,26 @@ static bool is_possible(const struct store_filter *f)
            (!f->prefix || (my_is_name(f->prefix) && strlen(f->prefix) < RECORD_ID_MAX));
 }
 
-static void set_next(struct store_page *page, const struct list_row *row)
-{
-    memcpy(page->next_ns, row->ns, sizeof(page->next_ns));
-    memcpy(page->next_id, row->id, sizeof(page->next_id));
-}
-
-/* Keep the rows that match, up to the limit; the page ends where looking ended. */
-static void choose(struct list_op *o)
-{
-    size_t n = 0, i = 0, end = o->rows_count < o->scan ? o->rows_count : o->scan;
-    for (; i < end && n < o->limit; i++) {
-        set_next(&o->page, &o->rows[i]);
-        if (o->rows[i].match)
-            o->rows[n++] = o->rows[i];
-    }
-    o->page.more = i < o->rows_count;
-    o->rows_count = n;
-}
-
 static int fetch_page(struct list_op *o, struct my_conn *c, struct err *e)
 {
-    bool cut = false;
-    struct my_key *keys = mem_try_array(o->rows_count, sizeof(*keys), e);
-    if (!keys)
-        return -ERR_NOMEM;
-    for (size_t i = 0; i < o->rows_count; i++)
-        keys[i] = o->rows[i].key;
-    size_t count = my_fetch_fitting(keys, o->rows_count, &cut);
-    int r = -ERR_NOMEM;
+    struct my_key *keys;
+    size_t count;
+    const struct my_page_row *last;
+    int r = my_page_choose(&o->rows, &keys, &count, &last, e);
+    if (r < 0)
+        return r;
     o->page.jobs = mem_try_array(count, sizeof(*o->page.jobs), e);
     if (o->page.jobs) {
         o->page.jobs_count = count;
         r = my_fetch_jobs(o->op.store, c, keys, count, o->page.jobs, e);
+    } else {
+        r = -ERR_NOMEM;
     }
     mem_free(keys);
-    if (cut) {
-        o->page.more = true;
-        set_next(&o->page, &o->rows[count - 1]);
+    o->page.more = last != NULL;
+    if (last) {
+        memcpy(o->page.next_ns, last->ns, sizeof(o->page.next_ns));
+        memcpy(o->page.next_id, last->id, sizeof(o->page.next_id));
     }
     return r;
 }
@@ -181,7 +147,7 @@ static void page_reset(struct list_op *o)
 {
     my_jobs_free(o->page.jobs, o->page.jobs_count);
     o->page = (struct store_page){0};
-    o->rows_count = 0;
+    o->rows.count = 0;
 }
 
 /* A job that was deleted between the two steps. */
@@ -209,7 +175,6 @@ static int list_run(struct my_op *op, struct my_conn *c, struct err *e)
     my_script_fini(&s);
     if (r < 0)
         return r;
-    choose(o);
     r = fetch_page(o, c, e);
     if (r == 0)
         drop_absent(&o->page);
@@ -221,7 +186,7 @@ static void list_finish(struct my_op *op)
     struct list_op *o = container_of(op, struct list_op, op);
     o->done(o->arg, &op->err, op->err.code == ERR_OK ? &o->page : NULL);
     page_reset(o);
-    mem_free(o->rows);
+    my_page_fini(&o->rows);
     mem_free(o);
 }
 
@@ -229,8 +194,7 @@ void my_list_jobs(void *self, const struct store_filter *filter, store_page_done
 {
     struct list_op *o = mem_new(struct list_op);
     o->filter = filter;
-    o->limit = filter->limit < LIMIT_MAX ? filter->limit : LIMIT_MAX;
-    o->scan = needs_scan(filter) ? SCAN_MAX : o->limit;
+    my_page_init(&o->rows, filter->limit, needs_scan(filter));
     o->done = done;
     o->arg = arg;
     my_op_submit(self, &o->op, MY_POOL_READ, list_run, list_finish);

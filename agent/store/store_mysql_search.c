@@ -3,28 +3,15 @@
 
 #include "agent/base/mem.h"
 #include "agent/core/job.h"
-#include "agent/store/store_mysql_fetch.h"
+#include "agent/store/store_mysql_page.h"
 #include "agent/store/store_sql.h"
-
-#define LIMIT_MAX 1000
-/* Rows that a page examines when filters apply that no index knows. */
-#define SCAN_MAX 1000
-
-struct search_row {
-    struct my_key key;
-    int64_t due_ms;
-    bool match;
-};
 
 struct search_op {
     struct my_op op;
     const struct store_fire_filter *filter;
     store_fire_page_done *done;
     void *arg;
-    size_t limit;
-    size_t scan;
-    struct search_row *rows;
-    size_t rows_count, rows_cap;
+    struct my_page rows;
     size_t fires_cap;
     struct store_fire_page page;
 };
@@ -33,18 +20,16 @@ struct search_op {
 static int read_search_row(void *arg, MYSQL_ROW row, const unsigned long *lengths, struct err *e)
 {
     struct search_op *o = arg;
-    if (!my_grow((void **)&o->rows, o->rows_count, &o->rows_cap, sizeof(*o->rows), e))
-        return -ERR_NOMEM;
-    struct search_row *r = &o->rows[o->rows_count];
+    struct my_page_row *r = my_page_add(&o->rows, e);
     uint64_t match;
-    *r = (struct search_row){0};
+    if (!r)
+        return -ERR_NOMEM;
     if (!row[0] || lengths[0] != sizeof(struct uid) || !sql_get_u64(row[1], lengths[1], &r->key.seq) ||
         !sql_get_ms(row[2], lengths[2], &r->due_ms) || !sql_get_u64(row[3], lengths[3], &r->key.bytes) ||
         !sql_get_u64(row[4], lengths[4], &match))
         return err_set(e, ERR_PERMANENT, "the store holds a key that this agent cannot read");
     memcpy(r->key.uid.bytes, row[0], sizeof(struct uid));
     r->match = match != 0;
-    o->rows_count++;
     return 0;
 }
 
@@ -88,7 +73,7 @@ static void add_stretch(struct search_op *o, struct buf *b, int outcome)
     if (f->after.set)
         add_after(b, f);
     add_order(b, f);
-    buf_addf(b, " LIMIT %zu", o->scan + 1);
+    buf_addf(b, " LIMIT %zu", o->rows.scan + 1);
 }
 
 /* The outcomes' stretches are merged, for no index has them all in order of their dues. */
@@ -104,7 +89,7 @@ static void add_keys(struct search_op *o, struct buf *b)
         buf_addf(b, ") o%d", outcome);
     }
     add_order(b, o->filter);
-    buf_addf(b, " LIMIT %zu", o->scan + 1);
+    buf_addf(b, " LIMIT %zu", o->rows.scan + 1);
 }
 
 /* The job's labels while there is one, then those of the copy, in which they stand as insert_copies() wrote them. */
@@ -165,43 +150,25 @@ static bool is_possible(const struct store_fire_filter *f)
 
 /* --- the page ------------------------------------------------------------------------------------------------------ */
 
-static void set_next(struct store_fire_page *page, const struct search_row *row)
-{
-    page->next = (struct store_fire_place){
-        .set = true, .due_ms = row->due_ms, .uid = row->key.uid, .seq = row->key.seq};
-}
-
-/* Keep the rows that match, up to the limit; the page ends where looking ended. */
-static void choose(struct search_op *o)
-{
-    size_t n = 0, i = 0, end = o->rows_count < o->scan ? o->rows_count : o->scan;
-    for (; i < end && n < o->limit; i++) {
-        set_next(&o->page, &o->rows[i]);
-        if (o->rows[i].match)
-            o->rows[n++] = o->rows[i];
-    }
-    o->page.next.set = i < o->rows_count;
-    o->rows_count = n;
-}
-
 static int fetch_page(struct search_op *o, struct my_conn *c, struct err *e)
 {
-    bool cut = false;
-    struct my_key *keys = mem_try_array(o->rows_count + 1, sizeof(*keys), e);
-    if (!keys)
-        return -ERR_NOMEM;
-    for (size_t i = 0; i < o->rows_count; i++)
-        keys[i] = o->rows[i].key;
-    size_t count = my_fetch_fitting(keys, o->rows_count, &cut);
-    int r = -ERR_NOMEM;
+    struct my_key *keys;
+    size_t count;
+    const struct my_page_row *last;
+    int r = my_page_choose(&o->rows, &keys, &count, &last, e);
+    if (r < 0)
+        return r;
     o->page.fires = mem_try_array(count + 1, sizeof(*o->page.fires), e);
     if (o->page.fires) {
         o->fires_cap = count;
         r = my_fetch_fires(c, keys, count, o->page.fires, &o->page.fires_count, e);
+    } else {
+        r = -ERR_NOMEM;
     }
     mem_free(keys);
-    if (cut)
-        set_next(&o->page, &o->rows[count - 1]);
+    if (last)
+        o->page.next = (struct store_fire_place){
+            .set = true, .due_ms = last->due_ms, .uid = last->key.uid, .seq = last->key.seq};
     return r;
 }
 
@@ -209,7 +176,7 @@ static void page_reset(struct search_op *o)
 {
     my_fires_free(o->page.fires, o->fires_cap);
     o->page = (struct store_fire_page){0};
-    o->rows_count = o->fires_cap = 0;
+    o->rows.count = o->fires_cap = 0;
 }
 
 static int search_run(struct my_op *op, struct my_conn *c, struct err *e)
@@ -227,7 +194,6 @@ static int search_run(struct my_op *op, struct my_conn *c, struct err *e)
     my_script_fini(&s);
     if (r < 0)
         return r;
-    choose(o);
     return fetch_page(o, c, e);
 }
 
@@ -236,7 +202,7 @@ static void search_finish(struct my_op *op)
     struct search_op *o = container_of(op, struct search_op, op);
     o->done(o->arg, &op->err, op->err.code == ERR_OK ? &o->page : NULL);
     page_reset(o);
-    mem_free(o->rows);
+    my_page_fini(&o->rows);
     mem_free(o);
 }
 
@@ -244,8 +210,7 @@ void my_list_fires(void *self, const struct store_fire_filter *filter, store_fir
 {
     struct search_op *o = mem_new(struct search_op);
     o->filter = filter;
-    o->limit = filter->limit < LIMIT_MAX ? filter->limit : LIMIT_MAX;
-    o->scan = needs_scan(filter) ? SCAN_MAX : o->limit;
+    my_page_init(&o->rows, filter->limit, needs_scan(filter));
     o->done = done;
     o->arg = arg;
     my_op_submit(self, &o->op, MY_POOL_READ, search_run, search_finish);

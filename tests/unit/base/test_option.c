@@ -321,7 +321,8 @@ Test(option, errors_inside_groups_name_the_entry)
 {
     struct run run = fill(
         "services:\n  a: {maxx: 1, max: 0, outlier: {intervall: 1s}}\n  'b c': {}\n  d: 1\n  e: {endpoints: 1}\n  f: {}\n",
-        LIST("CARILLON_SERVICES_X_MAX=1"), LIST("services..max=1", "services.max=1"));
+        LIST("CARILLON_SERVICES_X_MAX=1"),
+        LIST("services..max=1", "services.max=1", "services.e.endpoints=h:1", "services.e.polici=x"));
     expect_lines(
         &run,
         LIST(
@@ -331,7 +332,10 @@ Test(option, errors_inside_groups_name_the_entry)
             "c.yaml:3: services: 'b c' is no name: 1 to 63 of A-Z a-z 0-9 . _ -",
             "c.yaml:4: services.d: must be a map, not a text", "c.yaml:5: endpoints: must be a list",
             "c.yaml:6: services: more than 3 entries", "environment: 'CARILLON_SERVICES_X_MAX' is not known",
-            "--set: 'services..max' is not known", "--set: 'services.max' is not known"));
+            "--set: 'services..max' is not known; services.<name>.max is",
+            "--set: 'services.max' is not known; services.<name>.max is",
+            "--set: 'services.e.endpoints' is no single value: write it into the file",
+            "--set: 'services.e.polici' is not known; services.<name>.policy is"));
     done(&run);
 }
 
