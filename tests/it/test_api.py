@@ -1,4 +1,5 @@
 """The HTTP contract against real agents: any agent answers any request, and refuses what it should."""
+import itertools
 import json
 import re
 import time
@@ -33,6 +34,17 @@ def problem(answer, status, code):
     assert document["code"] == code and document["status"] == status, document
     assert document["instance"] == answer.headers["Carillon-Request"]
     return document
+
+
+def test_a_dry_run_tells_of_a_service_that_nobody_lists(cluster):
+    """Of one that nobody asked for before: it waits a moment for what Consul says."""
+    names = (f"ghost-{n}" for n in itertools.count())
+
+    def warned():
+        body = job(callback={"http": {"service": next(names), "path": "/"}})
+        answer = cluster.agents[0].ask("PUT", "/v1/jobs/ghost?dry_run=true", 200, json=body)
+        return any("neither Consul nor" in w for w in answer["warnings"])
+    procs.wait_until(warned, 60, "it warns", interval=0.1)
 
 
 def test_a_job_made_on_any_agent_is_seen_and_changed_on_every_other(cluster):
@@ -72,6 +84,8 @@ def test_conditions(cluster):
         problem(agent.call("PUT", path + "-absent", json=job(), headers={"If-Match": etag}), 412, "version_mismatch")
         problem(agent.call("PUT", path, json=job(), headers={"If-Match": '"abc"'}), 412, "version_mismatch")
         problem(agent.call("PUT", path, json=job(), headers={"If-Match": "abc"}), 400, "invalid_request")
+        problem(agent.call("PUT", path + "-absent", json=job(), headers={"If-Match": "*"}), 412, "version_mismatch")
+        assert agent.call("PUT", path + "?dry_run=true", json=job(), headers={"If-Match": "*"}).status_code == 200
         problem(agent.call("POST", "/v1/jobs", json=job(f"cond-{n}")), 409, "already_exists")
         assert agent.call("DELETE", path, headers={"If-Match": second.headers["ETag"]}).status_code == 200
 
