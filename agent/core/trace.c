@@ -196,12 +196,11 @@ size_t trace_print(const struct trace *t, char ret[TRACE_TEXT_SIZE])
 
 void trace_parse(const char *text, size_t bytes, struct trace *ret)
 {
-    char copy[TRACE_TEXT_SIZE], *state = NULL;
+    char copy[TRACE_TEXT_SIZE] = "", *state = NULL;
     size_t parent = TRACE_PARENT_SIZE - 1;
-    bool fits = bytes > 0 && bytes < sizeof(copy);
-    memcpy(copy, fits ? text : "", fits ? bytes : 0);
-    copy[fits ? bytes : 0] = '\0';
-    if (fits && bytes > parent && copy[parent] == ' ') {
+    if (bytes > 0 && bytes < sizeof(copy))
+        memcpy(copy, text, bytes);
+    if (copy[0] && copy[parent] == ' ') {
         copy[parent] = '\0';
         state = copy + parent + 1;
     }
