@@ -185,7 +185,7 @@ def judge_churn(world, churn, agent, tolerances):
     jobs = churn.finish(agent)
     # No more dues, so that what an agent says now and what has arrived can be compared. (The fires of a paused job would wait.)
     for job_id in jobs:
-        agent.patch(job_id, {"schedule": "@after 1d"})
+        procs.wait_until(lambda job_id=job_id: agent.patch(job_id, {"schedule": "@after 1d"}), 20, f"{job_id} is put off", interval=0.2)
 
     def quiet():
         now = {j["id"]: j for j in agent.list(prefix="churn-", limit=1000)}
