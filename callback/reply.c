@@ -40,12 +40,13 @@ static int on_reason(http_parser *p, const char *data, size_t bytes)
     return count_header(reply_of(p), bytes);
 }
 
-/* Names and values may come in pieces. What is too long is none of ours and is cut. */
+/* Names and values may come in pieces. What is too long is none of ours and is cut. A NUL counts as a blank (RFC 9110, 5.5). */
 static void append(char *to, size_t size, const char *data, size_t bytes)
 {
     size_t len = strlen(to), room = size - 1 - len;
     size_t n = bytes < room ? bytes : room;
-    memcpy(to + len, data, n);
+    for (size_t i = 0; i < n; i++)
+        to[len + i] = data[i] ? data[i] : ' ';
     to[len + n] = '\0';
 }
 

@@ -52,6 +52,24 @@ Test(reply, of_two_headers_the_first_counts_however_the_second_is_cut)
     }
 }
 
+/* The parser lets one pass right behind the colon. */
+Test(reply, a_nul_in_front_of_a_value_is_a_blank_however_it_is_cut)
+{
+    static const char head[] = "HTTP/1.1 503 Busy\r\nRetry-After:";
+    static const char rest[] = "55\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n";
+    char text[sizeof(head) + sizeof(rest)];
+    size_t bytes = sizeof(head) + sizeof(rest) - 1;
+    memcpy(text, head, sizeof(head)); /* with its NUL */
+    memcpy(text + sizeof(head), rest, sizeof(rest));
+    for (size_t step = 1; step <= bytes; step++) {
+        reply_begin(&reply, false);
+        for (size_t at = 0; at < bytes && reply.state == REPLY_MORE; at += step)
+            (void)reply_feed(&reply, text + at, bytes - at < step ? bytes - at : step);
+        cr_assert(eq(int, reply.state, REPLY_WHOLE), "%zu: %s", step, reply_problem(&reply));
+        cr_assert(eq(str, reply.retry_after, " 55"), "%zu", step);
+    }
+}
+
 Test(reply, a_connection_is_kept_only_when_both_sides_agree_on_where_the_reply_ends)
 {
     static const struct {
