@@ -422,12 +422,7 @@ static void dial(struct mesh *m, struct node *n)
 {
     struct peer *p = peer_new(m);
     p->wire = wire_dial(m->o.loop, n->at.address, n->attempt, m->o.tls, &wire_events, p);
-    if (p->wire) {
-        n->peer = p;
-    } else {
-        peer_free(p);
-        retry_later(n);
-    }
+    n->peer = p;
 }
 
 static void on_connection(uv_stream_t *server, int status)
@@ -490,7 +485,7 @@ int mesh_listen(struct mesh *m, int fd, struct err *e)
     m->listening = true;
     int rv = uv_tcp_open(&m->server, fd);
     if (rv == 0)
-        rv = uv_listen((uv_stream_t *)&m->server, BACKLOG, on_connection);
+        rv = fault_hit() ? UV_EADDRINUSE : uv_listen((uv_stream_t *)&m->server, BACKLOG, on_connection);
     return rv < 0 ? err_sys(e, -rv, "listen for the log's cluster") : 0;
 }
 

@@ -142,7 +142,7 @@ static void write_piece(struct wire *w, struct piece *p)
     uv_buf_t buf = uv_buf_init(p->data, (unsigned)p->bytes);
     w->under_way += p->bytes;
     w->spoke_ms = clock_boot_ms();
-    int rv = uv_write(&p->write, (uv_stream_t *)&w->tcp, &buf, 1, on_written);
+    int rv = fault_hit() ? UV_ENOMEM : uv_write(&p->write, (uv_stream_t *)&w->tcp, &buf, 1, on_written);
     if (rv < 0) {
         w->under_way -= p->bytes;
         free(p);
@@ -219,7 +219,7 @@ void wire_flush(struct wire *w)
             continue;
         }
         size_t n = fill(w, w->plain);
-        if (SSL_write(w->ssl, w->plain, (int)n) != (int)n) {
+        if (fault_hit() || SSL_write(w->ssl, w->plain, (int)n) != (int)n) {
             fail(w, ERR_UNAVAILABLE, "encrypt", tls_why(text));
             return;
         }
@@ -381,7 +381,7 @@ static void opened(struct wire *w)
     (void)uv_tcp_nodelay(&w->tcp, 1); /* slower without, no worse */
     (void)uv_tcp_keepalive(&w->tcp, 1, KEEPALIVE_S);
     w->heard_ms = w->spoke_ms = clock_boot_ms();
-    int rv = uv_read_start((uv_stream_t *)&w->tcp, on_alloc, on_read);
+    int rv = fault_hit() ? UV_ENOMEM : uv_read_start((uv_stream_t *)&w->tcp, on_alloc, on_read);
     if (rv < 0)
         fail(w, ERR_UNAVAILABLE, "read", uv_strerror(rv));
     else if (!w->ssl)
@@ -410,7 +410,7 @@ static void connect_to(struct wire *w, struct addrinfo *list)
         count++;
     for (nth = count ? w->attempt % count : 0; nth > 0 && ai->ai_next; nth--)
         ai = ai->ai_next;
-    int rv = uv_tcp_connect(&w->connect, &w->tcp, ai->ai_addr, on_connect);
+    int rv = fault_hit() ? UV_ENOMEM : uv_tcp_connect(&w->connect, &w->tcp, ai->ai_addr, on_connect);
     if (rv < 0)
         fail(w, ERR_UNAVAILABLE, "connect", uv_strerror(rv));
     freeaddrinfo(list);
@@ -448,15 +448,12 @@ static void resolve(struct wire *w, const char *host, const char *service)
 static struct wire *wire_new(uv_loop_t *loop, struct wire_tls *tls, bool accepts,
                              const struct wire_events *events, void *arg)
 {
-    SSL *ssl = tls ? wire_tls_side(tls, accepts) : NULL;
-    if (tls && !ssl)
-        return NULL;
     struct wire *w = mem_new(struct wire);
     w->events = events;
     w->arg = arg;
     w->accepts = accepts;
     w->tls = tls;
-    w->ssl = ssl;
+    w->ssl = tls ? wire_tls_side(tls, accepts) : NULL;
     w->made_ms = w->heard_ms = w->spoke_ms = clock_boot_ms();
     list_init(&w->items);
     (void)uv_tcp_init(loop, &w->tcp); /* makes no socket yet: cannot fail */
@@ -471,9 +468,11 @@ struct wire *wire_dial(uv_loop_t *loop, const char *address, unsigned attempt, s
     uint16_t port;
     char host[NI_MAXHOST], service[8];
     struct wire *w = wire_new(loop, tls, false, events, arg);
-    if (!w)
-        return NULL;
     w->attempt = attempt;
+    if (tls && !w->ssl) {
+        fail(w, ERR_NOMEM, "connect", "no memory for TLS");
+        return w;
+    }
     if (text_host_port(address, strlen(address), false, &host_at, &host_len, &port, NULL) < 0 ||
         host_len >= sizeof(host)) {
         fail(w, ERR_INVALID, "connect", "this is no address");
@@ -490,9 +489,10 @@ struct wire *wire_accept(uv_loop_t *loop, uv_stream_t *server, struct wire_tls *
                          const struct wire_events *events, void *arg)
 {
     struct wire *w = wire_new(loop, tls, true, events, arg);
-    if (!w)
-        return NULL;
+    /* In any case: libuv tells of no other connection before this one is taken. */
     int rv = uv_accept(server, (uv_stream_t *)&w->tcp);
+    if (rv == 0 && ((tls && !w->ssl) || fault_hit()))
+        rv = UV_ENOMEM;
     if (rv < 0) {
         w->silent = true;
         fail(w, ERR_UNAVAILABLE, "accept", uv_strerror(rv));

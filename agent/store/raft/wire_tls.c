@@ -131,7 +131,7 @@ void wire_tls_free(struct wire_tls *t)
 
 struct ssl_st *wire_tls_side(struct wire_tls *t, bool accepts)
 {
-    SSL *ssl = SSL_new(t->context);
+    SSL *ssl = fault_hit() ? NULL : SSL_new(t->context);
     BIO *in = BIO_new(BIO_s_mem()), *out = BIO_new(BIO_s_mem());
     if (!ssl || !in || !out) {
         SSL_free(ssl);

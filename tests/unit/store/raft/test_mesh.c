@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/base/mem.h"
 #include "agent/io/listener.h"
 #include "agent/store/raft/mesh.h"
 #include "agent/store/raft/message.h"
@@ -33,6 +34,8 @@ struct bed {
 static void on_message(void *arg, struct raft_message *m)
 {
     struct side *s = arg;
+    if (s->has_got)
+        message_drop(&s->got);
     s->got = *m;
     s->has_got = true;
 }
@@ -210,4 +213,95 @@ Test(mesh, entries_arrive_as_the_batch_that_the_log_wants)
     cr_assert_arr_eq(got->append_entries.entries[0].buf.base, data, 16);
     cr_assert_eq(got->append_entries.entries[0].batch, got->append_entries.entries[1].batch);
     bed_close(&b);
+}
+
+/* --- one thing fails ----------------------------------------------------------------------------------------------- */
+
+/* The K-th step fails, once, anywhere between dialling and the answer: then the call is refused, or its connection ends and it is
+ * made again. False: nothing was left to fail. */
+static bool is_answered_in_the_end(const char *secret, unsigned k)
+{
+    struct bed b;
+    unsigned asked = 0;
+    bed_open(&b, secret, secret);
+    fault_arm(k);
+    while (b.code != ERR_FENCED) {
+        if (asked == b.answers && mesh_reaches(b.sides[0].mesh, 2)) {
+            struct buf payload = BUF_INIT(1000);
+            buf_add(&payload, "x", 1);
+            asked += mesh_call(b.sides[0].mesh, 2, ERR_FENCED, &payload, on_answer, &b) != 0;
+        }
+        turn(&b);
+    }
+    bool fired = fault_fired();
+    cr_assert_eq(b.answers, asked, "%u", k);
+    bed_close(&b);
+    return fired;
+}
+
+static void loop_over_faults(const char *secret, unsigned least)
+{
+    unsigned k = 0;
+    while (is_answered_in_the_end(secret, k))
+        k++;
+    cr_assert_geq(k, least, "%u steps can fail", k);
+}
+
+Test(mesh, whatever_fails_once_the_call_is_answered_in_the_end)
+{
+    loop_over_faults(NULL, 8);
+}
+
+Test(mesh, whatever_fails_once_the_call_is_answered_in_the_end_over_tls)
+{
+    loop_over_faults("the secret", 15);
+}
+
+/* Nothing is left of what was begun: the sanitizers look. */
+Test(mesh, what_cannot_be_opened_is_refused)
+{
+    const struct wire_tls_options options = {.cluster = "test", .secret = "x", .secret_bytes = 1};
+    for (unsigned k = 0;; k++) {
+        struct err e = {0};
+        struct wire_tls *tls = NULL;
+        fault_arm(k);
+        int rc = wire_tls_new(&options, &tls, &e);
+        if (!fault_fired()) {
+            cr_assert_eq(rc, 0, "%s", e.text);
+            cr_assert_geq(k, 2u);
+            wire_tls_free(tls);
+            break;
+        }
+        cr_assert_eq(rc, -ERR_NOMEM, "%u: %s", k, e.text);
+        cr_assert_null(tls);
+    }
+}
+
+Test(mesh, a_message_that_cannot_be_copied_is_not_sent_or_lost)
+{
+    uint64_t data[2] = {1, 2};
+    struct raft_entry entries[1] = {{.term = 7, .type = RAFT_COMMAND, .buf = {data, 16}}};
+    struct raft_message m = {.type = RAFT_APPEND_ENTRIES, .server_id = 2};
+    m.append_entries =
+        (struct raft_append_entries){.version = 1, .term = 9, .entries = entries, .n_entries = 1};
+    unsigned k = 0;
+    for (bool fired = true; fired; k++) {
+        struct bed b;
+        int status = 0;
+        struct raft_io_send req = {.data = &status};
+        bed_open(&b, NULL, NULL);
+        wait_reached(&b);
+        fault_arm(k);
+        while (!b.sides[1].has_got) { /* as libraft does: what did not arrive is sent again */
+            if (mesh_reaches(b.sides[0].mesh, 2) && b.turns % 5 == 0)
+                cr_assert_eq(mesh_send(b.sides[0].mesh, &req, &m, on_sent), 0);
+            turn(&b);
+            if (b.sides[1].has_got)
+                break;
+        }
+        fired = fault_fired();
+        cr_assert_eq(b.sides[1].got.append_entries.n_entries, 1);
+        bed_close(&b);
+    }
+    cr_assert_geq(k, 4u);
 }
