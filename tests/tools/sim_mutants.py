@@ -21,7 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Noticed after more stories than continuous integration has time for.
 RARE = ("the own lease is not looked at before a request goes out", "after a write what waits with the driver is not called back",
         "what was begun before the clock was set back goes out", "a queue has no order", "the last overdue fire is folded with the others",
-        "fires that had no room in memory are forgotten")
+        "fires that had no room in memory are forgotten", "a due is sent beside what another member holds")
 
 # what is broken, file, text, replacement, the kind of story that should tell
 MUTANTS = (
@@ -75,7 +75,11 @@ MUTANTS = (
     ("forbid, queue and replace are not looked at when a due comes", "agent/core/planner_rules.c",
      "if (rule == JOB_ALLOW || pjob_pending(j) == 0)", "if (true || pjob_pending(j) == 0)", "planned"),
     ("a queue has no order", "agent/core/planner_rules.c",
-     "return is_running(other) || before;", "return is_running(other) || (before && false);", "planned"),
+     "bool before = (rule == JOB_QUEUE || rule == JOB_REPLACE) &&", "bool before = rule == JOB_REPLACE &&", "planned"),
+    ("an instant that others have fired after is dropped", "agent/core/planner_change.c",
+     ": first_instant(j, j->replaced, api->accepted_ms, fired_ms, &due_ms) ||", ": (false && first_instant(j, j->replaced, api->accepted_ms, fired_ms, &due_ms)) ||", "store"),
+    ("a due is sent beside what another member holds", "agent/core/planner_rules.c",
+     "if (!pjob_pending_full(j) && !held_elsewhere(j))", "if (!pjob_pending_full(j) && (held_elsewhere(j) || true))", "planned"),
     ("what is not late yet is skipped as late", "agent/core/planner_plan.c",
      "pjob_skip(p, j, p->now_ms - window_ms, FIRE_REASON_LATE))", "pjob_skip(p, j, p->now_ms, FIRE_REASON_LATE))", "store"),
     ("the last overdue fire is folded with the others", "agent/core/planner_plan.c",
