@@ -59,6 +59,8 @@ struct httpd_conn {
     struct httpd *h;
     int fd;
     uint64_t deadline_ms; /* boot ms; 0: none */
+    bool reads_body;      /* the rest of a request is awaited */
+    bool ended;           /* but its client had ended at the last sweep, and nothing came since */
     bool cert_checked;
     struct httpd_tls *tls; /* a reference; NULL: those of the start */
     bool peer_known;

@@ -213,6 +213,7 @@ static enum MHD_Result queue_now(struct httpd_request *rq, unsigned status, stru
 {
     if (!response)
         return MHD_NO;
+    rq->conn->reads_body = false;
     if (rq->stream)
         rq->conn->deadline_ms = 0; /* lasts as long as it likes, unless the client takes nothing */
     else
@@ -365,6 +366,7 @@ static enum MHD_Result begin(struct httpd_request *rq, const char *method, const
 
 static enum MHD_Result take_piece(struct httpd_request *rq, const char *data, size_t bytes)
 {
+    rq->conn->ended = false;
     if (rq->conn->deadline_ms)
         rq->conn->deadline_ms += bytes / BYTES_PER_MS;
     if (!replied(rq) && !rq->too_large && bytes <= rq->body_max - rq->body.len) {
@@ -380,6 +382,7 @@ static enum MHD_Result take_piece(struct httpd_request *rq, const char *data, si
 static enum MHD_Result end(struct httpd_request *rq)
 {
     struct httpd *h = rq->h;
+    rq->conn->reads_body = false;
     if (!rq->handed_over && !replied(rq) && rq->too_large)
         reply_too_large(rq);
     if (rq->handed_over || replied(rq))
@@ -410,8 +413,11 @@ enum MHD_Result httpd_on_request_(void *arg, struct MHD_Connection *mhd, const c
     struct httpd_request *rq = *slot;
     if (!rq)
         return MHD_NO;
-    if (!rq->begun)
+    if (!rq->begun) {
+        rq->conn->reads_body = true;
+        rq->conn->ended = false;
         return begin(rq, method, version);
+    }
     if (*upload_bytes == 0)
         return end(rq);
     enum MHD_Result r = take_piece(rq, upload, *upload_bytes);

@@ -426,6 +426,24 @@ Test(httpd, a_client_that_sends_a_byte_now_and_then_is_closed_in_time)
     httpd_stop(server);
 }
 
+/* Its end comes with its last bytes, or in a moment of its own; either way no more will follow. */
+Test(httpd, a_client_that_ends_in_the_middle_of_a_body_is_closed_long_before_it_would_be_idle)
+{
+    options.idle_timeout_ms = 600000;
+    start();
+    for (int i = 0; i < 6; i++) {
+        int fd = client_connect(httpd_port(server));
+        client_say(fd, "GET /echo HTTP/1.1\r\nHost: h\r\n\r\n");
+        client_reply(fd, &reply);
+        client_say(fd, "POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 900\r\n\r\nhalf");
+        (void)poll(NULL, 0, i % 2 * 20);
+        cr_assert(zero(int, shutdown(fd, SHUT_WR)));
+        cr_assert(client_closed(fd));
+        close(fd);
+    }
+    httpd_stop(server);
+}
+
 Test(httpd, an_idle_connection_is_closed_in_time_and_a_waiting_one_is_not)
 {
     options.idle_timeout_ms = 200;
