@@ -108,7 +108,7 @@ def main():
         if getattr(args, name):
             settings[name] = tuple(int(size) for size in getattr(args, name).split(","))
     bench = Bench(args.size, settings)
-    about = machine.describe(binary(), mariadb._program("mariadbd"), consul.program())  # pylint: disable=protected-access
+    about = machine.describe(binary(), mariadb.program("mariadbd"), consul.program())
     about["load_average_before"] = os.getloadavg()
     began = time.monotonic()
     bench.measure_limits()
