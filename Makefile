@@ -422,7 +422,7 @@ STAGES := build check-format check-size check-layers $(if $(wildcard tests/tools
           check $(if $(SIM),sim fresh) model
 # Side by side: what waits most of its time, and what computes all of it.
 STAGES_WAITING := check-it chaos chaos-raft
-STAGES_BUSY := check-clang lint check-asan $(if $(TSAN),check-tsan) $(if $(FUZZ),fuzz) coverage check-api
+STAGES_BUSY := check-clang lint $(if $(SIM),sim-mutants) check-asan $(if $(TSAN),check-tsan) $(if $(FUZZ),fuzz) coverage check-api
 
 .PHONY: test
 test: export FUZZ_SECONDS = 8

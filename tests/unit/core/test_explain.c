@@ -341,7 +341,7 @@ Test(explain, a_due_without_a_record_in_the_time_of_history_succeeded)
               "succeeded: succeeded at the first attempt: no other end is on record, and details are kept of "
               "the newest such fires only.\n");
     b->f.keep_ms = DAY_MS;
-    expect_at(b, AT, DUE_TEXT "unknown: what became of it is not known: fires are kept for 1d.\n");
+    expect_at(b, AT, DUE_TEXT "unknown: what became of it is not known: fires are kept for 24h.\n");
     b->f.keep_ms = 30 * DAY_MS;
     b->f.fires_all = false;
     (void)add_fire(b, "2026-11-21T08:00:00Z", FIRE_OUTCOME_DEAD, FIRE_REASON_GIVE_UP, 1);
@@ -377,9 +377,10 @@ Test(explain, skipped_and_folded_dues_tell_into_what_and_by_whom)
               "skipped (overlap) #51: skipped because the fire before it was still running (concurrency: "
               "forbid).\n");
     f->reason = FIRE_REASON_LATE;
-    expect_at(b, AT,
-              DUE_TEXT
-              "skipped (late) #51: skipped because it could not be fired within the misfire window of 1d.\n");
+    expect_at(
+        b, AT,
+        DUE_TEXT
+        "skipped (late) #51: skipped because it could not be fired within the misfire window of 24h.\n");
     f->outcome = FIRE_OUTCOME_COALESCED;
     f->reason = FIRE_REASON_COALESCED;
     b->row.counts.seq = 51;

@@ -96,9 +96,9 @@ Test(trace, what_was_not_kept_by_us_is_no_trace)
     static const char *const wrong[] = {"",
                                         "x",
                                         "00-",
-                                        PARENT "a=1",
-                                        PARENT "\n",
-                                        " " PARENT,
+                                        (PARENT "a=1"),
+                                        (PARENT "\n"),
+                                        (" " PARENT),
                                         "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0\r\nX: 1"};
     char text[TRACE_TEXT_SIZE + 9];
     struct trace t;
