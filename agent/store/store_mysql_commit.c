@@ -461,13 +461,19 @@ static int begin(struct commit_group *g, struct my_script *s, struct err *e)
     return r < 0 ? r : my_script_alive(s, g->op->batch->member, e);
 }
 
+/* The slots of a batch go with its last part: whoever gets them finds all that was written before they went. */
+static bool moves_slots(const struct commit_group *g)
+{
+    return g->op->batch->slots_count > 0 && !g->op->slots_done && g->hi == g->op->items_count;
+}
+
 /* The rows that beats and planned moves wait for are locked for the length of the COMMIT, not for that of a large batch: when the
  * fence came first, a second of bulk kept the beat waiting for its own member's row until the server gave it up. */
 static int end_fenced(struct commit_group *g, struct my_script *s, struct err *e)
 {
     struct store_batch *batch = g->op->batch;
     int r = 0;
-    if (batch->slots_count > 0 && !g->op->slots_done)
+    if (moves_slots(g))
         r = my_script_slots(s, batch->slots, batch->slots_count, e);
     if (r == 0)
         r = my_script_fence(s, batch->member, e);
@@ -518,7 +524,8 @@ static void group_done(struct commit_group *g)
             item->change->result = CHANGE_RESULT_OK;
         item->decided = true;
     }
-    g->op->slots_done = true;
+    if (moves_slots(g))
+        g->op->slots_done = true;
     g->op->some_done = true;
 }
 
@@ -545,7 +552,7 @@ static int run_group(struct commit_group *g, struct my_conn *c, struct err *e)
     struct commit_group left = {g->op, g->lo, middle}, right = {g->op, middle, g->hi};
     for (;;) {
         bool progress = false;
-        if (undecided(g) == 0 && (g->op->slots_done || g->op->batch->slots_count == 0))
+        if (undecided(g) == 0 && !moves_slots(g))
             return 0;
         int r = transact(g, c, e);
         if (r == 0) {

@@ -337,6 +337,41 @@ static void a_row_that_the_server_refuses_is_alone(struct contract *t)
     CHECK(strstr(c[3].problem, "too long"), "%s", c[3].problem);
 }
 
+/* A batch that is halved for what the server refuses moves its slots with the last part: no row of theirs comes behind. */
+static void slots_of_a_batch_in_parts_move_last(struct contract *t)
+{
+    struct server *s = t->driver;
+    struct slot_change move = {
+        .slot = 5, .from = "m1", .from_epoch = (uint64_t)(t->meta.created_ms / 1000), .to = "m2"};
+    struct job_change c[9], *list[9];
+    char text[512];
+    contract_join(t, "m1");
+    for (uint32_t i = 0; i < 9; i++) {
+        char id[16];
+        (void)snprintf(id, sizeof(id), "j%u", i);
+        struct job_row row = contract_make(t, 5, i, "default", id, "");
+        c[i] = contract_change(CHANGE_UPDATE, &row);
+        list[i] = &c[i];
+    }
+    (void)snprintf(
+        text, sizeof(text),
+        "CREATE TRIGGER %s.late BEFORE UPDATE ON %s.jobs FOR EACH ROW SET NEW.tzdata = "
+        "IF(NEW.id = 'j2' OR (SELECT owner FROM slots WHERE slot = 5) = 'm2', REPEAT('x', 99), NEW.tzdata)",
+        s->database, s->database);
+    run_sql(s, text);
+    struct store_batch batch = {
+        .member = "m1", .jobs = list, .jobs_count = 9, .slots = &move, .slots_count = 1};
+    struct contract_answer *a = contract_ask(t);
+    t->ops->commit(t->self, &batch, contract_on_done, a);
+    contract_wait(a);
+    contract_ok(a);
+    contract_free(a);
+    for (uint32_t i = 0; i < 9; i++)
+        CHECK(c[i].result == (i == 2 ? CHANGE_RESULT_REFUSED : CHANGE_RESULT_OK), "job %u: %d %s", i,
+              (int)c[i].result, c[i].problem);
+    CHECK(move.changed, "%s", "the slot stayed");
+}
+
 /* Larger than a statement may be, so cut into many; a page of them is cut by bytes. */
 static void large_payloads_travel_in_pieces(struct contract *t)
 {
@@ -646,6 +681,7 @@ static void measure_beats(struct contract *t)
     X(an_absent_server_is_unavailable)                        \
     X(a_wrong_password_is_permanent)                          \
     X(a_row_that_the_server_refuses_is_alone)                 \
+    X(slots_of_a_batch_in_parts_move_last)                    \
     X(large_payloads_travel_in_pieces)                        \
     X(killed_connections_cost_no_call)                        \
     X(a_lock_that_stays_is_an_error_of_nothing_happened)      \
