@@ -405,7 +405,7 @@ static void run(struct planner *p, struct pjob *j, struct planner_api *api)
         if (payload)
             memcpy(payload, api->run_payload, api->run_payload_bytes);
     }
-    bool overlaps = !api->run_force && j->spec->concurrency == JOB_FORBID && pjob_has_fire_running(j);
+    enum fire_reason skipped = api->run_force ? FIRE_REASON_NONE : pjob_run_skipped(j);
     struct pfire *f = NULL;
     if ((payload || !api->run_payload) &&
         pjob_book_due(p, j)) { /* numbers are given in the order of booking */
@@ -425,8 +425,8 @@ static void run(struct planner *p, struct pjob *j, struct planner_api *api)
     api->run_seq = f->row.seq;
     j->plan_dirty = true; /* the next seq is not this one's: nothing starts before that is durable */
     f->by_hand = api->run_force;
-    if (overlaps)
-        pfire_end(p, f, FIRE_OUTCOME_SKIPPED, FIRE_REASON_OVERLAP, NULL);
+    if (skipped != FIRE_REASON_NONE)
+        pfire_end(p, f, FIRE_OUTCOME_SKIPPED, skipped, NULL);
     else if (!api->run_force)
         pjob_run_rule(p, j, f);
     papi_revise(j, api, "run", j->row.due_ms);

@@ -426,6 +426,8 @@ void pjob_overlap(struct planner *p, struct pjob *j);
 void pjob_ended_first(struct planner *p, struct pjob *j); /* forbid: what was due meanwhile is skipped */
 bool pjob_due_waits(const struct planner *p,
                     const struct pjob *j); /* forbid: one has come and is not dealt with */
+enum fire_reason pjob_run_skipped(
+    const struct pjob *j); /* what a run would be skipped for; FIRE_REASON_NONE: nothing */
 void pjob_run_rule(struct planner *p, struct pjob *j, struct pfire *f); /* F is a run, just booked */
 /* F's time has come and not its turn: replace: what was before it gives way. */
 void pfire_take_place(struct planner *p, struct pfire *f);

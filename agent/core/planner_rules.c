@@ -111,11 +111,18 @@ bool pjob_due_waits(const struct planner *p, const struct pjob *j)
            j->row.due_ms != RECORD_NONE && j->row.wake_ms <= p->now_ms;
 }
 
+/* Booked fires that wait in a queue: all but the one at work. A backfill has a bound of its own. */
+static uint64_t queue_length(const struct pjob *j)
+{
+    uint64_t booked = pjob_pending(j) - j->row.backfill_pending;
+    return booked > 0 ? booked - 1 : 0;
+}
+
 /* The oldest go when more wait than may: of those that are left none is older than it has to be. By halving, for after a long
  * outage there are many. */
 static void trim_queue(struct planner *p, struct pjob *j)
 {
-    uint64_t booked = pjob_pending(j) - 1, max = booked < QUEUE_MAX ? QUEUE_MAX - booked : 0;
+    uint64_t booked = queue_length(j), max = booked < QUEUE_MAX ? QUEUE_MAX - booked : 0;
     int64_t low_ms = j->row.due_ms, high_ms = p->now_ms + 1;
     if (job_count_dues(j->spec, low_ms, high_ms, max + 1) <= max)
         return;
@@ -174,6 +181,15 @@ bool pjob_rule_allows(struct planner *p, struct pjob *j)
     else
         (void)pjob_skip(p, j, p->now_ms + 1, FIRE_REASON_OVERLAP);
     return false;
+}
+
+enum fire_reason pjob_run_skipped(const struct pjob *j)
+{
+    if (j->spec->concurrency == JOB_FORBID && pjob_has_fire_running(j))
+        return FIRE_REASON_OVERLAP;
+    if (j->spec->concurrency == JOB_QUEUE && queue_length(j) >= QUEUE_MAX)
+        return FIRE_REASON_QUEUE_FULL;
+    return FIRE_REASON_NONE;
 }
 
 void pjob_run_rule(struct planner *p, struct pjob *j, struct pfire *f)

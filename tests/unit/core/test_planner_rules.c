@@ -101,6 +101,24 @@ Test(planner_rules, runs_of_a_queue_wait_for_their_turn)
     pbed_free(b);
 }
 
+Test(planner_rules, a_run_of_a_full_queue_is_skipped_unless_it_is_forced)
+{
+    struct pbed_options o = pbed_defaults(7);
+    o.fail = 1;
+    struct pbed *b = members(&o, 1);
+    (void)pbed_do(b, PLANNER_CREATE, "a", JOB("@after 1h", "\"concurrency\":\"queue\"," SLOW_RETRY));
+    for (int i = 0; i < 101; i++)
+        (void)run(b, false);
+    cr_assert(zero(u64, pbed_job(b, "a")->counts.skipped), "one is at work, 100 wait");
+    (void)run(b, false);
+    cr_assert(eq(u64, pbed_job(b, "a")->counts.skipped, 1));
+    cr_assert(eq(int, fire(b, 102)->reason, FIRE_REASON_QUEUE_FULL));
+    (void)run(b, true);
+    cr_assert(eq(u64, pbed_job(b, "a")->counts.skipped, 1));
+    pbed_check(b, false);
+    pbed_free(b);
+}
+
 Test(planner_rules, a_failing_head_holds_up_the_queue)
 {
     struct pbed_options o = pbed_defaults(7);
