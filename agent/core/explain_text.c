@@ -6,6 +6,7 @@
 #include "agent/base/mem.h"
 #include "agent/base/text.h"
 #include "agent/core/explain_private.h"
+#include "agent/core/grpc_code.h"
 
 #define LATE_MS 100 /* less is not called late */
 
@@ -192,10 +193,11 @@ static void say_fired(struct buf *out, const struct explain_work *x, const struc
 static void say_answer(struct buf *out, const char *endpoint, int status, int64_t duration_ms)
 {
     buf_addf(out, ": %s", endpoint[0] ? endpoint : "the callee");
-    if (status >= 0)
-        buf_addf(out, " answered %d", status);
-    else
-        buf_add_str(out, " answered");
+    buf_add_str(out, " answered");
+    if (status >= 0 && status < GRPC_CODE_COUNT) /* HTTP's begin at 100 */
+        buf_addf(out, " %s", grpc_code_name(status));
+    else if (status >= 0)
+        buf_addf(out, " %d", status);
     buf_addf(out, " after %lld ms", (long long)duration_ms);
 }
 

@@ -264,6 +264,18 @@ Test(explain, first_attempt_successes_tell_when_and_why_late)
     }
 }
 
+Test(explain, what_answered_over_grpc_is_named)
+{
+    struct bed *b = bed_new(DAILY, CREATED, NOW);
+    add_ring(b, DUE, 3, FIRE_WAIT_NONE);
+    b->ring[0].status = 0;
+    expect_at(b, AT,
+              DUE_TEXT
+              "succeeded #42: fired at 2026-11-20T09:00:00.003+01:00; succeeded at the first attempt: "
+              "10.0.0.7:8080 answered OK after 12 ms.\n");
+    bed_free(b);
+}
+
 Test(explain, jitter_is_not_lateness)
 {
     struct bed *b = bed_new(DAILY ",\"jitter\":\"10m\"", CREATED, NOW);
