@@ -246,14 +246,19 @@ check: $(UNIT) $(SIM) $(FUZZ) ## unit tests, simulations, every fuzz target over
 
 # ---- the same tests under sanitizers, with races, with the real binary ----------------------------------------------
 
-.PHONY: check-asan check-tsan check-it check-clang fuzz coverage
+.PHONY: check-asan build-asan check-tsan check-it check-it-asan check-clang fuzz coverage
+# One make at a time in $(O)/asan: `make test` builds there beside what else it does.
+MAKE_ASAN = flock $(O)/asan.lock $(MAKE) O=$(O)/asan SANITIZE=address,undefined CFLAGS='-O2 -g'
+SAN_ENV = ASAN_OPTIONS=abort_on_error=1:detect_leaks=1:detect_stack_use_after_return=1:log_path=$(abspath $1)/x \
+          UBSAN_OPTIONS=print_stacktrace=1:log_path=$(abspath $1)/x \
+          LSAN_OPTIONS=suppressions=$(abspath tests/tools/lsan.supp):print_suppressions=0
+SAN_REPORTS = if ls $1/x.* >/dev/null 2>&1; then head -n 60 $$(ls $1/x.* | head -n 3); exit 1; fi
 check-asan: ## check under AddressSanitizer and UBSan; any report fails
 	@rm -rf $(O)/san && mkdir -p $(O)/san
-	@ASAN_OPTIONS=abort_on_error=1:detect_leaks=1:detect_stack_use_after_return=1:log_path=$(abspath $(O))/san/x \
-	 UBSAN_OPTIONS=print_stacktrace=1:log_path=$(abspath $(O))/san/x \
-	 LSAN_OPTIONS=suppressions=tests/tools/lsan.supp:print_suppressions=0 \
-	 $(MAKE) O=$(O)/asan SANITIZE=address,undefined CFLAGS='-O2 -g' check; code=$$?; \
-	 if ls $(O)/san/x.* >/dev/null 2>&1; then head -n 60 $$(ls $(O)/san/x.* | head -n 3); exit 1; fi; exit $$code
+	@$(call SAN_ENV,$(O)/san) $(MAKE_ASAN) check; code=$$?; $(call SAN_REPORTS,$(O)/san); exit $$code
+
+build-asan: ## the program with AddressSanitizer and UBSan, $(O)/asan/carillon
+	@mkdir -p $(O) && $(MAKE_ASAN) build
 
 check-tsan: ## the programs of tests/tsan under ThreadSanitizer
 	@$(MAKE) O=$(O)/tsan SANITIZE=thread CFLAGS='-O1 -g' races
@@ -277,6 +282,15 @@ check-it: build $(TOOLS) $(BEFORE) $(BENCH) $(O)/deps-it $(O)/deps-browser $(O)/
 	@CARILLON_BINARY=$(abspath $(O))/carillon CARILLON_TOOLS=$(abspath $(O))/tests/tools \
 	 CARILLON_BENCH=$(abspath $(O))/tests/bench CARILLON_RESULTS=$(abspath $(O))/results/check-it.json \
 	 tests/tools/run_it.sh $(PYTEST) tests/it -n $(IT_JOBS) --dist loadfile --no-loadscope-reorder --durations=20 --timeout=900 $(IT_ARGS)
+
+# Without an argument files that most of the program runs in, and that take seconds; IT_ASAN=tests/it: all of them.
+IT_ASAN ?= $(patsubst %,tests/it/test_%.py,jobs retries grpc callee_tls)
+check-it-asan: build-asan build $(TOOLS) $(BENCH) $(O)/deps-it ## end-to-end tests with the program under ASan and UBSan
+	@rm -rf $(O)/san-it && mkdir -p $(O)/san-it
+	@$(call SAN_ENV,$(O)/san-it) CARILLON_BINARY=$(abspath $(O))/asan/carillon CARILLON_TOOLS=$(abspath $(O))/tests/tools \
+	 CARILLON_BENCH=$(abspath $(O))/tests/bench \
+	 $(PYTEST) $(IT_ASAN) -n $(IT_JOBS) --dist loadfile --durations=10 --timeout=900 $(IT_ARGS); code=$$?; \
+	 $(call SAN_REPORTS,$(O)/san-it); exit $$code
 
 .PHONY: check-api
 VENV_API = $(CACHE)/venv-api-$(shell sha256sum <tests/api/requirements.txt | cut -c1-12)
@@ -421,8 +435,8 @@ coverage: $(O)/deps-test ## line coverage of the unit tests; fails under the flo
 STAGES := build check-format check-size check-layers $(if $(wildcard tests/tools/check_options.py),check-options) \
           check $(if $(SIM),sim fresh) model
 # Side by side: what waits most of its time, and what computes all of it.
-STAGES_WAITING := check-it chaos chaos-raft
-STAGES_BUSY := check-clang lint $(if $(SIM),sim-mutants) check-asan $(if $(TSAN),check-tsan) $(if $(FUZZ),fuzz) coverage check-api
+STAGES_WAITING := check-it chaos chaos-raft check-it-asan
+STAGES_BUSY := check-clang lint $(if $(SIM),sim-mutants) check-asan build-asan $(if $(TSAN),check-tsan) $(if $(FUZZ),fuzz) coverage check-api
 
 .PHONY: test
 test: export FUZZ_SECONDS = 8
