@@ -9,7 +9,7 @@ from .mariadb import MariaDB, template
 from .procs import free_ports, make_folder, wait_until
 
 PROVIDER = pathlib.Path("/usr/lib/galera/libgalera_smm.so")
-TOOLS = pathlib.Path(__file__).resolve().parents[2] / "tools"
+JOINER = pathlib.Path(__file__).resolve().parents[2] / "tools/wsrep_sst_missed"
 # Seconds until a server that does not answer is left out; the defaults (5, 15, 7.5) are for networks between data centres.
 PATIENCE = "evs.keepalive_period=PT0.3S;evs.suspect_timeout=PT2S;evs.inactive_timeout=PT4S;evs.install_timeout=PT4S"
 ALONE = "gcomm://"
@@ -32,7 +32,9 @@ class GaleraNode(MariaDB):
             f"--gtid-domain-id={number + 100}",
             f"--wsrep-provider-options=gmcast.listen_addr=tcp://{self.group_address};gcache.size=128M;"
             f"ist.recv_addr=127.0.0.1:{ist};{PATIENCE}", *options), data=data)
-        self.process.env = {"PATH": f"{TOOLS}:{os.environ['PATH']}"}  # of wsrep_sst_missed
+        # The server is another user, who may not look into the folder of the sources.
+        shutil.copy(JOINER, self.folder)
+        self.process.env = {"PATH": f"{self.folder}:{os.environ['PATH']}"}
         self.plain_argv = list(self.process.argv)
         self.was_started = False
 
