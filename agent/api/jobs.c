@@ -93,7 +93,7 @@ static void answer_run(struct exchange *x)
     const struct planner_api *p = &x->write.papi;
     struct buf out = BUF_INIT(4096);
     char fire[56];
-    fire_id_print(&p->row.uid, p->run_seq, fire);
+    fire_id_print(&p->run_uid, p->run_seq, fire);
     buf_add_str(&out, "{\"fire\":");
     if (p->run_seq)
         buf_addf(&out, "\"%s\"", fire);
@@ -101,6 +101,39 @@ static void answer_run(struct exchange *x)
         buf_add_str(&out, "null"); /* booked by an earlier try; which one it was is not kept */
     buf_add_char(&out, '}');
     exchange_json(x, 202, &out);
+}
+
+/* Of what a run was asked with its payload is kept, in the fire's row, and so can be compared. */
+static bool has_payload(const struct fire_row *row, const struct planner_api *p)
+{
+    if (!row->payload || !p->run_payload)
+        return !row->payload && !p->run_payload;
+    return row->payload_bytes == p->run_payload_bytes &&
+           memcmp(row->payload, p->run_payload, row->payload_bytes) == 0;
+}
+
+static void on_keyed_run(void *arg, const struct err *e, struct fire_row *rows, size_t count, bool more)
+{
+    struct exchange *x = arg;
+    const struct planner_api *p = &x->write.papi;
+    (void)more;
+    if (e->code != ERR_OK)
+        exchange_refuse_store(x, e);
+    else if (count > 0 && rows[0].seq == p->run_seq && !has_payload(&rows[0], p))
+        exchange_refuse_with(x, API_IDEMPOTENCY_MISMATCH,
+                             "this Idempotency-Key made a run with another payload");
+    else /* the same, or so old that its fire is forgotten */
+        answer_run(x);
+}
+
+/* A key names one request: whoever sends it again with another payload means another one, and shall not take the first one's fire
+ * for his. */
+static void answer_keyed_run(struct exchange *x)
+{
+    const struct planner_api *p = &x->write.papi;
+    void *self = NULL;
+    const struct store_ops *store = node_store(x->api->node, &self);
+    store->get_fires(self, &p->run_uid, p->run_seq + 1, 1, on_keyed_run, x);
 }
 
 static void answer_backfill(struct exchange *x)
@@ -119,6 +152,8 @@ static void answer_success(struct exchange *x)
     const struct planner_api *p = &x->write.papi;
     if (p->op == PLANNER_DELETE) {
         answer_deleted(x, &p->row, p->deleted_in_flight);
+    } else if (p->op == PLANNER_RUN && p->was_done && x->req.key[0]) {
+        answer_keyed_run(x);
     } else if (p->op == PLANNER_RUN) {
         answer_run(x);
     } else if (p->op == PLANNER_BACKFILL) {

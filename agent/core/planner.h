@@ -187,6 +187,8 @@ struct planner_api {
     bool deleted_in_flight;
     struct job_row row;      /* as it is now (as it was, for DELETE) */
     struct job_spec *result; /* a reference for the caller, or NULL */
+    bool was_done;      /* `repeated`, and an earlier try of it was done: answered with what that one made */
+    struct uid run_uid; /* RUN: its fire; the job may have been made anew since an earlier try */
     uint64_t run_seq;
     uint64_t backfill_dues; /* BACKFILL: how many it is; with EXISTS: another one is under way */
     size_t

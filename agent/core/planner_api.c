@@ -422,6 +422,7 @@ static void run(struct planner *p, struct pjob *j, struct planner_api *api)
     f->row.payload_bytes = payload ? api->run_payload_bytes : 0;
     pfire_keep_trace(f, api->run_trace);
     p->stats.memory_bytes += f->row.payload_bytes + f->row.trace_bytes;
+    api->run_uid = f->row.uid;
     api->run_seq = f->row.seq;
     j->plan_dirty = true; /* the next seq is not this one's: nothing starts before that is durable */
     f->by_hand = api->run_force;
@@ -570,6 +571,8 @@ void papi_found(struct planner *p, struct pjob *j, const struct revision *found)
 {
     assert(j->api && j->api_state == PAPI_FINDING);
     if (found) {
+        j->api->was_done = true;
+        j->api->run_uid = found->uid;
         j->api->run_seq = found->seq;
         if (pletter_op(j->api->op))
             j->api->letters_done = j->api->letters_count; /* in one batch with what was found */

@@ -264,6 +264,22 @@ def test_a_repeated_run_is_the_same_fire(three, job, name):
     assert answers[0].text.endswith("}\n"), "answers end their line"
 
 
+def test_a_key_of_a_run_is_for_one_payload(three, job, name):
+    def run(agent, key, **body):
+        return agent.call("POST", f"/v1/jobs/{name}/run", headers={"Idempotency-Key": f"{key}-{name}"}, **({"json": body} if body else {}))
+
+    three[0].put(name, job("@after 1d"))
+    plain, given = run(three[0], "plain"), run(three[0], "given", payload={"a": 1})
+    for agent in three:
+        assert (run(agent, "plain").text, run(agent, "given", payload={"a": 1}).text) == (plain.text, given.text)
+        for other in (run(agent, "plain", payload={"a": 1}), run(agent, "given", payload={"a": 2}), run(agent, "given")):
+            assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch"), other.text
+    assert three[1].get(name)["status"]["counts"]["seq"] == 2
+    three[1].delete(name)
+    three[2].put(name, job("@after 1d"))
+    assert run(three[0], "plain").text == plain.text, "the fire of the job that had the name then"
+
+
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 

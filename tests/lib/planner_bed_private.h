@@ -34,8 +34,7 @@ struct copy_kept {
 };
 
 struct change_seen {
-    uint64_t change_id;
-    uint64_t seq;
+    struct revision revision;
     char id[RECORD_ID_MAX];
 };
 

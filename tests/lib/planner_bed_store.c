@@ -107,8 +107,7 @@ static void remember_change(struct pbed *b, const struct job_change *c)
         return;
     GROW(b, b->changes, b->changes_count, b->changes_capacity);
     struct change_seen *s = &b->changes[b->changes_count++];
-    s->change_id = c->revision.change_id;
-    s->seq = c->revision.seq;
+    s->revision = c->revision;
     memcpy(s->id, c->row.id, sizeof(s->id));
 }
 
@@ -423,7 +422,7 @@ static void on_answer(struct pbed *b, struct bev *ev)
 {
     if (!b->nodes[ev->node].alive)
         return;
-    struct revision found = {.change_id = ev->change_id, .seq = ev->seq};
+    struct revision found = {.change_id = ev->change_id, .uid = ev->uid, .seq = ev->seq};
     struct planner_event e = {.load = ev->id, .ok = ev->code == 0, .more = ev->more};
     if (ev->kind == PLANNER_DO_FIND_CHANGE) {
         e.kind = PLANNER_CHANGE_FOUND;
@@ -457,9 +456,10 @@ static void on_read(struct pbed *b, struct bev *ev)
         read_fire(b, answer);
     else
         for (size_t i = 0; i < b->changes_count; i++)
-            if (b->changes[i].change_id == ev->change_id && strcmp(b->changes[i].id, ev->key) == 0) {
+            if (b->changes[i].revision.change_id == ev->change_id && strcmp(b->changes[i].id, ev->key) == 0) {
                 answer->count = 1;
-                answer->seq = b->changes[i].seq;
+                answer->uid = b->changes[i].revision.uid;
+                answer->seq = b->changes[i].revision.seq;
             }
     pbed_post(b, answer, b->now + pbed_some(b, b->o.read_max_ms));
 }

@@ -55,6 +55,11 @@ Test(planner_revisions, a_late_success_tells_what_it_waited_for)
     pbed_free(b);
 }
 
+static bool same_uid(const struct uid *a, const struct uid *b)
+{
+    return memcmp(a, b, sizeof(*a)) == 0;
+}
+
 Test(planner_revisions, a_repeated_run_names_the_same_fire)
 {
     struct pbed *b = one_member();
@@ -69,6 +74,17 @@ Test(planner_revisions, a_repeated_run_names_the_same_fire)
     pbed_run(b, 1000);
     cr_assert(eq(int, again->api.answer, PLANNER_ACCEPTED));
     cr_assert(eq(u64, again->api.run_seq, 2));
+    cr_assert(again->api.was_done && !c->api.was_done);
+    cr_assert(same_uid(&again->api.run_uid, &c->api.run_uid));
     cr_assert(eq(u64, pbed_job(b, "a")->counts.seq, 3), "no fire of its own");
+    (void)pbed_do(b, PLANNER_DELETE, "a", NULL);
+    (void)pbed_do(b, PLANNER_PUT, "a", "{\"schedule\":\"0 0 1 1 *\"," CALLBACK "}");
+    struct pbed_call *late = pbed_call(b, PLANNER_RUN, "a", NULL);
+    late->api.change_id = c->api.change_id;
+    late->api.repeated = true;
+    pbed_run(b, 1000);
+    cr_assert(eq(u64, late->api.run_seq, 2));
+    cr_assert(same_uid(&late->api.run_uid, &c->api.run_uid), "of the job that had the name then");
+    cr_assert(zero(int, same_uid(&late->api.run_uid, &pbed_job(b, "a")->uid)));
     pbed_free(b);
 }
