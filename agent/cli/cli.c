@@ -92,9 +92,9 @@ static void list_flags(FILE *out, const struct cli_flag *flags)
         (void)snprintf(left, sizeof(left), "%s%s%s", flags->name, flags->value ? " " : "",
                        flags->value ? flags->value : ""); /* ours, short */
         if (flags->letter)
-            (void)fprintf(out, "  -%c, %-20s %s\n", flags->letter, left, flags->help);
+            (void)fprintf(out, "  -%c, %-22s %s\n", flags->letter, left, flags->help);
         else
-            (void)fprintf(out, "  %-24s %s\n", left, flags->help);
+            (void)fprintf(out, "  %-26s %s\n", left, flags->help);
     }
 }
 

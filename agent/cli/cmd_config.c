@@ -38,10 +38,12 @@ int cmd_config_check(struct cli *cli, const struct cli_args *args)
     const char *sets[ARGS_MAX], *file = args->count > 0 ? args->items[0] : NULL;
     size_t sets_count = load_sets(args, sets);
     int code;
-    AUTO(config_free) struct config *c = load_config(cli, file, sets, sets_count, &code);
+    bool json = args_has(args, "--json");
+    AUTO(config_free)
+    struct config *c = (json ? load_config_json : load_config)(cli, file, sets, sets_count, &code);
     if (!c)
         return code;
-    if (args_has(args, "--json"))
+    if (json)
         print_effective(cli->out, c);
     else
         (void)fprintf(cli->out, "%s: ok\n", file ? file : "configuration");

@@ -53,6 +53,15 @@ static int fill_http(json_t *http, const struct cli_args *args, struct err *e)
     return r;
 }
 
+static int fill_payload(json_t *job, const struct cli *cli, const struct cli_args *args, struct err *e)
+{
+    const char *data = args_get(args, "--data"), *type = args_get(args, "--content-type");
+    if (type && !data)
+        return err_set(e, ERR_INVALID, "--content-type needs --data");
+    int r = type ? payload_set_bytes(job, data, type, cli->in, e) : payload_set(job, data, cli->in, e);
+    return r < 0 ? err_wrap(e, type || r != -ERR_INVALID ? "--data" : "--data without --content-type") : 0;
+}
+
 static int make_job(const struct cli *cli, const struct cli_args *args, json_t **ret, struct err *e)
 {
     uint64_t ms;
@@ -68,11 +77,8 @@ static int make_job(const struct cli *cli, const struct cli_args *args, json_t *
     r = add_text(job, "id", args_get(args, "--id"), e);
     if (r == 0)
         r = fill_http(json_object_get(json_object_get(job, "callback"), "http"), args, e);
-    if (r == 0) {
-        r = payload_set(job, args_get(args, "--data"), cli->in, e);
-        if (r < 0)
-            r = err_wrap(e, "--data");
-    }
+    if (r == 0)
+        r = fill_payload(job, cli, args, e);
     if (r == 0)
         *ret = TAKE(job);
     return r;

@@ -8,9 +8,10 @@
         .name = "--set", .value = "KEY=VALUE", .many = true,                    \
         .help = "set an option, as log.level=debug; beats file and environment" \
     }
-#define DATA_FLAG                                                                                         \
-    {                                                                                                     \
-        .name = "--data", .letter = 'd', .value = "JSON", .help = "the payload: JSON, or @FILE with JSON" \
+#define DATA_FLAG                                                          \
+    {                                                                      \
+        .name = "--data", .letter = 'd', .value = "JSON",                  \
+        .help = "the payload: JSON, or @FILE with it (@-: standard input)" \
     }
 #define COUNT_FLAG                                                                           \
     {                                                                                        \
@@ -304,7 +305,10 @@ static const struct cli_command commands[] = {
                      .value = "'NAME: VALUE'",
                      .many = true,
                      .help = "header of the request"},
-                    DATA_FLAG),
+                    DATA_FLAG,
+                    {.name = "--content-type",
+                     .value = "TYPE",
+                     .help = "the payload is not JSON but this, as text/plain, and is sent as it is"}),
      .remote = true,
      .args_min = 1,
      .args_max = 1,
@@ -474,7 +478,7 @@ static const struct cli_command commands[] = {
      .usage = "[FILE] [--set KEY=VALUE]…",
      .help = "Report everything that is wrong with a configuration.",
      .more =
-         "Reads FILE, environment and --set as `carillon agent` does. With --json: all effective values.\n",
+         "Reads FILE, environment and --set as `carillon agent` does. With --json: all effective values, or {\"errors\": […]}.\n",
      .flags = FLAGS(SET_FLAG),
      .args_max = 1,
      .run = cmd_config_check},

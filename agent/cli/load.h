@@ -11,5 +11,8 @@ size_t load_sets(const struct cli_args *args, const char *sets[ARGS_MAX]);
 /* FILE (may be NULL), the environment and SETS. NULL: every error was printed, a line each; *RET_CODE is the exit code. */
 struct config *load_config(const struct cli *cli, const char *file, const char *const *sets,
                            size_t sets_count, int *ret_code);
+/* The same for a program: what is wrong goes to the output, as {"errors": ["FILE:LINE: KEY: …", …], "more": how many were left out}. */
+struct config *load_config_json(const struct cli *cli, const char *file, const char *const *sets,
+                                size_t sets_count, int *ret_code);
 
 #endif

@@ -193,6 +193,24 @@ def test_in_makes_a_one_shot(agent, cli):
     assert json.loads(body) == {"schedule": "@after 1s", "payload": [1], "callback": {"http": {"url": "http://example.org/x"}}}
 
 
+def test_in_sends_what_is_no_json_with_its_content_type(agent, cli, tmp_path):
+    agent.on("POST", "/v1/jobs", 201, {**JOB, "id": "tea"})
+    picture = tmp_path / "picture"
+    picture.write_bytes(bytes(range(256)))
+    for data, content_type, wanted in (("the tea is ready", "text/plain", b"the tea is ready"), ("", "text/plain", b""),
+                                       (f"@{picture}", "image/png", bytes(range(256)))):
+        code, _, err = cli("in", "15m", "--path", "/tea", "--data", data, "--content-type", content_type)
+        assert code == 0, err
+        sent = json.loads(agent.requests[-1][3])
+        assert (base64.b64decode(sent["payload_base64"]), sent["content_type"]) == (wanted, content_type) and "payload" not in sent
+    asked = len(agent.requests)
+    code, _, err = cli("in", "15m", "--path", "/tea", "--data", "the tea is ready")
+    assert code == 2 and "--data" in err and "--content-type" in err and "its quotes" in err
+    code, _, err = cli("in", "15m", "--path", "/tea", "--content-type", "text/plain")
+    assert code == 2 and "--content-type needs --data" in err
+    assert len(agent.requests) == asked
+
+
 def test_apply_tells_created_updated_unchanged_and_failed(agent, cli):
     for job_id, before in (("same", '"u.3"'), ("changed", '"u.2"')):
         agent.on("GET", f"/v1/jobs/{job_id}", 200, JOB, ETag=before)
