@@ -85,14 +85,14 @@ static bool take_word(const char **at, size_t *len, char *ret, size_t size)
 
 static bool take_ids(struct bulk_line *line, const char **text, size_t *len)
 {
-    char uid[UID_HEX + 1], change[CHANGE_HEX + 1], flags[8], ns[RECORD_NS_MAX], id[RECORD_ID_MAX];
+    char uid[UID_HEX + 1], change[CHANGE_HEX + 1], flags[8], id[RECORD_ID_MAX];
     struct api_context *ctx = &line->write.ctx;
     uint8_t bytes[CHANGE_HEX / 2];
     if (!take_word(text, len, uid, sizeof(uid)) || !take_word(text, len, change, sizeof(change)) ||
-        !take_word(text, len, flags, sizeof(flags)) || !take_word(text, len, ns, sizeof(ns)) ||
+        !take_word(text, len, flags, sizeof(flags)) || !take_word(text, len, line->ns, sizeof(line->ns)) ||
         !take_word(text, len, id, sizeof(id)) || !uid_parse(uid, strlen(uid), &ctx->uid) ||
         text_hex_decode(change, strlen(change), bytes, sizeof(bytes), NULL) < 0 ||
-        text_check_namespace(ns, strlen(ns), NULL) < 0 || text_check_id(id, strlen(id), NULL) < 0)
+        text_check_namespace(line->ns, strlen(line->ns), NULL) < 0 || text_check_id(id, strlen(id), NULL) < 0)
         return false;
     ctx->change_id = 0;
     for (size_t i = 0; i < sizeof(bytes); i++)
@@ -176,10 +176,9 @@ static bool of_letters(const struct envelope *env)
     return env->op >= PLANNER_LETTERS_REDRIVE;
 }
 
-static void read_names(struct envelope *env, const struct bulk_rules *rules, const struct bulk_line *line,
-                       struct problems *p)
+static void read_names(struct envelope *env, const struct bulk_line *line, struct problems *p)
 {
-    const char *ns = rules->ns, *id = line->write.ctx.id;
+    const char *ns = line->ns, *id = line->write.ctx.id;
     struct err e = {0};
     if (json_field_string(env->doc, "namespace", 1, TEXT_NAMESPACE_MAX, &ns, NULL, NULL, p) &&
         text_check_namespace(ns, strlen(ns), &e) < 0)
@@ -229,13 +228,13 @@ static int read_envelope(struct envelope *env, struct bulk_line *line, const str
         if (strcmp(op, internal_names[i]) == 0)
             env->op = PLANNER_LETTERS_REDRIVE + i;
     if (of_letters(env)) {
-        read_names(env, rules, line, p);
+        read_names(env, line, p);
         return problems_any(p) ? api_problem_errors(problem, API_INVALID_REQUEST) : 0;
     }
     json_unknown_fields(env->doc, known, NULL, p);
     if (json_require(env->doc, "op", NULL, p))
         (void)json_field_enum(env->doc, "op", op_names, &env->op, NULL, p); /* its own problem */
-    read_names(env, rules, line, p);
+    read_names(env, line, p);
     bool existed = read_if_match(env, &line->write.papi, p);
     if (env->op <= PLANNER_PATCH)
         (void)json_require(env->doc, "job", NULL, p); /* its own problem */
@@ -343,6 +342,7 @@ void bulk_line_read(struct bulk_line *line, const struct bulk_rules *rules, cons
     line->write.ctx = *rules->ctx;
     api_context_set_defaults(&line->write.ctx, &rules->ctx->defaults);
     line->write.ctx.id[0] = '\0';
+    memcpy(line->ns, rules->ns, strlen(rules->ns) + 1);
     if (!rules->from_peer)
         make_ids(line, rules);
     bool understood = !rules->from_peer || take_ids(line, &text, &len);

@@ -17,15 +17,16 @@ struct bulk_line {
     struct api_write write;
     const char *text; /* the JSON, borrowed */
     size_t len;
-    uint64_t number; /* from 1; blank lines count */
-    bool of_letters; /* about dead letters: from an agent */
-    bool is_read;    /* false: only whose job it is; its owner reads the rest */
+    uint64_t number;        /* from 1; blank lines count */
+    char ns[RECORD_NS_MAX]; /* if the text names none */
+    bool of_letters;        /* about dead letters: from an agent */
+    bool is_read;           /* false: only whose job it is; its owner reads the rest */
     struct bulk_result result;
 };
 
 /* What all lines of a body have in common. */
 struct bulk_rules {
-    const char *ns;                /* of lines that name none */
+    const char *ns;                /* of lines that name none; an agent says it with each line */
     const struct api_context *ctx; /* as if the line had come in alone */
     bool internal;                 /* written by agents: dead letters may be named */
     bool from_peer;                /* each line begins with its ids (bulk_line_print_ids) */

@@ -215,6 +215,22 @@ def test_bulk_results_in_order_and_export_is_its_own_input(three, job, name):
         int(i.rsplit("-", 1)[1]) for i in sorted(f"{name}-{n}" for n in range(50) if n not in (7, 9))]
 
 
+@pytest.mark.parametrize("how", ["query", "header"])
+def test_a_bulks_namespace_is_that_of_its_lines_whoever_owns_them(three, job, name, how):
+    ns = f"{how}-{name}"[:60]
+    target, headers = (f"/v1/bulk?ns={ns}", {}) if how == "query" else ("/v1/bulk", {"Carillon-Namespace": ns})
+    lines = [{"op": "create", "id": f"{name}-{n}", "job": job()} for n in range(60)]
+    lines.append({"op": "create", "id": f"{name}-elsewhere", "namespace": "other", "job": job()})
+    answer = three[0].call("POST", target, data="".join(json.dumps(line) + "\n" for line in lines),
+                           headers={"Content-Type": "application/x-ndjson", **headers})
+    assert json.loads(answer.text.splitlines()[-1]) == {"done": True, "ok": 61, "failed": 0}, answer.text[:500]
+    owners = {j["status"]["owner"] for j in three[1].ask("GET", f"/v1/jobs?ns={ns}&limit=1000", 200)["jobs"]}
+    assert len(owners) == 3, "lines of several owners"
+    assert not three[1].list(prefix=f"{name}-")
+    assert three[2].ask("DELETE", f"/v1/jobs?ns={ns}&all=true", 200) == {"deleted": 60}
+    assert three[2].ask("DELETE", f"/v1/jobs?ns=other&prefix={name}-", 200) == {"deleted": 1}
+
+
 def test_list_filters_and_pages(three, job, name):
     a, b, _ = three
     a.bulk({"op": "create", "id": f"{name}-{n:02}", "job": job(labels={"of": name, "parity": str(n % 2)})}

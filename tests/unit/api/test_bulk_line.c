@@ -160,6 +160,29 @@ Test(bulk_line, a_peer_reads_the_ids_that_were_made_here)
     bulk_line_fini(&line);
 }
 
+Test(bulk_line, a_peer_takes_the_namespace_of_the_whole_bulk_for_lines_that_name_none)
+{
+    static const char *const texts[] = {"{\"op\":\"delete\",\"id\":\"x\"}",
+                                        "{\"op\":\"delete\",\"namespace\":\"c\",\"id\":\"x\"}"};
+    static const char *const want[] = {"team-b", "c"};
+    struct bulk_rules peer = rules(true);
+    peer.ns = "default"; /* what its own request says, which carries lines of any namespace */
+    for (size_t i = 0; i < 2; i++) {
+        struct bulk_line line, there = {0};
+        AUTO(buf_fini) struct buf out = BUF_INIT(4096);
+        read_line(&line, texts[i], true);
+        bulk_line_print_ids(&line, false, &out);
+        buf_add(&out, line.text, line.len);
+        bulk_line_read(&there, &peer, buf_str(&out), out.len, false);
+        cr_assert(zero(int, there.result.status), "%s", there.result.problem);
+        cr_assert(eq(str, there.write.papi.ns, (char *)want[i]));
+        cr_assert(
+            zero(int, memcmp(&line.write.papi.uid, &there.write.papi.uid, sizeof(there.write.papi.uid))));
+        bulk_line_fini(&line);
+        bulk_line_fini(&there);
+    }
+}
+
 Test(bulk_line, a_result_comes_back_as_printed)
 {
     struct bulk_line line, back;
