@@ -102,11 +102,13 @@ static int check_host(struct reader *r)
     if (r->head->face != API_FACE_TCP || (route && route->keyed))
         return 0;
     const char *host = header(r, "Host");
-    if (host && api_host_allowed(host, r->rules))
+    if (!host)
+        return api_problem_set(r->problem, API_INVALID_REQUEST, "the header Host is missing");
+    if (api_host_allowed(host, r->rules))
         return 0;
     return api_problem_set(r->problem, API_MISDIRECTED,
                            "Host '%s' is neither loopback, nor a listen address, nor in api.hosts",
-                           host ? TEXTQ(host, strlen(host)) : "");
+                           TEXTQ(host, strlen(host)));
 }
 
 /* --- route and path ------------------------------------------------------------------------------------------------ */

@@ -288,7 +288,9 @@ static int daemon_start(struct httpd *h, struct err *e)
             tls[n++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_TRUST, 0, h->files.client_ca.data};
         tls[n] = (struct MHD_OptionItem){MHD_OPTION_END, 0, NULL};
     }
-    /* Its memory also holds a record for each header and the head of the reply. */
+    /* Not MHD_OPTION_STRICT_FOR_CLIENT: it answers a request without Host with a page of its own, and one with a space in its target
+     * not at all. The former is the handler's to judge, the latter is refused in httpd_request.c.
+     * Its memory also holds a record for each header and the head of the reply. */
     size_t memory_bytes = h->o.header_bytes_max * 3 / 2 + 2048;
     unsigned timeout_s = h->o.idle_timeout_ms / 1000 + (h->o.idle_timeout_ms % 1000 != 0);
     h->daemon =
@@ -299,8 +301,8 @@ static int daemon_start(struct httpd *h, struct err *e)
                                httpd_on_completed_, h, MHD_OPTION_URI_LOG_CALLBACK, httpd_on_uri_, h,
                                MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, NULL, MHD_OPTION_CONNECTION_LIMIT,
                                h->o.connections_max + 1, MHD_OPTION_CONNECTION_TIMEOUT, timeout_s,
-                               MHD_OPTION_CONNECTION_MEMORY_LIMIT, memory_bytes, MHD_OPTION_STRICT_FOR_CLIENT,
-                               1, MHD_OPTION_ARRAY, tls, MHD_OPTION_END);
+                               MHD_OPTION_CONNECTION_MEMORY_LIMIT, memory_bytes, MHD_OPTION_ARRAY, tls,
+                               MHD_OPTION_END);
     if (!h->daemon)
         return err_set(e, h->o.tls_cert ? ERR_INVALID : ERR_IO, "start libmicrohttpd: %s", h->start_error);
     return 0;

@@ -67,7 +67,7 @@ unsigned httpd_connections(const struct httpd *h);
 
 /* A request is its handler's until the reply, also while the client or even the server has gone. One thread
  * at a time. Path is as sent (not decoded), without the query; it and header values may hold bytes that are
- * not UTF-8, but no NUL. Lookups of header names ignore case and give the first; NULL: absent. */
+ * not UTF-8, but no NUL, and the path no space. There may be no Host, whatever the version of HTTP. Lookups of header names ignore case and give the first; NULL: absent. */
 const char *httpd_method(const struct httpd_request *rq);
 const char *httpd_path(const struct httpd_request *rq);
 const char *httpd_header(const struct httpd_request *rq, const char *name);

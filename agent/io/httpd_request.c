@@ -24,6 +24,9 @@ enum {
 #define NO_CERTIFICATE                                                                                     \
     "{\"type\":\"about:blank\",\"title\":\"Not allowed\",\"status\":403,\"detail\":\"this listener takes " \
     "only clients with a certificate of an authority that it trusts\",\"code\":\"forbidden\",\"errors\":[]}\n"
+#define BAD_TARGET                                                                                      \
+    "{\"type\":\"about:blank\",\"title\":\"The request is not valid\",\"status\":400,\"detail\":\"the " \
+    "request's target holds a byte that must be percent-encoded\",\"code\":\"invalid_request\",\"errors\":[]}\n"
 
 static const struct log_ctx log_httpd = {.module = "httpd"};
 
@@ -345,8 +348,8 @@ static enum MHD_Result begin(struct httpd_request *rq, const char *method, const
         return MHD_NO;
     if (h->stopping)
         return queue_now(rq, MHD_HTTP_SERVICE_UNAVAILABLE, h->unavailable);
-    if (uri_was_cut(rq, version))
-        return queue_refusal(rq, MHD_HTTP_BAD_REQUEST, "");
+    if (uri_was_cut(rq, version) || strchr(httpd_path(rq), ' ') || strchr(httpd_query_string(rq), ' '))
+        return queue_refusal(rq, MHD_HTTP_BAD_REQUEST, BAD_TARGET);
     if (!client_allowed(rq))
         return queue_refusal(rq, MHD_HTTP_FORBIDDEN, NO_CERTIFICATE);
     if (!head_take(rq, method))

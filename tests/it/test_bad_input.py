@@ -1,5 +1,6 @@
 """Hostile requests: each gets the right code with every problem listed, leaves no trace, and costs the agent nothing."""
 import base64
+import http.client
 import json
 import random
 import secrets
@@ -19,7 +20,7 @@ def job(**change):
     return {**GOOD, **change}
 
 
-def http(**change):
+def http_job(**change):
     return {**GOOD, "callback": {"http": {**CB["http"], **change}}}
 
 
@@ -52,17 +53,17 @@ def bodies():
     yield "a thousand schedules", job(schedule=["@every 1h"] * 1000), "invalid_job", ["#/schedule"]
     yield "due long ago", job(schedule="@at 2020-01-01T00:00:00Z"), "due_in_past", []
     for value in ("a\r\nX-Evil: 1", "a\nb", "a\rb", "a\x00b", "a\x7fb"):
-        yield f"header value {value!r}", http(headers={"X-A": value}), "invalid_job", ["#/callback/http/headers/X-A"]
+        yield f"header value {value!r}", http_job(headers={"X-A": value}), "invalid_job", ["#/callback/http/headers/X-A"]
     for name in ("X A", "X:", "", "X\r\nY", "Host", "Content-Length", "ce-id", "Carillon-Epoch", "Transfer-Encoding",
                  "Idempotency-Key", "é"):
-        yield f"header name {name!r}", http(headers={name: "x"}), "invalid_job", []
+        yield f"header name {name!r}", http_job(headers={name: "x"}), "invalid_job", []
     for path in ("/a b", "/a\r\nb", "/\x00", "a", "/" + "x" * 10000, "/é"):
-        yield f"path {path[:20]!r}", http(path=path), "invalid_job", ["#/callback/http/path"]
+        yield f"path {path[:20]!r}", http_job(path=path), "invalid_job", ["#/callback/http/path"]
     for url in ("ftp://x/", "http://", "http://user:pw@x/", "http://x:99999/", "file:///etc/passwd", "http://x/\r\ny"):
         yield f"url {url!r}", {**GOOD, "callback": {"http": {"url": url}}}, "invalid_job", ["#/callback/http/url"]
     for url in ("http://127.0.0.1:1/", "http://localhost/x", "http://[::1]/"):
         yield f"url {url!r}", {**GOOD, "callback": {"http": {"url": url}}}, "loopback_target", []
-    yield "service and url", http(url="http://x/"), "invalid_job", []
+    yield "service and url", http_job(url="http://x/"), "invalid_job", []
     yield "nobody to call", {"schedule": "@after 1d", "callback": {"http": {"path": "/x"}}}, "no_target", []
     yield "two payloads", job(payload=1, payload_base64="AA==", content_type="a/b"), "invalid_job", []
     yield "no base64", job(payload_base64="A*A=", content_type="a/b"), "invalid_job", ["#/payload_base64"]
@@ -158,6 +159,19 @@ def raw(agent, data):
 def rss_mib(agent):
     with open(f"/proc/{agent.process.pid}/status", encoding="ascii") as status:
         return int(next(line for line in status if line.startswith("VmRSS")).split()[1]) / 1024
+
+
+@pytest.mark.parametrize("head, detail", [("GET /v1/jobs HTTP/1.1\r\n", "the header Host is missing"),
+                                          ("GET /v1/jobs HTTP/1.0\r\n", "the header Host is missing"),
+                                          ("GET /v1/jobs/a b HTTP/1.1\r\nHost: localhost\r\n", "percent-encoded")])
+def test_a_broken_head_is_answered_as_all_else_is(three, head, detail):
+    with socket.create_connection(("127.0.0.1", three[0].api_port), timeout=60) as s:
+        s.sendall(f"{head}\r\n".encode())
+        answer = http.client.HTTPResponse(s)
+        answer.begin()
+        problem = json.loads(answer.read())
+    assert (answer.status, answer.headers["Content-Type"]) == (400, "application/problem+json")
+    assert (problem["code"], problem["status"]) == ("invalid_request", 400) and detail in problem["detail"], problem
 
 
 def test_broken_http_ends_nothing(three):

@@ -153,6 +153,8 @@ Test(request, only_hosts_of_ours_are_served)
     struct api_head head = HEAD("GET", "/v1/health", "");
     head.arg = (const struct test_header[]){{"Host", "evil.example"}, {0}};
     expect_code(head, API_MISDIRECTED, "a page's own name");
+    head.arg = (const struct test_header[]){{0}};
+    expect_code(head, API_INVALID_REQUEST, "no name at all");
     head.face = API_FACE_UNIX;
     expect_code(head, API_OK, "a unix socket has no name");
 }
