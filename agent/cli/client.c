@@ -219,6 +219,7 @@ static void set_target(struct client *c, const struct client_request *rq, const 
     (void)curl_easy_setopt(h, CURLOPT_URL,
                            url); /* constant options: they fail without memory, and then the request does */
     (void)curl_easy_setopt(h, CURLOPT_CUSTOMREQUEST, rq->method);
+    (void)curl_easy_setopt(h, CURLOPT_PATH_AS_IS, 1L); /* ".." is an id */
     (void)curl_easy_setopt(h, CURLOPT_PROXY, "");
     (void)curl_easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
     (void)curl_easy_setopt(h, CURLOPT_USERAGENT, version_product());

@@ -75,9 +75,10 @@ struct telling {
     const struct cli *cli;
     const char *prefix; /* only keys that begin so */
     json_t *list;       /* for programs; NULL: for people */
+    size_t count;
 };
 
-static void tell(const struct telling *t, const char *section, const struct told *o)
+static void tell(struct telling *t, const char *section, const struct told *o)
 {
     char key[200];
     (void)snprintf(key, sizeof(key), "%s%s", section, o->key); /* ours, short */
@@ -85,13 +86,14 @@ static void tell(const struct telling *t, const char *section, const struct told
         return;
     struct told whole = *o;
     whole.key = key;
+    t->count++;
     if (t->list)
         add_option_json(t->list, &whole);
     else
         print_option(t->cli->out, &whole);
 }
 
-static void tell_row(const struct telling *t, const char *section, const struct option_row *row)
+static void tell_row(struct telling *t, const char *section, const struct option_row *row)
 {
     AUTO(buf_fini) struct buf allowed = BUF_INIT(4096);
     option_print_allowed(row, &allowed);
@@ -99,7 +101,7 @@ static void tell_row(const struct telling *t, const char *section, const struct 
          &(struct told){row->key, buf_str(&allowed), row->def, row->help, (row->flags & OPTION_RELOAD) != 0});
 }
 
-static void tell_group(const struct telling *t, const struct option_group *g)
+static void tell_group(struct telling *t, const struct option_group *g)
 {
     char section[100];
     (void)snprintf(section, sizeof(section), "%s.<name>.", g->section); /* ours, short */
@@ -121,7 +123,7 @@ int cmd_config_options(struct cli *cli, const struct cli_args *args)
     if (t.list)
         show_json(cli->out, t.list);
     json_decref(t.list);
-    return CLI_OK;
+    return t.count > 0 ? CLI_OK : cli_fail(cli, CLI_NOT_FOUND, "no option begins with '%s'", t.prefix);
 }
 
 int cmd_config_sample(struct cli *cli, const struct cli_args *args)

@@ -139,6 +139,12 @@ def test_job_get_says_why_a_fire_failed_last(agent, cli):
     assert "  done, 1 pending  " in cli("job", "list")[1]
 
 
+@pytest.mark.parametrize("job_id", [".", "..", "a~b"])
+def test_an_id_is_asked_for_as_it_is(agent, cli, job_id):
+    assert cli("job", "get", job_id)[0] == 3
+    assert agent.requests[0][1] == f"/v1/jobs/{job_id}"
+
+
 def test_an_unknown_job_is_exit_3(cli):
     code, out, err = cli("job", "get", "nope")
     assert (code, out) == (3, "")

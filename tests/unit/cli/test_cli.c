@@ -212,6 +212,7 @@ Test(cli, config_options_are_listed_by_prefix)
         "    \"default\": \"false\",\n    \"reload\": true,\n"
         "    \"help\": \"Endpoints on this node first, then those of this agent's zone, then the rest.\"\n  }\n]\n",
         "");
+    expect(WORDS("config", "options", "lgo"), CLI_NOT_FOUND, "", "carillon: no option begins with 'lgo'\n");
 }
 
 Test(cli, config_check_reports_every_error)
