@@ -235,6 +235,10 @@ bool json_field_int(const json_t *obj, const char *key, int64_t min, int64_t max
     const json_t *v = get_member(obj, key);
     if (!v)
         return false;
+    if (json_is_real(v)) {
+        json_problem(p, at, key, "must be a whole number, not %g", json_real_value(v));
+        return false;
+    }
     if (!json_is_integer(v))
         return wrong_type(v, "a whole number", key, at, p);
     int64_t n = json_integer_value(v);

@@ -347,21 +347,54 @@ static int fill_section(struct fill *f, const struct place *p, const char *key, 
     return fill_map(f, &inner, n);
 }
 
+/* Every item that a list may not have, each with its line. */
+static int note_bad_items(struct fill *f, const char *shown, const struct option_row *row,
+                          const struct yaml_node *n, bool *ret_any)
+{
+    *ret_any = false;
+    for (size_t i = 0; i < n->count; i++) {
+        const struct yaml_node *item = &n->items[i];
+        char where[300];
+        struct err why;
+        if (item->kind != YAML_SCALAR)
+            continue;
+        int r = option_value_check_item(row, item->text, item->text_len, &why);
+        where_in_file(f, item->line, where);
+        *ret_any |= r < 0;
+        r = note_failure(f, where, shown, r, &why);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int fill_row(struct fill *f, const struct place *p, const char *shown, const struct option_row *row,
+                    const struct yaml_node *n)
+{
+    bool bad_items = false;
+    char where[300];
+    struct err why;
+    if (n->kind == YAML_LIST && option_is_list(row)) {
+        int r = note_bad_items(f, shown, row, n, &bad_items);
+        if (r < 0 || bad_items)
+            return r;
+    }
+    int r = yaml_node_is_null(n) ? 0 : set_node(row, p->base, n, &why);
+    where_in_file(f, n->line, where);
+    return note_failure(f, where, shown, r, &why);
+}
+
 static int fill_key(struct fill *f, const struct place *p, const char *name, unsigned line,
                     const struct yaml_node *n)
 {
-    char key[2 * KEY_MAX], where[300], shown[2 * KEY_MAX];
+    char key[2 * KEY_MAX], shown[2 * KEY_MAX];
     if (strlen(p->prefix) + strlen(name) >= KEY_MAX || strchr(name, '.'))
         return unknown_key(f, p, name, line);
     (void)snprintf(key, sizeof(key), "%s%s", p->prefix, name); /* measured */
     (void)snprintf(shown, sizeof(shown), "%s%s", p->shown_prefix, name);
     const struct option_row *row = find_row(p->rows, key);
-    if (row) {
-        struct err why;
-        int r = yaml_node_is_null(n) ? 0 : set_node(row, p->base, n, &why);
-        where_in_file(f, n->line, where);
-        return note_failure(f, where, shown, r, &why);
-    }
+    if (row)
+        return fill_row(f, p, shown, row, n);
     for (const struct option_group *g = first_group(f->table); p->top && g->section; g++)
         if (strcmp(g->section, name) == 0)
             return fill_group(f, g, n);

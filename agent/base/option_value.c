@@ -176,6 +176,12 @@ static int list_finish(const struct option_row *row, void *base, struct option_l
     return 0;
 }
 
+int option_value_check_item(const struct option_row *row, const char *text, size_t len, struct err *e)
+{
+    AUTO(mem_free) char *copy = NULL;
+    return copy_text(row, text, len, &copy, e);
+}
+
 int option_value_set_items(const struct option_row *row, void *base, const char *const *items, size_t count,
                            struct err *e)
 {

@@ -23,6 +23,9 @@ int option_value_set(const struct option_row *row, void *base, const char *text,
 int option_value_set_items(const struct option_row *row, void *base, const char *const *items, size_t count,
                            struct err *e);
 
+/* Whether one item of a list would be taken. ERR_INVALID (what is wrong and what is allowed), ERR_NOMEM. */
+int option_value_check_item(const struct option_row *row, const char *text, size_t len, struct err *e);
+
 /* The row's default, or zero. ERR_NOMEM; a default that its own row refuses is a defect and aborts. */
 int option_value_default(const struct option_row *row, void *base, struct err *e);
 

@@ -306,7 +306,7 @@ static void read_identity(struct job_reader *r, const json_t *doc)
     if (text_check_id(text, strlen(text), &e) < 0)
         json_problem(r->problems, NULL, "id", "%s", e.text);
     else if (r->ctx->id && strcmp(text, r->ctx->id) != 0)
-        json_problem(r->problems, NULL, "id", "is not the path's id '%s'", r->ctx->id);
+        json_problem(r->problems, NULL, "id", "differs from the id '%s' that the request names", r->ctx->id);
     else
         memcpy(s->id, text, strlen(text) + 1);
 }

@@ -22,7 +22,8 @@ static void expect_problem(const struct problems *p, size_t i, const char *point
 Test(json_field, every_error_of_a_body_is_listed)
 {
     AUTO(json_decref)
-    json_t *o = body("{\"s\":1,\"i\":\"x\",\"b\":0,\"d\":\"10\",\"t\":\"now\",\"e\":\"rde\",\"n\":11}");
+    json_t *o =
+        body("{\"s\":1,\"i\":\"x\",\"b\":0,\"d\":\"10\",\"t\":\"now\",\"e\":\"rde\",\"n\":11,\"f\":1.5}");
     AUTO(problems_fini) struct problems p = {0};
     static const char *const colours[] = {"red", "green", NULL};
     struct json_at at = json_at_key(NULL, "job");
@@ -39,6 +40,7 @@ Test(json_field, every_error_of_a_body_is_listed)
     cr_assert(not(json_field_enum(o, "e", colours, &e, &at, &p)));
     cr_assert(not(json_field_int(o, "n", 0, 10, &i, &at, &p)));
     cr_assert(not(json_require(o, "missing", &at, &p)));
+    cr_assert(not(json_field_int(o, "f", 0, 10, &i, &at, &p)));
     cr_assert(s[0] == 'k' && i == 7 && b && d == 7 && e == 7);
     expect_problem(&p, 0, "#/job/s", "must be a string, not a number");
     expect_problem(&p, 1, "#/job/i", "must be a whole number, not a string");
@@ -49,7 +51,8 @@ Test(json_field, every_error_of_a_body_is_listed)
     expect_problem(&p, 5, "#/job/e", "'rde' is not one of red, green");
     expect_problem(&p, 6, "#/job/n", "must be from 0 to 10, not 11");
     expect_problem(&p, 7, "#/job/missing", "is required");
-    cr_assert(eq(sz, p.count, 8));
+    expect_problem(&p, 8, "#/job/f", "must be a whole number, not 1.5");
+    cr_assert(eq(sz, p.count, 9));
 }
 
 Test(json_field, right_values_are_taken)

@@ -222,7 +222,7 @@ static void expect_lines(const struct run *run, const char *const *lines)
 Test(option, every_error_of_a_file_is_listed_with_line_and_key)
 {
     struct run run = fill(
-        "api:\n  port: 0\n  prot: 1\n  ui: yes\n  wait: 2m\n  max_body: 1KB\n  listen: [\"a\", \"b:1\"]\n"
+        "api:\n  port: 0\n  prot: 1\n  ui: yes\n  wait: 2m\n  max_body: 1KB\n  listen: [\"a\", \"b:1\",\n  c]\n"
         "store:\n  mode: consl\n  name: 'much too long'\n  dir: [a]\n  mysql: x\n  host: y\nstoer: {}\n",
         NULL, NULL);
     expect_lines(
@@ -233,11 +233,12 @@ Test(option, every_error_of_a_file_is_listed_with_line_and_key)
              "c.yaml:5: api.wait: '2m' is out of range, allowed: a duration from 1ms to 1m",
              "c.yaml:6: api.max_body: '1KB' is no size; write bytes, or 64KiB, 1MiB, 2GiB",
              "c.yaml:7: api.listen: 'a' is no listener: write host:port, [::1]:port or unix:/path",
-             "c.yaml:9: store.mode: 'consl' is not one of standalone, consul",
-             "c.yaml:10: store.name: 'much too long' is out of range, allowed: a text of 1 to 10 bytes",
-             "c.yaml:11: store.dir: must be a text, not a list",
-             "c.yaml:12: store.mysql: must be a map, not a text", "c.yaml:13: 'store.host' is not known",
-             "c.yaml:14: 'stoer' is not known; did you mean 'store'?"));
+             "c.yaml:8: api.listen: 'c' is no listener: write host:port, [::1]:port or unix:/path",
+             "c.yaml:10: store.mode: 'consl' is not one of standalone, consul",
+             "c.yaml:11: store.name: 'much too long' is out of range, allowed: a text of 1 to 10 bytes",
+             "c.yaml:12: store.dir: must be a text, not a list",
+             "c.yaml:13: store.mysql: must be a map, not a text", "c.yaml:14: 'store.host' is not known",
+             "c.yaml:15: 'stoer' is not known; did you mean 'store'?"));
     done(&run);
 }
 
