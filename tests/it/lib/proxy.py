@@ -41,6 +41,7 @@ class Proxy:
     heal()        everything passes again; what was stalled is delivered; a connection with a swallowed reply is reset
 
     reset()       existing connections are reset, new ones pass
+    watch(seen)   SEEN is called with the bytes of each request, on the proxy's thread
     choose        called for each new connection; the (HOST, PORT) that it gets
     """
 
@@ -49,6 +50,7 @@ class Proxy:
         self._lock = threading.RLock()
         self._mode = "pass"
         self._when = None
+        self._seen = None
         self._keep = False   # of the reply that is lost: its connection
         self._pairs = {}     # socket -> its peer, both ways
         self._clients = set()
@@ -103,6 +105,10 @@ class Proxy:
         with self._lock:
             self.lost.clear()
             self._when, self._keep = when, True
+
+    def watch(self, seen):
+        with self._lock:
+            self._seen = seen
 
     def refuse(self, pid):
         with self._lock:
@@ -216,6 +222,8 @@ class Proxy:
             self._close_pair(s, reset=False)
             return
         if s in self._clients:
+            if self._seen:
+                self._seen(data)
             if self._when and self._when(data):
                 self._when = None
                 self._doomed.add(peer)
