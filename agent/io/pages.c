@@ -39,11 +39,16 @@ static int give_back_segments(struct dl_phdr_info *info, size_t size, void *arg)
     return 0;
 }
 
+void pages_trim(void)
+{
+#ifdef __GLIBC__
+    (void)malloc_trim(0); /* whether there was any */
+#endif
+}
+
 void pages_give_back(void)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     (void)dl_iterate_phdr(give_back_segments, &page); /* what the callback returned */
-#ifdef __GLIBC__
-    (void)malloc_trim(0); /* whether there was any */
-#endif
+    pages_trim();
 }

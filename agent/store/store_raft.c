@@ -10,7 +10,7 @@
 #include "agent/store/store_raft_private.h"
 
 #define SCHEMA         STORE_RAFT_SCHEMA
-#define SNAPSHOT_BYTES ((uint64_t)64 << 20)
+#define SNAPSHOT_BYTES ((uint64_t)32 << 20)
 #define PATIENCE_MS    5000
 #define READERS        2
 

@@ -163,6 +163,16 @@ def test_the_folder_is_checked_offline(alone, callee):
     assert bad.returncode == 1 and victim.name in bad.stdout and "hint:" in bad.stderr, bad
 
 
+def test_a_log_that_grew_becomes_a_snapshot_when_nothing_is_written(folder, callee):
+    """Though the log is far shorter than what makes one necessary."""
+    agent = Agent("quiet", folder)
+    payload = "".join(random.choice("0123456789abcdef") for _ in range(4000))  # as good as incompressible
+    agent.start()
+    agent.bulk([{"op": "create", "id": f"q{i}", "job": job(callee, "@hourly", payload={"n": payload + str(i)})} for i in range(3000)])
+    wait_until(lambda: "a snapshot was written" in agent.process.log_text(), 60, "snapshot")
+    agent.end()
+
+
 def test_no_configuration_is_needed(folder):
     """Its folder appears where it was started."""
     with subprocess.Popen([binary(), "agent", "--set", "api.listen=127.0.0.1:0"], cwd=folder, stderr=subprocess.PIPE, text=True) as agent:

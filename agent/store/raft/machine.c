@@ -12,7 +12,8 @@
 struct machine *machine_new(void)
 {
     struct machine *m = mem_new(struct machine);
-    machine_rows_init(m);
+    m->slab = slab_new();
+    machine_indexes_init(m);
     buf_init(&m->pack, ENTRY_MAX_BYTES);
     return m;
 }
@@ -23,6 +24,7 @@ void machine_free(struct machine *m)
         return;
     machine_snapshot_abort(m);
     machine_rows_fini(m);
+    slab_free(m->slab); /* blobs may be read on */
     mem_free(m->members);
     mem_free(m->slots);
     mem_free(m->scratch);

@@ -19,6 +19,8 @@ struct machine_blob {
     uint32_t bytes;
     uint8_t data[];
 };
+/* A copy of DATA, which is no machine's. */
+struct machine_blob *machine_blob_new(const void *data, size_t bytes);
 struct machine_blob *machine_blob_ref(struct machine_blob *b);
 void machine_blob_unref(struct machine_blob *b); /* any thread; NULL does nothing */
 

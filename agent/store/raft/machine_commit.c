@@ -123,7 +123,7 @@ static void keep_copy(struct machine *m, const struct command_fire *c)
         return;
     struct machine_copy *copy = machine_copy_find(m, &f->row.uid, f->row.version);
     if (!copy)
-        machine_copy_insert(m, &f->row.uid, f->row.version, machine_blob_new(c->copy, c->copy_bytes),
+        machine_copy_insert(m, &f->row.uid, f->row.version, machine_blob_of(m, c->copy, c->copy_bytes),
                             f->copy_until_ms);
     else if (copy->until_ms < f->copy_until_ms)
         machine_copy_extend(m, copy, f->copy_until_ms);
@@ -168,9 +168,9 @@ static void cancel_fires(struct machine *m, const struct job_row *job)
     }
 }
 
-static struct machine_blob *blob_of(const void *data, size_t bytes)
+static struct machine_blob *blob_of(struct machine *m, const void *data, size_t bytes)
 {
-    return data ? machine_blob_new(data, bytes) : NULL;
+    return data ? machine_blob_of(m, data, bytes) : NULL;
 }
 
 static void do_job(struct machine *m, struct command_change *c)
@@ -180,7 +180,7 @@ static void do_job(struct machine *m, struct command_change *c)
         return;
     if (c->change.op == CHANGE_INSERT) {
         (void)machine_job_insert(m, &c->change.row,
-                                 blob_of(c->spec, c->spec_bytes)); /* it is in the indexes */
+                                 blob_of(m, c->spec, c->spec_bytes)); /* it is in the indexes */
         return;
     }
     struct machine_job *job = machine_job_by_uid(m, &c->change.row.uid);
@@ -190,7 +190,7 @@ static void do_job(struct machine *m, struct command_change *c)
     }
     machine_job_row(job, &before);
     keep_fixed(sql_jobs(), &before, &c->change.row);
-    machine_job_update(m, job, &c->change.row, blob_of(c->spec, c->spec_bytes));
+    machine_job_update(m, job, &c->change.row, blob_of(m, c->spec, c->spec_bytes));
 }
 
 static enum change_result do_change(struct machine *m, struct command_change *c)
@@ -205,7 +205,7 @@ static enum change_result do_change(struct machine *m, struct command_change *c)
     memcpy(id, change->row.id, sizeof(id));
     do_job(m, c);
     if (has_revision(change))
-        machine_revision_insert(m, ns, id, &change->revision, blob_of(c->replaced, c->replaced_bytes));
+        machine_revision_insert(m, ns, id, &change->revision, blob_of(m, c->replaced, c->replaced_bytes));
     for (size_t i = 0; i < change->fires_count; i++)
         do_fire(m, &m->scratch[i]);
     if (change->op == CHANGE_DELETE)

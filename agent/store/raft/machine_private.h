@@ -5,6 +5,7 @@
 #include "agent/base/buf.h"
 #include "agent/store/raft/codec.h"
 #include "agent/store/raft/machine.h"
+#include "agent/store/raft/slab.h"
 #include "agent/store/raft/sorted.h"
 
 #define MACHINE_REVISIONS_KEPT_MS ((int64_t)90 * 86400 * 1000)
@@ -103,6 +104,7 @@ struct machine {
     struct store_slot *slots;
     size_t slots_count;
 
+    struct slab *slab; /* rows and their names */
     struct sorted jobs_by_uid;
     struct sorted jobs_by_name;
     struct sorted jobs_by_wake; /* those that wake */
@@ -127,12 +129,58 @@ struct machine {
     struct buf pack; /* a row on its way into memory */
 };
 
+/* --- indexes (machine_order.c) ------------------------------------------------------------------------------------- */
+
+/* What an index has of an item as bytes: memcmp() of all of them has the order of the index. Of the bytes, WINDOW gets those from
+ * SKIP on, zeros behind the last; AT is how many there are. */
+struct machine_order {
+    size_t skip, at;
+    uint8_t window[8];
+};
+
+enum machine_kind {
+    MACHINE_JOBS,
+    MACHINE_LABELS,
+    MACHINE_FIRES,
+    MACHINE_COPIES,
+    MACHINE_REVISIONS,
+    MACHINE_KIND_COUNT_
+};
+
+struct machine_index {
+    size_t offset; /* of its set in struct machine */
+    enum machine_kind kind;
+    int (*compare)(const void *key, const void *item);
+    void (*put)(const void *item, struct machine_order *o);
+    bool (*has)(const void *item); /* NULL: all of its kind */
+};
+
+#define MACHINE_INDEXES 15 /* all but the namespaces */
+const struct machine_index *machine_index(size_t i);
+
+static inline struct sorted *machine_index_set(struct machine *m, const struct machine_index *index)
+{
+    return (struct sorted *)(void *)((char *)m + index->offset);
+}
+void machine_indexes_init(struct machine *m);
+/* Empties them; the items stay. */
+void machine_indexes_fini(struct machine *m);
+
 /* --- rows (machine_rows.c) ----------------------------------------------------------------------------------------- */
 
-void machine_rows_init(struct machine *m);
 void machine_rows_fini(struct machine *m);
 
-struct machine_blob *machine_blob_new(const void *data, size_t bytes);
+struct machine_blob *machine_blob_of(struct machine *m, const void *data, size_t bytes);
+
+/* In no index yet, which the caller sees to. Blobs are taken over. */
+struct machine_job *machine_job_make(struct machine *m, const struct job_row *row, struct machine_blob *spec);
+struct machine_fire *machine_fire_make(struct machine *m, const struct fire_row *row);
+struct machine_copy *machine_copy_make(struct machine *m, const struct uid *uid, uint64_t version,
+                                       struct machine_blob *spec, int64_t until_ms);
+struct machine_revision *machine_revision_make(struct machine *m, const char *ns, const char *id,
+                                               const struct revision *row, struct machine_blob *was);
+/* Of what is in no index. */
+void machine_row_free(struct machine *m, enum machine_kind kind, void *row);
 
 static inline const char *machine_job_id(const struct machine_job *job)
 {
@@ -180,6 +228,24 @@ void machine_revision_row(const struct machine_revision *r, struct revision *ret
 void machine_revision_insert(struct machine *m, const char *ns, const char *id, const struct revision *row,
                              struct machine_blob *was);
 void machine_revision_delete(struct machine *m, struct machine_revision *r);
+
+/* --- loads of rows (machine_load.c) -------------------------------------------------------------------------------- */
+
+/* Rows that come together, before they are in any index: putting each index in order once takes a fraction of the time of looking
+ * for the place of each row. */
+struct machine_load {
+    struct machine_rows {
+        void **items;
+        size_t count, cap;
+    } rows[MACHINE_KIND_COUNT_];
+    bool ended;
+};
+
+void machine_load_add(struct machine_load *l, enum machine_kind kind, void *row);
+/* Into the indexes of M, which are empty. ERR_PROTOCOL: two rows have one key; M can only be freed. */
+int machine_load_end(struct machine_load *l, struct machine *m, struct err *e);
+/* Frees the rows too when they are not M's. */
+void machine_load_fini(struct machine_load *l, struct machine *m);
 
 /* --- commands ------------------------------------------------------------------------------------------------------ */
 

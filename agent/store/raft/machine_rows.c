@@ -8,205 +8,44 @@
 
 /* --- blobs --------------------------------------------------------------------------------------------------------- */
 
-struct machine_blob *machine_blob_new(const void *data, size_t bytes)
+/* Beside the count of who holds it: it is of a slab. */
+#define OF_SLAB (UINT32_C(1) << 31)
+
+static void fill_blob(struct machine_blob *b, uint32_t refs, const void *data, size_t bytes)
 {
-    struct machine_blob *b = mem_alloc_or_die(1, sizeof(*b) + bytes);
-    atomic_init(&b->refs_, 1);
+    atomic_init(&b->refs_, refs);
     b->bytes = (uint32_t)bytes;
     if (bytes > 0)
         memcpy(b->data, data, bytes);
+}
+
+struct machine_blob *machine_blob_new(const void *data, size_t bytes)
+{
+    struct machine_blob *b = mem_alloc_or_die(1, sizeof(*b) + bytes);
+    fill_blob(b, 1, data, bytes);
+    return b;
+}
+
+struct machine_blob *machine_blob_of(struct machine *m, const void *data, size_t bytes)
+{
+    struct machine_blob *b = slab_get(m->slab, sizeof(*b) + bytes);
+    fill_blob(b, OF_SLAB | 1, data, bytes);
     return b;
 }
 
 struct machine_blob *machine_blob_ref(struct machine_blob *b)
 {
-    atomic_fetch_add_explicit(&b->refs_, 1, memory_order_relaxed);
+    (void)atomic_fetch_add_explicit(&b->refs_, 1, memory_order_relaxed); /* one is held */
     return b;
 }
 
 void machine_blob_unref(struct machine_blob *b)
 {
-    if (b && atomic_fetch_sub_explicit(&b->refs_, 1, memory_order_acq_rel) == 1)
+    uint32_t before = b ? atomic_fetch_sub_explicit(&b->refs_, 1, memory_order_acq_rel) : 0;
+    if (before == 1)
         mem_free(b);
-}
-
-/* --- orders -------------------------------------------------------------------------------------------------------- */
-
-static int order_u64(uint64_t a, uint64_t b)
-{
-    return (a > b) - (a < b);
-}
-
-static int order_i64(int64_t a, int64_t b)
-{
-    return (a > b) - (a < b);
-}
-
-static int order_uid(const struct uid *a, const struct uid *b)
-{
-    return memcmp(a->bytes, b->bytes, sizeof(a->bytes));
-}
-
-static int order_name(const struct machine_key *k, const char *ns, const char *id)
-{
-    int order = strcmp(k->ns, ns);
-    return order ? order : strcmp(k->id, id);
-}
-
-static int job_uid(const void *key, const void *item)
-{
-    return order_uid(&((const struct machine_key *)key)->uid, &((const struct machine_job *)item)->uid);
-}
-
-static int job_name(const void *key, const void *item)
-{
-    const struct machine_job *job = item;
-    return order_name(key, job->name, machine_job_id(job));
-}
-
-static int order_wake(const struct machine_key *k, uint16_t slot, int64_t wake_ms, const struct uid *uid)
-{
-    if (k->slot != slot)
-        return k->slot < slot ? -1 : 1;
-    int order = order_i64(k->ms, wake_ms);
-    return order ? order : order_uid(&k->uid, uid);
-}
-
-static int job_wake(const void *key, const void *item)
-{
-    const struct machine_job *job = item;
-    return order_wake(key, job->slot, job->wake_ms, &job->uid);
-}
-
-static int label_order(const void *key, const void *item)
-{
-    const struct machine_key *k = key;
-    const struct machine_label *label = item;
-    int order = strcmp(k->name, label->name);
-    if (order == 0)
-        order = strcmp(k->value, label->value);
-    return order ? order : order_name(k, label->job->name, machine_job_id(label->job));
-}
-
-static int fire_seq(const void *key, const void *item)
-{
-    const struct machine_key *k = key;
-    const struct machine_fire *fire = item;
-    int order = order_uid(&k->uid, &fire->uid);
-    return order ? order : order_u64(k->seq, fire->seq);
-}
-
-static int fire_wake(const void *key, const void *item)
-{
-    const struct machine_key *k = key;
-    const struct machine_fire *fire = item;
-    int order = order_wake(k, fire->slot, fire->wake_ms, &fire->uid);
-    return order ? order : order_u64(k->seq, fire->seq);
-}
-
-static int order_due(const struct machine_key *k, const struct machine_fire *fire)
-{
-    int order = order_i64(k->ms, fire->due_ms);
-    return order ? order : fire_seq(k, fire);
-}
-
-static int fire_due(const void *key, const void *item)
-{
-    const struct machine_key *k = key;
-    const struct machine_fire *fire = item;
-    int order = strcmp(k->ns, fire->name);
-    return order ? order : order_due(k, fire);
-}
-
-static int fire_outcome(const void *key, const void *item)
-{
-    const struct machine_key *k = key;
-    const struct machine_fire *fire = item;
-    int order = strcmp(k->ns, fire->name);
-    if (order == 0)
-        order = k->outcome - fire->outcome;
-    return order ? order : order_due(k, fire);
-}
-
-static int fire_job(const void *key, const void *item)
-{
-    const struct machine_key *k = key;
-    const struct machine_fire *fire = item;
-    int order = order_name(k, fire->name, machine_fire_id(fire));
-    return order ? order : order_due(k, fire);
-}
-
-static int namespace_order(const void *key, const void *item)
-{
-    return strcmp(((const struct machine_key *)key)->ns, ((const struct machine_ns *)item)->ns);
-}
-
-static int copy_version(const void *key, const void *item)
-{
-    const struct machine_key *k = key;
-    const struct machine_copy *copy = item;
-    int order = order_uid(&k->uid, &copy->uid);
-    return order ? order : order_u64(k->seq, copy->version);
-}
-
-static int copy_until(const void *key, const void *item)
-{
-    const struct machine_key *k = key;
-    int order = order_i64(k->ms, ((const struct machine_copy *)item)->until_ms);
-    return order ? order : copy_version(key, item);
-}
-
-static int fire_end(const void *key, const void *item)
-{
-    const struct machine_key *k = key;
-    int order = order_i64(k->ms, ((const struct machine_fire *)item)->wake_ms);
-    return order ? order : fire_seq(key, item);
-}
-
-static int revision_change(const void *key, const void *item)
-{
-    const struct machine_key *k = key;
-    const struct machine_revision *r = item;
-    int order = order_name(k, r->name, machine_revision_id(r));
-    return order ? order : order_u64(k->seq, r->change_id);
-}
-
-static int revision_name(const void *key, const void *item)
-{
-    const struct machine_key *k = key;
-    const struct machine_revision *r = item;
-    int order = order_name(k, r->name, machine_revision_id(r));
-    if (order == 0)
-        order = order_i64(k->ms, r->at_ms);
-    return order ? order : order_u64(k->seq, r->change_id);
-}
-
-static int revision_time(const void *key, const void *item)
-{
-    const struct machine_key *k = key;
-    const struct machine_revision *r = item;
-    int order = order_i64(k->ms, r->at_ms);
-    return order ? order : revision_change(key, item);
-}
-
-void machine_rows_init(struct machine *m)
-{
-    sorted_init(&m->jobs_by_uid, job_uid);
-    sorted_init(&m->jobs_by_name, job_name);
-    sorted_init(&m->jobs_by_wake, job_wake);
-    sorted_init(&m->labels, label_order);
-    sorted_init(&m->fires_by_seq, fire_seq);
-    sorted_init(&m->fires_by_wake, fire_wake);
-    sorted_init(&m->fires_by_end, fire_end);
-    sorted_init(&m->fires_by_due, fire_due);
-    sorted_init(&m->fires_by_outcome, fire_outcome);
-    sorted_init(&m->fires_by_job, fire_job);
-    sorted_init(&m->namespaces, namespace_order);
-    sorted_init(&m->copies_by_version, copy_version);
-    sorted_init(&m->copies_by_until, copy_until);
-    sorted_init(&m->revisions_by_change, revision_change);
-    sorted_init(&m->revisions_by_name, revision_name);
-    sorted_init(&m->revisions_by_time, revision_time);
+    else if (before == (OF_SLAB | 1))
+        slab_put(b, sizeof(*b) + b->bytes);
 }
 
 /* --- jobs ---------------------------------------------------------------------------------------------------------- */
@@ -260,11 +99,11 @@ void machine_job_row(const struct machine_job *job, struct job_row *ret)
 static void set_job_row(struct machine *m, struct machine_job *job, const struct job_row *row)
 {
     const struct buf *body = write_body(m, codec_job(), row);
-    if (body->len != job->row_bytes) { /* most often it has the same length as before */
-        mem_free(job->row);
-        job->row = mem_alloc_or_die(1, body->len);
-        job->row_bytes = (uint16_t)body->len;
+    if (!job->row || !slab_fits(job->row_bytes, body->len)) { /* most often it does */
+        slab_put(job->row, job->row_bytes);
+        job->row = slab_get(m->slab, body->len);
     }
+    job->row_bytes = (uint16_t)body->len;
     memcpy(job->row, body->data, body->len);
     job->wake_ms = row->wake_ms;
 }
@@ -299,43 +138,56 @@ static void set_spec(struct machine *m, struct machine_job *job, struct machine_
     (void)ok;
     job->spec = spec;
     job->labels_count = (uint16_t)labels.count;
-    job->labels = labels.count ? mem_new_array(struct machine_label, labels.count) : NULL;
+    job->labels = labels.count ? slab_get(m->slab, labels.count * sizeof(*job->labels)) : NULL;
     for (size_t i = 0; i < labels.count; i++) {
-        struct machine_label *label = &job->labels[i];
-        label->job = job;
-        pack_labels_next(&labels, &label->name, &label->value);
-        struct machine_key key = label_key(label);
-        sorted_insert(&m->labels, &key, label);
+        job->labels[i].job = job;
+        pack_labels_next(&labels, &job->labels[i].name, &job->labels[i].value);
     }
 }
 
-static void drop_spec(struct machine *m, struct machine_job *job)
+static void free_spec(struct machine_job *job)
+{
+    slab_put(job->labels, job->labels_count * sizeof(*job->labels));
+    machine_blob_unref(job->spec);
+}
+
+static void index_labels(struct machine *m, struct machine_job *job)
+{
+    for (size_t i = 0; i < job->labels_count; i++) {
+        struct machine_key key = label_key(&job->labels[i]);
+        sorted_insert(&m->labels, &key, &job->labels[i]);
+    }
+}
+
+static void forget_labels(struct machine *m, struct machine_job *job)
 {
     for (size_t i = 0; i < job->labels_count; i++) {
         struct machine_key key = label_key(&job->labels[i]);
         (void)sorted_remove(&m->labels, &key); /* the same pointer */
     }
-    mem_free(job->labels);
-    machine_blob_unref(job->spec);
+}
+
+struct machine_job *machine_job_make(struct machine *m, const struct job_row *row, struct machine_blob *spec)
+{
+    size_t ns = strlen(row->ns) + 1, id = strlen(row->id) + 1;
+    struct machine_job *job = slab_get(m->slab, sizeof(*job) + ns + id);
+    *job = (struct machine_job){.stamp = m->stamp, .uid = row->uid, .slot = row->slot, .id_at = (uint8_t)ns};
+    memcpy(job->name, row->ns, ns);
+    memcpy(job->name + ns, row->id, id);
+    set_job_row(m, job, row);
+    set_spec(m, job, spec);
+    return job;
 }
 
 struct machine_job *machine_job_insert(struct machine *m, const struct job_row *row,
                                        struct machine_blob *spec)
 {
-    size_t ns = strlen(row->ns) + 1, id = strlen(row->id) + 1;
-    struct machine_job *job = mem_alloc_or_die(1, sizeof(*job) + ns + id);
-    job->stamp = m->stamp;
-    job->uid = row->uid;
-    job->slot = row->slot;
-    job->id_at = (uint8_t)ns;
-    memcpy(job->name, row->ns, ns);
-    memcpy(job->name + ns, row->id, id);
-    set_job_row(m, job, row);
+    struct machine_job *job = machine_job_make(m, row, spec);
     struct machine_key key = job_key(job);
     sorted_insert(&m->jobs_by_uid, &key, job);
     sorted_insert(&m->jobs_by_name, &key, job);
     index_wake(m, job);
-    set_spec(m, job, spec);
+    index_labels(m, job);
     return job;
 }
 
@@ -347,22 +199,31 @@ void machine_job_update(struct machine *m, struct machine_job *job, const struct
     set_job_row(m, job, row);
     index_wake(m, job);
     if (spec) {
-        drop_spec(m, job);
+        forget_labels(m, job);
+        free_spec(job);
         set_spec(m, job, spec);
+        index_labels(m, job);
     }
+}
+
+/* Of a thing of FIXED bytes with the name NAME. */
+static size_t bytes_with_name(size_t fixed, const char *name, uint8_t id_at)
+{
+    return fixed + id_at + strlen(name + id_at) + 1;
 }
 
 static void job_free(struct machine_job *job)
 {
-    mem_free(job->row);
-    mem_free(job);
+    free_spec(job);
+    slab_put(job->row, job->row_bytes);
+    slab_put(job, bytes_with_name(sizeof(*job), job->name, job->id_at));
 }
 
 void machine_job_delete(struct machine *m, struct machine_job *job)
 {
     struct machine_key key = job_key(job);
     machine_snapshot_job(m, job);
-    drop_spec(m, job);
+    forget_labels(m, job);
     forget_wake(m, job);
     (void)sorted_remove(&m->jobs_by_name, &key); /* the same pointer, as the next */
     (void)sorted_remove(&m->jobs_by_uid, &key);
@@ -415,7 +276,6 @@ static void index_fire(struct machine *m, struct machine_fire *fire)
     sorted_insert(&m->fires_by_due, &key, fire);
     sorted_insert(&m->fires_by_outcome, &key, fire);
     sorted_insert(&m->fires_by_job, &key, fire);
-    fire->ns->dead += fire->outcome == FIRE_OUTCOME_DEAD;
     key.ms = fire->wake_ms;
     if (by_state)
         sorted_insert(by_state, &key, fire);
@@ -438,13 +298,13 @@ static void set_fire_row(struct machine *m, struct machine_fire *fire, const str
 {
     const struct buf *body = write_body(m, codec_fire(), row);
     struct machine_blob *before = fire->row;
-    fire->row = machine_blob_new(body->data, body->len);
+    fire->row = machine_blob_of(m, body->data, body->len);
     machine_blob_unref(before);
     fire->ended = row->state == FIRE_STATE_ENDED;
     fire->outcome = (uint8_t)row->outcome;
     fire->wake_ms = row->wake_ms;
     fire->due_ms = row->due_ms;
-    index_fire(m, fire);
+    fire->ns->dead += fire->outcome == FIRE_OUTCOME_DEAD;
 }
 
 static struct machine_ns *enter_namespace(struct machine *m, const char *name)
@@ -469,21 +329,25 @@ static void leave_namespace(struct machine *m, struct machine_ns *ns)
     mem_free(ns);
 }
 
-void machine_fire_insert(struct machine *m, const struct fire_row *row)
+struct machine_fire *machine_fire_make(struct machine *m, const struct fire_row *row)
 {
     size_t ns = strlen(row->ns) + 1, id = strlen(row->id) + 1;
-    struct machine_fire *fire = mem_alloc_or_die(1, sizeof(*fire) + ns + id);
-    fire->stamp = m->stamp;
-    fire->uid = row->uid;
-    fire->slot = row->slot;
-    fire->seq = row->seq;
-    fire->id_at = (uint8_t)ns;
+    struct machine_fire *fire = slab_get(m->slab, sizeof(*fire) + ns + id);
+    *fire = (struct machine_fire){
+        .stamp = m->stamp, .uid = row->uid, .slot = row->slot, .seq = row->seq, .id_at = (uint8_t)ns};
     memcpy(fire->name, row->ns, ns);
     memcpy(fire->name + ns, row->id, id);
     fire->ns = enter_namespace(m, row->ns);
+    set_fire_row(m, fire, row);
+    return fire;
+}
+
+void machine_fire_insert(struct machine *m, const struct fire_row *row)
+{
+    struct machine_fire *fire = machine_fire_make(m, row);
     struct machine_key key = fire_key(fire);
     sorted_insert(&m->fires_by_seq, &key, fire);
-    set_fire_row(m, fire, row);
+    index_fire(m, fire);
 }
 
 void machine_fire_update(struct machine *m, struct machine_fire *fire, const struct fire_row *row)
@@ -491,12 +355,13 @@ void machine_fire_update(struct machine *m, struct machine_fire *fire, const str
     machine_snapshot_fire(m, fire);
     forget_fire(m, fire);
     set_fire_row(m, fire, row);
+    index_fire(m, fire);
 }
 
 static void fire_free(struct machine_fire *fire)
 {
     machine_blob_unref(fire->row);
-    mem_free(fire);
+    slab_put(fire, bytes_with_name(sizeof(*fire), fire->name, fire->id_at));
 }
 
 void machine_fire_delete(struct machine *m, struct machine_fire *fire)
@@ -522,12 +387,19 @@ struct machine_copy *machine_copy_find(const struct machine *m, const struct uid
     return sorted_find(&m->copies_by_version, &key);
 }
 
+struct machine_copy *machine_copy_make(struct machine *m, const struct uid *uid, uint64_t version,
+                                       struct machine_blob *spec, int64_t until_ms)
+{
+    struct machine_copy *copy = slab_get(m->slab, sizeof(*copy));
+    *copy = (struct machine_copy){
+        .stamp = m->stamp, .uid = *uid, .version = version, .until_ms = until_ms, .spec = spec};
+    return copy;
+}
+
 void machine_copy_insert(struct machine *m, const struct uid *uid, uint64_t version,
                          struct machine_blob *spec, int64_t until_ms)
 {
-    struct machine_copy *copy = mem_new(struct machine_copy);
-    *copy = (struct machine_copy){
-        .stamp = m->stamp, .uid = *uid, .version = version, .until_ms = until_ms, .spec = spec};
+    struct machine_copy *copy = machine_copy_make(m, uid, version, spec, until_ms);
     struct machine_key key = copy_key(copy);
     sorted_insert(&m->copies_by_version, &key, copy);
     sorted_insert(&m->copies_by_until, &key, copy);
@@ -545,7 +417,7 @@ void machine_copy_extend(struct machine *m, struct machine_copy *copy, int64_t u
 static void copy_free(struct machine_copy *copy)
 {
     machine_blob_unref(copy->spec);
-    mem_free(copy);
+    slab_put(copy, sizeof(*copy));
 }
 
 void machine_copy_delete(struct machine *m, struct machine_copy *copy)
@@ -585,21 +457,28 @@ void machine_revision_row(const struct machine_revision *r, struct revision *ret
     ret->at_ms = r->at_ms;
 }
 
-void machine_revision_insert(struct machine *m, const char *ns, const char *id, const struct revision *row,
-                             struct machine_blob *was)
+struct machine_revision *machine_revision_make(struct machine *m, const char *ns, const char *id,
+                                               const struct revision *row, struct machine_blob *was)
 {
     const struct buf *body = write_body(m, codec_revision(), row);
     size_t ns_bytes = strlen(ns) + 1, id_bytes = strlen(id) + 1;
-    struct machine_revision *r = mem_alloc_or_die(1, sizeof(*r) + ns_bytes + id_bytes + body->len);
-    r->stamp = m->stamp;
-    r->change_id = row->change_id;
-    r->at_ms = row->at_ms;
-    r->was = was;
-    r->id_at = (uint8_t)ns_bytes;
-    r->body_bytes = (uint16_t)body->len;
+    struct machine_revision *r = slab_get(m->slab, sizeof(*r) + ns_bytes + id_bytes + body->len);
+    *r = (struct machine_revision){.stamp = m->stamp,
+                                   .body_bytes = (uint16_t)body->len,
+                                   .id_at = (uint8_t)ns_bytes,
+                                   .change_id = row->change_id,
+                                   .at_ms = row->at_ms,
+                                   .was = was};
     memcpy(r->name, ns, ns_bytes);
     memcpy(r->name + ns_bytes, id, id_bytes);
     memcpy(r->name + ns_bytes + id_bytes, body->data, body->len);
+    return r;
+}
+
+void machine_revision_insert(struct machine *m, const char *ns, const char *id, const struct revision *row,
+                             struct machine_blob *was)
+{
+    struct machine_revision *r = machine_revision_make(m, ns, id, row, was);
     struct machine_key key = revision_key(r);
     sorted_insert(&m->revisions_by_change, &key, r);
     sorted_insert(&m->revisions_by_name, &key, r);
@@ -609,7 +488,7 @@ void machine_revision_insert(struct machine *m, const char *ns, const char *id, 
 static void revision_free(struct machine_revision *r)
 {
     machine_blob_unref(r->was);
-    mem_free(r);
+    slab_put(r, bytes_with_name(sizeof(*r), r->name, r->id_at) + r->body_bytes);
 }
 
 void machine_revision_delete(struct machine *m, struct machine_revision *r)
@@ -624,33 +503,42 @@ void machine_revision_delete(struct machine *m, struct machine_revision *r)
 
 /* --- the end ------------------------------------------------------------------------------------------------------- */
 
-/* Free what each item of INDEX is. */
-#define FREE_ALL(m, index, type, free_item)                                          \
-    do {                                                                             \
-        struct sorted_at at_ = sorted_seek(&(m)->index, NULL, false);                \
-        for (type * item_; (item_ = sorted_get(&(m)->index, at_)); free_item(item_)) \
-            sorted_next(&(m)->index, &at_);                                          \
-    } while (0)
-
-static void job_free_all(struct machine_job *job)
+void machine_row_free(struct machine *m, enum machine_kind kind, void *row)
 {
-    mem_free(job->labels);
-    machine_blob_unref(job->spec);
-    job_free(job);
+    struct machine_fire *fire = row;
+    switch (kind) {
+    case MACHINE_JOBS:
+        job_free(row);
+        break;
+    case MACHINE_FIRES:
+        fire->ns->dead -= fire->outcome == FIRE_OUTCOME_DEAD;
+        leave_namespace(m, fire->ns);
+        fire_free(fire);
+        break;
+    case MACHINE_COPIES:
+        copy_free(row);
+        break;
+    case MACHINE_REVISIONS:
+        revision_free(row);
+        break;
+    case MACHINE_LABELS: /* their job's */
+    case MACHINE_KIND_COUNT_:
+        break;
+    }
+}
+
+static void free_all(struct machine *m, const struct sorted *all, enum machine_kind kind)
+{
+    struct sorted_at at = sorted_seek(all, NULL, false);
+    for (void *row; (row = sorted_get(all, at)); machine_row_free(m, kind, row))
+        sorted_next(all, &at);
 }
 
 void machine_rows_fini(struct machine *m)
 {
-    FREE_ALL(m, jobs_by_uid, struct machine_job, job_free_all);
-    FREE_ALL(m, fires_by_seq, struct machine_fire, fire_free);
-    FREE_ALL(m, namespaces, struct machine_ns, mem_free);
-    FREE_ALL(m, copies_by_version, struct machine_copy, copy_free);
-    FREE_ALL(m, revisions_by_change, struct machine_revision, revision_free);
-    struct sorted *all[] = {
-        &m->jobs_by_uid,      &m->jobs_by_name,        &m->jobs_by_wake,      &m->labels,
-        &m->fires_by_seq,     &m->fires_by_wake,       &m->fires_by_end,      &m->fires_by_due,
-        &m->fires_by_outcome, &m->fires_by_job,        &m->namespaces,        &m->copies_by_version,
-        &m->copies_by_until,  &m->revisions_by_change, &m->revisions_by_name, &m->revisions_by_time};
-    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
-        sorted_fini(all[i]);
+    free_all(m, &m->jobs_by_uid, MACHINE_JOBS);
+    free_all(m, &m->fires_by_seq, MACHINE_FIRES);
+    free_all(m, &m->copies_by_version, MACHINE_COPIES);
+    free_all(m, &m->revisions_by_change, MACHINE_REVISIONS);
+    machine_indexes_fini(m);
 }

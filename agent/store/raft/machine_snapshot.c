@@ -251,7 +251,8 @@ void machine_snapshot_end(struct machine *m, struct machine_buffer **ret, size_t
 
 struct restore {
     struct machine *m;
-    uint64_t jobs, fires, copies, revisions, entries;
+    struct machine_load load;
+    uint64_t entries;
     bool ended;
     struct err *e;
 };
@@ -332,13 +333,11 @@ static void get_job(struct restore *r, struct codec_in *in)
     codec_get_text(in, row.id, sizeof(row.id));
     get_body(in, codec_job(), &row);
     const void *spec = codec_get_bytes(in, &spec_bytes);
-    if (in->bad || !pack_labels(spec, spec_bytes, &labels) || machine_job_by_uid(r->m, &row.uid) ||
-        machine_job_by_name(r->m, row.ns, row.id)) {
-        in->bad = true;
+    in->bad |= !spec || !pack_labels(spec, spec_bytes, &labels);
+    if (in->bad)
         return;
-    }
-    (void)machine_job_insert(r->m, &row, machine_blob_new(spec, spec_bytes)); /* it is in the indexes */
-    r->jobs++;
+    struct machine_blob *blob = machine_blob_of(r->m, spec, spec_bytes);
+    machine_load_add(&r->load, MACHINE_JOBS, machine_job_make(r->m, &row, blob));
 }
 
 static void get_fire(struct restore *r, struct codec_in *in)
@@ -350,11 +349,8 @@ static void get_fire(struct restore *r, struct codec_in *in)
     codec_get_text(in, row.ns, sizeof(row.ns));
     codec_get_text(in, row.id, sizeof(row.id));
     get_body(in, codec_fire(), &row);
-    in->bad |= machine_fire_find(r->m, &row.uid, row.seq) != NULL;
-    if (in->bad)
-        return;
-    machine_fire_insert(r->m, &row);
-    r->fires++;
+    if (!in->bad)
+        machine_load_add(&r->load, MACHINE_FIRES, machine_fire_make(r->m, &row));
 }
 
 static void get_copy(struct restore *r, struct codec_in *in)
@@ -366,12 +362,11 @@ static void get_copy(struct restore *r, struct codec_in *in)
     uint64_t version = codec_get_u64(in, UINT64_MAX);
     int64_t until_ms = codec_get_i64(in);
     const void *spec = codec_get_bytes(in, &spec_bytes);
-    if (in->bad || !pack_labels(spec, spec_bytes, &labels) || machine_copy_find(r->m, &uid, version)) {
-        in->bad = true;
+    in->bad |= !spec || !pack_labels(spec, spec_bytes, &labels);
+    if (in->bad)
         return;
-    }
-    machine_copy_insert(r->m, &uid, version, machine_blob_new(spec, spec_bytes), until_ms);
-    r->copies++;
+    struct machine_blob *blob = machine_blob_of(r->m, spec, spec_bytes);
+    machine_load_add(&r->load, MACHINE_COPIES, machine_copy_make(r->m, &uid, version, blob, until_ms));
 }
 
 static void get_revision(struct restore *r, struct codec_in *in)
@@ -384,21 +379,21 @@ static void get_revision(struct restore *r, struct codec_in *in)
     codec_get_text(in, id, sizeof(id));
     codec_get_row(in, codec_revision(), &row, CODEC_ALL);
     const void *was = codec_get_u64(in, 1) ? codec_get_bytes(in, &was_bytes) : NULL;
-    if (in->bad || (was && !pack_labels(was, was_bytes, &labels)) ||
-        machine_revision_find(r->m, ns, id, row.change_id)) {
-        in->bad = true;
+    in->bad |= was && !pack_labels(was, was_bytes, &labels);
+    if (in->bad)
         return;
-    }
-    machine_revision_insert(r->m, ns, id, &row, was ? machine_blob_new(was, was_bytes) : NULL);
-    r->revisions++;
+    struct machine_blob *blob = was ? machine_blob_of(r->m, was, was_bytes) : NULL;
+    machine_load_add(&r->load, MACHINE_REVISIONS, machine_revision_make(r->m, ns, id, &row, blob));
 }
 
 static int get_entry(struct restore *r, struct codec_in *in)
 {
     size_t len;
     const void *data = codec_get_bytes(in, &len);
-    r->entries++;
-    return data ? machine_apply(r->m, data, len, NULL, NULL, r->e) : 0;
+    if (!data)
+        return 0;
+    int rc = r->entries++ == 0 ? machine_load_end(&r->load, r->m, r->e) : 0;
+    return rc < 0 ? rc : machine_apply(r->m, data, len, NULL, NULL, r->e);
 }
 
 static void get_end(struct restore *r, struct codec_in *in)
@@ -406,8 +401,10 @@ static void get_end(struct restore *r, struct codec_in *in)
     uint64_t jobs = codec_get_u64(in, UINT64_MAX), fires = codec_get_u64(in, UINT64_MAX);
     uint64_t copies = codec_get_u64(in, UINT64_MAX);
     uint64_t revisions = codec_get_u64(in, UINT64_MAX), entries = codec_get_u64(in, UINT64_MAX);
+    const struct machine_rows *rows = r->load.rows;
     r->ended = true;
-    in->bad |= jobs != r->jobs || fires != r->fires || copies != r->copies || revisions != r->revisions ||
+    in->bad |= jobs != rows[MACHINE_JOBS].count || fires != rows[MACHINE_FIRES].count ||
+               copies != rows[MACHINE_COPIES].count || revisions != rows[MACHINE_REVISIONS].count ||
                entries != r->entries;
 }
 
@@ -416,6 +413,7 @@ static int get_item(struct restore *r, struct codec_in *in)
     uint64_t kind = codec_get_u64(in, UINT64_MAX);
     in->newer |= kind > SNAPSHOT_LAST_;
     in->bad |= in->newer || kind == 0 || r->ended || (r->m->meta.schema == 0) != (kind == SNAPSHOT_META);
+    in->bad |= r->entries > 0 && kind != SNAPSHOT_ENTRY && kind != SNAPSHOT_END;
     if (in->bad)
         return 0;
     switch ((enum snapshot_item)kind) {
@@ -465,22 +463,31 @@ static int get_block(struct codec_in *in, struct codec_in *ret, struct err *e)
     return 0;
 }
 
-int machine_restore(struct machine *m, const void *data, size_t bytes, struct err *e)
+static int get_blocks(struct restore *r, const void *data, size_t bytes)
 {
-    struct restore r = {.m = m, .e = e};
     struct codec_in in = codec_in(data, bytes), block;
     while (in.at != in.end) {
-        int rc = get_block(&in, &block, e);
+        int rc = get_block(&in, &block, r->e);
         while (rc == 0 && !codec_at_end(&block))
-            rc = get_item(&r, &block);
+            rc = get_item(r, &block);
         if (rc == 0)
-            rc = codec_finish(&block, "the snapshot", e);
+            rc = codec_finish(&block, "the snapshot", r->e);
         if (rc < 0)
             return rc;
     }
-    if (!r.ended || (m->slots_count != 0 && m->slots_count != m->meta.slots))
-        return err_set(e, ERR_PROTOCOL, "the snapshot is not complete");
+    if (!r->ended || (r->m->slots_count != 0 && r->m->slots_count != r->m->meta.slots))
+        return err_set(r->e, ERR_PROTOCOL, "the snapshot is not complete");
     return 0;
+}
+
+int machine_restore(struct machine *m, const void *data, size_t bytes, struct err *e)
+{
+    struct restore r = {.m = m, .e = e};
+    int rc = get_blocks(&r, data, bytes);
+    if (rc == 0 && r.entries == 0)
+        rc = machine_load_end(&r.load, m, e);
+    machine_load_fini(&r.load, m);
+    return rc;
 }
 
 int machine_check_snapshot(const void *data, size_t bytes, struct err *e)

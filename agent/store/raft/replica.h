@@ -90,11 +90,12 @@ struct replica_options {
     struct replica_service service;
     uint64_t snapshot_entries; /* a snapshot after so many entries, */
     uint64_t
-        snapshot_bytes;   /* or so many bytes of them, or as many as the last snapshot had if that is more */
-    uint64_t patience_ms; /* how long a call waits for disk, leader and majority */
-    unsigned election_ms; /* in a cluster; 0: as usual */
-    const char *cluster;  /* NULL: one node alone */
-    struct wire_tls *tls; /* of a cluster; borrowed; NULL: nothing is proved */
+        snapshot_bytes; /* or so many bytes of them, or half of the last snapshot if that is more; when nothing is written
+                                * for a while after fewer too */
+    uint64_t patience_ms;       /* how long a call waits for disk, leader and majority */
+    unsigned election_ms;       /* in a cluster; 0: as usual */
+    const char *cluster;        /* NULL: one node alone */
+    struct wire_tls *tls;       /* of a cluster; borrowed; NULL: nothing is proved */
     void (*changed)(void *arg); /* loop thread: the view did; NULL: nobody asks */
     void *arg;
 };

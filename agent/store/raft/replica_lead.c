@@ -246,6 +246,7 @@ void replica_apply_now(struct replica *r, const void *data, size_t bytes, machin
     }
     r->since_entries++;
     r->since_bytes += bytes;
+    r->applied_ms = clock_boot_ms();
     if (fn)
         count_entry(r, bytes);
 }

@@ -148,7 +148,9 @@ struct replica {
 
     /* Snapshots. */
     bool snapshot_ready, snapshot_writing, snapshot_asked;
-    uint64_t snapshot_began_ms, since_entries, since_bytes;
+    uint64_t snapshot_began_ms, since_entries, since_bytes, applied_ms;
+    uint64_t dropped_bytes;      /* of the log by the snapshot under way */
+    uint64_t trim_ms;            /* when memory is given back; 0: nothing much is free */
     struct restoring *restoring; /* NULL: the machine is the state, but for the entries in LATE */
     struct list late;
 

@@ -8,11 +8,19 @@
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
 #include "agent/base/mem.h"
+#include "agent/io/pages.h"
 #include "agent/store/raft/message.h"
 
 /* Rows of a snapshot that are written before the loop looks at the disk again. A call waits for several looks, each behind a slice:
  * 500 rows made it wait 7 ms on a machine whose processors were busy with other things. */
 #define SLICE_ROWS 100
+/* A snapshot is due earlier when so much was written, and then nothing for so long. */
+#define QUIET_BYTES ((uint64_t)4 << 20)
+#define QUIET_MS    3000
+/* What a log of this size leaves free in memory when it is dropped goes back to the system, some time after the snapshot, for libraft
+ * drops the log when it hears that the snapshot is there. */
+#define TRIM_BYTES    ((uint64_t)16 << 20)
+#define TRIM_DELAY_MS 1000
 /* libraft looks whether a snapshot is wanted this often, and a leader says this often that it is there. */
 #define HEARTBEAT_MS 100
 /* Alone nobody else is elected. With others, a leader that is not heard for this long, up to twice as long, is replaced: fires stop for
@@ -48,15 +56,29 @@ static void write_slice(uv_idle_t *idle)
     raft_set_snapshot_threshold(&r->raft, 1); /* libraft asks for it with its next heartbeat */
 }
 
+/* The log is in memory too, and is what a start takes longest for. Half of a snapshot: twice as much is then written for snapshots
+ * as for the log, and it is a third of all at most. */
+static bool is_log_long(const struct replica *r)
+{
+    uint64_t bytes = r->stats.snapshot_bytes / 2;
+    if (bytes < r->options.snapshot_bytes)
+        bytes = r->options.snapshot_bytes;
+    return r->since_entries >= r->options.snapshot_entries || r->since_bytes >= bytes;
+}
+
+/* When nobody waits for the disk it costs nothing. */
+static bool is_quiet_time(const struct replica *r)
+{
+    return r->since_bytes >= QUIET_BYTES && r->since_bytes >= r->stats.snapshot_bytes / 8 &&
+           clock_boot_ms() - r->applied_ms >= QUIET_MS;
+}
+
 static bool wants_snapshot(const struct replica *r)
 {
-    uint64_t bytes = r->options.snapshot_bytes;
-    if (bytes < r->stats.snapshot_bytes)
-        bytes = r->stats.snapshot_bytes;
     if (r->since_entries == 0 || r->state != STATE_OPEN || r->broken.code != ERR_OK ||
         replica_is_restoring(r))
         return false;
-    return r->snapshot_asked || r->since_entries >= r->options.snapshot_entries || r->since_bytes >= bytes;
+    return r->snapshot_asked || is_log_long(r) || is_quiet_time(r);
 }
 
 static void maybe_snapshot(struct replica *r)
@@ -68,6 +90,7 @@ static void maybe_snapshot(struct replica *r)
     pthread_mutex_lock(&r->machine_lock);
     machine_snapshot_begin(r->machine);
     pthread_mutex_unlock(&r->machine_lock);
+    r->dropped_bytes = r->since_bytes;
     r->since_entries = r->since_bytes = 0;
     (void)uv_idle_start(&r->slices, write_slice); /* cannot fail with a callback */
 }
@@ -114,6 +137,8 @@ static int snapshot_written(struct raft_fsm *fsm, struct raft_buffer *bufs[], un
     *bufs = NULL;
     *n = 0;
     r->snapshot_writing = false;
+    if (r->dropped_bytes >= TRIM_BYTES)
+        r->trim_ms = clock_boot_ms() + TRIM_DELAY_MS;
     pthread_mutex_lock(&r->lock);
     r->stats.snapshots++;
     r->stats.snapshot_ms = clock_boot_ms() - r->snapshot_began_ms;
@@ -476,6 +501,14 @@ static void on_turn(uv_prepare_t *prepare)
         begin_close(r);
 }
 
+static void look_memory(struct replica *r)
+{
+    if (r->trim_ms == 0 || clock_boot_ms() < r->trim_ms)
+        return;
+    r->trim_ms = 0;
+    pages_trim();
+}
+
 static void on_tick(uv_timer_t *timer)
 {
     struct replica *r = timer->data;
@@ -485,6 +518,7 @@ static void on_tick(uv_timer_t *timer)
         replica_members_tick(r);
     }
     replica_look_disk(r);
+    look_memory(r);
     replica_tick(r);
 }
 

@@ -8,6 +8,10 @@
 
 /* A chunk is one page. Larger ones move more memory at an insert, smaller ones make the list of chunks long. */
 #define CHUNK_ITEMS 511
+/* Of a set that is filled at once: full ones would be split by the first that comes in between. */
+#define FILL_ITEMS 480
+/* Fewer are not moved to a neighbour. */
+#define MOVE_MIN (CHUNK_ITEMS / 16)
 
 struct sorted_chunk {
     size_t count;
@@ -155,12 +159,50 @@ static void split(struct sorted *s, struct sorted_at *at)
         *at = (struct sorted_at){at->chunk + 1, at->item - keep};
 }
 
+/* A full chunk gives its neighbour so many that both have as much; false when there is not much room in it. Without that, chunks are
+ * two thirds full where items come in between, and half full after a fill. */
+static bool give_next(struct sorted *s, struct sorted_at *at)
+{
+    if (at->chunk + 1 == s->chunks_count_)
+        return false;
+    struct sorted_chunk *c = s->chunks_[at->chunk], *next = s->chunks_[at->chunk + 1];
+    size_t n = (c->count - next->count) / 2;
+    if (n < MOVE_MIN)
+        return false;
+    memmove(&next->items[n], next->items, next->count * sizeof(void *));
+    memcpy(next->items, &c->items[c->count - n], n * sizeof(void *));
+    next->count += n;
+    c->count -= n;
+    if (at->item > c->count)
+        *at = (struct sorted_at){at->chunk + 1, at->item - c->count};
+    return true;
+}
+
+static bool give_before(struct sorted *s, struct sorted_at *at)
+{
+    if (at->chunk == 0)
+        return false;
+    struct sorted_chunk *c = s->chunks_[at->chunk], *before = s->chunks_[at->chunk - 1];
+    size_t n = (c->count - before->count) / 2;
+    if (n < MOVE_MIN)
+        return false;
+    memcpy(&before->items[before->count], c->items, n * sizeof(void *));
+    memmove(c->items, &c->items[n], (c->count - n) * sizeof(void *));
+    before->count += n;
+    c->count -= n;
+    if (at->item < n)
+        *at = (struct sorted_at){at->chunk - 1, before->count - n + at->item};
+    else
+        at->item -= n;
+    return true;
+}
+
 void sorted_insert(struct sorted *s, const void *key, void *item)
 {
     struct sorted_at at = seek(s, key, false);
     if (s->chunks_count_ == 0)
         insert_chunk(s, 0, mem_new(struct sorted_chunk));
-    if (s->chunks_[at.chunk]->count == CHUNK_ITEMS)
+    if (s->chunks_[at.chunk]->count == CHUNK_ITEMS && !give_next(s, &at) && !give_before(s, &at))
         split(s, &at);
     struct sorted_chunk *c = s->chunks_[at.chunk];
     assert(at.item == c->count || s->compare_(key, c->items[at.item]) < 0);
@@ -168,6 +210,19 @@ void sorted_insert(struct sorted *s, const void *key, void *item)
     c->items[at.item] = item;
     c->count++;
     s->count_++;
+}
+
+void sorted_fill(struct sorted *s, void *const *items, size_t count)
+{
+    assert(s->count_ == 0);
+    for (size_t at = 0; at < count;) {
+        struct sorted_chunk *c = mem_new(struct sorted_chunk);
+        c->count = count - at < FILL_ITEMS ? count - at : FILL_ITEMS;
+        memcpy(c->items, &items[at], c->count * sizeof(void *));
+        insert_chunk(s, s->chunks_count_, c);
+        at += c->count;
+    }
+    s->count_ = count;
 }
 
 /* Two neighbours that fit into three quarters of one become one. */

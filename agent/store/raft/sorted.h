@@ -46,6 +46,8 @@ bool sorted_prev(const struct sorted *s, struct sorted_at *at);
 /* The item equal to KEY, or NULL. */
 void *sorted_find(const struct sorted *s, const void *key);
 
+/* COUNT items in their order, into a set that is empty. */
+void sorted_fill(struct sorted *s, void *const *items, size_t count);
 /* Put ITEM, whose key is KEY and in the set not yet. */
 void sorted_insert(struct sorted *s, const void *key, void *item);
 /* Take out the item equal to KEY, which is there; it is returned. */

@@ -119,3 +119,49 @@ Test(sorted, a_load_in_order_leaves_no_holes)
     cr_assert_lt(sorted_bytes(&m->s), NUMBERS * 9);
     model_free(m);
 }
+
+Test(sorted, what_was_filled_at_once_takes_what_comes_in_between)
+{
+    struct model *m = model_new();
+    struct rng rng;
+    void **items = mem_new_array(void *, NUMBERS);
+    seed_rng(&rng, "sorted");
+    for (int i = 0; i < NUMBERS; i += 2) {
+        items[m->count++] = &m->numbers[i];
+        m->in[i] = true;
+    }
+    sorted_fill(&m->s, items, m->count);
+    check_order(m);
+    for (int i = 0; i < 5000; i++)
+        toggle(m, (int)rng_below(&rng, NUMBERS));
+    check_order(m);
+    mem_free(items);
+    model_free(m);
+}
+
+Test(sorted, nothing_fills_nothing)
+{
+    struct sorted s;
+    sorted_init(&s, compare);
+    sorted_fill(&s, NULL, 0);
+    cr_assert_eq(sorted_bytes(&s), 0);
+    sorted_fini(&s);
+}
+
+Test(sorted, items_that_come_in_between_fill_the_neighbours_too)
+{
+    struct model *m = model_new();
+    struct rng rng;
+    rng_init(&rng, 1); /* how full they become is chance */
+    for (int i = 0; i < NUMBERS - 1; i += 2)
+        toggle(m, i);
+    for (int left = NUMBERS / 2; left > 0;) {
+        int n = (int)rng_below(&rng, NUMBERS);
+        left -= !m->in[n];
+        if (!m->in[n])
+            toggle(m, n);
+    }
+    check_order(m);
+    cr_assert_lt(sorted_bytes(&m->s), NUMBERS * 11);
+    model_free(m);
+}
