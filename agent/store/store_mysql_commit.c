@@ -11,6 +11,7 @@
 
 #include "agent/base/mem.h"
 #include "agent/core/job.h"
+#include "agent/store/store_mysql_insert.h"
 #include "agent/store/store_sql.h"
 
 #define OP(name) (1u << CHANGE_##name)
@@ -149,129 +150,140 @@ static int delete_jobs(struct commit_group *g, struct my_script *s, struct err *
     return r == 0 ? my_rows_end(&rows, e) : r;
 }
 
+/* "INSERT INTO table (names) VALUES (" of all columns. */
+static void add_insert_head(struct buf *b, const struct sql_table *t)
+{
+    buf_addf(b, "INSERT INTO %s (", t->name);
+    sql_add_names(b, t, "", sql_all(t));
+    buf_add_str(b, ") VALUES (");
+}
+
+static size_t count_items(const struct commit_group *g, unsigned ops)
+{
+    size_t n = 0;
+    for (size_t i = g->lo; i < g->hi; i++)
+        n += commit_is(&g->op->items[i], ops);
+    return n;
+}
+
 static int insert_jobs(struct commit_group *g, struct my_script *s, struct err *e)
 {
     struct buf head = BUF_INIT(4096);
-    struct my_rows rows = {.script = s, .sep = "), (", .tail = ")", .expect = MY_ANY};
-    buf_add_str(&head, "INSERT INTO jobs (");
-    sql_add_names(&head, sql_jobs(), "", sql_all(sql_jobs()));
-    buf_add_str(&head, ") VALUES (");
-    rows.head = buf_str(&head);
+    struct my_insert rows;
+    add_insert_head(&head, sql_jobs());
     int r = buf_check(&head, e);
+    my_insert_begin(&rows, s, MY_INSERT_JOBS, buf_str(&head), count_items(g, OP(INSERT)));
     for (size_t i = g->lo; r == 0 && i < g->hi; i++) {
         const struct commit_item *item = &g->op->items[i];
         if (!commit_is(item, OP(INSERT)))
             continue;
-        my_rows_begin_row(&rows);
-        sql_add_values(&s->text, sql_jobs(), &item->change->row, sql_all(sql_jobs()));
-        r = my_rows_end_row(&rows, e);
+        my_insert_values(&rows, sql_jobs(), &item->change->row);
+        r = my_insert_row_end(&rows, e);
     }
-    if (r == 0)
-        r = my_rows_end(&rows, e);
+    r = my_insert_end(&rows, r, e);
     buf_fini(&head);
     return r;
 }
 
 static int insert_specs(struct commit_group *g, struct my_script *s, struct err *e)
 {
-    struct my_rows rows = {.script = s,
-                           .head = "INSERT INTO job_specs (uid, definition, payload) VALUES (",
-                           .sep = "), (",
-                           .tail = ")",
-                           .expect = MY_ANY};
+    struct my_insert rows;
     int r = 0;
+    my_insert_begin(&rows, s, MY_INSERT_SPECS, "INSERT INTO job_specs (uid, definition, payload) VALUES (",
+                    count_items(g, OP(INSERT)));
     for (size_t i = g->lo; r == 0 && i < g->hi; i++) {
         const struct commit_item *item = &g->op->items[i];
+        size_t bytes;
         if (!commit_is(item, OP(INSERT)))
             continue;
-        begin_literal_row(&rows, &item->change->row.uid);
-        add_spec(&s->text, item->change->spec);
-        r = my_rows_end_row(&rows, e);
+        const struct job_spec *spec = item->change->spec;
+        const char *definition = job_spec_definition(spec, &bytes);
+        my_insert_bytes(&rows, &item->change->row.uid, sizeof(struct uid));
+        my_insert_utf8(&rows, definition, bytes);
+        my_insert_bytes(&rows, spec->payload, spec->payload_bytes);
+        r = my_insert_row_end(&rows, e);
     }
-    return r == 0 ? my_rows_end(&rows, e) : r;
+    return my_insert_end(&rows, r, e);
 }
 
-/* "ns,id", to be stored. */
-static void add_name(struct buf *b, const struct job_change *change)
-{
-    sql_add_hex(b, change->row.ns, strlen(change->row.ns));
-    buf_add_char(b, ',');
-    sql_add_hex(b, change->row.id, strlen(change->row.id));
-}
-
-static int insert_labels_of(struct my_rows *rows, const struct job_change *change, struct err *e)
+static int insert_labels_of(struct my_insert *rows, const struct job_change *change, struct err *e)
 {
     int r = 0;
-    struct buf *b = &rows->script->text;
     for (size_t i = 0; r == 0 && i < change->spec->labels_count; i++) {
         const struct job_pair *label = &change->spec->labels[i];
-        begin_literal_row(rows, &change->row.uid);
-        buf_add_char(b, ',');
-        sql_add_hex(b, label->name, strlen(label->name));
-        buf_add_char(b, ',');
-        sql_add_hex(b, label->value, strlen(label->value));
-        buf_add_char(b, ',');
-        add_name(b, change);
-        r = my_rows_end_row(rows, e);
+        my_insert_bytes(rows, &change->row.uid, sizeof(struct uid));
+        my_insert_ascii(rows, label->name);
+        my_insert_ascii(rows, label->value);
+        my_insert_ascii(rows, change->row.ns);
+        my_insert_ascii(rows, change->row.id);
+        r = my_insert_row_end(rows, e);
     }
     return r;
 }
 
+static size_t count_labels(const struct commit_group *g)
+{
+    size_t n = 0;
+    for (size_t i = g->lo; i < g->hi; i++)
+        if (commit_is(&g->op->items[i], OP(INSERT) | OP(REPLACE)))
+            n += g->op->items[i].change->spec->labels_count;
+    return n;
+}
+
 static int insert_labels(struct commit_group *g, struct my_script *s, struct err *e)
 {
-    struct my_rows rows = {.script = s,
-                           .head = "INSERT INTO job_labels (uid, name, value, ns, id) VALUES (",
-                           .sep = "), (",
-                           .tail = ")",
-                           .expect = MY_ANY};
+    struct my_insert rows;
     int r = 0;
+    my_insert_begin(&rows, s, MY_INSERT_LABELS, "INSERT INTO job_labels (uid, name, value, ns, id) VALUES (",
+                    count_labels(g));
     for (size_t i = g->lo; r == 0 && i < g->hi; i++)
         if (commit_is(&g->op->items[i], OP(INSERT) | OP(REPLACE)))
             r = insert_labels_of(&rows, g->op->items[i].change, e);
-    return r == 0 ? my_rows_end(&rows, e) : r;
+    return my_insert_end(&rows, r, e);
 }
 
-static void add_revision(struct buf *b, const struct job_change *change)
+static void insert_revision(struct my_insert *rows, const struct job_change *change)
 {
     const struct revision *r = &change->revision;
-    add_name(b, change);
-    buf_addf(b, ",%llu,%lld,", (unsigned long long)r->change_id, (long long)r->at_ms);
-    sql_add_hex(b, r->actor, strlen(r->actor));
-    buf_add_char(b, ',');
-    sql_add_hex(b, r->op, strlen(r->op));
-    buf_add_char(b, ',');
-    sql_add_hex(b, r->uid.bytes, sizeof(r->uid));
-    buf_addf(b, ",%llu,%llu,%u,", (unsigned long long)r->version, (unsigned long long)r->seq,
-             (unsigned)r->state);
-    sql_add_ms(b, r->due_ms);
-    buf_add_char(b, ',');
-    size_t bytes;
+    my_insert_ascii(rows, change->row.ns);
+    my_insert_ascii(rows, change->row.id);
+    my_insert_u64(rows, r->change_id);
+    my_insert_ms(rows, r->at_ms);
+    my_insert_ascii(rows, r->actor);
+    my_insert_ascii(rows, r->op);
+    my_insert_bytes(rows, r->uid.bytes, sizeof(r->uid));
+    my_insert_u64(rows, r->version);
+    my_insert_u64(rows, r->seq);
+    my_insert_u64(rows, r->state);
+    my_insert_ms(rows, r->due_ms);
+    size_t bytes = 0;
     const char *was = change->replaced ? job_spec_definition(change->replaced, &bytes) : NULL;
-    if (was)
-        sql_add_utf8(b, was, bytes);
-    else
-        buf_add_str(b, "NULL");
+    my_insert_utf8(rows, was, bytes);
+}
+
+static bool inserts_revision(const struct commit_item *item)
+{
+    return !item->decided && commit_has_revision(item->change);
 }
 
 static int insert_revisions(struct commit_group *g, struct my_script *s, struct err *e)
 {
-    struct my_rows rows = {.script = s,
-                           .head =
-                               "INSERT INTO revisions (ns, id, change_id, at_ms, actor, op, uid, version, "
-                               "seq, state, due_ms, was) VALUES (",
-                           .sep = "), (",
-                           .tail = ")",
-                           .expect = MY_ANY};
+    struct my_insert rows;
+    size_t count = 0;
     int r = 0;
+    for (size_t i = g->lo; i < g->hi; i++)
+        count += inserts_revision(&g->op->items[i]);
+    my_insert_begin(&rows, s, MY_INSERT_REVISIONS,
+                    "INSERT INTO revisions (ns, id, change_id, at_ms, actor, op, uid, version, seq, state, "
+                    "due_ms, was) VALUES (",
+                    count);
     for (size_t i = g->lo; r == 0 && i < g->hi; i++) {
-        const struct job_change *change = g->op->items[i].change;
-        if (g->op->items[i].decided || !commit_has_revision(change))
+        if (!inserts_revision(&g->op->items[i]))
             continue;
-        my_rows_begin_row(&rows);
-        add_revision(&s->text, change);
-        r = my_rows_end_row(&rows, e);
+        insert_revision(&rows, g->op->items[i].change);
+        r = my_insert_row_end(&rows, e);
     }
-    return r == 0 ? my_rows_end(&rows, e) : r;
+    return my_insert_end(&rows, r, e);
 }
 
 static bool fire_is(const struct commit_group *g, const struct commit_fire *fire, enum change_op op)
@@ -341,22 +353,21 @@ static int delete_fires(struct commit_group *g, struct my_script *s, struct err 
 static int insert_fires(struct commit_group *g, struct my_script *s, struct err *e)
 {
     struct buf head = BUF_INIT(4096);
-    struct my_rows rows = {.script = s, .sep = "), (", .tail = ")", .expect = MY_ANY};
-    buf_add_str(&head, "INSERT INTO fires (");
-    sql_add_names(&head, sql_fires(), "", sql_all(sql_fires()));
-    buf_add_str(&head, ") VALUES (");
-    rows.head = buf_str(&head);
+    struct my_insert rows;
+    size_t count = 0;
+    for (size_t i = 0; i < g->op->fires_count; i++)
+        count += fire_is(g, &g->op->fires[i], CHANGE_INSERT);
+    add_insert_head(&head, sql_fires());
     int r = buf_check(&head, e);
+    my_insert_begin(&rows, s, MY_INSERT_FIRES, buf_str(&head), count);
     for (size_t i = 0; r == 0 && i < g->op->fires_count; i++) {
         const struct commit_fire *fire = &g->op->fires[i];
         if (!fire_is(g, fire, CHANGE_INSERT))
             continue;
-        my_rows_begin_row(&rows);
-        sql_add_values(&s->text, sql_fires(), &fire->change->row, sql_all(sql_fires()));
-        r = my_rows_end_row(&rows, e);
+        my_insert_values(&rows, sql_fires(), &fire->change->row);
+        r = my_insert_row_end(&rows, e);
     }
-    if (r == 0)
-        r = my_rows_end(&rows, e);
+    r = my_insert_end(&rows, r, e);
     buf_fini(&head);
     return r;
 }

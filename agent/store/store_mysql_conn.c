@@ -29,8 +29,17 @@ void my_conn_init(struct my_conn *c, const struct store_mysql_options *options, 
     rng_init(&c->rng, clock_mono_ns() ^ (uint64_t)(uintptr_t)c);
 }
 
+void my_conn_drop_insert(struct my_conn *c, enum my_insert_into into)
+{
+    if (c->inserts[into])
+        (void)mysql_stmt_close(c->inserts[into]); /* of a lost connection: it is freed all the same */
+    c->inserts[into] = NULL;
+}
+
 void my_conn_close(struct my_conn *c)
 {
+    for (unsigned i = 0; i < MY_INSERT_COUNT_; i++)
+        my_conn_drop_insert(c, (enum my_insert_into)i);
     if (c->mysql)
         mysql_close(c->mysql);
     c->mysql = NULL;
@@ -137,15 +146,35 @@ enum err_code my_error_code(unsigned number, const char *sqlstate, bool commits)
     return ERR_PERMANENT;
 }
 
-/* Fills E from the connection's last error; drops a connection that is of no further use. */
-static int conn_error(struct my_conn *c, bool commits, const char *doing, struct err *e)
+/* What the server or the library said last. */
+struct said {
+    unsigned number;
+    const char *sqlstate;
+    const char *text;
+    bool commits; /* the statement would have committed */
+};
+
+static int take_error(struct my_conn *c, const struct said *said, const char *doing, struct err *e)
 {
-    unsigned number = mysql_errno(c->mysql);
-    enum err_code code = my_error_code(number, mysql_sqlstate(c->mysql), commits);
-    int r = err_set(e, code, "%s: %s (%u)", doing, mysql_error(c->mysql), number);
+    unsigned number = said->number;
+    enum err_code code = my_error_code(number, said->sqlstate, said->commits);
+    int r = err_set(e, code, "%s: %s (%u)", doing, said->text, number);
     if (code == ERR_UNAVAILABLE || code == ERR_UNKNOWN_OUTCOME || number == ER_NET_PACKET_TOO_LARGE)
         my_conn_close(c);
     return r;
+}
+
+/* Fills E from the connection's last error; drops a connection that is of no further use. */
+static int conn_error(struct my_conn *c, bool commits, const char *doing, struct err *e)
+{
+    struct said said = {mysql_errno(c->mysql), mysql_sqlstate(c->mysql), mysql_error(c->mysql), commits};
+    return take_error(c, &said, doing, e);
+}
+
+int my_conn_stmt_error(struct my_conn *c, MYSQL_STMT *stmt, const char *doing, struct err *e)
+{
+    struct said said = {mysql_stmt_errno(stmt), mysql_stmt_sqlstate(stmt), mysql_stmt_error(stmt), false};
+    return take_error(c, &said, doing, e);
 }
 
 /* --- connecting ---------------------------------------------------------------------------------------------------- */
@@ -238,6 +267,14 @@ static int read_password(const char *path, char **ret, size_t *ret_len, struct e
     return 0;
 }
 
+static bool takes_arrays(MYSQL *m)
+{
+    unsigned long extended = 0; /* the upper half of the server's capabilities */
+    return mariadb_connection(m) &&
+           mariadb_get_infov(m, MARIADB_CONNECTION_EXTENDED_SERVER_CAPABILITIES, &extended) == 0 &&
+           (extended & MARIADB_CLIENT_STMT_BULK_OPERATIONS >> 32) != 0;
+}
+
 static int conn_open(struct my_conn *c, struct err *e)
 {
     const struct store_mysql_options *o = c->options;
@@ -253,6 +290,7 @@ static int conn_open(struct my_conn *c, struct err *e)
                                  CLIENT_MULTI_STATEMENTS | CLIENT_FOUND_ROWS))
         r = conn_error(c, false, "connect to the database", e);
     c->has_values = r == 0 && mariadb_connection(c->mysql);
+    c->has_arrays = r == 0 && takes_arrays(c->mysql);
     mem_free_secret(password, password_len);
     return r;
 }

@@ -27,13 +27,25 @@
 #include "agent/base/rng.h"
 #include "agent/store/store_mysql.h"
 
+/* Tables whose rows are inserted many at a time, each by one statement that stays prepared (store_mysql_insert.h). */
+enum my_insert_into {
+    MY_INSERT_JOBS,
+    MY_INSERT_SPECS,
+    MY_INSERT_LABELS,
+    MY_INSERT_REVISIONS,
+    MY_INSERT_FIRES,
+    MY_INSERT_COUNT_
+};
+
 struct my_conn {
     const struct store_mysql_options *options; /* borrowed */
     unsigned timeout_s;                        /* of one connect, read or write */
     MYSQL *mysql;                              /* NULL: not connected */
     size_t packet_max;                         /* bytes of text the server takes at once */
     bool has_values; /* "UNION ALL VALUES (row), (row)": a list that is cheaper than a SELECT a row */
-    struct rng rng;  /* of back-off */
+    bool has_arrays; /* prepared statements take arrays of values */
+    MYSQL_STMT *inserts[MY_INSERT_COUNT_]; /* prepared when first needed */
+    struct rng rng;                        /* of back-off */
 };
 
 /* Connects nothing yet. TIMEOUT_S at least 1. */
@@ -47,6 +59,10 @@ int my_conn_ensure(struct my_conn *c, bool with_database, struct err *e);
 /* What an error number of the server or client library means; SQLSTATE is its five characters. COMMITS: the statement that met
  * it would have committed. */
 enum err_code my_error_code(unsigned number, const char *sqlstate, bool commits);
+
+/* Fills E from STMT's last error; a connection that is of no further use is closed, with all its statements. */
+int my_conn_stmt_error(struct my_conn *c, MYSQL_STMT *stmt, const char *doing, struct err *e);
+void my_conn_drop_insert(struct my_conn *c, enum my_insert_into into);
 
 /* One row of a result. Not 0: reading stops with that error. */
 typedef int my_row_fn(void *arg, MYSQL_ROW row, const unsigned long *lengths, struct err *e);

@@ -1,7 +1,7 @@
 /* What the parts of the MySQL driver share: the driver's own struct, and operations. An operation is one call of the store
  * interface on its way: made on the loop, run on a worker thread with that thread's connection (again after failures that
  * allow it), finished on the loop. Files: store_mysql.c (open, close, operations), _conn (connection, scripts, error
- * classes), _schema, _member (beats, slots), _commit and _resolve (transactions of results), _load, _list, _revision and
+ * classes), _schema, _member (beats, slots), _commit, _insert and _resolve (transactions of results), _load, _list, _revision and
  * _search (reads), _vacuum (forgetting). */
 #ifndef CARILLON_STORE_STORE_MYSQL_PRIVATE_H
 #define CARILLON_STORE_STORE_MYSQL_PRIVATE_H

@@ -221,32 +221,38 @@ static const char *field_blob(const struct sql_column *c, const void *row)
     return p;
 }
 
-static void add_value(struct buf *b, const struct sql_column *c, const void *row)
+struct sql_value sql_value_of(const struct sql_column *c, const void *row)
 {
     const char *at = (const char *)row + c->offset;
     switch (c->type) {
     case SQL_UID:
-        sql_add_hex(b, at, sizeof(struct uid));
-        break;
+        return (struct sql_value){.form = SQL_BINARY, .data = at, .len = sizeof(struct uid)};
     case SQL_U16:
     case SQL_U32:
     case SQL_U64:
-        buf_add_u64(b, field_number(c, row));
-        break;
+        return (struct sql_value){.form = SQL_NUMBER, .number = field_number(c, row)};
     case SQL_MS:
-        sql_add_ms(b, (int64_t)field_number(c, row));
-        break;
+        return (struct sql_value){.form = SQL_INSTANT, .ms = (int64_t)field_number(c, row)};
     case SQL_ASCII: /* only stored, never compared: the column says what they are */
     case SQL_TEXT:
-        sql_add_hex(b, at, strlen(at));
-        break;
+        return (struct sql_value){.form = SQL_BINARY, .data = at, .len = strlen(at)};
     case SQL_BYTES:
-        sql_add_hex(b, at, field_length(c, row));
-        break;
+        return (struct sql_value){.form = SQL_BINARY, .data = at, .len = field_length(c, row)};
     case SQL_BLOB:
-        sql_add_blob(b, field_blob(c, row), field_length(c, row));
         break;
     }
+    return (struct sql_value){.form = SQL_BINARY, .data = field_blob(c, row), .len = field_length(c, row)};
+}
+
+static void add_value(struct buf *b, const struct sql_column *c, const void *row)
+{
+    struct sql_value v = sql_value_of(c, row);
+    if (v.form == SQL_NUMBER)
+        buf_add_u64(b, v.number);
+    else if (v.form == SQL_INSTANT)
+        sql_add_ms(b, v.ms);
+    else
+        sql_add_blob(b, v.data, v.len);
 }
 
 void sql_add_values(struct buf *b, const struct sql_table *t, const void *row, sql_set which)

@@ -43,6 +43,17 @@ struct sql_table {
 const struct sql_table *sql_jobs(void);  /* struct job_row */
 const struct sql_table *sql_fires(void); /* struct fire_row */
 
+/* A column's value as it is stored. */
+enum sql_form { SQL_NUMBER, SQL_INSTANT, SQL_BINARY };
+struct sql_value {
+    enum sql_form form;
+    uint64_t number;  /* SQL_NUMBER */
+    int64_t ms;       /* SQL_INSTANT; RECORD_NONE is NULL */
+    const void *data; /* SQL_BINARY: borrowed from the row; NULL is NULL */
+    size_t len;
+};
+struct sql_value sql_value_of(const struct sql_column *c, const void *row);
+
 /* Literals. */
 void sql_add_hex(struct buf *b, const void *data, size_t len); /* x'00ff' */
 /* To be compared with an ascii_bin column. One that is only stored is cheaper as plain hex: the server looks the names of set and

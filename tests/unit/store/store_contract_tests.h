@@ -6,6 +6,7 @@
 
 #include "tests/unit/store/store_contract.h"
 #include "tests/unit/store/store_contract_loads.h"
+#include "tests/unit/store/store_contract_many.h"
 #include "tests/unit/store/store_contract_search.h"
 #include "tests/unit/store/store_contract_revisions.h"
 
@@ -24,6 +25,8 @@
     X(an_update_of_another_revision_is_a_conflict)         \
     X(odd_rows_do_not_hold_up_the_others)                  \
     X(a_refused_row_is_alone)                              \
+    X(many_jobs_of_one_batch_are_as_each_alone)            \
+    X(odd_ones_of_many_new_jobs_are_alone)                 \
     X(a_replaced_job_has_its_new_labels_only)              \
     X(a_deleted_job_cancels_its_pending_fires)             \
     X(a_deleted_job_keeps_the_ends_that_were_reported)     \
