@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/base/json_plain.h"
 #include "agent/base/text.h"
 
 /* jansson 2.14 ignores a failed append while it reads a token and then yields a shortened value; so its allocator is
@@ -47,27 +48,39 @@ static bool too_deep(const char *text, size_t len)
     return false;
 }
 
+static int refuse_broken(const json_error_t *why, struct err *e)
+{
+    char quoted[160] = "";
+    size_t n = strnlen(why->text, sizeof(quoted) - 1);
+    for (size_t i = 0; i < n; i++)
+        quoted[i] = why->text[i] >= 0x20 && why->text[i] < 0x7f ? why->text[i] : '?';
+    return err_set(e, ERR_INVALID, "JSON line %d column %d: %s", why->line, why->column, quoted);
+}
+
+/* All that json_plain_read() gives back. */
+static int read_any(const char *text, size_t len, json_t **ret_json, struct err *e)
+{
+    json_error_t why;
+    if (too_deep(text, len))
+        return err_set(e, ERR_INVALID, "JSON is nested deeper than %d levels", JSON_DEPTH_MAX);
+    *ret_json = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &why);
+    return *ret_json || out_of_memory ? 0 : refuse_broken(&why, e);
+}
+
 int json_read(const char *text, size_t len, size_t max_bytes, json_t **ret_json, struct err *e)
 {
     if (len > max_bytes)
         return err_set(e, ERR_TOO_BIG, "%zu bytes of JSON, allowed are %zu", len, max_bytes);
     if (len >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0)
         return err_set(e, ERR_INVALID, "JSON begins with a byte order mark; send it without");
-    if (too_deep(text, len))
-        return err_set(e, ERR_INVALID, "JSON is nested deeper than %d levels", JSON_DEPTH_MAX);
-    json_error_t why;
     out_of_memory = false;
-    json_t *v = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &why);
+    json_t *v = json_plain_read(text, len);
+    int r = v || out_of_memory ? 0 : read_any(text, len, &v, e);
+    if (r < 0)
+        return r;
     if (out_of_memory) {
         json_decref(v);
         return err_set(e, ERR_NOMEM, "no memory to read %zu bytes of JSON", len);
-    }
-    if (!v) {
-        char quoted[160] = "";
-        size_t n = strnlen(why.text, sizeof(quoted) - 1);
-        for (size_t i = 0; i < n; i++)
-            quoted[i] = why.text[i] >= 0x20 && why.text[i] < 0x7f ? why.text[i] : '?';
-        return err_set(e, ERR_INVALID, "JSON line %d column %d: %s", why.line, why.column, quoted);
     }
     *ret_json = v;
     return 0;

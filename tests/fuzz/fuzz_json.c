@@ -1,9 +1,10 @@
-/* Reading, printing, merging: what is read prints, what is printed reads back equal. The first half of the input is a
+/* What the plain reader reads is what jansson reads. Reading, printing, merging: what is read prints, what is printed reads back equal. The first half of the input is a
  * target, the second a patch, when both are JSON. */
 #include <stdint.h>
 #include <stdlib.h>
 
 #include "agent/base/json.h"
+#include "agent/base/json_plain.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -42,9 +43,20 @@ static void fields(const json_t *v)
     }
 }
 
+static void plain(const char *text, size_t size)
+{
+    AUTO(json_decref) json_t *ours = json_plain_read(text, size);
+    if (!ours)
+        return;
+    AUTO(json_decref)
+    json_t *theirs = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+    check(theirs && json_equal(ours, theirs));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const char *text = (const char *)data;
+    plain(text, size);
     AUTO(json_decref) json_t *v = NULL;
     struct err e;
     if (json_read(text, size, 1 << 20, &v, &e) == 0) {
