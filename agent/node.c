@@ -136,6 +136,11 @@ void node_owner_of(const struct node *n, uint16_t slot, struct node_owner *ret)
     memcpy(ret->address, m->address, sizeof(ret->address));
 }
 
+bool node_owns(const struct node *n, uint16_t slot)
+{
+    return n->engine && engine_owns(n->engine, slot);
+}
+
 void node_owner_hint(struct node *n, uint16_t slot, uint64_t epoch, const char *owner)
 {
     if (n->engine)

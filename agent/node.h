@@ -63,6 +63,8 @@ struct node_owner {
     char address[STORE_ADDRESS_MAX]; /* of its peer listener */
 };
 void node_owner_of(const struct node *n, uint16_t slot, struct node_owner *ret);
+/* Its `self` alone. */
+bool node_owns(const struct node *n, uint16_t slot);
 /* A peer answered that it does not hold the slot, but OWNER does. */
 void node_owner_hint(struct node *n, uint16_t slot, uint64_t epoch, const char *owner);
 /* The other members that are alive, one a call from *at = 0; false: no more. Texts valid until the next turn. */

@@ -3,7 +3,6 @@
 #include "agent/api/bulk.h"
 
 #include <assert.h>
-#include <stdio.h>
 #include <string.h>
 
 enum {
@@ -21,6 +20,8 @@ static void bulk_free(struct bulk *b)
     assert(list_empty(&b->chunks) && list_empty(&b->again) && list_empty(&b->reread) && b->calls == 0);
     if (b->counts_as_bulk)
         atomic_fetch_sub(&api->bulks, 1);
+    while (b->spare_count > 0)
+        mem_free(b->spare[--b->spare_count]);
     map_fini(&b->last);
     buf_fini(&b->out);
     mem_free(b->body);
@@ -60,10 +61,22 @@ static struct bulk *bulk_new(struct api *api, const struct api_context *ctx, con
 
 static void chunk_free(struct bulk_chunk *c)
 {
+    struct bulk *b = c->bulk;
     for (size_t i = 0; i < c->count; i++)
         bulk_line_fini(&c->items[i].line);
-    mem_free(c->items);
+    if (b->spare_count < BULK_CHUNKS_MAX)
+        b->spare[b->spare_count++] = c->items;
+    else
+        mem_free(c->items);
     mem_free(c);
+}
+
+/* Memory that was just used needs no page faults, of which a line costs more than one otherwise. NULL: there is no memory. */
+static struct bulk_item *take_items(struct bulk *b)
+{
+    if (b->spare_count > 0)
+        return b->spare[--b->spare_count];
+    return mem_try_alloc(BULK_CHUNK_LINES * sizeof(struct bulk_item), NULL);
 }
 
 /* --- reading: on the worker ---------------------------------------------------------------------------------------- */
@@ -79,7 +92,10 @@ static bool is_blank(const char *text, size_t len)
 static void set_key(struct bulk_item *item)
 {
     const struct planner_api *p = &item->line.write.papi;
-    (void)snprintf(item->key, sizeof(item->key), "%s/%s", p->ns, p->id); /* fits */
+    size_t ns = strlen(p->ns);
+    memcpy(item->key, p->ns, ns);
+    item->key[ns] = '/';
+    memcpy(item->key + ns + 1, p->id, strlen(p->id) + 1);
 }
 
 static void chunk_run(struct work *w, void *context)
@@ -94,6 +110,7 @@ static void chunk_run(struct work *w, void *context)
         if (is_blank(text, len))
             continue;
         struct bulk_item *item = &c->items[c->count++];
+        memset(item, 0, sizeof(*item));
         item->chunk = c;
         item->line.number = b->lines;
         list_init(&item->link);
@@ -149,7 +166,7 @@ static void submit_chunk(struct bulk *b)
 {
     struct bulk_chunk *c = mem_new(struct bulk_chunk);
     c->bulk = b;
-    c->items = mem_try_array(BULK_CHUNK_LINES, sizeof(*c->items), NULL);
+    c->items = take_items(b);
     if (!c->items) { /* what is under way ends, then the rest is tried; nothing under way: the bulk ends short */
         mem_free(c);
         b->read_all = list_empty(&b->chunks);

@@ -51,7 +51,10 @@ struct bulk {
     bool reading;
     bool read_all;
     struct list chunks; /* in the order of the body */
-    struct map last;    /* key -> the last open item of that job */
+    struct bulk_item
+        *spare[BULK_CHUNKS_MAX]; /* items of chunks that are over, for the next: megabytes each */
+    size_t spare_count;
+    struct map last; /* key -> the last open item of that job */
 
     struct list ready; /* items whose predecessor was answered */
     struct list again; /* items that look for their owner again */

@@ -1,7 +1,6 @@
 #include "agent/api/bulk_line.h"
 
 #include <assert.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "agent/base/text.h"
@@ -375,13 +374,23 @@ void bulk_line_print_result(const struct bulk_line *line, struct buf *out)
 {
     const struct bulk_result *r = &line->result;
     const char *id = line->write.papi.id;
-    buf_addf(out, "{\"line\":%llu,\"status\":%d", (unsigned long long)line->number, r->status);
-    if (*id)
-        buf_addf(out, ",\"id\":\"%s\"", id); /* checked: nothing to escape */
-    if (r->status < 300)
-        buf_addf(out, ",\"version\":%llu}\n", (unsigned long long)r->version);
-    else
-        buf_addf(out, ",\"problem\":%s}\n", r->problem ? r->problem : "null");
+    buf_add_str(out, "{\"line\":");
+    buf_add_u64(out, line->number);
+    buf_add_str(out, ",\"status\":");
+    buf_add_u64(out, (uint64_t)r->status);
+    if (*id) {
+        buf_add_str(out, ",\"id\":\"");
+        buf_add_str(out, id); /* checked: nothing to escape */
+        buf_add_char(out, '"');
+    }
+    if (r->status < 300) {
+        buf_add_str(out, ",\"version\":");
+        buf_add_u64(out, r->version);
+    } else {
+        buf_add_str(out, ",\"problem\":");
+        buf_add_str(out, r->problem ? r->problem : "null");
+    }
+    buf_add_str(out, "}\n");
 }
 
 bool bulk_line_take_result(struct bulk_line *line, const char *text, size_t len,

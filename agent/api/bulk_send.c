@@ -314,14 +314,13 @@ static void send_one(struct bulk_item *item, struct round *r)
             collect(item, r, address);
         else
             try_again(item);
+    } else if (node_owns(n, slot_of(item))) {
+        submit(item);
+    } else if (!b->routes) {
+        misdirected(item);
     } else {
         node_owner_of(n, slot_of(item), &owner);
-        bool self = owner.known && (owner.self || strcmp(owner.member, node_member(n)) == 0);
-        if (owner.known && owner.self)
-            submit(item);
-        else if (!b->routes)
-            misdirected(item);
-        else if (owner.known && !self && owner.address[0])
+        if (owner.known && strcmp(owner.member, node_member(n)) != 0 && owner.address[0])
             collect(item, r, owner.address);
         else
             try_again(item);

@@ -173,8 +173,10 @@ void job_callee(const struct job_spec *spec, char ret[RECORD_SERVICE_MAX])
         text = host ? host + 3 : text;
         len = strcspn(text, "/?#");
     }
-    (void)snprintf(ret, RECORD_SERVICE_MAX, "%.*s",
-                   len < RECORD_SERVICE_MAX ? (int)len : RECORD_SERVICE_MAX - 1, text); /* cut: for people */
+    if (len >= RECORD_SERVICE_MAX)
+        len = RECORD_SERVICE_MAX - 1; /* cut: for people */
+    memcpy(ret, text, len);
+    ret[len] = '\0';
 }
 
 static struct schedule_options schedule_options_of(const struct job_spec *spec, const struct tz *zone,

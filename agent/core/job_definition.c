@@ -9,8 +9,9 @@ void job_print_key(struct buf *out, const char *key)
 {
     if (out->len > 0 && out->data[out->len - 1] != '{')
         buf_add_char(out, ',');
-    json_print_string(out, key, strlen(key));
-    buf_add_char(out, ':');
+    buf_add_char(out, '"');
+    buf_add_str(out, key);
+    buf_add(out, "\":", 2);
 }
 
 void job_print_text(struct buf *out, const char *key, const char *text)
@@ -59,8 +60,12 @@ void job_print_pairs(struct buf *out, const char *key, const struct job_pair *pa
         return;
     job_print_key(out, key);
     buf_add_char(out, '{');
-    for (size_t i = 0; i < count; i++)
-        job_print_text(out, pairs[i].name, pairs[i].value);
+    for (size_t i = 0; i < count; i++) {
+        buf_add_str(out, i ? "," : "");
+        json_print_string(out, pairs[i].name, strlen(pairs[i].name));
+        buf_add_char(out, ':');
+        json_print_string(out, pairs[i].value, strlen(pairs[i].value));
+    }
     buf_add_char(out, '}');
 }
 

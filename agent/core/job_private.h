@@ -58,7 +58,7 @@ void job_read_pairs(struct job_reader *r, const json_t *obj, const struct json_a
 bool job_dst_is_default(const struct job_spec *s);
 /* The member `callback` of a body, into r->spec->callback. */
 void job_read_callback(struct job_reader *r, const json_t *doc);
-/* Members of an object that is being printed into OUT; a comma goes before all but its first. */
+/* Members of an object that is being printed into OUT; a comma goes before all but its first. KEY needs no escapes. */
 void job_print_key(struct buf *out, const char *key);
 void job_print_text(struct buf *out, const char *key, const char *text); /* NULL: left out */
 void job_print_texts(struct buf *out, const char *key, const char *const *texts,

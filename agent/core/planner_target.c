@@ -1,5 +1,4 @@
 #include <assert.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "agent/base/mem.h"
@@ -8,9 +7,10 @@
 /* A host given directly shares its pace over all of its paths. */
 static void target_name(const struct job_spec *spec, char name[PTARGET_NAME_MAX])
 {
-    char callee[RECORD_SERVICE_MAX];
-    job_callee(spec, callee);
-    snprintf(name, PTARGET_NAME_MAX, "%s%s", spec->callback.service ? "service " : "", callee);
+    static const char service[] = "service ";
+    size_t at = spec->callback.service ? sizeof(service) - 1 : 0;
+    memcpy(name, service, at);
+    job_callee(spec, name + at);
 }
 
 static bool has_room(const struct planner *p, size_t out)
