@@ -15,6 +15,7 @@
 #include "agent/base/rng.h"
 #include "agent/base/text.h"
 #include "agent/io/grpc_library.h"
+#include "agent/io/inbox.h"
 #include "callback/callback_grpc_private.h"
 
 #define MESSAGE_MAX    ((size_t)1 << 20)
@@ -27,12 +28,18 @@ static const struct log_ctx log_here = {.module = "grpc"};
 
 void grpc_rpc_end(struct grpc_rpc *rpc)
 {
-    struct handback *handback = rpc->t->handback;
+    struct inbox *ended = rpc->t->ended;
     struct callback_attempt *a = rpc->attempt;
     safety_unuse(&rpc->use);
     headers_fini(&rpc->headers);
     mem_free(rpc);
-    handback_add(handback, a);
+    inbox_add(ended, &a->link);
+}
+
+static void hand_back(void *arg, struct list *item)
+{
+    struct grpc_transport *t = arg;
+    t->done(t->arg, container_of(item, struct callback_attempt, link));
 }
 
 /* --- the thread ---------------------------------------------------------------------------------------------------- */
@@ -273,7 +280,9 @@ static int grpc_open(const struct callback_options *options, callback_done *done
     struct grpc_transport *t = mem_new(struct grpc_transport);
     t->options = *options;
     t->user_agent = mem_strdup(options->user_agent);
-    t->handback = handback_new(options->loop, done, arg);
+    t->done = done;
+    t->arg = arg;
+    t->ended = inbox_new(options->loop, hand_back, t);
     t->resolver = resolver_new(options->loop, seed);
     t->bell_tag.run = on_bell;
     pthread_mutex_init(&t->lock, NULL);
@@ -296,7 +305,7 @@ static void grpc_close(void *self)
     pthread_mutex_unlock(&t->lock);
     if (t->started)
         pthread_join(t->thread, NULL);
-    handback_free(t->handback);
+    inbox_free(t->ended);
     map_fini(&t->by_key);
     buf_fini(&t->message);
     pthread_mutex_destroy(&t->lock);

@@ -13,7 +13,6 @@
 #include "agent/base/list.h"
 #include "agent/base/map.h"
 #include "callback/callback.h"
-#include "callback/handback.h"
 #include "callback/headers.h"
 #include "callback/resolve.h"
 #include "callback/safety.h"
@@ -28,7 +27,9 @@ struct grpc_tag {
 struct grpc_transport {
     struct callback_options options;
     char *user_agent;
-    struct handback *handback;
+    callback_done *done; /* gets what has ended */
+    void *arg;
+    struct inbox *ended;       /* attempts */
     struct resolver *resolver; /* loop thread */
     pthread_t thread;
     bool started; /* loop thread: there is a thread */

@@ -17,8 +17,8 @@
 #include "agent/base/mem.h"
 #include "agent/base/text.h"
 #include "agent/core/retry.h"
+#include "agent/io/inbox.h"
 #include "callback/callback_http_private.h"
-#include "callback/handback.h"
 #include "callback/headers.h"
 #include "callback/safety.h"
 
@@ -66,9 +66,9 @@ struct lane {
     struct list incoming; /* under lock */
     struct list aborted;  /* under lock: callback_attempt.abort_link */
     bool stopping;        /* under lock */
-    struct handback *handback;
-    struct plain *plain; /* lane thread, but for its wake-up */
-    struct list running; /* lane thread: transfers under way */
+    struct inbox *ended;  /* attempts */
+    struct plain *plain;  /* lane thread, but for its wake-up */
+    struct list running;  /* lane thread: transfers under way */
     struct transfer *idle;
     unsigned idle_count;
 };
@@ -92,7 +92,13 @@ static void finish(struct lane *lane, struct callback_attempt *a)
     a->ended = true;
     list_remove(&a->abort_link);
     pthread_mutex_unlock(&lane->lock);
-    handback_add(lane->handback, a);
+    inbox_add(lane->ended, &a->link);
+}
+
+static void hand_back(void *arg, struct list *item)
+{
+    struct http_lanes *lanes = arg;
+    lanes->done(lanes->arg, container_of(item, struct callback_attempt, link));
 }
 
 /* Ended without a byte on the wire. */
@@ -572,7 +578,7 @@ static void *run_lane(void *arg)
 static void lane_fini(struct lane *lane)
 {
     (void)take_incoming(lane); /* what came in after the thread's last look ends as not started */
-    handback_free(lane->handback);
+    inbox_free(lane->ended);
     free_transfers(lane);
     plain_free(lane->plain);
     curl_multi_cleanup(lane->multi);
@@ -600,7 +606,7 @@ static void finish_plain(void *arg, struct callback_attempt *a)
 static void finish_several(void *arg, bool begins)
 {
     struct lane *lane = arg;
-    (begins ? handback_gather : handback_gathered)(lane->handback);
+    (begins ? inbox_gather : inbox_gathered)(lane->ended);
 }
 
 static int plain_open(struct lane *lane, struct err *e)
@@ -628,7 +634,7 @@ static int lane_init(struct http_lanes *lanes, struct lane *lane, struct err *e)
                       (long)(lanes->options.connections_max / lanes->options.threads + 1));
     curl_multi_setopt(lane->multi, CURLMOPT_PIPELINING, CURLPIPE_NOTHING);
     pthread_mutex_init(&lane->lock, NULL);
-    lane->handback = handback_new(lanes->options.loop, lanes->done, lanes->arg);
+    lane->ended = inbox_new(lanes->options.loop, hand_back, lanes);
     int rc = plain_open(lane, e);
     if (rc == 0) {
         int error = fault_hit() ? EAGAIN : start_thread(lane);
@@ -636,7 +642,7 @@ static int lane_init(struct http_lanes *lanes, struct lane *lane, struct err *e)
     }
     if (rc == 0)
         return 0;
-    handback_free(lane->handback);
+    inbox_free(lane->ended);
     plain_free(lane->plain);
     curl_multi_cleanup(lane->multi);
     pthread_mutex_destroy(&lane->lock);

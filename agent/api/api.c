@@ -65,9 +65,13 @@ static int listen_on(struct api *api, enum api_face face, const char *listen, st
     rng_init(&f->rng, seed);
     f->api = api;
     f->face = face;
+    f->arrived = inbox_new(api->loop, api_on_arrived, f);
+    inbox_gather(f->arrived); /* many connections speak at once when their answers went out together */
     rc = httpd_start(&o, &f->httpd, e);
-    if (rc < 0)
+    if (rc < 0) {
+        inbox_free(f->arrived);
         return rc;
+    }
     api->faces_count++;
     log_info(&log_api, "listening", "for=%s address=%s", face_names[face], LOGQ(httpd_address(f->httpd)));
     return 0;
@@ -195,8 +199,10 @@ void api_stop(struct api *api)
     api_events_stop(api);
     look_again(api); /* each sees `stopping` and gives up */
     certs_free(api->certs);
-    for (size_t i = 0; i < api->faces_count; i++)
+    for (size_t i = 0; i < api->faces_count; i++) {
         httpd_stop(api->faces[i].httpd);
+        inbox_free(api->faces[i].arrived); /* those too */
+    }
     worker_pool_free(api->pool);
     worker_pool_free(api->pages);
     gate_free(api->gate);

@@ -15,6 +15,7 @@
 #include "agent/core/trace.h"
 #include "agent/io/http.h"
 #include "agent/io/httpd.h"
+#include "agent/io/inbox.h"
 #include "agent/io/loop.h"
 #include "agent/io/worker.h"
 #include "agent/peer_auth.h"
@@ -31,8 +32,8 @@ struct listener_face {
     struct api *api;
     struct httpd *httpd;
     enum api_face face;
-    struct rng rng; /* of its server's thread, as what follows */
-    struct loop_outbox out;
+    struct rng rng;        /* of its server's thread */
+    struct inbox *arrived; /* exchanges for the loop */
 };
 
 struct api {
@@ -99,7 +100,7 @@ struct api_fire_filter {
 /* One request from its head to its reply. Its server's thread until it is posted, then the loop's. Gone after
  * exchange_reply(). */
 struct exchange {
-    struct loop_msg msg;
+    struct list arrived; /* in listener_face.arrived */
     struct api *api;
     struct httpd_request *rq;
     struct listener_face *face;
@@ -148,6 +149,8 @@ int64_t api_on_accept(struct httpd_request *rq, void *arg);
 void api_on_handle(struct httpd_request *rq, void *arg);
 void api_on_too_large(struct httpd_request *rq, void *arg);
 void api_on_turned(void *arg);
+/* What listener_face.arrived hands over. Loop thread. */
+void api_on_arrived(void *face, struct list *item);
 struct api_ids api_ids_of(struct api *api, struct rng *rng);
 /* Context of what came in here, with this agent's defaults. Any thread that owns RNG. */
 void api_make_context(struct api *api, struct rng *rng, struct api_context *ctx);

@@ -8,8 +8,6 @@
 #include "agent/base/text.h"
 #include "agent/telemetry.h"
 
-enum { POSTED_TOGETHER_MAX = 16 };
-
 /* --- replies ------------------------------------------------------------------------------------------------------- */
 
 static size_t common_headers(struct exchange *x, const char *type, const struct httpd_header *more,
@@ -245,6 +243,7 @@ int64_t api_on_accept(struct httpd_request *rq, void *arg)
     x->face = face;
     x->rq = rq;
     x->begun_us = clock_boot_us();
+    list_init(&x->arrived);
     list_init(&x->wait.link);
     list_init(&x->call.link);
     api_write_init(&x->write, node_zones(x->api->node));
@@ -331,9 +330,10 @@ static const struct {
     [API_PEER] = {.run = api_peer, .by_client = true},
 };
 
-static void run_on_loop(struct loop_msg *msg)
+void api_on_arrived(void *face, struct list *item)
 {
-    struct exchange *x = container_of(msg, struct exchange, msg);
+    struct exchange *x = container_of(item, struct exchange, arrived);
+    (void)face; /* the exchange knows it */
     enum api_action action = x->req.route->action;
     if (x->api->stopping) {
         exchange_refuse_with(x, API_OVERLOADED, "the agent is stopping");
@@ -424,16 +424,12 @@ void api_on_handle(struct httpd_request *rq, void *arg)
     } else if (actions[action].at_once) {
         actions[action].run(x);
     } else {
-        /* Many connections speak at once when their answers went out together: waking the loop for each would cost both
-         * threads as much as the request. A bounded number, so that the loop begins while the rest is read. */
-        x->msg.run = run_on_loop;
-        if (loop_outbox_add(&x->face->out, &x->msg) >= POSTED_TOGETHER_MAX)
-            loop_outbox_post(x->api->loop, &x->face->out);
+        inbox_add(x->face->arrived, &x->arrived);
     }
 }
 
 void api_on_turned(void *arg)
 {
     struct listener_face *face = arg;
-    loop_outbox_post(face->api->loop, &face->out);
+    inbox_post(face->arrived);
 }

@@ -27,7 +27,7 @@ struct loop {
     uv_prepare_t before_poll;
     uv_timer_t next_due;
     struct list timers;     /* armed, by due_ms */
-    struct msg_queue inbox; /* taken from POSTED, not yet run */
+    struct msg_queue taken; /* taken from POSTED, not yet run */
     struct msg_queue deferred;
     struct list signals;
     size_t users; /* timers and fds */
@@ -104,42 +104,15 @@ static void queue_splice(struct msg_queue *to, struct msg_queue *from)
     queue_init(from);
 }
 
-/* FIRST to LAST, linked and ended by NULL. */
-static void post(struct loop *loop, struct loop_msg *first, struct loop_msg *last)
+void loop_post(struct loop *loop, struct loop_msg *msg)
 {
     pthread_mutex_lock(&loop->lock);
-    *loop->posted.last = first;
-    loop->posted.last = &last->next;
+    queue_push(&loop->posted, msg);
     bool wake = !loop->woken;
     loop->woken = true;
     pthread_mutex_unlock(&loop->lock);
     if (wake)
         (void)eventfd_write(loop->wake_fd, 1); /* fails only for a count that nobody has read for ages */
-}
-
-void loop_post(struct loop *loop, struct loop_msg *msg)
-{
-    msg->next = NULL;
-    post(loop, msg, msg);
-}
-
-unsigned loop_outbox_add(struct loop_outbox *o, struct loop_msg *msg)
-{
-    msg->next = NULL;
-    if (o->first_)
-        o->last_->next = msg;
-    else
-        o->first_ = msg;
-    o->last_ = msg;
-    return ++o->count_;
-}
-
-void loop_outbox_post(struct loop *loop, struct loop_outbox *o)
-{
-    if (!o->first_)
-        return;
-    post(loop, o->first_, o->last_);
-    *o = (struct loop_outbox){0};
 }
 
 void loop_defer(struct loop *loop, struct loop_msg *msg)
@@ -150,11 +123,11 @@ void loop_defer(struct loop *loop, struct loop_msg *msg)
 static void run_posted(struct loop *l, unsigned max)
 {
     pthread_mutex_lock(&l->lock);
-    queue_splice(&l->inbox, &l->posted);
+    queue_splice(&l->taken, &l->posted);
     l->woken = false;
     pthread_mutex_unlock(&l->lock);
     struct loop_msg *msg;
-    for (unsigned n = 0; n < max && (msg = queue_pop(&l->inbox)); n++)
+    for (unsigned n = 0; n < max && (msg = queue_pop(&l->taken)); n++)
         msg->run(msg);
 }
 
@@ -273,7 +246,7 @@ static void before_poll(uv_prepare_t *prepare)
     struct list *first = list_first(&l->timers);
     if (first && timer_of(first)->due_ms < loop_now_ms(l) + wait_ms)
         wait_ms = timer_of(first)->due_ms - loop_now_ms(l);
-    if (l->inbox.first || l->deferred.first || l->stop || wait_ms < 0)
+    if (l->taken.first || l->deferred.first || l->stop || wait_ms < 0)
         wait_ms = 0;
     uv_update_time(&l->uv);
     uv_timer_start(&l->next_due, on_nothing_timer, (uint64_t)wait_ms, 0);
@@ -446,7 +419,7 @@ int loop_new(struct loop **ret, struct err *e)
     l->before_poll.data = l;
     list_init(&l->timers);
     list_init(&l->signals);
-    queue_init(&l->inbox);
+    queue_init(&l->taken);
     queue_init(&l->deferred);
     queue_init(&l->posted);
     pthread_mutex_init(&l->lock, NULL);
@@ -460,7 +433,7 @@ static bool anything_posted(struct loop *l)
     pthread_mutex_lock(&l->lock);
     bool any = l->posted.first != NULL;
     pthread_mutex_unlock(&l->lock);
-    return any || l->inbox.first || l->deferred.first;
+    return any || l->taken.first || l->deferred.first;
 }
 
 void loop_free(struct loop *loop)

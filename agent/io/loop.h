@@ -48,15 +48,6 @@ void loop_set_turn_observer(struct loop *loop, void (*observe)(void *arg, uint64
 /* Any thread: run MSG->run on the loop, in order of posting. Cannot fail; wakes the loop at most once per
  * batch. */
 void loop_post(struct loop *loop, struct loop_msg *msg);
-/* Messages that a thread gathers to post them together, under one lock and with one wake-up. Zeroed it is empty. */
-struct loop_outbox {
-    struct loop_msg *first_, *last_;
-    unsigned count_;
-};
-/* The thread that owns O; how many are in it now. */
-unsigned loop_outbox_add(struct loop_outbox *o, struct loop_msg *msg);
-/* As loop_post() for each, in the order of adding; O is empty afterwards. Does nothing for an empty one. */
-void loop_outbox_post(struct loop *loop, struct loop_outbox *o);
 /* Loop thread: run MSG->run at the end of this turn (or of the next when called from deferred work). */
 void loop_defer(struct loop *loop, struct loop_msg *msg);
 

@@ -61,51 +61,6 @@ Test(loop, posted_messages_run_in_order_of_posting)
     loop_free(loop);
 }
 
-Test(loop, an_outbox_keeps_the_order_among_what_is_posted_and_is_empty_afterwards)
-{
-    struct note notes[7];
-    struct loop_outbox out = {0};
-    int log[7], count = 0;
-    open_loop();
-    for (int i = 0; i < 7; i++)
-        notes[i] = (struct note){.msg.run = note_run, .id = i, .log = log, .count = &count, .stop_at = 7};
-    loop_outbox_post(loop, &out); /* nothing in it */
-    loop_post(loop, &notes[0].msg);
-    for (int i = 1; i < 4; i++)
-        cr_assert(eq(uint, loop_outbox_add(&out, &notes[i].msg), (unsigned)i));
-    loop_outbox_post(loop, &out);
-    loop_post(loop, &notes[4].msg);
-    cr_assert(eq(uint, loop_outbox_add(&out, &notes[5].msg), 1u));
-    loop_post(loop, &notes[6].msg);
-    loop_outbox_post(loop, &out);
-    loop_run(loop);
-    const int expected[] = {0, 1, 2, 3, 4, 6, 5};
-    for (int i = 0; i < 7; i++)
-        cr_assert(eq(int, log[i], expected[i]));
-    loop_free(loop);
-}
-
-static void *post_outbox(void *arg)
-{
-    loop_outbox_post(loop, arg);
-    return NULL;
-}
-
-Test(loop, an_outbox_of_another_thread_wakes_a_loop_that_waits)
-{
-    int log[1], count = 0;
-    struct note n = {.msg.run = note_run, .log = log, .count = &count, .stop_at = 1};
-    struct loop_outbox out = {0};
-    pthread_t thread;
-    open_loop();
-    (void)loop_outbox_add(&out, &n.msg);
-    cr_assert(zero(int, pthread_create(&thread, NULL, post_outbox, &out)));
-    loop_run(loop);
-    cr_assert(zero(int, pthread_join(thread, NULL)));
-    cr_assert(eq(int, count, 1));
-    loop_free(loop);
-}
-
 static int flood_seen, flood_in_turn, flood_worst, flood_seen_at_fd;
 static void flood_run(struct loop_msg *msg)
 {
