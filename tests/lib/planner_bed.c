@@ -496,6 +496,31 @@ void pbed_give(struct pbed *b, unsigned slot, int node)
                   .kind = PLANNER_SLOTS_GAINED, .slots = &s, .epochs = &b->epoch[slot], .slots_count = 1});
 }
 
+void pbed_give_all(struct pbed *b, int node)
+{
+    for (unsigned s = 0; s < b->o.slots; s++)
+        pbed_give(b, s, node);
+}
+
+struct pbed *pbed_start(const struct pbed_options *o, unsigned members)
+{
+    struct pbed_options usual = pbed_defaults(7);
+    struct pbed *b = pbed_new(o ? o : &usual);
+    for (unsigned i = 0; i < members; i++)
+        (void)pbed_node_start(b);
+    pbed_give_all(b, 0);
+    pbed_run(b, 50);
+    return b;
+}
+
+struct pbed *pbed_start_job(const char *job)
+{
+    struct pbed *b = pbed_start(NULL, 1);
+    enum planner_answer a = pbed_do(b, PLANNER_CREATE, "a", job);
+    assert(a == PLANNER_CREATED);
+    return b;
+}
+
 void pbed_move(struct pbed *b, const uint16_t *slots, size_t count, int from, int to)
 {
     pbed_step(b, from,

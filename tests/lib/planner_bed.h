@@ -76,12 +76,18 @@ struct pbed_options *pbed_set(struct pbed *b); /* change rates while it runs */
 struct rng *pbed_rng(struct pbed *b);
 int64_t pbed_now(const struct pbed *b);
 
+/* A bed with so many members, the first of which holds all slots and had a moment to begin. O: NULL: pbed_defaults(7). */
+struct pbed *pbed_start(const struct pbed_options *o, unsigned members);
+/* One member, and a job "a" that JOB defines. */
+struct pbed *pbed_start_job(const char *job);
+
 int pbed_node_start(struct pbed *b); /* holds nothing yet; returns its number */
 void pbed_node_kill(struct pbed *b, int node, int64_t declared_after_ms);
 bool pbed_node_alive(const struct pbed *b, int node);
 int pbed_nodes_alive(const struct pbed *b, int nodes[BED_NODES]);
 struct planner *pbed_planner(struct pbed *b, int node);
 void pbed_give(struct pbed *b, unsigned slot, int node); /* a slot nobody alive holds */
+void pbed_give_all(struct pbed *b, int node);            /* every slot */
 void pbed_move(struct pbed *b, const uint16_t *slots, size_t count, int from, int to);
 int pbed_owner(const struct pbed *b, unsigned slot); /* as the store has it; -1 nobody */
 void pbed_lease(struct pbed *b, int node, bool may_start);

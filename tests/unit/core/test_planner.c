@@ -12,17 +12,6 @@
 #define EVERY_1S "{\"schedule\":\"@every 1s\"," CALLBACK "}"
 #define ONCE     "{\"schedule\":\"@after 3s\"," CALLBACK "}"
 
-static struct pbed *one_member(const struct pbed_options *given)
-{
-    struct pbed_options o = given ? *given : pbed_defaults(7);
-    struct pbed *b = pbed_new(&o);
-    int n = pbed_node_start(b);
-    for (unsigned s = 0; s < o.slots; s++)
-        pbed_give(b, s, n);
-    pbed_run(b, 50);
-    return b;
-}
-
 static uint16_t slot_of(const struct pbed *b, const char *id)
 {
     (void)b;
@@ -47,7 +36,7 @@ static enum planner_answer resume(struct pbed *b, const char *id, enum planner_c
 
 Test(planner, a_first_attempt_success_costs_one_row_update)
 {
-    struct pbed *b = one_member(NULL);
+    struct pbed *b = pbed_start(NULL, 1);
     cr_assert(eq(int, pbed_do(b, PLANNER_CREATE, "a", EVERY_1S), PLANNER_CREATED));
     size_t rows = pbed_row_writes(b);
     pbed_run(b, 10000);
@@ -62,7 +51,7 @@ Test(planner, a_first_attempt_success_costs_one_row_update)
 
 Test(planner, the_ring_holds_the_newest_successes)
 {
-    struct pbed *b = one_member(NULL);
+    struct pbed *b = pbed_start(NULL, 1);
     (void)pbed_do(b, PLANNER_CREATE, "a", EVERY_1S);
     pbed_run(b, 20500);
     const struct job_row *row = pbed_job(b, "a");
@@ -79,7 +68,7 @@ Test(planner, a_failed_first_attempt_is_booked_and_the_job_goes_on)
 {
     struct pbed_options o = pbed_defaults(7);
     o.fail = 1;
-    struct pbed *b = one_member(&o);
+    struct pbed *b = pbed_start(&o, 1);
     (void)pbed_do(b, PLANNER_CREATE, "a",
                   "{\"schedule\":\"@every 1s\"," CALLBACK
                   ",\"retry\":{\"min_backoff\":\"10s\",\"max_backoff\":\"10s\",\"max_attempts\":2}}");
@@ -113,7 +102,7 @@ Test(planner, a_fire_whose_retries_are_used_up_is_a_dead_letter)
 {
     struct pbed_options o = pbed_defaults(7);
     o.fail = 1;
-    struct pbed *b = one_member(&o);
+    struct pbed *b = pbed_start(&o, 1);
     (void)pbed_do(b, PLANNER_CREATE, "a",
                   "{\"schedule\":\"@after 1s\"," CALLBACK
                   ",\"retry\":{\"min_backoff\":\"1s\",\"max_attempts\":3}}");
@@ -134,7 +123,7 @@ Test(planner, a_give_up_code_ends_a_fire_at_once)
 {
     struct pbed_options o = pbed_defaults(7);
     o.give_up = 1;
-    struct pbed *b = one_member(&o);
+    struct pbed *b = pbed_start(&o, 1);
     (void)pbed_do(b, PLANNER_CREATE, "a", ONCE);
     pbed_run(b, 5000);
     const struct job_row *row = pbed_job(b, "a");
@@ -147,7 +136,7 @@ Test(planner, a_long_attempt_does_not_hold_up_the_next_due)
 {
     struct pbed_options o = pbed_defaults(7);
     o.duration_max_ms = 0;
-    struct pbed *b = one_member(&o);
+    struct pbed *b = pbed_start(&o, 1);
     pbed_set(b)->duration_max_ms = 60000;
     (void)pbed_do(b, PLANNER_CREATE, "a", "{\"schedule\":\"@every 1s\"," CALLBACK ",\"max_pending\":4}");
     pbed_run(b, 3500);
@@ -164,7 +153,7 @@ Test(planner, max_pending_holds_back_further_dues)
 {
     struct pbed_options o = pbed_defaults(7);
     o.fail = 1;
-    struct pbed *b = one_member(&o);
+    struct pbed *b = pbed_start(&o, 1);
     (void)pbed_do(b, PLANNER_CREATE, "a",
                   "{\"schedule\":\"@every 1s\"," CALLBACK
                   ",\"max_pending\":3,\"retry\":{\"min_backoff\":\"1h\",\"max_backoff\":\"1h\"}}");
@@ -175,7 +164,7 @@ Test(planner, max_pending_holds_back_further_dues)
 
 Test(planner, never_before_due_and_jitter)
 {
-    struct pbed *b = one_member(NULL);
+    struct pbed *b = pbed_start(NULL, 1);
     (void)pbed_do(b, PLANNER_CREATE, "a", "{\"schedule\":\"@every 2s\"," CALLBACK ",\"jitter\":\"900ms\"}");
     pbed_run(b, 60000); /* the bed asserts it of each */
     cr_assert(ge(sz, sent_count(b), 28));
@@ -184,7 +173,7 @@ Test(planner, never_before_due_and_jitter)
 
 Test(planner, nothing_starts_without_the_lease)
 {
-    struct pbed *b = one_member(NULL);
+    struct pbed *b = pbed_start(NULL, 1);
     (void)pbed_do(b, PLANNER_CREATE, "a", EVERY_1S);
     pbed_lease(b, 0, false);
     pbed_run(b, 5000);
@@ -199,7 +188,7 @@ Test(planner, nothing_starts_without_the_lease)
 
 Test(planner, nothing_starts_while_ends_cannot_be_written)
 {
-    struct pbed *b = one_member(NULL);
+    struct pbed *b = pbed_start(NULL, 1);
     for (int i = 0; i < 5; i++) {
         char id[16];
         snprintf(id, sizeof(id), "j%d", i);
@@ -220,7 +209,7 @@ Test(planner, nothing_starts_while_ends_cannot_be_written)
 
 Test(planner, writes_are_answered_unavailable_while_the_store_is_away)
 {
-    struct pbed *b = one_member(NULL);
+    struct pbed *b = pbed_start(NULL, 1);
     (void)pbed_do(b, PLANNER_CREATE, "a", EVERY_1S);
     pbed_set(b)->unavailable = 1;
     struct pbed_call *c = pbed_call(b, PLANNER_PUT, "a", ONCE);
@@ -237,7 +226,7 @@ Test(planner, writes_are_answered_unavailable_while_the_store_is_away)
 
 Test(planner, nothing_starts_after_a_delete_was_answered)
 {
-    struct pbed *b = one_member(NULL);
+    struct pbed *b = pbed_start(NULL, 1);
     (void)pbed_do(b, PLANNER_CREATE, "a", EVERY_1S);
     pbed_run(b, 3500);
     cr_assert(eq(int, pbed_do(b, PLANNER_DELETE, "a", NULL), PLANNER_OK));
@@ -255,7 +244,7 @@ Test(planner, a_delete_says_whether_an_attempt_runs)
 {
     struct pbed_options o = pbed_defaults(7);
     o.duration_max_ms = 100000;
-    struct pbed *b = one_member(&o);
+    struct pbed *b = pbed_start(&o, 1);
     (void)pbed_do(b, PLANNER_CREATE, "a", "{\"schedule\":\"@after 1s\"," CALLBACK "}");
     pbed_run(b, 1200);
     struct pbed_call *c = pbed_call(b, PLANNER_DELETE, "a", NULL);
@@ -268,7 +257,7 @@ Test(planner, a_delete_says_whether_an_attempt_runs)
 
 Test(planner, create_tells_what_is_there)
 {
-    struct pbed *b = one_member(NULL);
+    struct pbed *b = pbed_start(NULL, 1);
     cr_assert(eq(int, pbed_do(b, PLANNER_CREATE, "a", EVERY_1S), PLANNER_CREATED));
     cr_assert(eq(int, pbed_do(b, PLANNER_CREATE, "a", EVERY_1S), PLANNER_EXISTS));
     cr_assert(eq(int, pbed_do(b, PLANNER_PUT, "b", ONCE), PLANNER_CREATED));
@@ -278,7 +267,7 @@ Test(planner, create_tells_what_is_there)
 
 Test(planner, a_repeated_create_is_the_same_job)
 {
-    struct pbed *b = one_member(NULL);
+    struct pbed *b = pbed_start(NULL, 1);
     struct pbed_call *c = pbed_call(b, PLANNER_CREATE, "a", EVERY_1S);
     pbed_run(b, 100);
     struct pbed_call *again = pbed_call(b, PLANNER_CREATE, "a", EVERY_1S);
@@ -298,7 +287,7 @@ Test(planner, a_repeated_create_is_the_same_job)
 
 Test(planner, an_equal_put_changes_nothing)
 {
-    struct pbed *b = one_member(NULL);
+    struct pbed *b = pbed_start(NULL, 1);
     (void)pbed_do(b, PLANNER_PUT, "a", "{\"schedule\":\"0 0 1 1 *\"," CALLBACK "}");
     size_t rows = pbed_row_writes(b);
     cr_assert(eq(int, pbed_do(b, PLANNER_PUT, "a", "{\"schedule\":\"0 0 1 1 *\"," CALLBACK "}"), PLANNER_OK));
@@ -309,7 +298,7 @@ Test(planner, an_equal_put_changes_nothing)
 
 Test(planner, preconditions)
 {
-    struct pbed *b = one_member(NULL);
+    struct pbed *b = pbed_start(NULL, 1);
     (void)pbed_do(b, PLANNER_PUT, "a", ONCE);
     struct pbed_call *none = pbed_call(b, PLANNER_PUT, "a", EVERY_1S),
                      *stale = pbed_call(b, PLANNER_PUT, "a", EVERY_1S);
@@ -342,7 +331,7 @@ Test(planner, put_keeps_uid_and_seq_and_counts_the_fire_in_flight)
 {
     struct pbed_options o = pbed_defaults(7);
     o.duration_max_ms = 3000;
-    struct pbed *b = one_member(&o);
+    struct pbed *b = pbed_start(&o, 1);
     (void)pbed_do(b, PLANNER_PUT, "a", EVERY_1S);
     pbed_run(b, 1200);
     struct uid uid = pbed_job(b, "a")->uid;
@@ -358,7 +347,7 @@ Test(planner, put_keeps_uid_and_seq_and_counts_the_fire_in_flight)
 
 Test(planner, a_put_of_the_same_schedule_keeps_the_due)
 {
-    struct pbed *b = one_member(NULL);
+    struct pbed *b = pbed_start(NULL, 1);
     (void)pbed_do(b, PLANNER_PUT, "a", "{\"schedule\":\"0 0 1 1 *\"," CALLBACK "}");
     int64_t due_ms = pbed_job(b, "a")->due_ms;
     (void)pbed_do(b, PLANNER_PUT, "a", "{\"schedule\":\"0 0 1 1 *\",\"description\":\"x\"," CALLBACK "}");
@@ -369,7 +358,7 @@ Test(planner, a_put_of_the_same_schedule_keeps_the_due)
 
 Test(planner, after_arms_a_finished_job_anew)
 {
-    struct pbed *b = one_member(NULL);
+    struct pbed *b = pbed_start(NULL, 1);
     (void)pbed_do(b, PLANNER_PUT, "a", ONCE);
     pbed_run(b, 5000);
     cr_assert(eq(int, pbed_job(b, "a")->state, JOB_STATE_DONE));
@@ -382,7 +371,7 @@ Test(planner, after_arms_a_finished_job_anew)
 
 Test(planner, a_done_job_goes_after_its_ttl)
 {
-    struct pbed *b = one_member(NULL);
+    struct pbed *b = pbed_start(NULL, 1);
     (void)pbed_do(b, PLANNER_PUT, "a",
                   "{\"schedule\":\"@after 1s\"," CALLBACK ",\"ttl_after_done\":\"10m\"}");
     pbed_run(b, 9 * 60000);
@@ -394,7 +383,7 @@ Test(planner, a_done_job_goes_after_its_ttl)
 
 Test(planner, dues_while_paused_are_one_skipped_run)
 {
-    struct pbed *b = one_member(NULL);
+    struct pbed *b = pbed_start(NULL, 1);
     (void)pbed_do(b, PLANNER_PUT, "a", EVERY_1S);
     cr_assert(eq(int, pbed_do(b, PLANNER_PAUSE, "a", NULL), PLANNER_OK));
     uint64_t seq = pbed_job(b, "a")->counts.seq;
@@ -414,7 +403,7 @@ Test(planner, dues_while_paused_are_one_skipped_run)
 
 Test(planner, resume_catches_up_as_asked)
 {
-    struct pbed *b = one_member(NULL);
+    struct pbed *b = pbed_start(NULL, 1);
     (void)pbed_do(b, PLANNER_PUT, "last", "{\"schedule\":\"@every 1m\"," CALLBACK "}");
     (void)pbed_do(b, PLANNER_PUT, "all", "{\"schedule\":\"@every 1m\"," CALLBACK "}");
     (void)pbed_do(b, PLANNER_PAUSE, "last", NULL);
@@ -432,7 +421,7 @@ Test(planner, resume_catches_up_as_asked)
 
 Test(planner, a_paused_one_shot_waits)
 {
-    struct pbed *b = one_member(NULL);
+    struct pbed *b = pbed_start(NULL, 1);
     (void)pbed_do(b, PLANNER_PUT, "a", ONCE);
     (void)pbed_do(b, PLANNER_PAUSE, "a", NULL);
     pbed_run(b, 60000);
@@ -447,7 +436,7 @@ Test(planner, waiting_for_an_endpoint_is_written_once_and_no_attempt)
 {
     struct pbed_options o = pbed_defaults(7);
     o.no_endpoint = 1;
-    struct pbed *b = one_member(&o);
+    struct pbed *b = pbed_start(&o, 1);
     (void)pbed_do(b, PLANNER_PUT, "a", "{\"schedule\":\"@after 1s\"," CALLBACK "}");
     pbed_run(b, 60000);
     const struct fire_row *f = pbed_fire(b, &pbed_job(b, "a")->uid, 1);
@@ -463,7 +452,7 @@ Test(planner, waiting_for_an_endpoint_is_written_once_and_no_attempt)
 
 Test(planner, a_run_is_booked_before_it_is_sent_and_kept)
 {
-    struct pbed *b = one_member(NULL);
+    struct pbed *b = pbed_start(NULL, 1);
     (void)pbed_do(b, PLANNER_PUT, "a", "{\"schedule\":\"0 0 1 1 *\"," CALLBACK "}");
     struct pbed_call *c = pbed_call(b, PLANNER_RUN, "a", NULL);
     c->api.run_payload = (void *)(uintptr_t) "{\"x\":1}";
@@ -487,8 +476,7 @@ static struct pbed *after_a_night(const char *text, int64_t due_ms, int64_t away
     (void)pbed_store_put(b, pbed_spec(b, "a", text), BED_NOW + due_ms);
     pbed_run(b, away_ms);
     int n = pbed_node_start(b);
-    for (unsigned s = 0; s < o.slots; s++)
-        pbed_give(b, s, n);
+    pbed_give_all(b, n);
     return b;
 }
 
@@ -551,8 +539,7 @@ static size_t caught_up_in(double give_up, int64_t ms)
     }
     pbed_run(b, 60000);
     int n = pbed_node_start(b);
-    for (unsigned s = 0; s < o.slots; s++)
-        pbed_give(b, s, n);
+    pbed_give_all(b, n);
     pbed_run(b, ms);
     size_t sent = sent_count(b);
     pbed_run(b, 30000);
@@ -581,8 +568,7 @@ static struct pbed *two_members(int64_t duration_max_ms)
     struct pbed *b = pbed_new(&o);
     (void)pbed_node_start(b);
     (void)pbed_node_start(b);
-    for (unsigned s = 0; s < o.slots; s++)
-        pbed_give(b, s, 0);
+    pbed_give_all(b, 0);
     return b;
 }
 
@@ -676,7 +662,7 @@ Test(planner, forbid_skips_what_comes_while_an_attempt_runs)
 {
     struct pbed_options o = pbed_defaults(7);
     o.duration_max_ms = 10000;
-    struct pbed *b = one_member(&o);
+    struct pbed *b = pbed_start(&o, 1);
     (void)pbed_do(b, PLANNER_PUT, "a",
                   "{\"schedule\":\"@every 1s\",\"concurrency\":\"forbid\"," CALLBACK "}");
     pbed_run(b, 60000);
@@ -690,7 +676,7 @@ Test(planner, queue_keeps_the_order)
 {
     struct pbed_options o = pbed_defaults(7);
     o.duration_max_ms = 3000;
-    struct pbed *b = one_member(&o);
+    struct pbed *b = pbed_start(&o, 1);
     (void)pbed_do(b, PLANNER_PUT, "a",
                   "{\"schedule\":\"@every 1s\",\"concurrency\":\"queue\",\"max_fires\":10," CALLBACK "}");
     pbed_run(b, 60000);
@@ -706,7 +692,7 @@ Test(planner, replace_cancels_the_old_one)
 {
     struct pbed_options o = pbed_defaults(7);
     o.duration_max_ms = 100000;
-    struct pbed *b = one_member(&o);
+    struct pbed *b = pbed_start(&o, 1);
     (void)pbed_do(b, PLANNER_PUT, "a",
                   "{\"schedule\":\"@every 2s\",\"concurrency\":\"replace\",\"max_fires\":5," CALLBACK "}");
     pbed_run(b, 300000);
@@ -719,7 +705,7 @@ Test(planner, replace_cancels_the_old_one)
 
 Test(planner, a_job_that_the_store_refuses_stops_alone)
 {
-    struct pbed *b = one_member(NULL);
+    struct pbed *b = pbed_start(NULL, 1);
     (void)pbed_do(b, PLANNER_PUT, "good", EVERY_1S);
     (void)pbed_do(b, PLANNER_PUT, "bad", EVERY_1S);
     pbed_set(b)->planned_only = false; /* what a job did whose row is refused is not known */
@@ -748,8 +734,7 @@ Test(planner, far_dues_are_not_kept_in_memory)
         (void)pbed_store_put(b, pbed_spec(b, id, ONCE), BED_NOW + 3600000 + i);
     }
     int n = pbed_node_start(b);
-    for (unsigned s = 0; s < o.slots; s++)
-        pbed_give(b, s, n);
+    pbed_give_all(b, n);
     pbed_run(b, 60000);
     cr_assert(zero(sz, planner_stats(pbed_planner(b, n))->jobs_loaded));
     (void)pbed_do(b, PLANNER_PUT, "tomorrow", "{\"schedule\":\"@after 24h\"," CALLBACK "}");
@@ -771,8 +756,7 @@ Test(planner, the_memory_limit_shortens_the_horizon)
         (void)pbed_store_put(b, pbed_spec(b, id, ONCE), BED_NOW + 3000 + i * 200);
     }
     int n = pbed_node_start(b);
-    for (unsigned s = 0; s < o.slots; s++)
-        pbed_give(b, s, n);
+    pbed_give_all(b, n);
     pbed_run(b, 2000);
     cr_assert(lt(i64, planner_stats(pbed_planner(b, n))->horizon_ms, 60000));
     cr_assert(lt(sz, planner_stats(pbed_planner(b, n))->memory_bytes, 600000));
@@ -784,7 +768,7 @@ Test(planner, the_memory_limit_shortens_the_horizon)
 
 Test(planner, a_clock_that_is_set_back_fires_nothing_early)
 {
-    struct pbed *b = one_member(NULL);
+    struct pbed *b = pbed_start(NULL, 1);
     (void)pbed_do(b, PLANNER_PUT, "a", "{\"schedule\":\"@every 1m\"," CALLBACK "}");
     pbed_run(b, 30000);
     struct planner *p = pbed_planner(b, 0);

@@ -9,20 +9,9 @@
 #define ONCE     "{\"schedule\":\"@after 3s\"," CALLBACK "}"
 #define YEARLY   "{\"schedule\":\"0 0 1 1 *\"," CALLBACK "}"
 
-static struct pbed *one_member(void)
-{
-    struct pbed_options o = pbed_defaults(7);
-    struct pbed *b = pbed_new(&o);
-    int n = pbed_node_start(b);
-    for (unsigned s = 0; s < o.slots; s++)
-        pbed_give(b, s, n);
-    pbed_run(b, 50);
-    return b;
-}
-
 Test(planner_api, a_name_is_taken_to_be_free_until_the_store_says_otherwise)
 {
-    struct pbed *b = one_member();
+    struct pbed *b = pbed_start(NULL, 1);
     const struct planner_stats *stats = planner_stats(pbed_planner(b, 0));
     cr_assert(eq(int, pbed_do(b, PLANNER_PUT, "a", YEARLY), PLANNER_CREATED));
     cr_assert(eq(int, pbed_do(b, PLANNER_CREATE, "b", YEARLY), PLANNER_CREATED));
@@ -43,7 +32,7 @@ Test(planner_api, a_name_is_taken_to_be_free_until_the_store_says_otherwise)
 
 Test(planner_api, an_answer_is_awaited_and_an_end_is_not)
 {
-    struct pbed *b = one_member();
+    struct pbed *b = pbed_start(NULL, 1);
     cr_assert(eq(int, pbed_do(b, PLANNER_PUT, "a", EVERY_1S), PLANNER_CREATED));
     cr_assert(eq(sz, pbed_awaited(b), 1));
     pbed_run(b, 10000);
@@ -63,8 +52,7 @@ Test(planner_api, a_run_keeps_the_trace_that_asked_for_it_through_retries_and_a_
     o.fail = 1;
     struct pbed *b = pbed_new(&o);
     int first = pbed_node_start(b);
-    for (unsigned slot = 0; slot < o.slots; slot++)
-        pbed_give(b, slot, first);
+    pbed_give_all(b, first);
     pbed_run(b, 50);
     (void)pbed_do(b, PLANNER_PUT, "a", "{\"schedule\":\"0 0 1 1 *\"," CALLBACK "}");
     struct pbed_call *c = pbed_call(b, PLANNER_RUN, "a", NULL);
@@ -79,8 +67,7 @@ Test(planner_api, a_run_keeps_the_trace_that_asked_for_it_through_retries_and_a_
     pbed_set(b)->fail = 0;
     pbed_node_kill(b, first, 100);
     pbed_run(b, 200);
-    for (unsigned slot = 0; slot < o.slots; slot++)
-        pbed_give(b, slot, heir);
+    pbed_give_all(b, heir);
     pbed_run(b, 600000);
     cr_assert(eq(u64, pbed_job(b, "a")->counts.succeeded, 1));
     pbed_free(b);
@@ -89,7 +76,7 @@ Test(planner_api, a_run_keeps_the_trace_that_asked_for_it_through_retries_and_a_
 /* Another member may have the slot by now, and have done more. */
 Test(planner_api, without_its_lease_a_member_answers_only_what_it_writes)
 {
-    struct pbed *b = one_member();
+    struct pbed *b = pbed_start(NULL, 1);
     cr_assert(eq(int, pbed_do(b, PLANNER_CREATE, "a", YEARLY), PLANNER_CREATED));
     struct uid uid = pbed_job(b, "a")->uid;
     pbed_lease(b, 0, false);

@@ -15,13 +15,7 @@ static struct pbed *silent(unsigned nodes)
 {
     struct pbed_options o = pbed_defaults(7);
     o.async_silent = 1;
-    struct pbed *b = pbed_new(&o);
-    for (unsigned i = 0; i < nodes; i++)
-        (void)pbed_node_start(b);
-    for (unsigned s = 0; s < o.slots; s++)
-        pbed_give(b, s, 0);
-    pbed_run(b, 50);
-    return b;
+    return pbed_start(&o, nodes);
 }
 
 static const struct fire_row *fire_1(const struct pbed *b)
@@ -334,8 +328,7 @@ Test(planner_async, a_retry_by_hand_goes_out_at_once_also_of_a_paused_job)
     o.fail = 1;
     struct pbed *b = pbed_new(&o);
     (void)pbed_node_start(b);
-    for (unsigned s = 0; s < o.slots; s++)
-        pbed_give(b, s, 0);
+    pbed_give_all(b, 0);
     (void)pbed_do(b, PLANNER_CREATE, "a",
                   "{\"schedule\":\"@after 1s\"," HTTP "},\"retry\":{\"min_backoff\":\"4m\"}}");
     pbed_run(b, 2000);
@@ -369,8 +362,7 @@ Test(planner_async, cancel_gives_up_what_waits_what_runs_and_what_is_open)
         o.duration_max_ms = 4000;
         struct pbed *b = pbed_new(&o);
         (void)pbed_node_start(b);
-        for (unsigned s = 0; s < o.slots; s++)
-            pbed_give(b, s, 0);
+        pbed_give_all(b, 0);
         const char *text =
             story == 2 ? ONCE : "{\"schedule\":\"@after 1s\"," HTTP "},\"retry\":{\"min_backoff\":\"4m\"}}";
         (void)pbed_do(b, PLANNER_CREATE, "a", text);
@@ -392,8 +384,7 @@ Test(planner_async, a_fire_far_from_its_time_is_found_in_the_store)
     o.horizon_ms = 2000;
     struct pbed *b = pbed_new(&o);
     (void)pbed_node_start(b);
-    for (unsigned s = 0; s < o.slots; s++)
-        pbed_give(b, s, 0);
+    pbed_give_all(b, 0);
     (void)pbed_do(b, PLANNER_CREATE, "a",
                   "{\"schedule\":\"@after 1s\"," HTTP "},\"retry\":{\"min_backoff\":\"4m\"}}");
     pbed_run(b, 10000);
@@ -423,8 +414,7 @@ Test(planner_async, a_reply_may_pause_or_delete_its_job)
         o.control = (enum attempt_control)control;
         struct pbed *b = pbed_new(&o);
         (void)pbed_node_start(b);
-        for (unsigned s = 0; s < o.slots; s++)
-            pbed_give(b, s, 0);
+        pbed_give_all(b, 0);
         (void)pbed_do(b, PLANNER_CREATE, "a",
                       "{\"schedule\":\"@every 1s\"," HTTP ",\"allow_control\":true}}");
         pbed_run(b, 3500);
@@ -452,8 +442,7 @@ Test(planner_async, what_a_reply_asks_of_a_job_that_moved_meanwhile_is_done_by_i
         struct pbed *b = pbed_new(&o);
         (void)pbed_node_start(b);
         (void)pbed_node_start(b);
-        for (unsigned s = 0; s < o.slots; s++)
-            pbed_give(b, s, 0);
+        pbed_give_all(b, 0);
         (void)pbed_do(b, PLANNER_CREATE, "a",
                       "{\"schedule\":\"@every 20s\"," HTTP ",\"allow_control\":true}}");
         while (pbed_fires_count(b) == 0) {
@@ -486,8 +475,7 @@ static void ask_move(enum attempt_control control, int64_t put_ms, int64_t move_
     struct pbed *b = pbed_new(&o);
     (void)pbed_node_start(b);
     (void)pbed_node_start(b);
-    for (unsigned s = 0; s < o.slots; s++)
-        pbed_give(b, s, 0);
+    pbed_give_all(b, 0);
     (void)pbed_do(b, PLANNER_CREATE, "a", "{\"schedule\":\"@every 20s\"," HTTP ",\"allow_control\":true}}");
     pbed_set(b)->commit_max_ms = 300;
     pbed_run(b, pbed_job(b, "a")->due_ms - pbed_now(b) - put_ms);

@@ -13,11 +13,7 @@ static struct pbed *made(const struct pbed_options *given, const char *more)
 {
     struct pbed_options o = given ? *given : pbed_defaults(7);
     char text[400];
-    struct pbed *b = pbed_new(&o);
-    int n = pbed_node_start(b);
-    for (unsigned s = 0; s < o.slots; s++)
-        pbed_give(b, s, n);
-    pbed_run(b, 50);
+    struct pbed *b = pbed_start(&o, 1);
     (void)snprintf(text, sizeof(text), MINUTELY, more);
     cr_assert(eq(int, pbed_do(b, PLANNER_PUT, "a", text), PLANNER_CREATED));
     return b;

@@ -9,18 +9,6 @@
 #define RETRY    ",\"retry\":{\"min_backoff\":\"1h\",\"max_backoff\":\"1h\"}"
 #define SECOND   INT64_C(1000)
 
-static struct pbed *one_member(const char *job)
-{
-    struct pbed_options o = pbed_defaults(7);
-    struct pbed *b = pbed_new(&o);
-    (void)pbed_node_start(b);
-    for (unsigned s = 0; s < o.slots; s++)
-        pbed_give(b, s, 0);
-    pbed_run(b, 50);
-    cr_assert(eq(int, pbed_do(b, PLANNER_CREATE, "a", job), PLANNER_CREATED));
-    return b;
-}
-
 /* It was accepted a while ago, and could not be done before. */
 static void put_late(struct pbed *b, const char *job, int64_t late_ms)
 {
@@ -44,7 +32,7 @@ static void check_dues(const struct pbed *b)
 
 Test(planner_change, a_due_whose_fire_waits_for_a_retry_does_not_come_again)
 {
-    struct pbed *b = one_member("{\"schedule\":\"*/10 * * * * *\"," CALLBACK RETRY "}");
+    struct pbed *b = pbed_start_job("{\"schedule\":\"*/10 * * * * *\"," CALLBACK RETRY "}");
     pbed_set(b)->fail = 1;
     pbed_run(b, 30500);
     size_t n;
@@ -60,7 +48,7 @@ Test(planner_change, a_due_whose_fire_waits_for_a_retry_does_not_come_again)
 
 Test(planner_change, an_instant_whose_fire_waits_for_a_retry_does_not_come_again)
 {
-    struct pbed *b = one_member("{\"schedule\":\"@at 2026-11-23T09:00:05Z\"," CALLBACK RETRY "}");
+    struct pbed *b = pbed_start_job("{\"schedule\":\"@at 2026-11-23T09:00:05Z\"," CALLBACK RETRY "}");
     pbed_set(b)->fail = 1;
     pbed_run(b, 120000);
     pbed_set(b)->fail = 0;
@@ -81,7 +69,7 @@ Test(planner_change, a_run_by_hand_is_no_due)
     for (size_t i = 0; i < 2; i++) {
         char text[200];
         (void)snprintf(text, sizeof(text), "{\"schedule\":\"%s\"," CALLBACK "}", before[i]);
-        struct pbed *b = one_member(text);
+        struct pbed *b = pbed_start_job(text);
         pbed_run(b, 25000);
         cr_assert(eq(int, pbed_do(b, PLANNER_RUN, "a", NULL), PLANNER_ACCEPTED));
         pbed_run(b, 1000);
@@ -97,7 +85,7 @@ Test(planner_change, a_run_by_hand_is_no_due)
 /* The second change was accepted before the instant came, which fired by the first. */
 Test(planner_change, an_instant_that_fired_does_not_come_again_with_a_late_change)
 {
-    struct pbed *b = one_member("{\"schedule\":\"@every 20s\"," CALLBACK "}");
+    struct pbed *b = pbed_start_job("{\"schedule\":\"@every 20s\"," CALLBACK "}");
     pbed_run(b, 10000);
     put_late(b, "{\"schedule\":\"@at 2026-11-23T09:00:09Z\"," CALLBACK "}", 3 * SECOND);
     pbed_run(b, 1000);
@@ -111,7 +99,7 @@ Test(planner_change, an_instant_that_fired_does_not_come_again_with_a_late_chang
 
 Test(planner_change, dues_that_were_all_it_might_fire_do_not_come_again)
 {
-    struct pbed *b = one_member("{\"schedule\":\"*/10 * * * * *\",\"max_fires\":3," CALLBACK "}");
+    struct pbed *b = pbed_start_job("{\"schedule\":\"*/10 * * * * *\",\"max_fires\":3," CALLBACK "}");
     pbed_run(b, 31000);
     cr_assert(eq(int, pbed_job(b, "a")->state, JOB_STATE_DONE));
     put_late(b, "{\"schedule\":\"*/10 * * * * *\",\"max_fires\":5," CALLBACK "}", 15 * SECOND);
@@ -124,7 +112,7 @@ Test(planner_change, dues_that_were_all_it_might_fire_do_not_come_again)
 Test(planner_change, nor_when_one_of_them_ended_last_that_is_not_the_newest)
 {
     for (int64_t fails_ms = 20500; fails_ms <= 30500; fails_ms += 10000) {
-        struct pbed *b = one_member(
+        struct pbed *b = pbed_start_job(
             "{\"schedule\":\"*/10 * * * * *\",\"max_fires\":3,\"retry\":{\"min_backoff\":\"15s\"}," CALLBACK
             "}");
         pbed_set(b)->fail = 1;
@@ -144,7 +132,7 @@ Test(planner_change, nor_when_one_of_them_ended_last_that_is_not_the_newest)
 /* It fires at once, whatever the schedule before has fired since. */
 Test(planner_change, an_instant_in_the_past_is_not_dropped)
 {
-    struct pbed *b = one_member("{\"schedule\":\"* * * * * *\"," CALLBACK "}");
+    struct pbed *b = pbed_start_job("{\"schedule\":\"* * * * * *\"," CALLBACK "}");
     pbed_run(b, 10000);
     uint64_t before = pbed_job(b, "a")->counts.seq;
     put_late(b, "{\"schedule\":\"@at 2026-11-23T09:00:05.5Z\"," CALLBACK "}", 0);
@@ -159,7 +147,7 @@ Test(planner_change, an_instant_in_the_past_is_not_dropped)
 
 Test(planner_change, an_instant_that_the_schedule_before_has_fired_is)
 {
-    struct pbed *b = one_member("{\"schedule\":\"* * * * * *\"," CALLBACK "}");
+    struct pbed *b = pbed_start_job("{\"schedule\":\"* * * * * *\"," CALLBACK "}");
     pbed_run(b, 10000);
     put_late(b, "{\"schedule\":\"@at 2026-11-23T09:00:05Z\"," CALLBACK "}", 0);
     pbed_run(b, 3000);
@@ -175,7 +163,7 @@ Test(planner_change, a_pause_is_answered_when_what_it_finds_is_durable)
     unsigned waited = 0;
     for (int64_t at = 0; at < 400; at += 5)
         for (int puts = 0; puts < 2; puts++) {
-            struct pbed *b = one_member(job);
+            struct pbed *b = pbed_start_job(job);
             pbed_set(b)->commit_max_ms = 300;
             pbed_set(b)->duration_max_ms = 50;
             pbed_run(b, 900 + at);
@@ -198,7 +186,7 @@ Test(planner_change, nothing_is_sent_by_a_definition_that_is_not_durable)
 {
     for (int64_t at = 0; at < 1500; at += 13) {
         struct pbed *b =
-            one_member("{\"schedule\":\"@after 1s\",\"retry\":{\"min_backoff\":\"1s\"}," CALLBACK "}");
+            pbed_start_job("{\"schedule\":\"@after 1s\",\"retry\":{\"min_backoff\":\"1s\"}," CALLBACK "}");
         pbed_set(b)->commit_max_ms = 400;
         pbed_set(b)->fail = 1;
         pbed_run(b, 1000 + at);

@@ -7,18 +7,6 @@
 #define CALLBACK "\"callback\":{\"http\":{\"url\":\"http://10.0.0.9/x\"}}"
 #define RETRY    "\"retry\":{\"min_backoff\":\"1s\",\"max_backoff\":\"1s\",\"jitter\":0}"
 
-static struct pbed *one_member(const char *job)
-{
-    struct pbed_options o = pbed_defaults(7);
-    struct pbed *b = pbed_new(&o);
-    (void)pbed_node_start(b);
-    for (unsigned s = 0; s < o.slots; s++)
-        pbed_give(b, s, 0);
-    pbed_run(b, 50);
-    (void)pbed_do(b, PLANNER_CREATE, "a", job);
-    return b;
-}
-
 /* Somebody has written the job's row who should not have. */
 static void meddle(struct pbed *b)
 {
@@ -40,7 +28,7 @@ static void until_sent(struct pbed *b, uint64_t seq)
 
 Test(planner_conflict, the_first_attempt_at_a_due_that_is_still_the_next_one_counts)
 {
-    struct pbed *b = one_member("{\"schedule\":\"@every 2s\",\"max_fires\":3," CALLBACK "," RETRY "}");
+    struct pbed *b = pbed_start_job("{\"schedule\":\"@every 2s\",\"max_fires\":3," CALLBACK "," RETRY "}");
     pbed_set(b)->fail = 1;
     until_sent(b, 1);
     pbed_run(b, 200); /* it waits to be tried again */
@@ -62,7 +50,7 @@ Test(planner_conflict, the_first_attempt_at_a_due_that_is_still_the_next_one_cou
 
 Test(planner_conflict, a_booked_fire_is_tried_again_when_its_attempt_is_back)
 {
-    struct pbed *b = one_member("{\"schedule\":\"@after 1s\"," CALLBACK "," RETRY "}");
+    struct pbed *b = pbed_start_job("{\"schedule\":\"@after 1s\"," CALLBACK "," RETRY "}");
     pbed_set(b)->planned_only = false;
     pbed_set(b)->fail = 1;
     until_sent(b, 1);

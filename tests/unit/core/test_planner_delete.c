@@ -8,21 +8,9 @@
 #define CALLBACK "\"callback\":{\"http\":{\"url\":\"http://10.0.0.9/x\"}}"
 #define RETRY    ",\"retry\":{\"min_backoff\":\"1h\",\"max_backoff\":\"1h\"}"
 
-static struct pbed *one_member(const char *job)
-{
-    struct pbed_options o = pbed_defaults(7);
-    struct pbed *b = pbed_new(&o);
-    (void)pbed_node_start(b);
-    for (unsigned s = 0; s < o.slots; s++)
-        pbed_give(b, s, 0);
-    pbed_run(b, 50);
-    cr_assert(eq(int, pbed_do(b, PLANNER_CREATE, "a", job), PLANNER_CREATED));
-    return b;
-}
-
 Test(planner_delete, fires_that_it_cancels_are_kept_as_all_others_are)
 {
-    struct pbed *b = one_member("{\"schedule\":\"@every 10s\"," CALLBACK RETRY "}");
+    struct pbed *b = pbed_start_job("{\"schedule\":\"@every 10s\"," CALLBACK RETRY "}");
     pbed_set(b)->fail = 1;
     pbed_run(b, 11000);
     struct uid uid = pbed_job(b, "a")->uid;
@@ -41,7 +29,7 @@ Test(planner_delete, a_fire_that_has_succeeded_is_not_cancelled)
 {
     unsigned ended = 0;
     for (int64_t at = 0; at < 600; at += 7) {
-        struct pbed *b = one_member("{\"schedule\":\"@after 1h\"," CALLBACK "}");
+        struct pbed *b = pbed_start_job("{\"schedule\":\"@after 1h\"," CALLBACK "}");
         struct uid uid = pbed_job(b, "a")->uid;
         pbed_set(b)->duration_max_ms = 0;
         pbed_set(b)->commit_max_ms = 200;

@@ -18,11 +18,7 @@ static struct pbed *with_letters(uint64_t seed, int64_t dead)
     struct pbed_options o = pbed_defaults(seed);
     o.fail = 1;
     o.planned_only = false;
-    struct pbed *b = pbed_new(&o);
-    int n = pbed_node_start(b);
-    for (unsigned s = 0; s < o.slots; s++)
-        pbed_give(b, s, n);
-    pbed_run(b, 50);
+    struct pbed *b = pbed_start(&o, 1);
     cr_assert(eq(int, pbed_do(b, PLANNER_PUT, "a", EVERY_1S), PLANNER_CREATED));
     pbed_run(b, dead * 1000 + 500);
     cr_assert(eq(int, pbed_do(b, PLANNER_PUT, "a", EVERY_DAY), PLANNER_OK));
@@ -350,11 +346,7 @@ static struct pbed *with_open_letter(struct uid *ret_uid)
     o.horizon_ms = 5000;
     o.async_silent = 1;
     o.fail = 1;
-    struct pbed *b = pbed_new(&o);
-    (void)pbed_node_start(b);
-    for (unsigned s = 0; s < o.slots; s++)
-        pbed_give(b, s, 0);
-    pbed_run(b, 50);
+    struct pbed *b = pbed_start(&o, 1);
     (void)pbed_do(b, PLANNER_CREATE, "a",
                   "{\"schedule\":\"@after 1s\",\"callback\":{\"async\":{\"timeout\":\"20s\",\"max\":\"60s\"},"
                   "\"http\":{\"url\":\"http://10.0.0.9/x\"}}," NO_RETRY "}");

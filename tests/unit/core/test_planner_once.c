@@ -10,18 +10,6 @@
 #define RETRY    ",\"retry\":{\"min_backoff\":\"5s\",\"max_backoff\":\"5s\"}"
 #define ONCE     ",\"delivery\":\"at_most_once\""
 
-static struct pbed *members(unsigned count)
-{
-    struct pbed_options o = pbed_defaults(7);
-    struct pbed *b = pbed_new(&o);
-    for (unsigned i = 0; i < count; i++)
-        (void)pbed_node_start(b);
-    for (unsigned s = 0; s < o.slots; s++)
-        pbed_give(b, s, 0);
-    pbed_run(b, 50);
-    return b;
-}
-
 static const struct fire_row *fire(const struct pbed *b, uint64_t seq)
 {
     return pbed_fire(b, &pbed_job(b, "a")->uid, seq);
@@ -34,7 +22,7 @@ static size_t sent_of(const struct pbed *b, uint64_t seq)
 
 Test(planner_once, an_attempt_that_runs_is_not_made_again_when_its_slot_comes_back)
 {
-    struct pbed *b = members(2);
+    struct pbed *b = pbed_start(NULL, 2);
     uint16_t slot = (uint16_t)hashring_slot("default", "a", 8);
     (void)pbed_do(b, PLANNER_CREATE, "a", "{\"schedule\":\"@after 1s\"," CALLBACK ONCE "}");
     pbed_set(b)->duration_max_ms = 600000;
@@ -58,7 +46,7 @@ Test(planner_once, an_attempt_that_runs_is_not_made_again_when_its_slot_comes_ba
 
 Test(planner_once, a_dead_letter_that_is_sent_once_more_has_a_number_of_its_own)
 {
-    struct pbed *b = members(1);
+    struct pbed *b = pbed_start(NULL, 1);
     pbed_set(b)->fail = 1;
     (void)pbed_do(b, PLANNER_CREATE, "a", "{\"schedule\":\"@after 1s\"," CALLBACK ONCE "}");
     pbed_run(b, 2000);
@@ -81,7 +69,7 @@ Test(planner_once, a_dead_letter_that_is_sent_once_more_has_a_number_of_its_own)
 Test(planner_once, a_marked_fire_goes_out_when_its_job_does_not_ask_for_it_any_more)
 {
     for (int64_t at = 900; at < 1200; at += 10) {
-        struct pbed *b = members(1);
+        struct pbed *b = pbed_start(NULL, 1);
         pbed_set(b)->commit_max_ms = 200;
         (void)pbed_do(b, PLANNER_CREATE, "a",
                       "{\"schedule\":\"@every 1s\",\"concurrency\":\"forbid\"," CALLBACK ONCE "}");
@@ -101,7 +89,7 @@ Test(planner_once, what_was_tried_is_not_tried_again_when_its_job_begins_to_ask_
     static const char *const to[] = {"", "\"to\":\"all\","};
     for (size_t i = 0; i < 2; i++) {
         char text[300];
-        struct pbed *b = members(1);
+        struct pbed *b = pbed_start(NULL, 1);
         pbed_set(b)->fail = 1;
         for (int once = 0; once < 2; once++) {
             (void)snprintf(text, sizeof(text),
@@ -123,7 +111,7 @@ Test(planner_once, what_was_tried_is_not_tried_again_when_its_job_begins_to_ask_
 
 Test(planner_once, an_attempt_that_ran_when_its_job_began_to_ask_for_it_dies_with_its_member)
 {
-    struct pbed *b = members(2);
+    struct pbed *b = pbed_start(NULL, 2);
     pbed_set(b)->planned_only = false;
     (void)pbed_do(b, PLANNER_CREATE, "a", "{\"schedule\":\"@after 1h\"," CALLBACK "}");
     pbed_set(b)->duration_max_ms = 600000;

@@ -10,16 +10,6 @@
     "\",\"http\":{\"service\":\"s\",\"path\":\"/x\"}}" more "}"
 #define RETRIES ",\"retry\":{\"min_backoff\":\"100ms\",\"max_backoff\":\"1s\",\"max_attempts\":2}"
 
-static struct pbed *one_member(const struct pbed_options *o)
-{
-    struct pbed *b = pbed_new(o);
-    int n = pbed_node_start(b);
-    for (unsigned s = 0; s < o->slots; s++)
-        pbed_give(b, s, n);
-    pbed_run(b, 50);
-    return b;
-}
-
 static struct fire_parts *parts_of(const struct pbed *b, const char *id)
 {
     struct fire_parts *parts = NULL;
@@ -32,7 +22,7 @@ static struct fire_parts *parts_of(const struct pbed *b, const char *id)
 Test(planner_parts, a_fire_succeeds_when_all_its_parts_have)
 {
     struct pbed_options o = pbed_defaults(3);
-    struct pbed *b = one_member(&o);
+    struct pbed *b = pbed_start(&o, 1);
     (void)pbed_do(b, PLANNER_CREATE, "a", JOB("all", ""));
     pbed_run(b, 10000);
     AUTO(fire_parts_free) struct fire_parts *parts = parts_of(b, "a");
@@ -51,7 +41,7 @@ Test(planner_parts, only_what_failed_is_sent_again)
     for (uint64_t seed = 1; seed <= 30; seed++) {
         struct pbed_options o = pbed_defaults(seed);
         o.fail = 0.5;
-        struct pbed *b = one_member(&o);
+        struct pbed *b = pbed_start(&o, 1);
         (void)pbed_do(b, PLANNER_CREATE, "a", JOB("shards", ""));
         pbed_run(b, 600000); /* the bed asserts that no part that was done is sent again */
         AUTO(fire_parts_free) struct fire_parts *parts = parts_of(b, "a");
@@ -69,7 +59,7 @@ Test(planner_parts, a_part_that_is_given_up_makes_the_fire_dead_once_the_others_
     for (uint64_t seed = 1; seed <= 30; seed++) {
         struct pbed_options o = pbed_defaults(seed);
         o.give_up = 0.5;
-        struct pbed *b = one_member(&o);
+        struct pbed *b = pbed_start(&o, 1);
         (void)pbed_do(b, PLANNER_CREATE, "a", JOB("all", ""));
         pbed_run(b, 600000);
         AUTO(fire_parts_free) struct fire_parts *parts = parts_of(b, "a");
@@ -90,7 +80,7 @@ Test(planner_parts, the_retry_rule_ends_what_is_pending)
 {
     struct pbed_options o = pbed_defaults(5);
     o.fail = 1;
-    struct pbed *b = one_member(&o);
+    struct pbed *b = pbed_start(&o, 1);
     (void)pbed_do(b, PLANNER_CREATE, "a", JOB("all", RETRIES));
     pbed_run(b, 60000);
     AUTO(fire_parts_free) struct fire_parts *parts = parts_of(b, "a");
@@ -107,7 +97,7 @@ Test(planner_parts, at_most_once_sends_each_part_once)
     for (uint64_t seed = 1; seed <= 30; seed++) {
         struct pbed_options o = pbed_defaults(seed);
         o.fail = 0.3;
-        struct pbed *b = one_member(&o);
+        struct pbed *b = pbed_start(&o, 1);
         (void)pbed_do(b, PLANNER_CREATE, "a", JOB("all", ",\"delivery\":\"at_most_once\""));
         pbed_run(b, 60000);
         AUTO(fire_parts_free) struct fire_parts *parts = parts_of(b, "a");
@@ -127,7 +117,7 @@ Test(planner_parts, what_a_dead_member_knew_to_be_done_stays_done)
         struct pbed_options o = pbed_defaults(seed);
         o.planned_only = false;
         o.duration_max_ms = 400;
-        struct pbed *b = one_member(&o);
+        struct pbed *b = pbed_start(&o, 1);
         (void)pbed_do(b, PLANNER_CREATE, "a", JOB("all", ""));
         pbed_run(b, 3000 + (int64_t)seed * 7); /* somewhere in the fire's life */
         (void)pbed_node_start(b);
@@ -148,7 +138,7 @@ Test(planner_parts, what_was_done_before_a_move_is_known_without_memory_too)
         struct pbed_options o = pbed_defaults(seed);
         o.fail = 0.5;
         o.duration_max_ms = 300;
-        struct pbed *b = one_member(&o);
+        struct pbed *b = pbed_start(&o, 1);
         int second = pbed_node_start(b);
         (void)pbed_do(b, PLANNER_CREATE, "a", JOB("all", ""));
         pbed_run(b, 3000);
@@ -169,7 +159,7 @@ Test(planner_parts, a_definition_that_sends_to_one_counts_its_attempts_whatever_
     for (uint64_t seed = 1; seed <= 60; seed++) {
         struct pbed_options o = pbed_defaults(seed);
         o.fail = 1;
-        struct pbed *b = one_member(&o);
+        struct pbed *b = pbed_start(&o, 1);
         (void)pbed_do(b, PLANNER_CREATE, "a", JOB("all", ",\"retry\":{\"min_backoff\":\"10s\"}"));
         pbed_run(b, 2990);
         pbed_set(b)->fault = 0.8;

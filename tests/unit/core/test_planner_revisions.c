@@ -7,22 +7,6 @@
 
 #define CALLBACK "\"callback\":{\"http\":{\"url\":\"http://10.0.0.9/x\"}}"
 
-static void start_member(struct pbed *b)
-{
-    int n = pbed_node_start(b);
-    for (unsigned s = 0; s < pbed_defaults(7).slots; s++)
-        pbed_give(b, s, n);
-    pbed_run(b, 50);
-}
-
-static struct pbed *one_member(void)
-{
-    struct pbed_options o = pbed_defaults(7);
-    struct pbed *b = pbed_new(&o);
-    start_member(b);
-    return b;
-}
-
 static enum fire_wait newest_waited_for(const struct pbed *b)
 {
     struct ring_entry entries[RING_LOG_KEEP_MAX];
@@ -35,7 +19,7 @@ static enum fire_wait newest_waited_for(const struct pbed *b)
 
 Test(planner_revisions, a_late_success_tells_what_it_waited_for)
 {
-    struct pbed *b = one_member();
+    struct pbed *b = pbed_start(NULL, 1);
     pbed_set(b)->no_endpoint = 1;
     (void)pbed_do(b, PLANNER_PUT, "a", "{\"schedule\":\"@every 1m\"," CALLBACK "}");
     pbed_run(b, 65000);
@@ -49,7 +33,7 @@ Test(planner_revisions, a_late_success_tells_what_it_waited_for)
     b = pbed_new(&o);
     (void)pbed_store_put(b, pbed_spec(b, "a", "{\"schedule\":\"@after 1s\"," CALLBACK "}"), BED_NOW + 1000);
     pbed_run(b, 60000);
-    start_member(b);
+    pbed_give_all(b, pbed_node_start(b));
     pbed_run(b, 5000);
     cr_assert(eq(int, newest_waited_for(b), FIRE_WAIT_START), "there was no member");
     pbed_free(b);
@@ -62,7 +46,7 @@ static bool same_uid(const struct uid *a, const struct uid *b)
 
 Test(planner_revisions, a_repeated_run_names_the_same_fire)
 {
-    struct pbed *b = one_member();
+    struct pbed *b = pbed_start(NULL, 1);
     (void)pbed_do(b, PLANNER_PUT, "a", "{\"schedule\":\"0 0 1 1 *\"," CALLBACK "}");
     (void)pbed_do(b, PLANNER_RUN, "a", NULL);
     struct pbed_call *c = pbed_call(b, PLANNER_RUN, "a", NULL);

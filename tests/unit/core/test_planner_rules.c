@@ -10,17 +10,6 @@
     "{\"schedule\":\"" schedule "\",\"callback\":{\"http\":{\"url\":\"http://10.0.0.9/x\"}}," rest "}"
 #define SLOW_RETRY "\"retry\":{\"min_backoff\":\"1h\",\"max_backoff\":\"1h\"}"
 
-static struct pbed *members(const struct pbed_options *o, unsigned count)
-{
-    struct pbed *b = pbed_new(o);
-    for (unsigned i = 0; i < count; i++)
-        (void)pbed_node_start(b);
-    for (unsigned s = 0; s < o->slots; s++)
-        pbed_give(b, s, 0);
-    pbed_run(b, 50);
-    return b;
-}
-
 static size_t sent_count(const struct pbed *b)
 {
     size_t n;
@@ -47,7 +36,7 @@ Test(planner_rules, forbid_folds_what_waits_for_an_endpoint)
 {
     struct pbed_options o = pbed_defaults(7);
     o.no_endpoint = 1;
-    struct pbed *b = members(&o, 1);
+    struct pbed *b = pbed_start(&o, 1);
     (void)pbed_do(b, PLANNER_CREATE, "a", JOB("@every 3s", "\"concurrency\":\"forbid\""));
     pbed_run(b, 60000);
     const struct job_row *row = pbed_job(b, "a");
@@ -65,7 +54,7 @@ Test(planner_rules, a_queue_keeps_at_most_100_waiting)
 {
     struct pbed_options o = pbed_defaults(7);
     o.fail = 1;
-    struct pbed *b = members(&o, 1);
+    struct pbed *b = pbed_start(&o, 1);
     (void)pbed_do(b, PLANNER_CREATE, "a", JOB("@every 1s", "\"concurrency\":\"queue\"," SLOW_RETRY));
     pbed_run(b, 95000);
     cr_assert(zero(u64, pbed_job(b, "a")->counts.skipped));
@@ -83,7 +72,7 @@ Test(planner_rules, runs_of_a_queue_wait_for_their_turn)
 {
     struct pbed_options o = pbed_defaults(7);
     o.duration_max_ms = 0;
-    struct pbed *b = members(&o, 1);
+    struct pbed *b = pbed_start(&o, 1);
     (void)pbed_do(b, PLANNER_CREATE, "a", JOB("@after 1h", "\"concurrency\":\"queue\""));
     pbed_set(b)->duration_max_ms = 5000;
     for (int i = 0; i < 4; i++)
@@ -105,7 +94,7 @@ Test(planner_rules, a_run_of_a_full_queue_is_skipped_unless_it_is_forced)
 {
     struct pbed_options o = pbed_defaults(7);
     o.fail = 1;
-    struct pbed *b = members(&o, 1);
+    struct pbed *b = pbed_start(&o, 1);
     (void)pbed_do(b, PLANNER_CREATE, "a", JOB("@after 1h", "\"concurrency\":\"queue\"," SLOW_RETRY));
     for (int i = 0; i < 101; i++)
         (void)run(b, false);
@@ -123,7 +112,7 @@ Test(planner_rules, a_failing_head_holds_up_the_queue)
 {
     struct pbed_options o = pbed_defaults(7);
     o.fail = 1;
-    struct pbed *b = members(&o, 1);
+    struct pbed *b = pbed_start(&o, 1);
     (void)pbed_do(b, PLANNER_CREATE, "a", JOB("@after 1h", "\"concurrency\":\"queue\"," SLOW_RETRY));
     (void)run(b, false);
     pbed_run(b, 1000);
@@ -146,7 +135,7 @@ Test(planner_rules, a_run_replaces_what_is_unfinished)
 {
     struct pbed_options o = pbed_defaults(7);
     o.duration_max_ms = 0;
-    struct pbed *b = members(&o, 1);
+    struct pbed *b = pbed_start(&o, 1);
     (void)pbed_do(b, PLANNER_CREATE, "a", JOB("@after 1h", "\"concurrency\":\"replace\""));
     pbed_set(b)->fail = 1;
     (void)run(b, false);
@@ -163,7 +152,7 @@ Test(planner_rules, a_run_of_forbid_takes_the_waiting_one_in)
 {
     struct pbed_options o = pbed_defaults(7);
     o.fail = 1;
-    struct pbed *b = members(&o, 1);
+    struct pbed *b = pbed_start(&o, 1);
     (void)pbed_do(b, PLANNER_CREATE, "a", JOB("@after 1h", "\"concurrency\":\"forbid\"," SLOW_RETRY));
     (void)run(b, false);
     pbed_run(b, 1000);
@@ -184,7 +173,7 @@ Test(planner_rules, unless_allow_a_reset_is_followed_by_the_deadline)
         struct pbed_options o = pbed_defaults(7);
         o.reset = 1;
         o.duration_max_ms = 0;
-        struct pbed *b = members(&o, 1);
+        struct pbed *b = pbed_start(&o, 1);
         snprintf(
             text, sizeof(text),
             "{\"schedule\":\"@after 1s\",\"callback\":{\"http\":{\"url\":\"http://10.0.0.9/x\"},"
@@ -206,7 +195,7 @@ Test(planner_rules, at_most_once_moves_before_it_has_begun)
     struct pbed_options o = pbed_defaults(7);
     o.commit_max_ms = 100;
     for (int64_t at = 0; at < 400; at += 7) {
-        struct pbed *b = members(&o, 2);
+        struct pbed *b = pbed_start(&o, 2);
         (void)pbed_do(b, PLANNER_CREATE, "a",
                       "{\"schedule\":\"@after 1s\",\"callback\":{\"http\":{\"url\":\"http://10.0.0.9/x\"}},"
                       "\"delivery\":\"at_most_once\"}");
@@ -227,7 +216,7 @@ Test(planner_rules, a_replacing_due_that_was_sent_keeps_its_number)
     uint16_t slots[8] = {0, 1, 2, 3, 4, 5, 6, 7};
     struct pbed_options o = pbed_defaults(7);
     o.planned_only = false;
-    struct pbed *b = members(&o, 3);
+    struct pbed *b = pbed_start(&o, 3);
     (void)pbed_do(b, PLANNER_CREATE, "a", JOB("@every 1s", "\"concurrency\":\"replace\""));
     pbed_set(b)->duration_max_ms = 100000;
     while (sent_count(b) == 0)
@@ -248,7 +237,7 @@ Test(planner_rules, a_replacing_due_that_was_sent_keeps_its_number)
 Test(planner_rules, a_booked_due_replaces_what_is_before_it)
 {
     struct pbed_options o = pbed_defaults(7);
-    struct pbed *b = members(&o, 1);
+    struct pbed *b = pbed_start(&o, 1);
     (void)pbed_do(b, PLANNER_CREATE, "a", JOB("@after 1s", "\"concurrency\":\"replace\""));
     pbed_set(b)->duration_max_ms = 100000;
     while (sent_count(b) == 0)
@@ -267,7 +256,7 @@ Test(planner_rules, max_pending_does_not_keep_a_rule_from_being_followed)
 {
     struct pbed_options o = pbed_defaults(7);
     o.fail = 1;
-    struct pbed *b = members(&o, 1);
+    struct pbed *b = pbed_start(&o, 1);
     (void)pbed_do(b, PLANNER_CREATE, "a",
                   JOB("@every 10s", "\"concurrency\":\"forbid\",\"max_pending\":1," SLOW_RETRY));
     pbed_run(b, 65000);
@@ -296,7 +285,7 @@ Test(planner_rules, a_queue_is_full_whatever_max_pending_is)
 {
     struct pbed_options o = pbed_defaults(7);
     o.fail = 1;
-    struct pbed *b = members(&o, 1);
+    struct pbed *b = pbed_start(&o, 1);
     (void)pbed_do(b, PLANNER_CREATE, "a",
                   JOB("@every 1s", "\"concurrency\":\"queue\",\"max_pending\":1," SLOW_RETRY));
     pbed_run(b, 155000);
@@ -316,7 +305,7 @@ Test(planner_rules, what_is_open_beyond_the_horizon_is_in_the_way)
         char text[300];
         struct pbed_options o = pbed_defaults(7);
         o.async_silent = 1;
-        struct pbed *b = members(&o, 2);
+        struct pbed *b = pbed_start(&o, 2);
         (void)snprintf(text, sizeof(text),
                        "{\"schedule\":\"@every 5h\",\"concurrency\":\"%s\",\"callback\":{\"async\":"
                        "{\"timeout\":\"1h\",\"max\":\"2h\"},\"http\":{\"url\":\"http://10.0.0.9/x\"}}}",
@@ -347,7 +336,7 @@ Test(planner_rules, what_another_member_holds_is_not_replaced_but_waited_for)
 {
     static const uint16_t slots[8] = {0, 1, 2, 3, 4, 5, 6, 7};
     struct pbed_options o = pbed_defaults(7);
-    struct pbed *b = members(&o, 2);
+    struct pbed *b = pbed_start(&o, 2);
     (void)pbed_do(b, PLANNER_CREATE, "a", JOB("@every 2s", "\"concurrency\":\"replace\""));
     pbed_set(b)->duration_max_ms = 60000;
     while (sent_count(b) == 0)
@@ -370,7 +359,7 @@ Test(planner_rules, what_waits_beyond_the_horizon_is_replaced_too)
     static const uint16_t slots[8] = {0, 1, 2, 3, 4, 5, 6, 7};
     struct pbed_options o = pbed_defaults(7);
     o.fail = 1;
-    struct pbed *b = members(&o, 2);
+    struct pbed *b = pbed_start(&o, 2);
     (void)pbed_do(b, PLANNER_CREATE, "a", JOB("@every 5h", "\"concurrency\":\"replace\"," SLOW_RETRY));
     (void)run(b, false);
     pbed_run(b, 1000);

@@ -7,16 +7,6 @@
 
 #define TO(service) "\"callback\":{\"http\":{\"service\":\"" service "\",\"path\":\"/x\"}}"
 
-static struct pbed *one_member(const struct pbed_options *o)
-{
-    struct pbed *b = pbed_new(o);
-    int n = pbed_node_start(b);
-    for (unsigned s = 0; s < o->slots; s++)
-        pbed_give(b, s, n);
-    pbed_run(b, 50);
-    return b;
-}
-
 /* COUNT jobs that are due once, after AFTER. */
 static void put_many(struct pbed *b, unsigned count, const char *name, const char *to, const char *after,
                      const char *rest)
@@ -46,7 +36,7 @@ Test(planner_target, who_waits_for_an_endpoint_goes_when_there_is_one)
 {
     struct pbed_options o = pbed_defaults(7);
     o.no_endpoint = 1;
-    struct pbed *b = one_member(&o);
+    struct pbed *b = pbed_start(&o, 1);
     put_many(b, 1, "a", TO("s"), "1s", "");
     pbed_run(b, 8000);
     pbed_set(b)->no_endpoint = 0;
@@ -65,7 +55,7 @@ Test(planner_target, a_fire_that_is_being_written_is_released_too)
     struct pbed_options o = pbed_defaults(7);
     o.no_endpoint = 1;
     o.commit_max_ms = 300;
-    struct pbed *b = one_member(&o);
+    struct pbed *b = pbed_start(&o, 1);
     put_many(b, 1, "a", TO("s"), "2s", "");
     while (!pbed_job(b, "a0"))
         pbed_run(b, 1);
@@ -83,7 +73,7 @@ Test(planner_target, retries_far_ahead_that_only_the_store_has_are_brought_forwa
     struct pbed_options o = pbed_defaults(7);
     o.fail = 1;
     o.horizon_ms = 5000;
-    struct pbed *b = one_member(&o);
+    struct pbed *b = pbed_start(&o, 1);
     put_many(b, 50, "a", TO("s"), "1s", ",\"retry\":{\"min_backoff\":\"1h\",\"max_backoff\":\"1h\"}");
     put_many(b, 1, "b", TO("t"), "1s", ",\"retry\":{\"min_backoff\":\"1h\",\"max_backoff\":\"1h\"}");
     pbed_run(b, 60000);
@@ -112,7 +102,7 @@ Test(planner_target, a_release_is_paced_and_keeps_to_the_window)
     o.retry_window = 20;
     o.load_page = 10;
     o.duration_max_ms = 20000; /* none is answered meanwhile that would speed it up */
-    struct pbed *b = one_member(&o);
+    struct pbed *b = pbed_start(&o, 1);
     put_many(b, 300, "a", TO("s"), "1s",
              ",\"retry\":{\"min_backoff\":\"30m\",\"max_backoff\":\"30m\",\"jitter\":0}");
     pbed_run(b, 60000);
@@ -139,7 +129,7 @@ Test(planner_target, a_release_during_a_release_begins_again)
     o.fail = 1;
     o.load_page = 3;
     o.read_max_ms = 50;
-    struct pbed *b = one_member(&o);
+    struct pbed *b = pbed_start(&o, 1);
     put_many(b, 60, "a", TO("s"), "1s",
              ",\"retry\":{\"min_backoff\":\"1h\",\"max_backoff\":\"1h\",\"jitter\":0}");
     pbed_run(b, 120000);
@@ -160,7 +150,7 @@ Test(planner_target, a_paused_job_stays_paused)
 {
     struct pbed_options o = pbed_defaults(7);
     o.fail = 1;
-    struct pbed *b = one_member(&o);
+    struct pbed *b = pbed_start(&o, 1);
     (void)pbed_do(b, PLANNER_PUT, "a0",
                   "{\"schedule\":\"@every 5s\"," TO(
                       "s") ",\"retry\":{\"min_backoff\":\"10s\",\"max_backoff\":\"10s\"}}");
@@ -187,7 +177,7 @@ Test(planner_target, tells_who_waits_to_be_tried_again_and_who_was_never_tried)
 {
     struct pbed_options o = pbed_defaults(7);
     o.fail = 1;
-    struct pbed *b = one_member(&o);
+    struct pbed *b = pbed_start(&o, 1);
     struct views views = {0};
     put_many(b, 3, "a", "\"callback\":{\"http\":{\"url\":\"http://10.0.0.9/x\"}}", "1s",
              ",\"retry\":{\"min_backoff\":\"20s\",\"max_backoff\":\"20s\"}");
@@ -209,7 +199,7 @@ Test(planner_target, a_callee_that_hangs_gets_no_more_than_it_may_have_and_delay
     struct pbed_options o = pbed_defaults(7);
     o.duration_max_ms = 0;
     o.out_max = 10;
-    struct pbed *b = one_member(&o);
+    struct pbed *b = pbed_start(&o, 1);
     put_many(b, 100, "a", TO("s"), "3s", "");
     put_many(b, 5, "b", TO("t"), "3s", "");
     pbed_set(b)->duration_max_ms = 100000;
@@ -240,7 +230,7 @@ Test(planner_target, what_had_no_room_is_read_while_the_window_lags)
         o.load_page = 2;
         o.horizon_ms = 1000;
         o.retry_window = 2;
-        struct pbed *b = one_member(&o);
+        struct pbed *b = pbed_start(&o, 1);
         for (int i = 0; i < 8; i++) {
             char after[16];
             snprintf(after, sizeof(after), "%ds", 1 + i);

@@ -32,9 +32,7 @@ static void end(struct pbed *b)
 
 static void begin(struct pbed *b, int64_t ms)
 {
-    int n = pbed_node_start(b);
-    for (unsigned s = 0; s < pbed_set(b)->slots; s++)
-        pbed_give(b, s, n);
+    pbed_give_all(b, pbed_node_start(b));
     pbed_run(b, ms);
 }
 
