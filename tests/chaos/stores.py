@@ -96,15 +96,10 @@ class MySql:
         return self.database.cont
 
     def read_only(self):
-        self._read_only(1)
-        return lambda: self._read_only(0)
-
-    def _read_only(self, value):
-        try:
-            self.database.sql(f"SET GLOBAL read_only = {value}")
-        except pymysql.err.MySQLError:
-            return False  # busy: it is tried again when it is healed, and is no fault before
-        return True
+        def switch(value):
+            return taken(lambda: self.database.sql(f"SET GLOBAL read_only = {value}"))
+        switch(1)
+        return lambda: switch(0)
 
     def full(self):
         """What met the end of the disk waits a minute before it looks again, so it is killed when there is space."""
@@ -215,15 +210,7 @@ class Galera(MySql):
         if not is_primary(node):
             return None
         node.isolate(True)
-        return lambda: self._let_in(node)
-
-    @staticmethod
-    def _let_in(node):
-        try:
-            node.isolate(False)
-        except pymysql.err.MySQLError:
-            return False
-        return True
+        return lambda: taken(lambda: node.isolate(False))
 
 
 class Raft:
@@ -341,6 +328,15 @@ def is_primary(node):
         return bool(node.primary())
     except (pymysql.err.MySQLError, OSError, LookupError):
         return False
+
+
+def taken(order):
+    """Whether a server took it. One that is too busy is no fault yet; what heals is tried again."""
+    try:
+        order()
+    except pymysql.err.MySQLError:
+        return False
+    return True
 
 
 def judge_binlog(history, problems):
