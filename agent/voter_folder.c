@@ -24,17 +24,6 @@ static int path_of(const char *dir, char ret[VOTER_FOLDER_PATH_MAX], struct err 
 
 /* --- reading ------------------------------------------------------------------------------------------------------- */
 
-static void read_text(const json_t *obj, const char *key, size_t min, char *ret, size_t size,
-                      struct problems *p)
-{
-    const char *text;
-    size_t len;
-    if (json_field_string(obj, key, min, size - 1, &text, &len, NULL, p))
-        memcpy(ret, text, len + 1);
-    else if (min > 0)
-        (void)json_require(obj, key, NULL, p);
-}
-
 static void read_known(const json_t *doc, struct voter_folder *f, struct problems *p)
 {
     const json_t *items = json_field_array(doc, "voters", VOTERS_MAX, NULL, p);
@@ -44,8 +33,8 @@ static void read_known(const json_t *doc, struct voter_folder *f, struct problem
         int64_t number = 0;
         (void)json_field_int(item, "number", 1, INT64_MAX, &number, NULL, p);
         v->number = (uint64_t)number;
-        read_text(item, "name", 0, v->name, sizeof(v->name), p);
-        read_text(item, "address", 1, v->address, sizeof(v->address), p);
+        (void)json_field_copy(item, "name", 0, v->name, sizeof(v->name), NULL, p);          /* tells P */
+        (void)json_field_copy(item, "address", 1, v->address, sizeof(v->address), NULL, p); /* tells P */
     }
 }
 
@@ -59,10 +48,10 @@ static int parse(const struct buf *text, struct voter_folder *ret, struct err *e
         return rc;
     *ret = (struct voter_folder){0};
     (void)json_expect_object(doc, NULL, &p); /* its problem counts */
-    read_text(doc, "folder", 1, ret->folder, sizeof(ret->folder), &p);
-    read_text(doc, "set", 0, ret->set, sizeof(ret->set), &p);
-    (void)json_field_int(doc, "number", 0, INT64_MAX, &number, NULL, &p); /* 0 if absent */
-    (void)json_field_bool(doc, "used", &ret->used, NULL, &p);             /* false if absent */
+    (void)json_field_copy(doc, "folder", 1, ret->folder, sizeof(ret->folder), NULL, &p); /* tells P */
+    (void)json_field_copy(doc, "set", 0, ret->set, sizeof(ret->set), NULL, &p);          /* "" if absent */
+    (void)json_field_int(doc, "number", 0, INT64_MAX, &number, NULL, &p);                /* 0 if absent */
+    (void)json_field_bool(doc, "used", &ret->used, NULL, &p);                            /* false if absent */
     ret->number = (uint64_t)number;
     read_known(doc, ret, &p);
     return problems_check(&p, e);

@@ -9,17 +9,6 @@
 
 /* --- reading ------------------------------------------------------------------------------------------------------- */
 
-static void read_text(const json_t *obj, const char *key, size_t min, char *ret, size_t size,
-                      const struct json_at *at, struct problems *p)
-{
-    const char *text;
-    size_t len;
-    if (json_field_string(obj, key, min, size - 1, &text, &len, at, p))
-        memcpy(ret, text, len + 1);
-    else if (min > 0)
-        (void)json_require(obj, key, at, p);
-}
-
 static uint64_t read_number(const json_t *obj, const char *key, int64_t min, int64_t max,
                             const struct json_at *at, struct problems *p)
 {
@@ -32,7 +21,7 @@ static uint64_t read_number(const json_t *obj, const char *key, int64_t min, int
 static void read_address(const json_t *obj, struct voter *v, const struct json_at *at, struct problems *p)
 {
     struct err why = {0};
-    read_text(obj, "address", 1, v->address, sizeof(v->address), at, p);
+    (void)json_field_copy(obj, "address", 1, v->address, sizeof(v->address), at, p);
     if (v->address[0] && text_host_port(v->address, strlen(v->address), false, NULL, NULL, NULL, &why) < 0)
         json_problem(p, at, "address", "%s", why.text);
 }
@@ -47,9 +36,9 @@ static void read_voter(const json_t *obj, bool whole, struct voter *v, const str
     read_address(obj, v, at, p);
     if (!whole)
         return;
-    read_text(obj, "state", 1, state, sizeof(state), at, p);
-    read_text(obj, "folder", 0, v->folder, sizeof(v->folder), at, p);
-    read_text(obj, "name", 0, v->name, sizeof(v->name), at, p);
+    (void)json_field_copy(obj, "state", 1, state, sizeof(state), at, p);
+    (void)json_field_copy(obj, "folder", 0, v->folder, sizeof(v->folder), at, p);
+    (void)json_field_copy(obj, "name", 0, v->name, sizeof(v->name), at, p);
     v->beat = read_number(obj, "beat", 0, INT64_MAX, at, p);
     v->state = voter_state_parse(state);
     if (v->state == VOTER_STATE_COUNT_)
@@ -80,7 +69,7 @@ int voters_doc_parse(const char *text, size_t bytes, struct voters_doc *ret, str
     if (json_expect_object(doc, NULL, &p)) {
         if (read_number(doc, "version", 1, INT64_MAX, NULL, &p) > VERSION)
             return err_set(e, ERR_INVALID, "a newer carillon wrote it");
-        read_text(doc, "set", 1, read.set, sizeof(read.set), NULL, &p);
+        (void)json_field_copy(doc, "set", 1, read.set, sizeof(read.set), NULL, &p);
         read.wanted = (uint32_t)read_number(doc, "wanted", 1, VOTERS_MAX, NULL, &p);
         read.next = read_number(doc, "next", 1, INT64_MAX, NULL, &p);
         (void)json_field_bool(doc, "fixed", &read.fixed, NULL, &p);   /* false if absent */

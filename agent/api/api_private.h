@@ -259,6 +259,9 @@ struct api_page {
  * CANCELLED: the agent is stopping, PRINT did not run. Loop thread. ERR_NOMEM: neither runs. */
 int api_page_print(struct api *api, const struct store_page *from, void (*print)(struct api_page *p),
                    void (*done)(struct api_page *p, bool cancelled), void *arg, struct err *e);
+/* Answer X with what the store gave: E, or FROM by api_page_print(), whose DONE answers X (`arg`). */
+void api_page_answer(struct exchange *x, const struct err *e, const struct store_page *from,
+                     void (*print)(struct api_page *p), void (*done)(struct api_page *p, bool cancelled));
 
 /* For answers that are no page of jobs: PRINT works on X->state on a worker, then DONE_FN on the loop answers X and frees the state.
  * CANCELLED: the agent is stopping, PRINT did not run. DONE_FN may run before this returns. Loop thread. */

@@ -86,16 +86,11 @@ static const struct store_ops *store_of(const struct asked *a, void **ret_self)
 /* A definition that cannot be read here (newer, or of an unknown zone) is as one that is not kept. */
 static struct job_spec *read_definition(struct asked *a, const struct store_revision *r)
 {
-    struct job_spec *spec = NULL;
-    const struct tz *zone;
-    if (!r->was || job_spec_decode(r->was, r->was_bytes, NULL, 0, &spec, NULL) < 0)
+    AUTO(job_spec_unref) struct job_spec *spec = NULL;
+    if (!r->was || job_spec_decode(r->was, r->was_bytes, NULL, 0, &spec, NULL) < 0 ||
+        tzload_bind(node_zones(a->x->api->node), spec, NULL) < 0)
         return NULL;
-    if (tzload_get(node_zones(a->x->api->node), spec->timezone, strlen(spec->timezone), &zone, NULL) < 0 ||
-        job_spec_bind(spec, zone, NULL) < 0) {
-        job_spec_unref(spec);
-        return NULL;
-    }
-    return spec;
+    return TAKE(spec);
 }
 
 static const struct tz *zone_of(const struct asked *a)

@@ -47,14 +47,7 @@ static void printed(struct api_page *p, bool cancelled)
 
 static void on_page(void *arg, const struct err *e, struct store_page *page)
 {
-    struct exchange *x = arg;
-    struct err own = {0};
-    if (e->code != ERR_OK)
-        exchange_refuse_store(x, e);
-    else if (x->api->stopping)
-        exchange_refuse_with(x, API_OVERLOADED, "the agent is stopping");
-    else if (api_page_print(x->api, page, print, printed, x, &own) < 0)
-        exchange_refuse_with(x, API_OVERLOADED, own.text);
+    api_page_answer(arg, e, page, print, printed);
 }
 
 void api_job_list(struct exchange *x)

@@ -66,6 +66,18 @@ int api_page_print(struct api *api, const struct store_page *from, void (*print)
     return 0;
 }
 
+void api_page_answer(struct exchange *x, const struct err *e, const struct store_page *from,
+                     void (*print)(struct api_page *p), void (*done_fn)(struct api_page *p, bool cancelled))
+{
+    struct err own = {0};
+    if (e->code != ERR_OK)
+        exchange_refuse_store(x, e);
+    else if (x->api->stopping)
+        exchange_refuse_with(x, API_OVERLOADED, "the agent is stopping");
+    else if (api_page_print(x->api, from, print, done_fn, x, &own) < 0)
+        exchange_refuse_with(x, API_OVERLOADED, own.text);
+}
+
 /* --- fires --------------------------------------------------------------------------------------------------------- */
 
 struct print_job {

@@ -97,6 +97,9 @@ json_t *json_field_array(const json_t *obj, const char *key, size_t max_items, c
 /* String of MIN..MAX bytes without NUL. The result is borrowed from OBJ, NUL-terminated; RET_LEN may be NULL. */
 bool json_field_string(const json_t *obj, const char *key, size_t min_bytes, size_t max_bytes,
                        const char **ret, size_t *ret_len, const struct json_at *at, struct problems *p);
+/* The same into RET of SIZE bytes: MIN..SIZE - 1 of them and a NUL. With a MIN over 0 the member has to be there. */
+bool json_field_copy(const json_t *obj, const char *key, size_t min_bytes, char *ret, size_t size,
+                     const struct json_at *at, struct problems *p);
 bool json_field_bool(const json_t *obj, const char *key, bool *ret, const struct json_at *at,
                      struct problems *p);
 /* An integer (1.0 is none) in MIN..MAX. */

@@ -217,6 +217,19 @@ bool json_field_string(const json_t *obj, const char *key, size_t min_bytes, siz
     return true;
 }
 
+bool json_field_copy(const json_t *obj, const char *key, size_t min_bytes, char *ret, size_t size,
+                     const struct json_at *at, struct problems *p)
+{
+    const char *text;
+    size_t len;
+    if (min_bytes > 0 && !json_require(obj, key, at, p))
+        return false;
+    if (!json_field_string(obj, key, min_bytes, size - 1, &text, &len, at, p))
+        return false;
+    memcpy(ret, text, len + 1);
+    return true;
+}
+
 bool json_field_bool(const json_t *obj, const char *key, bool *ret, const struct json_at *at,
                      struct problems *p)
 {

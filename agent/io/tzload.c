@@ -131,6 +131,13 @@ int tzload_get(struct tzload *l, const char *name, size_t len, const struct tz *
     return rc;
 }
 
+int tzload_bind(struct tzload *l, struct job_spec *spec, struct err *e)
+{
+    const struct tz *zone;
+    int r = tzload_get(l, spec->timezone, strlen(spec->timezone), &zone, e);
+    return r < 0 ? r : job_spec_bind(spec, zone, e);
+}
+
 const char *tzload_version(const struct tzload *l)
 {
     return l->version;

@@ -8,6 +8,7 @@
 
 #include "agent/base/err.h"
 #include "agent/base/mem.h"
+#include "agent/core/job.h"
 #include "agent/core/tz.h"
 
 #define TZLOAD_DIR          "/usr/share/zoneinfo"
@@ -25,6 +26,10 @@ DEFINE_AUTO(tzload_free, struct tzload *);
 /* The zone NAME; UTC needs no file. L owns it. ERR_INVALID (not a name, or its file is no zone),
  * ERR_NOT_FOUND (no such zone), ERR_IO, ERR_TOO_BIG, ERR_NOMEM. */
 int tzload_get(struct tzload *l, const char *name, size_t len, const struct tz **ret, struct err *e);
+
+/* Bind SPEC, which job_spec_decode() made, to the zone that it names. Errors of tzload_get() and job_spec_bind(): SPEC can be
+ * unreffed then, and nothing else. */
+int tzload_bind(struct tzload *l, struct job_spec *spec, struct err *e);
 
 /* Release of the data, such as "2025b"; "unknown" where the folder does not tell. */
 const char *tzload_version(const struct tzload *l);

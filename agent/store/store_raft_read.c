@@ -17,20 +17,13 @@
 static int make_spec(struct store_raft *s, const struct machine_blob *packed, struct job_spec **ret,
                      struct err *e)
 {
-    struct job_spec *spec = NULL;
-    const struct tz *zone;
+    AUTO(job_spec_unref) struct job_spec *spec = NULL;
     int r = pack_read(packed->data, packed->bytes, &spec, e);
-    if (r < 0)
-        return r;
-    r = tzload_get(s->zones, spec->timezone, strlen(spec->timezone), &zone, e);
     if (r == 0)
-        r = job_spec_bind(spec, zone, e);
-    if (r < 0) {
-        job_spec_unref(spec);
-        return r;
-    }
-    *ret = spec;
-    return 0;
+        r = tzload_bind(s->zones, spec, e);
+    if (r == 0)
+        *ret = TAKE(spec);
+    return r;
 }
 
 /* A definition that this agent cannot read is that job's trouble alone; memory is everyone's. */

@@ -117,6 +117,24 @@ Test(json_field, texts_have_lengths_and_no_nul)
     expect_problem(&p, 2, "#/empty", "may not be empty");
 }
 
+Test(json_field, a_copied_text_fits_and_is_there_if_it_has_to_be)
+{
+    AUTO(json_decref) json_t *doc = body("{\"four\":\"abcd\",\"three\":\"abc\",\"none\":\"\"}");
+    AUTO(problems_fini) struct problems p = {0};
+    char text[4] = "-";
+    cr_assert(json_field_copy(doc, "three", 1, text, sizeof(text), NULL, &p));
+    cr_assert(eq(str, text, "abc"));
+    cr_assert(json_field_copy(doc, "none", 0, text, sizeof(text), NULL, &p));
+    cr_assert(eq(str, text, ""));
+    cr_assert(zero(int, json_field_copy(doc, "absent", 0, text, sizeof(text), NULL, &p)));
+    cr_assert(zero(sz, p.count), "it may be absent");
+    cr_assert(zero(int, json_field_copy(doc, "four", 0, text, sizeof(text), NULL, &p)));
+    cr_assert(zero(int, json_field_copy(doc, "none", 1, text, sizeof(text), NULL, &p)));
+    cr_assert(zero(int, json_field_copy(doc, "absent", 1, text, sizeof(text), NULL, &p)));
+    cr_assert(eq(sz, p.count, 3));
+    cr_assert(eq(str, text, ""), "what is wrong leaves it as it was");
+}
+
 Test(json_field, a_text_or_a_list_of_texts)
 {
     AUTO(json_decref)
