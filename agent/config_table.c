@@ -196,7 +196,8 @@ static const struct option_row rows_before[] = {
     ROW("api.max_bulk", SIZE, api.max_bulk_bytes, .def = "64MiB", .min = KIB, .max = 512 * MIB,
         .help = "Largest body of POST /v1/bulk."),
     ROW("api.max_connections", INT, api.max_connections, .def = "1000", .min = 8, .max = 100000,
-        .help = "Connections at a time, a listener; one more gets 503."),
+        .help =
+            "Connections at a time, a listener. One more takes the place of the one whose client is silent longest; if none is, it gets 503."),
     ROW("api.wait", DURATION, api.wait_ms, .def = "5s", .min = 0, .max = 60 * SECOND_MS,
         .help = "How long a request waits for the new owner while a job's slot changes hands."),
     ROW("api.ui", BOOL, api.ui, .flags = OPTION_RELOAD, .def = "true",

@@ -19,6 +19,7 @@ enum {
     ACCEPTS_PER_TURN = 64,
     NO_FDS_PAUSE_MS = 100,
     SWEEP_MAX_MS = 1000,
+    SILENT_MIN_MS = 1000, /* who connects has so long to say what he wants, however many do */
     STOP_GRACE_MS = 1000, /* for clients that take their last replies slowly */
     HEADER_BYTES_MIN = 1024,
 };
@@ -89,6 +90,7 @@ static void on_connection(void *arg, struct MHD_Connection *mhd, void **slot,
         list_push_back(&h->conns, &conn->link);
         conn->tls = httpd_tls_attach_(h, mhd);
         httpd_limit_(conn, 0);
+        conn->silent_since_ms = h->now_ms;
         atomic_fetch_add_explicit(&h->connections, 1, memory_order_relaxed);
         *slot = conn;
     } else {
@@ -112,9 +114,47 @@ static void refuse(struct httpd *h, int fd)
     log_warn(&log_httpd, "connection refused", "reason=connections_max max=%u", h->o.connections_max);
 }
 
-static void accept_connections(struct httpd *h)
+static bool is_full(struct httpd *h)
+{
+    return atomic_load_explicit(&h->connections, memory_order_relaxed) >= h->o.connections_max;
+}
+
+static bool has_unread(const struct httpd_conn *conn)
+{
+    char byte;
+    return recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
+/* Whose client has been silent longest is closed, as it would be a little later for being idle: else a thousand clients that say
+ * nothing would keep all others out. False: none has been silent for long. */
+static bool make_room(struct httpd *h)
+{
+    struct httpd_conn *longest = NULL;
+    LIST_FOR (link, &h->conns) {
+        struct httpd_conn *conn = container_of(link, struct httpd_conn, link);
+        if (conn->closing_ms && h->now_ms < conn->closing_ms + SILENT_MIN_MS)
+            return true; /* libmicrohttpd will see it in a moment */
+        if (conn->silent_since_ms && (!longest || conn->silent_since_ms < longest->silent_since_ms))
+            longest = conn;
+    }
+    if (!longest || h->now_ms < longest->silent_since_ms + SILENT_MIN_MS)
+        return false;
+    if (has_unread(longest)) { /* it has just spoken; the next turn looks for another */
+        longest->silent_since_ms = h->now_ms;
+        return true;
+    }
+    longest->silent_since_ms = 0;
+    longest->closing_ms = h->now_ms;
+    shutdown(longest->fd, SHUT_RDWR);
+    log_warn(&log_httpd, "silent connection closed", "reason=connections_max max=%u", h->o.connections_max);
+    return true;
+}
+
+static void accept_connections(struct httpd *h, bool last)
 {
     for (unsigned n = 0; n < ACCEPTS_PER_TURN; n++) {
+        if (is_full(h) && !last && (n > 0 || make_room(h)))
+            return; /* the next turn knows whether somebody waits, and has room for him */
         struct sockaddr_storage addr;
         socklen_t addr_len = sizeof addr;
         int fd = accept4(h->listener.fd, (struct sockaddr *)&addr, &addr_len, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -126,7 +166,7 @@ static void accept_connections(struct httpd *h)
         }
         if (fd < 0)
             return;
-        if (atomic_load_explicit(&h->connections, memory_order_relaxed) >= h->o.connections_max)
+        if (is_full(h))
             refuse(h, fd);
         else
             (void)MHD_add_connection(h->daemon, fd, (struct sockaddr *)&addr,
@@ -218,7 +258,7 @@ static void serve_turn(struct httpd *h)
     h->now_ms = clock_boot_ms();
     take_orders(h, &quiesce);
     if (fds[2].revents || (quiesce && listening))
-        accept_connections(h);
+        accept_connections(h, quiesce);
     if (quiesce)
         listener_close(&h->listener);
     run_daemon(h);

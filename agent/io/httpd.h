@@ -24,7 +24,9 @@ struct httpd_options {
     const char *listen;                             /* "127.0.0.1:7420", "[::1]:0", "unix:/path" */
     unsigned socket_mode;                           /* of a unix socket */
     const char *tls_cert, *tls_key, *tls_client_ca; /* files; NULL: plain. With a CA others get 403 */
-    unsigned connections_max; /* one more gets 503 and is closed (with TLS: is closed) */
+    /* For one more that whose client has been silent longest is closed; if none has been for a second, the new one gets 503 and is
+     * closed (with TLS: is closed). */
+    unsigned connections_max;
     /* For a connection without a request, for the whole head of a request, for its body (plus a second for
      * every 16 KiB that came), for a client that takes nothing of a reply. 0: none. */
     unsigned idle_timeout_ms;

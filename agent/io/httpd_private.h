@@ -58,9 +58,11 @@ struct httpd_conn {
     struct list link; /* in httpd.conns */
     struct httpd *h;
     int fd;
-    uint64_t deadline_ms; /* boot ms; 0: none */
-    bool reads_body;      /* the rest of a request is awaited */
-    bool ended;           /* but its client had ended at the last sweep, and nothing came since */
+    uint64_t deadline_ms;     /* boot ms; 0: none */
+    uint64_t silent_since_ms; /* boot ms; since then its client owes a request or its rest; 0: it does not */
+    uint64_t closing_ms;      /* boot ms when it had to make room; 0: not */
+    bool reads_body;          /* the rest of a request is awaited */
+    bool ended;               /* but its client had ended at the last sweep, and nothing came since */
     bool cert_checked;
     struct httpd_tls *tls; /* a reference; NULL: those of the start */
     bool peer_known;

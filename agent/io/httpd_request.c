@@ -92,6 +92,7 @@ void httpd_on_completed_(void *arg, struct MHD_Connection *mhd, void **slot,
         return;
     h->requests--;
     httpd_limit_(rq->conn, 0);
+    rq->conn->silent_since_ms = h->now_ms;
     bool replied = atomic_load_explicit(&rq->state, memory_order_acquire) == RQ_REPLIED;
     if (replied && rq->stream)
         httpd_stream_gone_(rq->stream);
@@ -217,6 +218,7 @@ static enum MHD_Result queue_now(struct httpd_request *rq, unsigned status, stru
     if (!response)
         return MHD_NO;
     rq->conn->reads_body = false;
+    rq->conn->silent_since_ms = 0;
     if (rq->stream)
         rq->conn->deadline_ms = 0; /* lasts as long as it likes, unless the client takes nothing */
     else
@@ -386,6 +388,7 @@ static enum MHD_Result end(struct httpd_request *rq)
 {
     struct httpd *h = rq->h;
     rq->conn->reads_body = false;
+    rq->conn->silent_since_ms = 0;
     if (!rq->handed_over && !replied(rq) && rq->too_large)
         reply_too_large(rq);
     if (rq->handed_over || replied(rq))

@@ -484,53 +484,6 @@ Test(httpd, a_client_that_does_not_take_its_reply_is_closed)
     httpd_stop(server);
 }
 
-Test(httpd, connections_over_the_limit_get_a_prompt_503)
-{
-    enum { MAX = 50, MORE = 20 };
-    int fds[MAX + MORE];
-    options.connections_max = MAX;
-    start();
-    for (int i = 0; i < MAX; i++)
-        fds[i] = client_connect(httpd_port(server));
-    for (int i = MAX; i < MAX + MORE; i++) {
-        fds[i] = client_connect(httpd_port(server));
-        cr_assert(client_reply_(fds[i], &reply, false));
-        cr_assert(eq(int, reply.status, 503));
-        cr_assert(client_closed(fds[i]));
-        close(fds[i]);
-    }
-    cr_assert(eq(u32, httpd_connections(server), MAX));
-    close(fds[0]);
-    while (httpd_connections(server) == MAX)
-        sched_yield();
-    close(ask("GET /echo HTTP/1.1\r\nHost: h\r\n\r\n"));
-    cr_assert(eq(int, reply.status, 200), "a free place is used");
-    for (int i = 1; i < MAX; i++)
-        close(fds[i]);
-    httpd_stop(server);
-}
-
-Test(httpd, thousands_of_idle_connections_do_not_hold_up_a_request)
-{
-    enum { IDLE = 3000 };
-    static int fds[IDLE];
-    struct rlimit limit;
-    getrlimit(RLIMIT_NOFILE, &limit);
-    limit.rlim_cur = limit.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &limit);
-    cr_assert(gt(u64, limit.rlim_cur, 2 * IDLE + 100), "this test needs file descriptors");
-    options.connections_max = IDLE + 10;
-    start();
-    for (int i = 0; i < IDLE; i++)
-        fds[i] = client_connect(httpd_port(server));
-    uint64_t began_ms = clock_boot_ms();
-    close(ask("GET /echo HTTP/1.1\r\nHost: h\r\n\r\n"));
-    cr_assert(lt(u64, clock_boot_ms() - began_ms, 10000));
-    for (int i = 0; i < IDLE; i++)
-        close(fds[i]);
-    httpd_stop(server);
-}
-
 Test(httpd, without_file_descriptors_it_waits_and_then_goes_on)
 {
     start();
