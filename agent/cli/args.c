@@ -20,7 +20,7 @@ static const struct cli_flag *find_flag(const struct cli_command *c, const char 
     const struct cli_flag *f = find_in(c->flags, name, len);
     if (!f && c->remote)
         f = find_in(cli_remote_flags(), name, len);
-    return f ? f : find_in(cli_common_flags(), name, len);
+    return f ? f : find_in(cli_common_flags(c), name, len);
 }
 
 static void add_names(const struct cli_flag *flags, const char **names, size_t *count)
@@ -36,7 +36,7 @@ static int unknown_flag(const struct cli_command *c, const char *name, size_t le
     add_names(c->flags, names, &count);
     if (c->remote)
         add_names(cli_remote_flags(), names, &count);
-    add_names(cli_common_flags(), names, &count);
+    add_names(cli_common_flags(c), names, &count);
     const char *near = text_nearest(name, len, names);
     if (near)
         return err_set(e, ERR_INVALID, "'%s' is no flag of %s; did you mean %s?", TEXTQ(name, len), c->name,

@@ -27,15 +27,16 @@ struct cli_command {
     const char *more;             /* further lines of its help, each ends with a newline; may be NULL */
     const struct cli_flag *flags; /* ends with name == NULL; may be NULL */
     bool remote;                  /* talks to an agent: the flags of that come with it */
+    bool no_json;                 /* what it prints is not for programs, or is so by itself */
     size_t args_min, args_max;    /* arguments that are no flags */
     int (*run)(struct cli *cli, const struct cli_args *args);
 };
 
 /* All commands in the order of the help; ends with name == NULL. */
 const struct cli_command *cli_commands(void);
-/* --addr, --ns, --token-file, of the remote commands; and those that every command has. */
+/* --addr, --ns, --token-file, of the remote commands; and those that commands have without naming them. */
 const struct cli_flag *cli_remote_flags(void);
-const struct cli_flag *cli_common_flags(void);
+const struct cli_flag *cli_common_flags(const struct cli_command *c);
 
 #define ARGS_MAX 64 /* flags given, and arguments, of one command */
 

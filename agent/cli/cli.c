@@ -70,9 +70,14 @@ static int help_all(FILE *out)
         version_text());
     list_commands(out, NULL);
     (void)fputs(
-        "\n`carillon COMMAND --help` tells more about a command. Those that ask an agent find it at --addr or\n"
-        "CARILLON_ADDR (127.0.0.1:7420). Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found,\n"
-        "4 no agent reached.\n",
+        "\n`carillon COMMAND --help` tells more about a command. Exit codes: 0 done, 1 failed, 2 wrong usage,\n"
+        "3 not found, 4 no agent reached.\n\n"
+        "Environment of the commands that ask an agent\n"
+        "  CARILLON_ADDR         where it is: host:port, http(s)://host:port or unix:/path (127.0.0.1:7420)\n"
+        "  CARILLON_NAMESPACE    whose jobs (default)\n"
+        "  CARILLON_TOKEN_FILE   file with the token to show; or the token itself in CARILLON_TOKEN\n"
+        "  CARILLON_CACERT       certificate authorities (PEM) to trust with https, instead of the system's\n"
+        "  CARILLON_CLIENT_CERT  certificate (PEM) to show with https; its key is in CARILLON_CLIENT_KEY\n",
         out);
     return CLI_OK;
 }
@@ -105,7 +110,7 @@ static int help_command(FILE *out, const struct cli_command *c)
         (void)fprintf(out, "\n%s", c->more);
     (void)fputs("\nflags\n", out);
     list_flags(out, c->flags);
-    list_flags(out, cli_common_flags());
+    list_flags(out, cli_common_flags(c));
     if (c->remote) {
         (void)fputs("\nwhich agent\n", out);
         list_flags(out, cli_remote_flags());

@@ -10,7 +10,7 @@
     }
 #define DATA_FLAG                                                          \
     {                                                                      \
-        .name = "--data", .letter = 'd', .value = "JSON",                  \
+        .name = "--data", .letter = 'd', .value = "DATA",                  \
         .help = "the payload: JSON, or @FILE with it (@-: standard input)" \
     }
 #define COUNT_FLAG                                                                           \
@@ -50,7 +50,7 @@
 #define JOBS     "Jobs"
 #define FIRES    "Fires"
 #define LOOKING  "Cluster"
-#define SETTINGS "Configuration"
+#define SETTINGS "Store and configuration"
 
 static const struct cli_command commands[] = {
     {.name = "agent",
@@ -62,13 +62,14 @@ static const struct cli_command commands[] = {
          "defaults; `carillon config options` lists them. SIGHUP reads them again.\n",
      .flags = FLAGS({.name = "--config", .letter = 'c', .value = "FILE", .help = "configuration file (YAML)"},
                     SET_FLAG),
+     .no_json = true,
      .run = cmd_agent},
     {.name = "drain",
      .group = RUNNING,
      .usage = "[--pid N] [--wait DURATION]",
      .help = "Tell the agent of this container that its end is near.",
      .more =
-         "Its slots go to the other members, its application (app.register) gets no more callbacks, requests are passed on\n"
+         "Its jobs go to the other members, its application (app.register) gets no more callbacks, requests are passed on\n"
          "until SIGTERM ends it. Made for preStop, which Kubernetes runs while the application still ends.\n",
      .flags = FLAGS({.name = "--pid",
                      .value = "N",
@@ -76,6 +77,7 @@ static const struct cli_command commands[] = {
                     {.name = "--wait",
                      .value = "DURATION",
                      .help = "return after this time: so long requests still come (default 0s)"}),
+     .no_json = true,
      .run = cmd_drain},
     {.name = "sink",
      .group = RUNNING,
@@ -194,7 +196,7 @@ static const struct cli_command commands[] = {
     {.name = "job pause",
      .group = JOBS,
      .usage = "ID…",
-     .help = "Let dues pass without firing.",
+     .help = "Let dues pass without firing, until the job is resumed.",
      .remote = true,
      .args_min = 1,
      .args_max = ARGS_MAX,
@@ -202,7 +204,7 @@ static const struct cli_command commands[] = {
     {.name = "job resume",
      .group = JOBS,
      .usage = "ID… [--catch-up none|last|all]",
-     .help = "Fire again.",
+     .help = "Let paused jobs fire again.",
      .flags = FLAGS({.name = "--catch-up",
                      .value = "WHICH",
                      .help = "dues that passed meanwhile: none (default), last or all"}),
@@ -212,7 +214,7 @@ static const struct cli_command commands[] = {
      .run = cmd_job_resume},
     {.name = "job run",
      .group = JOBS,
-     .usage = "ID [--data JSON] [--force]",
+     .usage = "ID [--data DATA] [--force]",
      .help = "Fire once now, beside the schedule.",
      .flags =
          FLAGS(DATA_FLAG, {.name = "--force", .help = "also while another fire of the job is under way"}),
@@ -288,7 +290,7 @@ static const struct cli_command commands[] = {
      .run = cmd_job_export},
     {.name = "in",
      .group = JOBS,
-     .usage = "DURATION [--id ID] [--service S | --url U] [--path P] [--data JSON] …",
+     .usage = "DURATION [--id ID] [--service S | --url U] [--path P] [--data DATA [--content-type TYPE]] …",
      .help = "Call once, so much later: carillon in 15m --id tea --path /tea --data '{\"tea\":\"ready\"}'",
      .more =
          "Without --service and --url the agent's own application is called. With the id of a job that exists, that job\n"
@@ -406,7 +408,7 @@ static const struct cli_command commands[] = {
      .usage = "[--all-namespaces]",
      .help = "Compare what should have happened with what is recorded; 1 when a job differs.",
      .more =
-         "What should have happened is derived anew from the definitions. The member that owns the first slot does the same in\n"
+         "What should have happened is derived anew from the definitions. One member of the cluster does the same in\n"
          "the background each audit.every, and tells by its log and by the metric carillon_audit_differences.\n",
      .flags = FLAGS({.name = "--all-namespaces", .letter = 'A', .help = "jobs of every namespace"}),
      .remote = true,
@@ -414,8 +416,7 @@ static const struct cli_command commands[] = {
     {.name = "tail",
      .group = LOOKING,
      .usage = "[--all] [--all-namespaces] [--attempts] [--count N]",
-     .help =
-         "Print a line for each fire, change of a job and news of the cluster, as it happens at one agent or at all.",
+     .help = "Print fires, changes of jobs and news of the cluster as they happen, a line each.",
      .more =
          "Each agent tells of the jobs that it owns; --addr chooses which. With --all the agent that is asked listens to\n"
          "all members, also to those that join later. Goes on when the agent is started again.\n",
@@ -428,7 +429,7 @@ static const struct cli_command commands[] = {
     {.name = "cluster status",
      .group = LOOKING,
      .usage = "",
-     .help = "Show members, slots, store and Consul.",
+     .help = "Show members, their slots (shares of all jobs), store and Consul.",
      .remote = true,
      .run = cmd_cluster_status},
     {.name = "cluster owner",
@@ -492,6 +493,7 @@ static const struct cli_command commands[] = {
      .group = SETTINGS,
      .usage = "",
      .help = "Print a configuration file with every option at its default.",
+     .no_json = true,
      .run = cmd_config_sample},
     {.name = "version", .group = SETTINGS, .usage = "", .help = "Print the version.", .run = cmd_version},
     {0},
@@ -517,12 +519,12 @@ const struct cli_flag *cli_remote_flags(void)
     return flags;
 }
 
-const struct cli_flag *cli_common_flags(void)
+const struct cli_flag *cli_common_flags(const struct cli_command *c)
 {
     static const struct cli_flag flags[] = {
         {.name = "--json", .help = "print JSON for programs"},
         {.name = "--help", .letter = 'h', .help = "print this help"},
         {0},
     };
-    return flags;
+    return c->no_json ? &flags[1] : flags;
 }

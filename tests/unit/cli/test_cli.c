@@ -97,6 +97,29 @@ Test(cli, help_is_given_in_every_way)
     expect_begin(WORDS("help", "job", "get"), CLI_OK, "Show a job and how it has been doing.\n");
 }
 
+Test(cli, help_names_what_is_read_of_the_environment)
+{
+    static const char *const names[] = {"ADDR",   "NAMESPACE",   "TOKEN_FILE", "TOKEN",
+                                        "CACERT", "CLIENT_CERT", "CLIENT_KEY"};
+    struct run r = run_env(NO_ENV, "", WORDS("--help"));
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        char name[64];
+        (void)snprintf(name, sizeof(name), "CARILLON_%s", names[i]);
+        cr_assert(ne(ptr, strstr(r.out, name), NULL), "%s", name);
+    }
+    done(&r);
+}
+
+Test(cli, commands_without_json_do_not_take_the_flag)
+{
+    expect(WORDS("config", "sample", "--json"), CLI_USAGE, "",
+           "carillon: '--json' is no flag of config sample\nusage: carillon config sample\n");
+    expect_begin(WORDS("drain", "--help"), CLI_OK, "Tell the agent");
+    struct run r = run_env(NO_ENV, "", WORDS("drain", "--help"));
+    cr_assert(zero(ptr, strstr(r.out, "--json")), "%s", r.out);
+    done(&r);
+}
+
 Test(cli, nouns_may_stand_in_the_plural_and_explain_alone)
 {
     expect_begin(WORDS("jobs"), CLI_OK, "usage: carillon job COMMAND …\n");
