@@ -2,12 +2,14 @@
 after it was interrupted."""
 import json
 import pathlib
+import signal
 import subprocess
 
 import pytest
 
 from lib.carillon import Agent, binary
 from lib.procs import wait_until
+from lib.raft import back, folder_of
 
 
 @pytest.fixture
@@ -110,6 +112,56 @@ def test_a_store_moves_to_the_database_and_back(agents, callee, shared_mariadb, 
     third.kill9()
     done = subprocess.run([binary(), "store", "check", str(target)], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0 and "32 jobs" in done.stdout, done
+
+
+def epochs(mariadb, database):
+    return {row["slot"]: row["epoch"] for row in mariadb.sql(f"SELECT slot, epoch FROM {database}.slots")}
+
+
+def pending(agent):
+    """The fire that waits for its next attempt, as it is told."""
+    return agent.fires("waits")
+
+
+def test_a_database_moves_into_a_cluster_of_voters_and_out_again(agents, raft_cluster, callee, shared_mariadb, folder):
+    """With what waits and what is dead, and with epochs that never go back."""
+    database = f"copy_{pathlib.Path(folder).name[-8:]}".replace("-", "_")
+    url, out = (f"mysql://root@127.0.0.1:{shared_mariadb.port}/{database}{end}" for end in ("", "_out"))
+    mysql = {"host": "127.0.0.1", "port": shared_mariadb.port, "user": "root", "database": database}
+    cluster = raft_cluster
+    shared_mariadb.sql(f"CREATE DATABASE {database}")
+    first = Agent("first", folder, {"store": {"driver": "mysql", "mysql": mysql}, "cluster": {"name": cluster.name}}).start()
+    fill(first, callee)
+    before, waits = picture(first), pending(first)
+    voters = [cluster.agent() for _ in range(3)]
+    busy = copy(url, f"raft:{folder_of(voters[0])}")
+    assert busy.returncode == 1 and "an agent is alive" in busy.stderr, busy
+    first.term()
+    was = epochs(shared_mariadb, database)
+
+    moved = copy(url, f"raft:{folder_of(voters[0])}", "--verify", "--json")
+    assert moved.returncode == 0 and json.loads(moved.stdout)["verified"], moved
+    voters[0].start(timeout=60)
+    back(cluster, voters[1:])
+    wait_until(lambda: cluster.voters() == {a.name: "voter" for a in voters}, 60, "all vote")
+    for agent in voters:
+        assert picture(agent) == before and pending(agent) == waits
+    for source, target in ((f"raft:{folder_of(voters[1])}", out), (url, f"raft:{folder_of(voters[2])}")):
+        busy = copy(source, target)
+        assert busy.returncode == 1 and "in use by another agent" in busy.stderr, busy
+
+    for agent in voters:
+        agent.process.signal(signal.SIGKILL)  # all at once: no voter gives its place away
+    for agent in voters:
+        agent.process.wait(20)
+    moved = copy(f"raft:{folder_of(voters[1])}", out, "--verify", "--json")
+    assert moved.returncode == 0 and json.loads(moved.stdout)["verified"], moved
+    now = epochs(shared_mariadb, f"{database}_out")
+    assert set(now) == set(was) and all(now[slot] > was[slot] for slot in was), "an epoch went back"
+    last = agents("last", driver="mysql", mysql={**mysql, "database": f"{database}_out"})
+    last.config["cluster"] = {"name": cluster.name}
+    last.start()
+    assert picture(last) == before and pending(last) == waits
 
 
 def test_stores_are_named_right(folder):
