@@ -20,6 +20,8 @@
 #define PEERS_MAX     4096
 #define PAYLOAD_MAX   ((size_t)512 << 20)
 #define CLUSTER_BYTES 64
+/* How long what was handed to the kernel may take to be there, and to be read. */
+#define LOAD_MS 10000
 
 static const struct log_ctx log_here = {.module = "raft"};
 
@@ -46,14 +48,18 @@ struct peer {
     uint64_t serial;
     uint64_t id; /* of the voter at the other end; 0: none */
     bool greeted;
-    struct list calls; /* waiting for an answer */
+    struct list calls;      /* waiting for an answer */
+    struct parcel *waiting; /* for the greeting */
 };
 
 struct node {
     struct mesh_node at;
     struct peer *peer; /* NULL: to be dialled at RETRY_AT_MS */
-    unsigned attempt;
+    struct peer *bulk; /* for snapshots; NULL: none is sent */
+    unsigned attempt, reached_by;
     uint64_t retry_at_ms, lost_ms;
+    bool sending;        /* a snapshot */
+    uint64_t load_until; /* boot ms, once it was sent */
 };
 
 struct mesh {
@@ -67,6 +73,17 @@ struct mesh {
     struct node nodes[MESH_NODES_MAX];
     size_t nodes_count;
     size_t sending;
+};
+
+/* A snapshot on its way. */
+struct parcel {
+    struct mesh *mesh;
+    uint64_t id;
+    struct buf head;
+    void *body;
+    size_t bytes;
+    struct raft_io_send *req;
+    raft_io_send_cb cb;
 };
 
 static const struct wire_events wire_events;
@@ -85,6 +102,14 @@ static struct node *node_of(const struct mesh *m, const struct peer *p)
 {
     for (size_t i = 0; i < m->nodes_count; i++)
         if (m->nodes[i].peer == p)
+            return (struct node *)&m->nodes[i];
+    return NULL;
+}
+
+static struct node *bulk_node_of(const struct mesh *m, const struct peer *p)
+{
+    for (size_t i = 0; i < m->nodes_count; i++)
+        if (m->nodes[i].bulk == p)
             return (struct node *)&m->nodes[i];
     return NULL;
 }
@@ -117,11 +142,33 @@ static void end_calls(struct peer *p, enum err_code code, const char *text)
     }
 }
 
+static void parcel_end(struct parcel *parcel, uint64_t load_until)
+{
+    struct mesh *m = parcel->mesh;
+    struct node *n = find_node(m, parcel->id);
+    if (n) {
+        n->sending = false;
+        n->load_until = load_until;
+    }
+    m->sending--;
+    parcel->cb(parcel->req, 0); /* libraft does not ask whether it arrived */
+    buf_fini(&parcel->head);
+    mem_free(parcel);
+}
+
 static void peer_free(struct peer *p)
 {
+    struct node *bulk = bulk_node_of(p->mesh, p);
+    struct parcel *waiting = p->waiting;
+    if (bulk) {
+        bulk->bulk = NULL;
+        bulk->load_until = 0;
+    }
     list_remove(&p->link);
     p->mesh->peers_count--;
     mem_free(p);
+    if (waiting)
+        parcel_end(waiting, 0);
 }
 
 static void drop(struct peer *p, enum err_code code, const char *text)
@@ -157,18 +204,42 @@ static void send_hello(struct peer *p)
     wire_send(p->wire, &head, NULL, 0, NULL, NULL);
 }
 
-struct sending {
-    struct mesh *mesh;
-    struct raft_io_send *req;
-    raft_io_send_cb cb;
-};
-
+/* Also when its connection ended before. */
 static void on_sent(void *arg)
 {
-    struct sending *s = arg;
-    s->mesh->sending--;
-    s->cb(s->req, 0); /* libraft does not ask whether it arrived */
-    mem_free(s);
+    struct parcel *parcel = arg;
+    const struct node *n = find_node(parcel->mesh, parcel->id);
+    parcel_end(parcel, n && n->bulk ? clock_boot_ms() + LOAD_MS : 0);
+}
+
+static void send_waiting(struct peer *p)
+{
+    struct parcel *parcel = p->waiting;
+    p->waiting = NULL;
+    if (parcel)
+        wire_send(p->wire, &parcel->head, parcel->body, parcel->bytes, on_sent, parcel);
+}
+
+static struct peer *dial_peer(struct mesh *m, const struct node *n, unsigned attempt)
+{
+    struct peer *p = peer_new(m);
+    p->wire = wire_dial(m->o.loop, n->at.address, attempt, m->o.tls, &wire_events, p);
+    return p;
+}
+
+/* One at a time: false while another is under way. */
+static bool send_snapshot(struct mesh *m, struct node *n, struct parcel *parcel)
+{
+    if (n->sending || (n->bulk && n->bulk->waiting))
+        return false;
+    n->sending = true;
+    m->sending++;
+    if (!n->bulk)
+        n->bulk = dial_peer(m, n, n->reached_by);
+    n->bulk->waiting = parcel;
+    if (n->bulk->greeted)
+        send_waiting(n->bulk);
+    return true;
 }
 
 int mesh_send(struct mesh *m, struct raft_io_send *req, const struct raft_message *message,
@@ -189,11 +260,33 @@ int mesh_send(struct mesh *m, struct raft_io_send *req, const struct raft_messag
         cb(req, 0);
         return 0;
     }
-    struct sending *s = mem_new(struct sending);
-    *s = (struct sending){.mesh = m, .req = req, .cb = cb};
-    m->sending++;
-    wire_send(p->wire, &head, body, bytes, on_sent, s);
+    struct parcel *parcel = mem_new(struct parcel);
+    *parcel = (struct parcel){.mesh = m,
+                              .id = message->server_id,
+                              .head = head,
+                              .body = body,
+                              .bytes = bytes,
+                              .req = req,
+                              .cb = cb};
+    if (!send_snapshot(m, find_node(m, message->server_id), parcel)) {
+        buf_fini(&parcel->head);
+        mem_free(parcel);
+        cb(req, RAFT_NOCONNECTION);
+    }
     return 0;
+}
+
+bool mesh_is_loading(const struct mesh *m, uint64_t id)
+{
+    const struct node *n = find_node(m, id);
+    return n && (n->sending || clock_boot_ms() < n->load_until);
+}
+
+void mesh_loaded(struct mesh *m, uint64_t id)
+{
+    struct node *n = find_node(m, id);
+    if (n)
+        n->load_until = 0;
 }
 
 size_t mesh_sending(const struct mesh *m)
@@ -294,20 +387,23 @@ static bool on_hello(struct peer *p, struct codec_in *head)
     codec_get_text(head, cluster, sizeof(cluster));
     uint64_t id = codec_get_u64(head, UINT64_MAX);
     const void *proof = codec_get_bytes(head, &len);
-    struct node *n = node_of(p->mesh, p);
+    struct node *n = node_of(p->mesh, p), *bulk = bulk_node_of(p->mesh, p);
     if (head->bad || version != VERSION)
         return refuse(p, "it speaks another version of the protocol");
     if (strcmp(cluster, p->mesh->o.cluster) != 0)
         return refuse(p, "it is of another cluster");
     if (!proved(p, proof, len))
         return refuse(p, "it has another cluster.secret_file");
-    if (n && n->at.id != id)
+    if ((n && n->at.id != id) || (bulk && bulk->at.id != id))
         return refuse(p, "another voter than the one with this address");
     p->id = id;
     p->greeted = true;
     if (n) {
         n->lost_ms = 0;
+        n->reached_by = n->attempt;
         n->attempt = 0;
+    } else if (bulk) {
+        send_waiting(p);
     } else {
         send_hello(p);
     }
@@ -418,13 +514,6 @@ static void on_down(void *arg, struct wire *w, const struct err *why)
 
 static const struct wire_events wire_events = {.up = on_up, .frame = on_frame, .down = on_down};
 
-static void dial(struct mesh *m, struct node *n)
-{
-    struct peer *p = peer_new(m);
-    p->wire = wire_dial(m->o.loop, n->at.address, n->attempt, m->o.tls, &wire_events, p);
-    n->peer = p;
-}
-
 static void on_connection(uv_stream_t *server, int status)
 {
     struct mesh *m = server->data;
@@ -459,7 +548,10 @@ void mesh_tick(struct mesh *m)
     }
     for (size_t i = 0; i < m->nodes_count; i++)
         if (!m->nodes[i].peer && m->nodes[i].at.id != m->self && now_ms >= m->nodes[i].retry_at_ms)
-            dial(m, &m->nodes[i]);
+            m->nodes[i].peer = dial_peer(m, &m->nodes[i], m->nodes[i].attempt);
+    for (size_t i = 0; i < m->nodes_count; i++)
+        if (m->nodes[i].bulk && !mesh_is_loading(m, m->nodes[i].at.id))
+            drop(m->nodes[i].bulk, ERR_CANCELLED, "no snapshot is sent");
 }
 
 void mesh_flush(struct mesh *m)
@@ -500,15 +592,18 @@ void mesh_set_nodes(struct mesh *m, const struct mesh_node *nodes, size_t count,
         /* Who we are was said in the greeting: another number needs another one. */
         if (old && self == m->self && strcmp(old->at.address, nodes[i].address) == 0) {
             next[i] = *old;
-            old->peer = NULL;
+            old->peer = old->bulk = NULL;
         }
         next[i].at = nodes[i];
         if (nodes[i].id == self)
             next[i].lost_ms = 0;
     }
-    for (size_t i = 0; i < m->nodes_count; i++)
+    for (size_t i = 0; i < m->nodes_count; i++) {
         if (m->nodes[i].peer)
             drop(m->nodes[i].peer, ERR_UNKNOWN_OUTCOME, "the voter has moved");
+        if (m->nodes[i].bulk)
+            drop(m->nodes[i].bulk, ERR_UNKNOWN_OUTCOME, "the voter has moved");
+    }
     memcpy(m->nodes, next, sizeof(next));
     m->nodes_count = count;
     m->self = self;

@@ -1,7 +1,8 @@
 /* The connections of the log's cluster: each voter dials every other, whoever uses the store dials all voters. libraft's messages go
  * along them, and calls with their answers. Who is at the other end is greeted before anything else: the cluster's name, the
  * voter's number and, where certificates are not all, the proof of the secret. A connection on which nothing is
- * heard for MESH_SILENCE_MS is given up and dialled again. Everything on the thread of the uv loop. */
+ * heard for MESH_SILENCE_MS is given up and dialled again. A snapshot goes by a connection of its own, so that no heartbeat
+ * waits behind it, however slow the link. Everything on the thread of the uv loop. */
 #ifndef CARILLON_STORE_RAFT_MESH_H
 #define CARILLON_STORE_RAFT_MESH_H
 
@@ -64,6 +65,10 @@ int mesh_send(struct mesh *m, struct raft_io_send *req, const struct raft_messag
               raft_io_send_cb cb);
 /* Messages that still point into libraft. */
 size_t mesh_sending(const struct mesh *m);
+/* Whether a snapshot is on its way to voter ID, or was sent so little ago that the voter may not have read all of it. */
+bool mesh_is_loading(const struct mesh *m, uint64_t id);
+/* It has it. */
+void mesh_loaded(struct mesh *m, uint64_t id);
 
 /* Ask voter ID; PAYLOAD is taken over and empty afterwards. 0: there is no connection to it. Else DONE runs once, never before
  * return, unless mesh_forget() came first. */

@@ -38,6 +38,8 @@
 #define ALONE_TRAILING   1
 #define CLUSTER_TRAILING 256
 #define CLOSE_MS         5000
+/* A snapshot that takes longer on its way is sent anew; one that was lost is found out by what the voter answers. */
+#define INSTALL_MS 600000
 
 static const struct log_ctx log_here = {.module = "raft"};
 
@@ -236,10 +238,24 @@ static bool is_untimely(const struct replica *r, const struct raft_message *m)
     return (m->type == RAFT_INSTALL_SNAPSHOT && r->snapshot_writing) || (leads && replica_is_restoring(r));
 }
 
+/* Heartbeats overtake a snapshot. What the voter answers them, that it has not got what the snapshot ends with, would be a reason for
+ * libraft to send it once more; of an index that nobody asked for it only takes that the voter is there. */
+static void soften(struct replica *r, struct raft_message *m)
+{
+    struct raft_append_entries_result *result = &m->append_entries_result;
+    if (m->type != RAFT_APPEND_ENTRIES_RESULT)
+        return;
+    if (result->rejected == 0)
+        mesh_loaded(r->mesh, m->server_id);
+    else if (mesh_is_loading(r->mesh, m->server_id))
+        result->rejected = UINT64_MAX;
+}
+
 static void on_peer_message(void *arg, struct raft_message *m)
 {
     struct replica *r = arg;
     bool wanted = r->voting && !r->cut && r->broken.code == ERR_OK;
+    soften(r, m);
     if (wanted && !is_untimely(r, m))
         deliver(r, m);
     else
@@ -295,6 +311,7 @@ static int open_raft(struct replica *r, uint64_t id, const char *address, struct
     raft_set_heartbeat_timeout(&r->raft, election_ms < 4 * HEARTBEAT_MS ? election_ms / 4 : HEARTBEAT_MS);
     raft_set_election_timeout(&r->raft, election_ms);
     raft_set_pre_vote(&r->raft, r->mesh != NULL);
+    raft_set_install_snapshot_timeout(&r->raft, INSTALL_MS);
     return 0;
 }
 

@@ -215,6 +215,87 @@ Test(mesh, entries_arrive_as_the_batch_that_the_log_wants)
     bed_close(&b);
 }
 
+static struct raft_message snapshot_of(void *data, size_t bytes)
+{
+    struct raft_message m = {.type = RAFT_INSTALL_SNAPSHOT, .server_id = 2};
+    m.install_snapshot.version = 2;
+    m.install_snapshot.data = (struct raft_buffer){.base = data, .len = bytes};
+    raft_configuration_init(&m.install_snapshot.conf);
+    return m;
+}
+
+static void send_to(struct bed *b, struct raft_message *m, struct raft_io_send *req, int *status)
+{
+    *status = -1;
+    req->data = status;
+    cr_assert_eq(mesh_send(b->sides[0].mesh, req, m, on_sent), 0);
+}
+
+static void wait_for(struct bed *b, enum raft_message_type type)
+{
+    while (!b->sides[1].has_got || b->sides[1].got.type != type)
+        turn(b);
+}
+
+Test(mesh, a_heartbeat_does_not_wait_behind_a_snapshot)
+{
+    struct bed b;
+    size_t bytes = (size_t)64 << 20;
+    AUTO(mem_free) void *data = mem_alloc_or_die(1, bytes);
+    struct raft_message large = snapshot_of(data, bytes),
+                        beat = {.type = RAFT_APPEND_ENTRIES, .server_id = 2};
+    struct raft_io_send large_req, beat_req, more_req;
+    int large_status, beat_status, more_status;
+    beat.append_entries = (struct raft_append_entries){.version = 1, .term = 9};
+    bed_open(&b, "the secret", "the secret");
+    wait_reached(&b);
+    send_to(&b, &large, &large_req, &large_status);
+    cr_assert_eq(large_status, -1, "%s", "its bytes are not needed any more");
+    cr_assert(mesh_is_loading(b.sides[0].mesh, 2));
+    send_to(&b, &large, &more_req, &more_status);
+    cr_assert_eq(more_status, RAFT_NOCONNECTION, "%s", "one at a time");
+    send_to(&b, &beat, &beat_req, &beat_status);
+    while (!b.sides[1].has_got)
+        turn(&b);
+    cr_assert_eq(b.sides[1].got.type, RAFT_APPEND_ENTRIES);
+    wait_for(&b, RAFT_INSTALL_SNAPSHOT);
+    cr_assert_eq(b.sides[1].got.server_id, 1);
+    cr_assert_eq(b.sides[1].got.install_snapshot.data.len, bytes);
+    while (large_status == -1)
+        turn(&b);
+    cr_assert_eq(large_status, 0);
+    cr_assert(mesh_is_loading(b.sides[0].mesh, 2), "%s", "it is not known that it was read");
+    mesh_loaded(b.sides[0].mesh, 2);
+    cr_assert_not(mesh_is_loading(b.sides[0].mesh, 2));
+    for (unsigned turns = b.turns; b.turns < turns + 3;) /* the connection of snapshots goes */
+        turn(&b);
+    send_to(&b, &large, &large_req, &large_status);
+    message_drop(&b.sides[1].got);
+    b.sides[1].has_got = false;
+    wait_for(&b, RAFT_INSTALL_SNAPSHOT);
+    bed_close(&b);
+    cr_assert_neq(large_status, -1);
+}
+
+Test(mesh, a_snapshot_whose_connection_ends_is_given_back)
+{
+    struct bed b;
+    uint64_t data = 1;
+    struct raft_message m = snapshot_of(&data, sizeof(data));
+    struct raft_io_send req;
+    int status;
+    bed_open(&b, NULL, NULL);
+    wait_reached(&b);
+    send_to(&b, &m, &req, &status);
+    cr_assert_eq(mesh_sending(b.sides[0].mesh), 1);
+    mesh_set_nodes(b.sides[0].mesh, NULL, 0, 1);
+    while (status == -1)
+        turn(&b);
+    cr_assert_eq(mesh_sending(b.sides[0].mesh), 0);
+    cr_assert_not(mesh_is_loading(b.sides[0].mesh, 2));
+    bed_close(&b);
+}
+
 /* --- one thing fails ----------------------------------------------------------------------------------------------- */
 
 /* The K-th step fails, once, anywhere between dialling and the answer: then the call is refused, or its connection ends and it is
