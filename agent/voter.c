@@ -36,7 +36,7 @@ struct voter_agent {
     bool has_doc, heard, sensible; /* Consul's key: read once, there, and made sense the last time */
     uint64_t index, complained;    /* of the document; the last one that does not fit */
     bool votes;                    /* store_raft_cluster_vote() was called */
-    bool leads;
+    bool leads, removed;
     bool fresh; /* the document was read since this agent leads */
     bool failed;
     struct {
@@ -84,12 +84,24 @@ static void note_silence(struct voter_agent *v, int64_t now_ms)
     }
 }
 
+/* Its number is used up, and libraft cannot be given another one while it runs. */
+static void look_removed(struct voter_agent *v)
+{
+    bool removed = v->status.role == STORE_RAFT_REMOVED;
+    if (removed && !v->removed && !v->me.leaving)
+        log_warn(&log_here, "this agent's voter was replaced, it uses the others now",
+                 "voter=%llu hint=\"start the agent anew to let it vote again; its log is then moved away\"",
+                 (unsigned long long)v->status.self);
+    v->removed = removed;
+}
+
 static void look_at_log(struct voter_agent *v)
 {
     bool led = v->leads;
     int64_t now_ms = (int64_t)clock_boot_ms();
     store_raft_cluster_status(v->cluster, &v->status);
     note_silence(v, now_ms);
+    look_removed(v);
     v->leads = v->status.role == STORE_RAFT_LEADER;
     if (v->leads && !led) {
         v->fresh = false;

@@ -53,6 +53,8 @@ static void print_voters(const struct cli *cli, const json_t *raft)
     long long leader = number(raft, "leader");
     (void)fprintf(cli->out, "\nlog: term %lld, this agent: %s\n", number(raft, "term"),
                   show_string(raft, "role"));
+    if (strcmp(show_string(raft, "role"), "removed") == 0)
+        (void)fprintf(cli->out, "its voter was replaced: start the agent anew to let it vote again\n");
     if (json_is_string(waits))
         (void)fprintf(cli->out, "waits: %s\n", show_string(raft, "waits_for"));
     AUTO(show_table_fini) struct show_table t;
