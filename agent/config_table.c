@@ -247,7 +247,7 @@ static const struct option_row rows_before[] = {
     ROW("cluster.tls_server_name", STRING, cluster.tls_server_name, .max = 255, .check = check_host,
         .help =
             "Name in the agents' certificates, if it is not the address's: where pods share one, none of their "
-            "addresses can stand in it."),
+            "addresses can stand in it. Both sides of a connection must have it then."),
     ROW("cluster.insecure", BOOL, cluster.insecure, .def = "false",
         .help = "Allow a cluster.listen that is not loopback without secret and TLS."),
 

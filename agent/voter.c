@@ -418,7 +418,8 @@ static int open_cluster(struct voter_agent *v, struct err *e)
                                    .secret_bytes = v->o.secret_bytes,
                                    .ca_file = c->cluster.tls_ca,
                                    .cert_file = c->cluster.tls_cert,
-                                   .key_file = c->cluster.tls_key};
+                                   .key_file = c->cluster.tls_key,
+                                   .server_name = c->cluster.tls_server_name};
     struct store_raft_cluster_options options = {.loop = v->o.loop,
                                                  .dir = v->dir,
                                                  .name = c->cluster.name,

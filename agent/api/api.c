@@ -53,6 +53,7 @@ static int listen_on(struct api *api, enum api_face face, const char *listen, st
         o.tls_cert = c->cluster.tls_cert;
         o.tls_key = c->cluster.tls_key;
         o.tls_client_ca = c->cluster.tls_cert ? c->cluster.tls_ca : NULL;
+        o.tls_client_name = c->cluster.tls_cert ? c->cluster.tls_server_name : NULL;
     } else if (face == API_FACE_TCP) {
         o.tls_cert = c->api.tls_cert;
         o.tls_key = c->api.tls_key;

@@ -120,6 +120,7 @@ struct exchange {
     int64_t deadline_ms; /* loop time */
     unsigned tries;
     bool maybe_done;      /* a peer may have done it */
+    struct err why;       /* the last peer could not be asked */
     struct store_key key; /* what is read; borrowed by the store meanwhile */
     struct api_filter filter;
     void *state; /* a resource's own, freed by it */

@@ -149,6 +149,17 @@ bool api_call_peer(struct api *api, struct api_call *c, const struct api_peer_re
 
 /* --- a request passed on ------------------------------------------------------------------------------------------- */
 
+static void refuse_unreached(struct exchange *x)
+{
+    char text[sizeof(x->why.text) + 100];
+    bool known = x->why.code != ERR_OK;
+    (void)snprintf(text, sizeof(text), "%s%s%s",
+                   x->maybe_done ? "the job's owner did not answer; the write may have happened"
+                                 : "nobody could be reached who owns the job",
+                   known ? ": " : "", known ? x->why.text : ""); /* fits */
+    exchange_refuse_with(x, API_NO_OWNER, text);
+}
+
 static void wait_and(struct exchange *x, void (*run)(struct api_wait *w))
 {
     struct api *api = x->api;
@@ -156,9 +167,7 @@ static void wait_and(struct exchange *x, void (*run)(struct api_wait *w))
     if (api->stopping)
         exchange_refuse_with(x, API_OVERLOADED, "the agent is stopping");
     else if (loop_now_ms(api->loop) >= x->deadline_ms)
-        exchange_refuse_with(x, API_NO_OWNER,
-                             x->maybe_done ? "the job's owner did not answer; the write may have happened"
-                                           : "nobody could be reached who owns the job");
+        refuse_unreached(x);
     else if (!api_wait_add(api, &x->wait))
         exchange_refuse_with(x, API_OVERLOADED, "too many requests wait for an owner");
 }
@@ -279,6 +288,7 @@ static void on_peer_write(struct api_call *c, const struct err *e, const struct 
     }
     if (e->code == ERR_OK && !x->api->stopping && node_slots(x->api->node))
         api_take_hint(x->api, slot_of(x), reply);
+    x->why = *e;
     x->maybe_done |= e->code != ERR_OK && may_have_happened(e);
     x->tries++;
     wait_and(x, send_again);
@@ -379,6 +389,7 @@ static void on_member_read(struct api_call *c, const struct err *e, const struct
             pass_back(x, reply);
         return;
     }
+    x->why = *e;
     x->maybe_done |= may_have_happened(e);
     x->tries++;
     wait_and(x, read_again);

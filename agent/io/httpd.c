@@ -44,6 +44,7 @@ void httpd_unref_(struct httpd *h)
     mem_free((char *)(uintptr_t)h->o.tls_cert);
     mem_free((char *)(uintptr_t)h->o.tls_key);
     mem_free((char *)(uintptr_t)h->o.tls_client_ca);
+    mem_free((char *)(uintptr_t)h->o.tls_client_name);
     fd_close(h->wake_fd);
     pthread_mutex_destroy(&h->lock);
     mem_free(h);
@@ -393,6 +394,7 @@ int httpd_start(const struct httpd_options *options, struct httpd **ret, struct 
     h->o.tls_cert = mem_strdup(options->tls_cert);
     h->o.tls_key = mem_strdup(options->tls_key);
     h->o.tls_client_ca = mem_strdup(options->tls_client_ca);
+    h->o.tls_client_name = mem_strdup(options->tls_client_name);
     h->o.header_bytes_max =
         h->o.header_bytes_max < HEADER_BYTES_MIN ? HEADER_BYTES_MIN : h->o.header_bytes_max;
     h->wake_fd = h->listener.fd = -1;

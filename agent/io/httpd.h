@@ -24,6 +24,7 @@ struct httpd_options {
     const char *listen;                             /* "127.0.0.1:7420", "[::1]:0", "unix:/path" */
     unsigned socket_mode;                           /* of a unix socket */
     const char *tls_cert, *tls_key, *tls_client_ca; /* files; NULL: plain. With a CA others get 403 */
+    const char *tls_client_name; /* that must stand in a client's certificate; NULL: any. Needs a CA */
     /* For one more that whose client has been silent longest is closed; if none has been for a second, the new one gets 503 and is
      * closed (with TLS: is closed). */
     unsigned connections_max;

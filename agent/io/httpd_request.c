@@ -155,9 +155,10 @@ static bool client_allowed(struct httpd_request *rq)
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(rq->mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
     unsigned wrong = 0;
-    rq->conn->cert_checked =
-        info && gnutls_certificate_verify_peers2((gnutls_session_t)info->tls_session, &wrong) == 0 &&
-        wrong == 0;
+    rq->conn->cert_checked = info &&
+                             gnutls_certificate_verify_peers3((gnutls_session_t)info->tls_session,
+                                                              rq->h->o.tls_client_name, &wrong) == 0 &&
+                             wrong == 0;
     return rq->conn->cert_checked;
 }
 

@@ -6,7 +6,7 @@ import ssl
 import subprocess
 
 import pytest
-from lib.carillon import binary
+from lib.carillon import RaftCluster, binary
 from lib.certs import Authority
 from lib.consul import Consul
 from lib.mariadb import MariaDB
@@ -262,3 +262,42 @@ def test_certificates_are_replaced_while_all_goes_on(clusters, shared_consul, sh
     for n in range(16):  # half of them are sent on to their owners, over new connections too
         agents[n % 2].put(f"r{n}", job)
     cluster.wait_settled()
+
+
+# ---- one name for all agents
+
+LATER = {"schedule": "0 9 1 1 *", "callback": {"http": {"url": "http://10.9.9.9:1/x"}}}
+
+@pytest.fixture(scope="module")
+def named(ours):
+    """What agents are given that share a certificate for one name, as a chart's do: none of their addresses stands in it."""
+    return {"secret_file": None, "tls_ca": ours.ca, "tls_server_name": "carillon", **ours.issue("named", "DNS:carillon").options("tls_")}
+
+
+@pytest.fixture(params=["mysql", "raft"])
+def named_cluster(request, clusters, shared_consul, shared_mariadb, folder, named):
+    config = {"cluster": named, "api": {"wait": "1s"}}
+    cluster = clusters(shared_consul, shared_mariadb, config=config) if request.param == "mysql" else \
+        RaftCluster(shared_consul, name=os.path.basename(folder)[-8:].replace("_", "-").lower(), folder=folder, config=config)
+    yield cluster
+    cluster.end()
+
+
+def test_agents_are_known_by_the_name_in_their_certificates(named_cluster, ours):
+    """Whoever expects another name trusts nobody, and whoever has another is trusted by nobody, though its authority is the right one."""
+    agents = named_cluster.start(3, timeout=60)
+    for n in range(12):  # most are sent on to their owners
+        agents[n % 3].put(f"n{n}", LATER)
+    for what in ({"tls_server_name": "another"}, ours.issue("other", "DNS:another").options("tls_")):
+        client = named_cluster.agent(config={"cluster": what, "agent": {"role": "client"}, "store": None}).start(60)
+        refused = client.call("PUT", "/v1/jobs/refused", json=LATER)
+        print(refused.status_code, refused.json()["detail"])
+        assert (refused.status_code, "certificate" in refused.text) == ((503, True) if "tls_server_name" in what else (403, True))
+        if isinstance(named_cluster, RaftCluster):
+            member = named_cluster.agent(config={"cluster": what}).start(wait=False)
+            told = [member] if "tls_server_name" in what else agents  # whoever finds the wrong name
+            wait_until(lambda t=told: any("certificate verify failed" in a.process.log_text() for a in t), 60, "the log refuses it")
+            assert member.call("GET", "/readyz").status_code == 503
+            member.end()
+            named_cluster.agents.remove(member)
+    assert sorted(j["id"] for j in agents[0].list(limit=100)) == sorted(f"n{n}" for n in range(12))

@@ -445,15 +445,16 @@ static void resolve(struct wire *w, const char *host, const char *service)
         fail(w, ERR_UNAVAILABLE, "look up its address", uv_strerror(rv));
 }
 
-static struct wire *wire_new(uv_loop_t *loop, struct wire_tls *tls, bool accepts,
+/* HOST is dialled; NULL: the other side dials. */
+static struct wire *wire_new(uv_loop_t *loop, struct wire_tls *tls, const char *host,
                              const struct wire_events *events, void *arg)
 {
     struct wire *w = mem_new(struct wire);
     w->events = events;
     w->arg = arg;
-    w->accepts = accepts;
+    w->accepts = !host;
     w->tls = tls;
-    w->ssl = tls ? wire_tls_side(tls, accepts) : NULL;
+    w->ssl = tls ? wire_tls_side(tls, host) : NULL;
     w->made_ms = w->heard_ms = w->spoke_ms = clock_boot_ms();
     list_init(&w->items);
     (void)uv_tcp_init(loop, &w->tcp); /* makes no socket yet: cannot fail */
@@ -466,20 +467,21 @@ struct wire *wire_dial(uv_loop_t *loop, const char *address, unsigned attempt, s
 {
     size_t host_at, host_len;
     uint16_t port;
-    char host[NI_MAXHOST], service[8];
-    struct wire *w = wire_new(loop, tls, false, events, arg);
+    char host[NI_MAXHOST] = "", service[8];
+    bool known = text_host_port(address, strlen(address), false, &host_at, &host_len, &port, NULL) == 0 &&
+                 host_len < sizeof(host);
+    if (known)
+        (void)snprintf(host, sizeof(host), "%.*s", (int)host_len, address + host_at); /* fits */
+    struct wire *w = wire_new(loop, tls, host, events, arg);
     w->attempt = attempt;
+    if (!known) {
+        fail(w, ERR_INVALID, "connect", "this is no address");
+        return w;
+    }
     if (tls && !w->ssl) {
         fail(w, ERR_NOMEM, "connect", "no memory for TLS");
         return w;
     }
-    if (text_host_port(address, strlen(address), false, &host_at, &host_len, &port, NULL) < 0 ||
-        host_len >= sizeof(host)) {
-        fail(w, ERR_INVALID, "connect", "this is no address");
-        return w;
-    }
-    memcpy(host, address + host_at, host_len);
-    host[host_len] = '\0';
     (void)snprintf(service, sizeof(service), "%u", port); /* fits */
     resolve(w, host, service);
     return w;
@@ -488,7 +490,7 @@ struct wire *wire_dial(uv_loop_t *loop, const char *address, unsigned attempt, s
 struct wire *wire_accept(uv_loop_t *loop, uv_stream_t *server, struct wire_tls *tls,
                          const struct wire_events *events, void *arg)
 {
-    struct wire *w = wire_new(loop, tls, true, events, arg);
+    struct wire *w = wire_new(loop, tls, NULL, events, arg);
     /* In any case: libuv tells of no other connection before this one is taken. */
     int rv = uv_accept(server, (uv_stream_t *)&w->tcp);
     if (rv == 0 && ((tls && !w->ssl) || fault_hit()))

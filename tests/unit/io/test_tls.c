@@ -1,9 +1,6 @@
 /* Our HTTP client against our HTTP server, with certificates made on the spot. */
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
-#include <openssl/evp.h>
-#include <openssl/pem.h>
-#include <openssl/x509v3.h>
 #include <stdio.h>
 
 #include "agent/base/err.h"
@@ -11,6 +8,7 @@
 #include "agent/io/http.h"
 #include "agent/io/httpd.h"
 #include "agent/io/loop.h"
+#include "tests/unit/io/certificate.h"
 #include "tests/unit/io/client.h"
 
 static char dir[64];
@@ -19,40 +17,6 @@ static struct http_client *client;
 static struct httpd *server;
 static struct err e, result;
 static int status, handled;
-
-/* NAME.pem and NAME.key: a certificate of its own for NAME, which signs itself. */
-static void make_certificate(const char *name)
-{
-    char san[80], path[32];
-    EVP_PKEY *key = EVP_EC_gen("P-256");
-    X509 *cert = X509_new();
-    X509_set_version(cert, 2);
-    ASN1_INTEGER_set(X509_get_serialNumber(cert), 1);
-    X509_gmtime_adj(X509_getm_notBefore(cert), -3600);
-    X509_gmtime_adj(X509_getm_notAfter(cert), 86400);
-    X509_set_pubkey(cert, key);
-    X509_NAME *subject = X509_get_subject_name(cert);
-    X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, (const unsigned char *)name, -1, -1, 0);
-    X509_set_issuer_name(cert, subject);
-    snprintf(san, sizeof san, "DNS:%s", name);
-    X509_EXTENSION *names = X509V3_EXT_conf_nid(NULL, NULL, NID_subject_alt_name, san);
-    X509_EXTENSION *ca = X509V3_EXT_conf_nid(NULL, NULL, NID_basic_constraints, "critical,CA:TRUE");
-    X509_add_ext(cert, names, -1);
-    X509_add_ext(cert, ca, -1);
-    X509_EXTENSION_free(names);
-    X509_EXTENSION_free(ca);
-    cr_assert(ne(int, X509_sign(cert, key, EVP_sha256()), 0));
-    snprintf(path, sizeof path, "%s.pem", name);
-    FILE *f = fopen(path, "w");
-    PEM_write_X509(f, cert);
-    fclose(f);
-    snprintf(path, sizeof path, "%s.key", name);
-    f = fopen(path, "w");
-    PEM_write_PrivateKey(f, key, NULL, NULL, 0, NULL, NULL);
-    fclose(f);
-    X509_free(cert);
-    EVP_PKEY_free(key);
-}
 
 static int64_t accept_request(struct httpd_request *rq, void *arg)
 {
@@ -66,12 +30,13 @@ static void handle(struct httpd_request *rq, void *arg)
     handled++;
     httpd_reply(rq, strncmp(httpd_header(rq, "Host"), "127.0.0.1:", 10) == 0 ? 200 : 421, NULL, 0, NULL);
 }
-static void serve(const char *client_ca)
+static void serve_named(const char *client_ca, const char *client_name)
 {
     struct httpd_options o = {.listen = "127.0.0.1:0",
                               .tls_cert = "server.test.pem",
                               .tls_key = "server.test.key",
                               .tls_client_ca = client_ca,
+                              .tls_client_name = client_name,
                               .connections_max = 2,
                               .idle_timeout_ms = 300,
                               .header_bytes_max = 4096,
@@ -79,6 +44,10 @@ static void serve(const char *client_ca)
                               .handle = handle,
                               .too_large = handle};
     cr_assert(zero(int, httpd_start(&o, &server, &e)), "%s", e.text);
+}
+static void serve(const char *client_ca)
+{
+    serve_named(client_ca, NULL);
 }
 
 static void begin(void)
@@ -170,6 +139,24 @@ Test(tls, with_a_client_ca_only_its_clients_are_let_in)
     cr_assert(eq(int, status, 200), "%s", result.text);
     call(&known);
     cr_assert(eq(int, handled, 2));
+}
+
+Test(tls, with_a_name_only_clients_who_have_it_are_let_in)
+{
+    struct http_tls known = {.ca_file = "server.test.pem",
+                             .server_name = "server.test",
+                             .cert_file = "client.test.pem",
+                             .key_file = "client.test.key"};
+    struct http_tls other = known;
+    other.cert_file = "stranger.test.pem";
+    other.key_file = "stranger.test.key";
+    cr_assert(zero(int, system("cat client.test.pem stranger.test.pem > both.pem")));
+    serve_named("both.pem", "client.test");
+    call(&other);
+    cr_assert(eq(int, status, 403), "%d %s", status, result.text);
+    cr_assert(zero(int, handled));
+    call(&known);
+    cr_assert(eq(int, status, 200), "%s", result.text);
 }
 
 Test(tls, a_handshake_that_does_not_begin_is_closed_in_time)
