@@ -1,4 +1,5 @@
 """The chart, by Helm's own engine: what it renders is valid for Kubernetes, wrong values are refused, and the real agent starts with it."""
+import copy
 import hashlib
 import pathlib
 import re
@@ -14,7 +15,7 @@ import yaml
 from lib import procs
 from lib.carillon import ROOT, binary, merge
 from lib.certs import Authority
-from lib.chart import CHART, Pod, documents, is_safe, one, ports, validate
+from lib.chart import CHART, Pod, documents, is_safe, one, ports, validate, validate_service_monitor
 from lib.load import Load
 from lib.procs import wait_until
 
@@ -26,7 +27,8 @@ EVERYTHING = {
     "consul": {"address": "https://$(HOST_IP):8501", "tokenSecret": "consul", "caSecret": "consul-ca", "tlsServerName": "server.dc1.consul"},
     "api": {"tokensSecret": "tokens", "tlsSecret": "api-tls", "clientCaSecret": "api-client-ca"}, "callback": {"signingKeysSecret": "signing", "headerSecrets": {"default": "keys", "team-b": "keys-of-b"}},
     "autoscaling": {"enabled": True}, "serviceMonitor": {"enabled": True},
-    "networkPolicy": {"enabled": True, "apiFrom": [{"podSelector": {}}], "opsFrom": [{"namespaceSelector": {}}]},
+    "networkPolicy": {"enabled": True, "apiFrom": [{"podSelector": {}}], "opsFrom": [{"namespaceSelector": {}}],
+                      "egress": [{"ports": [{"port": 443}], "to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]},
     "podLabels": {"team": "x"}, "podAnnotations": {"a": "b"}, "nodeSelector": {"disk": "ssd"},
     "tolerations": [{"key": "k", "operator": "Exists"}], "affinity": {"nodeAffinity": {}},
 }
@@ -104,8 +106,10 @@ def test_what_is_rendered_fits_together(mode):
     template = stateful["spec"]["template"]
     labels, ports_there = template["metadata"]["labels"], {p["name"] for p in template["spec"]["containers"][0]["ports"]}
     assert stateful["spec"]["serviceName"] in {s["metadata"]["name"] for s in services}
+    others = [d["metadata"]["labels"] for d in found if d["kind"] == "Pod"]
     for service in services:
         assert service["spec"]["selector"].items() <= labels.items()
+        assert others and not any(service["spec"]["selector"].items() <= pod.items() for pod in others)
         assert {p["targetPort"] for p in service["spec"]["ports"]} <= ports_there
     [endpoint] = one(found, "ServiceMonitor")["spec"]["endpoints"]
     wanted = one(found, "ServiceMonitor")["spec"]["selector"]["matchLabels"]
@@ -121,6 +125,32 @@ def test_what_is_rendered_fits_together(mode):
         assert one(found, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"].items() <= labels.items()
         for spread in template["spec"]["topologySpreadConstraints"]:
             assert spread["labelSelector"]["matchLabels"].items() <= labels.items()
+
+
+@pytest.mark.parametrize("mode, values, ports_out", [
+    ("standalone-everything", {}, {53, 443}), ("everything", {}, {53, 443, 7421, 8501, 3306}),
+    ("everything", {"mysql": {"port": 3307}, "consul": {"address": ""}}, {53, 443, 7421, 8500, 3307}),
+    ("everything", {"consul": {"address": "http://consul.example"}}, {53, 443, 7421, 8500, 3306}),
+    ("raft-cluster-everything", {}, {53, 443, 7421, 7422, 8501})])
+def test_members_are_let_out_to_whom_they_need_and_to_whom_they_are_to_call(mode, values, ports_out):
+    found = documents(CHART, merge(MODES[mode], values))
+    policy = one(found, "NetworkPolicy")["spec"]
+    validate([one(found, "NetworkPolicy")])
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert {p["port"] for rule in policy["egress"] for p in rule["ports"]} == ports_out
+    assert EVERYTHING["networkPolicy"]["egress"][0] in policy["egress"]
+    found = documents(CHART, merge(MODES[mode], {**values, "networkPolicy": {"egress": []}}))
+    assert "egress" not in one(found, "NetworkPolicy")["spec"] and one(found, "NetworkPolicy")["spec"]["policyTypes"] == ["Ingress"]
+
+
+def test_what_is_no_service_monitor_is_not_taken_for_one():
+    good = one(documents(CHART, EVERYTHING), "ServiceMonitor")
+    validate_service_monitor(good)
+    for key, wrong in [("port", 7423), ("interval", "30 sec"), ("interva", "30s")]:
+        bad = copy.deepcopy(good)
+        bad["spec"]["endpoints"][0][key] = wrong
+        with pytest.raises((ValueError, AssertionError)):
+            validate_service_monitor(bad)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -169,7 +199,10 @@ def test_the_names_of_a_log_fit_whatever_the_release_is_called():
     ({"api": {"clientCaSecret": "ca"}}, "tlsSecret"), ({"cluster": {"tlsServerName": "a b"}}, "tlsServerName"),
     ({"callback": {"headerSecrets": {"Team B": "x"}}}, "headerSecrets"), ({"preStopWaitSeconds": "5s"}, "preStopWaitSeconds"), ({"shutdownGraceSeconds": -1}, "shutdownGraceSeconds"), ({"replica": 3}, "replica"), ({"api": {"port": "x"}}, "port"), ({"replicas": 0}, "replicas"),
     ({"mode": "cluster", "cluster": {"secretName": "s"}}, "mysql"), ({"image": {"pullPolicy": "never"}}, "pullPolicy"),
-    ({"persistence": {"size": "much"}}, "size"),
+    ({"persistence": {"size": "much"}}, "size"), ({"podLabels": {"a": 1}}, "podLabels"), ({"imagePullSecrets": ["pull"]}, "imagePullSecrets"),
+    ({"networkPolicy": {"egress": [443]}}, "egress"), ({"ops": {"port": 7420}}, "api.port and ops.port must differ"),
+    ({"api": {"port": 7422}}, "api.port and ops.port must differ"),
+    (merge(CLUSTER, {"autoscaling": {"enabled": True, "minReplicas": 5, "maxReplicas": 4}}), "minReplicas is more than autoscaling.maxReplicas"),
     ({"mode": "cluster", "mysql": {"host": "db", "passwordSecret": "m"}}, "cluster.secretName or cluster.tlsSecret is needed"),
 ])
 def test_wrong_values_are_refused_with_a_reason(values, why):

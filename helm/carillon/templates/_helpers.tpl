@@ -27,6 +27,25 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
+{{- define "carillon.testLabels" -}}
+app.kubernetes.io/name: carillon-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- /* Values that are wrong together, which a schema cannot say. */ -}}
+{{- define "carillon.check" -}}
+{{- $ports := list (int .Values.api.port) (int .Values.ops.port) 7421 7422 -}}
+{{- if ne (len $ports) (len (uniq $ports)) -}}
+{{- fail "api.port and ops.port must differ from each other and from 7421 and 7422, where members talk" -}}
+{{- end -}}
+{{- if and .Values.autoscaling.enabled (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) -}}
+{{- fail "autoscaling.minReplicas is more than autoscaling.maxReplicas" -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "carillon.image" -}}
 {{ printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) }}
 {{- end -}}

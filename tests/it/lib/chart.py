@@ -5,12 +5,13 @@ import subprocess
 import helm_python as helm
 import kubernetes_validate
 import yaml
+from cloudcoil.models.prometheus_operator.v1 import ServiceMonitor
 
 from .carillon import ROOT, Agent, binary
 from .procs import Process, free_ports
 
 CHART = ROOT / "helm/carillon"
-KUBERNETES = ["1.37", "1.36", "1.35", "1.34"]
+KUBERNETES = ["1.37", "1.36", "1.35", "1.34", "1.29"]  # the newest, three before it, and the oldest that the chart is for
 
 
 def documents(chart, values):
@@ -29,8 +30,18 @@ def validate(found):
     assert found
     for version in KUBERNETES:
         for document in found:
-            if document["kind"] != "ServiceMonitor":  # of an operator, not of Kubernetes
+            if document["kind"] != "ServiceMonitor":
                 kubernetes_validate.validate(document, version, strict=True)
+    for document in found:
+        if document["kind"] == "ServiceMonitor":
+            validate_service_monitor(document)
+
+
+def validate_service_monitor(document):
+    """It is the Prometheus operator's, not Kubernetes': against models made of the operator's own definition. They drop keys that it does not
+    have, so what is left has to be the whole."""
+    known = ServiceMonitor.model_validate(document).model_dump(mode="json", by_alias=True, exclude_unset=True)
+    assert known == document, f"{known} is what the operator knows of {document}"
 
 
 def is_safe(container):
