@@ -24,13 +24,14 @@ MYSQL_OPTIONS = {"quick": ["--innodb-buffer-pool-size=512M", "--innodb-log-file-
                  "full": ["--innodb-buffer-pool-size=4G", "--innodb-log-file-size=2G"]}
 SIZES = {
     "quick": dict(runs=1, steady_runs=1, submits=((1, 500), (16, 5000), (64, 10_000)), bulk_jobs=20_000, bursts=(1000, 10_000),
-                  rates=(4000, 8000, 12_000, 16_000, 20_000, 26_000, 34_000), grpc_rates=(2000, 4000, 8000, 16_000),
+                  rates=(4000, 8000, 12_000, 16_000, 20_000, 23_000, 26_000, 28_000, 30_000, 32_000, 34_000, 37_000, 40_000, 44_000),
+                  grpc_rates=(2000, 4000, 8000, 16_000),
                   stream_rates=(2000, 4000, 8000), seconds=2, idle_seconds=3, settle_seconds=15, stored=(), kills=1,
-                  snapshot_rate=500, snapshots=1, micro_rounds=100_000),
+                  stored_rate=2000, snapshot_rate=500, snapshots=1, micro_rounds=100_000),
     "full": dict(runs=5, steady_runs=3, submits=((1, 3000), (16, 20_000), (64, 40_000)), bulk_jobs=100_000,
                  bursts=(1000, 10_000, 100_000), rates=tuple(range(4000, 44_001, 4000)), grpc_rates=tuple(range(2000, 20_001, 3000)),
                  stream_rates=(2000, 4000, 8000, 12_000, 16_000), seconds=5, idle_seconds=10, settle_seconds=30,
-                 stored=(1_000_000, 5_000_000), kills=5, snapshot_rate=1000, snapshots=3, micro_rounds=1_000_000),
+                 stored=(1_000_000, 5_000_000), kills=5, stored_rate=8000, snapshot_rate=1000, snapshots=3, micro_rounds=1_000_000),
 }
 EACH_STORE = ("submit", "bulk", "burst", "steady", "stream", "grpc", "idle", "stored")
 ONCE = ("micro", "failover")
@@ -64,6 +65,36 @@ class Bench:
         add("raw limit", "raft", "its p50", "ms", self.limits["raft, 1 of 200 bytes under way"]["ms"]["p50"])
         add("raw limit", "raft", "bare appends, 64 under way", "/s", self.limits["raft, 64 of 200 bytes"]["entries_per_s"])
         add("raw limit", "raft", "bare appends of 100 KB", "MB/s", self.limits["raft, 2 of 100 KB"]["mb_per_s"])
+
+    def commit_ms(self, store, rig_in_use):
+        """(what, ms): the median of a bare durable commit now, of one row by the database or of 200 bytes by the log."""
+        if store == "mysql":
+            got = rig.run_tool("limit_mysql", socket=self.mariadb.socket, user="root", database="bench_bare", rows=500, batch=500,
+                               seconds=0, singles=500)
+            job = self._rows(rig_in_use, rows=500, batch=1, form="text")
+            self.figures.add("raw limit", store, "bare INSERT of one row, p50", "ms", got["single_ms"]["p50"])
+            return "bare transaction of a job's three rows", job["batch_ms"]["p50"]
+        return "bare append", self.limits["raft, 1 of 200 bytes under way"]["ms"]["p50"]
+
+    def _rows(self, rig_in_use, **options):
+        return rig.run_tool("limit_rows", socket=self.mariadb.socket, user="root", database="bench_bare", like=rig_in_use.database,
+                            **options)
+
+    def rows_per_s(self, store, rig_in_use):
+        """(what, jobs a second): all that a bulk writes, bare, in transactions as large as the agent's."""
+        if store != "mysql":
+            return "bare appends of 500 jobs in 100 KB", self.limits["raft, 2 of 100 KB"]["mb_per_s"] / 0.1 * 500
+        rows = self.bulk_jobs
+        for form, connections in (("text", 1), ("arrays", 1), ("arrays", 2)):
+            before, used = machine.cpu_seconds(self.mariadb.process.pid), f"bare rows of jobs as {form}, {connections} connection"
+            got = self._rows(rig_in_use, rows=rows, batch=500, connections=connections, form=form)
+            spent = machine.cpu_seconds(self.mariadb.process.pid) - before
+            used += "s" if connections > 1 else ""
+            self.figures.add("raw limit", store, used, "jobs/s", got["jobs_per_s"])
+            self.figures.add("raw limit", store, f"{used}: database's CPU a job", "µs", spent / rows * 1e6)
+            if (form, connections) == ("arrays", 1):
+                limit = got["jobs_per_s"]
+        return "bare rows as arrays, 1 connection", limit
 
     def posts(self, port, count):
         """Bare libcurl POSTs a second to the callee, now."""

@@ -1,9 +1,9 @@
 /* The raw limit of a database on this machine: bare statements of many rows, each a transaction, on one connection.
  *
- *   limit_mysql --socket S --user U --database D --rows R --batch B --seconds T
+ *   limit_mysql --socket S --user U --database D --rows R --batch B --seconds T --singles N
  *
  * The table has a job's key, its index by wake time and as much beside as a job's row; R rows are written in batches of B, then so
- * many are advanced for T seconds. One thread. Prints one line of JSON. */
+ * many are advanced for T seconds, then single rows are written, each a transaction. One thread. Prints one line of JSON. */
 #include <mysql.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -101,25 +101,41 @@ static double advance_rows(struct limit *l, double seconds, struct bench_samples
             bench_samples_add(us, (int64_t)(now_ns - before_ns) / 1000);
             rows += l->batch;
         }
-    return (double)rows * 1e9 / (double)(now_ns - start_ns);
+    return rows > 0 ? (double)rows * 1e9 / (double)(now_ns - start_ns) : 0;
+}
+
+/* Single rows behind the others, a statement and a commit each. */
+static void insert_singles(struct limit *l, uint64_t count, struct bench_samples *us)
+{
+    for (uint64_t i = l->rows; i < l->rows + count; i++) {
+        uint64_t start_ns = clock_mono_ns();
+        buf_add_str(&l->text, "INSERT INTO bare VALUES (");
+        add_uid(l, i);
+        buf_addf(&l->text, ",%llu,1,1795000000000,REPEAT('x',160))",
+                 (unsigned long long)(i * 2654435761u % 4096));
+        run(l);
+        bench_samples_add(us, (int64_t)(clock_mono_ns() - start_ns) / 1000);
+    }
 }
 
 int main(int argc, char **argv)
 {
     struct limit l = {.rows = (uint64_t)bench_number(argc, argv, "rows", 20000),
                       .batch = (uint64_t)bench_number(argc, argv, "batch", 500)};
-    struct bench_samples us = {0};
+    struct bench_samples us = {0}, single_us = {0};
     BENCH_CHECK(l.batch > 0 && l.rows >= l.batch && l.rows % l.batch == 0,
                 "--rows must be so many times --batch");
     buf_init(&l.text, TEXT_MAX);
     open_database(&l, argc, argv);
     double inserts = insert_rows(&l);
     double updates = advance_rows(&l, (double)bench_number(argc, argv, "seconds", 3), &us);
+    insert_singles(&l, (uint64_t)bench_number(argc, argv, "singles", 500), &single_us);
     run_text(&l, "DROP TABLE bare");
-    bench_print(json_pack("{s:f,s:f,s:o}", "inserts_per_s", inserts, "updates_per_s", updates, "batch_ms",
-                          bench_samples_json(&us, 1000)));
+    bench_print(json_pack("{s:f,s:f,s:o,s:o}", "inserts_per_s", inserts, "updates_per_s", updates, "batch_ms",
+                          bench_samples_json(&us, 1000), "single_ms", bench_samples_json(&single_us, 1000)));
     mysql_close(l.mysql);
     buf_fini(&l.text);
     bench_samples_fini(&us);
+    bench_samples_fini(&single_us);
     return 0;
 }

@@ -16,6 +16,7 @@ def submit(bench, store):
     targets = {"mysql": {1: "p50 ≤ 0.8 ms", 64: "≥ 15,000/s, p99 ≤ 12 ms"}, "raft": {1: "p50 ≤ 0.4 ms", 64: "≥ 30,000/s, p99 ≤ 8 ms"}}
     with Rig(store, bench.mariadb, "submit") as rig:
         for run in range(bench.runs):
+            commit = bench.commit_ms(store, rig)
             for connections, count in bench.submits:
                 bare = run_tool("load", port=rig.callee.port, connections=connections, requests=count, method="POST", path="/x", body="{}")
                 meter = rig.meter()
@@ -24,24 +25,31 @@ def submit(bench, store):
                 target = targets[store].get(connections)
                 name = f"submit, {connections} connection{'s' if connections > 1 else ''}"
                 bench.figures.add(name, store, "rate", "/s", got["per_s"], ("generator to callee", bare["per_s"]), target)
-                bench.figures.add(name, store, "p50", "ms", got["ms"]["p50"])
+                bench.figures.add(name, store, "p50", "ms", got["ms"]["p50"], commit if connections == 1 else None)
                 bench.figures.add(name, store, "p99", "ms", got["ms"]["p99"])
-                bench.figures.add(name, store, "agent's CPU a job", "µs", used["agent"] / count * 1e6)
-                bench.note_others(name, store, used)
+                _add_cpu(bench, name, store, used, count, "a job")
+
+
+def _add_cpu(bench, name, store, used, count, each, target=None):
+    """Who spent how much on each of COUNT; all of it is on the same cores."""
+    for process, whose in (("agent", "agent's"), ("mariadb", "database's"), ("callee", "callee's"), ("driver", "generator's")):
+        if used.get(process, 0) / count >= 0.5e-6:
+            bench.figures.add(name, store, f"{whose} CPU {each}", "µs", used[process] / count * 1e6, None,
+                              target if process == "agent" else None)
+    bench.note_others(name, store, used)
 
 
 def bulk(bench, store):
     """Many jobs in one request."""
     with Rig(store, bench.mariadb, "bulk") as rig:
         for run in range(bench.runs):
+            limit = bench.rows_per_s(store, rig)
             meter = rig.meter()
             took = rig.bulk(f"b{run}", ({"schedule": "@after 1d"} for _ in range(bench.bulk_jobs)))
             used = meter.read()
-            limit = ("bare INSERT rows", bench.limits["mysql"]["inserts_per_s"]) if store == "mysql" else None
             bench.figures.add("bulk", store, f"{bench.bulk_jobs:,} jobs", "/s", bench.bulk_jobs / took, limit,
                               "≥ 50,000/s" if store == "mysql" else "≥ 100,000/s")
-            bench.figures.add("bulk", store, "agent's CPU a job", "µs", used["agent"] / bench.bulk_jobs * 1e6)
-            bench.note_others("bulk", store, used)
+            _add_cpu(bench, "bulk", store, used, bench.bulk_jobs, "a job")
 
 
 def burst(bench, store):
@@ -68,8 +76,7 @@ def burst(bench, store):
                 bench.figures.add(f"burst, {count:,}", store, "last arrives after", "s", last, ("as many bare POSTs", count / bare),
                                   targets[store].get(count))
                 bench.figures.add(f"burst, {count:,}", store, "p50", "s", stats["late_ms"]["p50"] / 1e3)
-                bench.figures.add(f"burst, {count:,}", store, "agent's CPU a fire", "µs", used["agent"] / count * 1e6)
-                bench.note_others(f"burst, {count:,}", store, used)
+                _add_cpu(bench, f"burst, {count:,}", store, used, count, "a fire")
                 if stats["repeats"]:
                     bench.figures.note(f"burst {store}: {stats['repeats']} were no first attempts")
 
@@ -137,15 +144,14 @@ def steady(bench, store):
             if store == "mysql":
                 add("steady @every 1s", store, "sustained, of the database", "/s", rate,
                     ("bare UPDATE rows", bench.limits["mysql"]["updates_per_s"]))
-            add("steady @every 1s", store, "agent's CPU a fire", "µs", best.used["agent"] / best.stats["count"] * 1e6, None,
-                "≤ 45 µs" if store == "mysql" else "≤ 35 µs")
+            _add_cpu(bench, "steady @every 1s", store, best.used, best.stats["count"], "a fire",
+                     "≤ 45 µs" if store == "mysql" else "≤ 35 µs")
             if half:
                 add("half load", store, "rate", "/s", half[-1].per_s)
                 for place, target in (("p50", None), ("p99", "≤ 10 ms"), ("p999", "≤ 30 ms"), ("max", None)):
                     add("half load", store, f"lateness {place}", "ms", half[-1].late[place], None, target)
             else:
                 bench.figures.note(f"half load, {store}: no result: only {best.rate}/s, the lowest rate, is sustained")
-            bench.note_others("steady", store, best.used)
 
 
 def grpc(bench, store):
@@ -244,8 +250,21 @@ def stored(bench, store):
                 bench.figures.add(name, store, "page of 1,000", "ms", (time.monotonic() - began) * 1e3)
                 got = rig.load(64, 10_000, f"s{run}")
                 bench.figures.add(name, store, "submit, 64 connections", "/s", got["per_s"])
+            _fire_beside_stored(bench, rig, name)
             if store == "raft":
                 _fire_beside_snapshots(bench, rig, name)
+
+
+def _fire_beside_stored(bench, rig, name):
+    """A steady rate of other jobs, which are gone afterwards."""
+    rate, begin = bench.stored_rate, time.time() + 2
+    rig.bulk("r", ({"schedule": "@every 1s", "starts_at": instant(begin + i / rate)} for i in range(rate)))
+    time.sleep(max(0.0, begin + 1.5 - time.time()))
+    step = _measure_step(rig, rate, bench.seconds)
+    bench.figures.add(name, rig.store, f"of {rate:,} fires a second come", "/s", step.per_s)
+    bench.figures.add(name, rig.store, "their lateness p99", "ms", step.late.get("p99", 0), None, "≤ 10 ms")
+    _add_cpu(bench, name, rig.store, step.used, step.stats["count"], "a fire")
+    rig.delete("r")
 
 
 def _fire_beside_snapshots(bench, rig, name):
