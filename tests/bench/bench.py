@@ -33,8 +33,8 @@ SIZES = {
                  stream_rates=(2000, 4000, 8000, 12_000, 16_000), seconds=5, idle_seconds=10, settle_seconds=30,
                  stored=(1_000_000, 5_000_000), kills=5, stored_rate=8000, snapshot_rate=1000, snapshots=3, micro_rounds=1_000_000),
 }
-EACH_STORE = ("submit", "bulk", "burst", "steady", "stream", "grpc", "idle", "stored")
-ONCE = ("micro", "failover")
+EACH_STORE = ("submit", "bulk", "burst", "steady", "stream", "grpc", "idle", "stored", "failover")
+ONCE = ("micro",)
 
 
 class Bench:
