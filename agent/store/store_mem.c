@@ -7,6 +7,7 @@
 #include "agent/base/mem.h"
 #include "agent/base/rng.h"
 #include "agent/base/option.h"
+#include "agent/core/job.h"
 #include "agent/store/store_mem_private.h"
 
 #define DEAD_SHOWN_MS ((int64_t)3600 * 1000)
@@ -19,6 +20,20 @@ static enum store_mem_fault fault_of(const struct mem_op *op)
     return o->fault ? o->fault(o->arg, op->name) : STORE_MEM_OK;
 }
 
+static void lose(const struct mem_op *op, struct err *e)
+{
+    (void)err_set(e, op->writes ? ERR_UNKNOWN_OUTCOME : ERR_UNAVAILABLE, "the answer to %s was lost",
+                  op->name); /* the answer carries it */
+}
+
+void store_mem_lose(struct loop_msg *msg)
+{
+    struct mem_op *op = container_of(msg, struct mem_op, msg);
+    assert(op->worked);
+    if (op->outcome.code == ERR_OK)
+        lose(op, &op->outcome);
+}
+
 static void op_work(struct mem_op *op, struct err *e)
 {
     enum store_mem_fault fault = fault_of(op);
@@ -29,16 +44,18 @@ static void op_work(struct mem_op *op, struct err *e)
     if (op->work(op, e) == 0)
         err_clear(e);
     if (fault == STORE_MEM_LOST_AFTER)
-        (void)err_set(e, op->writes ? ERR_UNKNOWN_OUTCOME : ERR_UNAVAILABLE, "the answer to %s was lost",
-                      op->name);
+        lose(op, e);
 }
 
 static void op_free(struct mem_op *op)
 {
     for (size_t i = 0; op->fires && i < op->found; i++)
         fire_row_fini(&op->fires[i]);
+    for (size_t i = 0; op->jobs && i < op->found; i++)
+        job_spec_unref(op->jobs[i].spec);
+    job_spec_unref(op->copy);
     mem_free(op->fires);
-    mem_free(op->jobs); /* their specs are the world's */
+    mem_free(op->jobs);
     for (size_t i = 0; op->revisions && i < op->found; i++)
         mem_free(op->revisions[i].was);
     mem_free(op->revisions);
@@ -69,11 +86,18 @@ static void op_answer(struct mem_op *op, const struct err *e)
 static void op_message(struct loop_msg *msg)
 {
     struct mem_op *op = container_of(msg, struct mem_op, msg);
+    if (op->store && !op->worked) {
+        const struct store_mem_options *o = &op->store->options;
+        op_work(op, &op->outcome);
+        op->worked = true;
+        if (o->reply) {
+            o->reply(o->arg, msg);
+            return;
+        }
+    }
     if (op->store) {
-        struct err e = {0};
-        op_work(op, &e);
-        note_op(op->store, op, &e);
-        op_answer(op, &e);
+        note_op(op->store, op, &op->outcome);
+        op_answer(op, &op->outcome);
     }
     op_free(op);
 }
@@ -174,14 +198,19 @@ static int64_t boot_ms(const struct store_mem *s)
     return s->options.boot_ms ? s->options.boot_ms(s->options.arg) : (int64_t)clock_boot_ms();
 }
 
+static bool is_shown(const struct mem_member *m, int64_t now_ms)
+{
+    return !m->row.dead || m->died_ms > now_ms - DEAD_SHOWN_MS;
+}
+
 static void copy_members(struct mem_op *op, int64_t now_ms)
 {
     size_t n = 0;
     for (const struct mem_member *m = op->store->world->members; m; m = m->next)
-        n++;
+        n += is_shown(m, now_ms);
     op->members = mem_new_array(struct store_member, n + 1);
     for (const struct mem_member *m = op->store->world->members; m; m = m->next)
-        if (!m->row.dead || m->died_ms > now_ms - DEAD_SHOWN_MS)
+        if (is_shown(m, now_ms))
             op->members[op->beat.members_count++] = m->row;
     op->beat.members = op->members;
 }
@@ -207,12 +236,12 @@ static int beat_work(struct mem_op *op, struct err *e)
     copy_slots(op, op->member);
     op->beat.slots = op->slots_found;
     op->beat.slots_count = op->found;
-    op->beat.done_boot_ms = boot_ms(op->store);
     return 0;
 }
 
 static void answer_beat(struct mem_op *op, const struct err *e)
 {
+    op->beat.done_boot_ms = boot_ms(op->store);
     op->beat_done(op->arg, e, e->code == ERR_OK ? &op->beat : NULL);
 }
 
@@ -317,6 +346,8 @@ struct store_mem_world *store_mem_world_new(void)
     map_init(&w->fires, 3);
     map_init(&w->revisions, 4);
     map_init(&w->copies, 5);
+    map_init(&w->histories, 6);
+    list_init(&w->unfinished);
     return w;
 }
 

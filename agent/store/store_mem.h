@@ -24,10 +24,15 @@ struct store_mem_options {
     void (*send)(void *arg, struct loop_msg *msg);
     /* Asked when MSG is run; OP is the name in struct store_ops. NULL: never a fault. */
     enum store_mem_fault (*fault)(void *arg, const char *op);
+    /* How its answer travels back: MSG->run, once more, gives it. NULL: the work and the answer are one. */
+    void (*reply)(void *arg, struct loop_msg *msg);
     /* Virtual CLOCK_BOOTTIME; NULL: the real one. */
     int64_t (*boot_ms)(void *arg);
     void *arg;
 };
+
+/* MSG is on its way back, and its answer is lost there. */
+void store_mem_lose(struct loop_msg *msg);
 
 struct store_mem_world *store_mem_world_new(void);
 /* All stores on it must have been closed. */

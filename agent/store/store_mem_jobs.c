@@ -1,4 +1,5 @@
-/* Jobs, fires and revisions of the store in memory. Every read goes through all rows and sorts: nothing to get wrong. */
+/* Jobs, fires and revisions of the store in memory. A read goes through all rows of its job, or all that have not ended, and sorts:
+ * little to get wrong. Through all fires that ever were it would be most of what a long simulation costs. */
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,10 +57,38 @@ static void job_free(struct mem_job *job)
     mem_free(job);
 }
 
+static struct mem_history *history_of(struct store_mem_world *w, const struct uid *uid)
+{
+    struct mem_history *h = map_get(&w->histories, uid->bytes, sizeof(uid->bytes));
+    if (h)
+        return h;
+    h = mem_new(struct mem_history);
+    h->uid = *uid;
+    list_init(&h->fires);
+    put(&w->histories, h->uid.bytes, sizeof(h->uid.bytes), h);
+    return h;
+}
+
+/* After its state may have changed. */
+static void fire_settle(struct store_mem_world *w, struct mem_fire *fire)
+{
+    list_remove(&fire->state_link);
+    if (fire->row.state != FIRE_STATE_ENDED)
+        list_push_back(&w->unfinished, &fire->state_link);
+}
+
 static void fire_free(struct mem_fire *fire)
 {
     fire_row_fini(&fire->row);
     mem_free(fire);
+}
+
+void mem_fire_forget(struct store_mem_world *w, struct mem_fire *fire)
+{
+    map_remove(&w->fires, &fire->key, sizeof(fire->key));
+    list_remove(&fire->state_link);
+    list_remove(&fire->job_link);
+    fire_free(fire);
 }
 
 void mem_revision_free(struct mem_revision *revision)
@@ -74,12 +103,15 @@ void mem_jobs_fini(struct store_mem_world *w)
         job_free(it.value);
     for (struct map_iter it = {0}; map_next(&w->fires, &it);)
         fire_free(it.value);
+    for (struct map_iter it = {0}; map_next(&w->histories, &it);)
+        mem_free(it.value);
     for (struct map_iter it = {0}; map_next(&w->revisions, &it);)
         mem_revision_free(it.value);
     mem_copies_fini(w);
     map_fini(&w->jobs);
     map_fini(&w->names);
     map_fini(&w->fires);
+    map_fini(&w->histories);
     map_fini(&w->revisions);
 }
 
@@ -175,26 +207,31 @@ static void do_fire(struct store_mem_world *w, const struct fire_change *f)
     mem_copy_keep(w, f);
     if (f->op == CHANGE_UPDATE) {
         do_fire_update(fire, &f->row);
+        fire_settle(w, fire);
     } else if (f->op == CHANGE_DELETE) {
-        map_remove(&w->fires, &fire->key, sizeof(fire->key));
-        fire_free(fire);
+        mem_fire_forget(w, fire);
     } else {
         fire = mem_new(struct mem_fire);
         fire->key = (struct mem_fire_key){f->row.uid, f->row.seq};
         int r = fire_row_copy(&f->row, &fire->row, NULL);
         assert(r == 0);
         (void)r;
+        list_init(&fire->state_link);
+        list_push_back(&history_of(w, &f->row.uid)->fires, &fire->job_link);
+        fire_settle(w, fire);
         put(&w->fires, &fire->key, sizeof(fire->key), fire);
     }
 }
 
 static void cancel_fires(struct store_mem_world *w, const struct job_row *row)
 {
-    for (struct map_iter it = {0}; map_next(&w->fires, &it);) {
-        struct fire_row *fire = &((struct mem_fire *)it.value)->row;
-        if (memcmp(fire->uid.bytes, row->uid.bytes, sizeof(row->uid)) != 0 || fire->state == FIRE_STATE_ENDED)
+    struct mem_history *h = history_of(w, &row->uid);
+    LIST_FOR (link, &h->fires) {
+        struct mem_fire *fire = container_of(link, struct mem_fire, job_link);
+        if (fire->row.state == FIRE_STATE_ENDED)
             continue;
-        fire_row_deleted(fire, row);
+        fire_row_deleted(&fire->row, row);
+        fire_settle(w, fire);
     }
 }
 
@@ -332,13 +369,13 @@ static bool is_wanted(const struct store_load *l, uint16_t slot, int64_t wake_ms
                       uint64_t seq)
 {
     bool own = false;
-    for (size_t i = 0; i < l->slots_count && !own; i++)
-        own = l->slots[i] == slot;
-    if (!own || wake_ms == RECORD_NONE || wake_ms >= l->until_ms ||
+    if (wake_ms == RECORD_NONE || wake_ms >= l->until_ms ||
         (l->from_ms != RECORD_NONE && wake_ms < l->from_ms))
         return false;
-    return !l->after.set || compare_place(slot, wake_ms, uid, seq, l->after.slot, l->after.wake_ms,
-                                          &l->after.uid, seq ? l->after.seq : 0) > 0;
+    for (size_t i = 0; i < l->slots_count && !own; i++)
+        own = l->slots[i] == slot;
+    return own && (!l->after.set || compare_place(slot, wake_ms, uid, seq, l->after.slot, l->after.wake_ms,
+                                                  &l->after.uid, seq ? l->after.seq : 0) > 0);
 }
 
 static int by_place_jobs(const void *a, const void *b)
@@ -356,6 +393,8 @@ static int by_place_fires(const void *a, const void *b)
 static void cut(struct mem_op *op, size_t limit)
 {
     op->more = op->found > limit;
+    for (size_t i = limit; op->jobs && i < op->found; i++)
+        job_spec_unref(op->jobs[i].spec);
     if (op->more)
         op->found = limit;
 }
@@ -364,13 +403,19 @@ static int load_jobs_work(struct mem_op *op, struct err *e)
 {
     struct store_mem_world *w = op->store->world;
     (void)e; /* cannot fail */
-    op->jobs = mem_new_array(struct store_job, map_count(&w->jobs) + 1);
+    const struct mem_job **wanted = mem_new_array(const struct mem_job *, map_count(&w->jobs) + 1);
+    size_t count = 0;
     for (struct map_iter it = {0}; map_next(&w->jobs, &it);) {
         const struct mem_job *job = it.value;
         if (is_wanted(op->load, job->row.slot, job->row.wake_ms, &job->row.uid, 0) &&
             store_tzdata_wanted(op->load, &job->row))
-            op->jobs[op->found++] = (struct store_job){.row = job->row, .spec = job->spec};
+            wanted[count++] = job;
     }
+    op->jobs = mem_new_array(struct store_job, count + 1);
+    for (; op->found < count; op->found++)
+        op->jobs[op->found] =
+            (struct store_job){.row = wanted[op->found]->row, .spec = job_spec_ref(wanted[op->found]->spec)};
+    mem_free(wanted);
     qsort(op->jobs, op->found, sizeof(*op->jobs), by_place_jobs);
     cut(op, op->load->limit);
     return 0;
@@ -399,15 +444,22 @@ int mem_give_fires(struct mem_op *op, const struct fire_row **rows, size_t count
     return 0;
 }
 
+static size_t count_links(struct list *head)
+{
+    size_t n = 0;
+    LIST_FOR (link, head)
+        n++;
+    return n;
+}
+
 static int load_fires_work(struct mem_op *op, struct err *e)
 {
     struct store_mem_world *w = op->store->world;
-    const struct fire_row **rows = mem_new_array(const struct fire_row *, map_count(&w->fires) + 1);
+    const struct fire_row **rows = mem_new_array(const struct fire_row *, count_links(&w->unfinished) + 1);
     size_t count = 0;
-    for (struct map_iter it = {0}; map_next(&w->fires, &it);) {
-        const struct fire_row *row = &((struct mem_fire *)it.value)->row;
-        if (row->state != FIRE_STATE_ENDED &&
-            is_wanted(op->load, row->slot, row->wake_ms, &row->uid, row->seq))
+    LIST_FOR (link, &w->unfinished) {
+        const struct fire_row *row = &container_of(link, struct mem_fire, state_link)->row;
+        if (is_wanted(op->load, row->slot, row->wake_ms, &row->uid, row->seq))
             rows[count++] = row;
     }
     int r = mem_give_fires(op, rows, count, op->load->limit, by_place_fires, e);
@@ -432,7 +484,7 @@ static int get_jobs_work(struct mem_op *op, struct err *e)
         const struct mem_job *job = key->ns[0] ? job_by_name(op->store->world, key->ns, key->id)
                                                : mem_job_by_uid(op->store->world, &key->uid);
         if (job)
-            op->jobs[op->found] = (struct store_job){.row = job->row, .spec = job->spec};
+            op->jobs[op->found] = (struct store_job){.row = job->row, .spec = job_spec_ref(job->spec)};
     }
     return 0;
 }
@@ -455,12 +507,12 @@ static int newest_first(const void *a, const void *b)
 static int get_fires_work(struct mem_op *op, struct err *e)
 {
     struct store_mem_world *w = op->store->world;
-    const struct fire_row **rows = mem_new_array(const struct fire_row *, map_count(&w->fires) + 1);
+    struct mem_history *h = history_of(w, &op->uid);
+    const struct fire_row **rows = mem_new_array(const struct fire_row *, count_links(&h->fires) + 1);
     size_t count = 0;
-    for (struct map_iter it = {0}; map_next(&w->fires, &it);) {
-        const struct fire_row *row = &((struct mem_fire *)it.value)->row;
-        if (memcmp(row->uid.bytes, op->uid.bytes, sizeof(op->uid)) == 0 &&
-            (!op->number || row->seq < op->number))
+    LIST_FOR (link, &h->fires) {
+        const struct fire_row *row = &container_of(link, struct mem_fire, job_link)->row;
+        if (!op->number || row->seq < op->number)
             rows[count++] = row;
     }
     int r = mem_give_fires(op, rows, count, op->count, newest_first, e);
@@ -520,7 +572,7 @@ static int list_work(struct mem_op *op, struct err *e)
     for (struct map_iter it = {0}; map_next(&w->jobs, &it);) {
         const struct mem_job *job = it.value;
         if (matches(op->filter, job))
-            op->jobs[op->found++] = (struct store_job){.row = job->row, .spec = job->spec};
+            op->jobs[op->found++] = (struct store_job){.row = job->row, .spec = job_spec_ref(job->spec)};
     }
     qsort(op->jobs, op->found, sizeof(*op->jobs), by_name);
     cut(op, op->filter->limit);

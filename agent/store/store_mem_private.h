@@ -25,6 +25,14 @@ struct mem_fire {
         uint64_t seq;
     } key;
     struct fire_row row;
+    struct list state_link; /* in store_mem_world.unfinished until it has ended */
+    struct list job_link;   /* in mem_history.fires */
+};
+
+/* All fires of a job, which may be gone. */
+struct mem_history {
+    struct uid uid;
+    struct list fires;
 };
 
 struct mem_revision {
@@ -53,6 +61,8 @@ struct store_mem_world {
     struct map jobs;  /* by uid */
     struct map names; /* the same by name */
     struct map fires;
+    struct map histories;   /* by uid */
+    struct list unfinished; /* of struct mem_fire */
     struct map revisions;
     struct map copies;
 };
@@ -76,6 +86,8 @@ struct mem_op {
     struct store_mem *store; /* NULL: the store was closed, the caller has his answer */
     const char *name;
     bool writes;
+    bool worked; /* and OUTCOME is on its way back */
+    struct err outcome;
     int (*work)(struct mem_op *op, struct err *e);
     void (*answer)(struct mem_op *op, const struct err *e);
     void *arg;
@@ -136,6 +148,8 @@ int mem_fence(struct store_mem_world *w, const char *member, struct err *e);
 void mem_slots_apply(struct store_mem_world *w, struct slot_change *changes, size_t count);
 
 struct mem_job *mem_job_by_uid(struct store_mem_world *w, const struct uid *uid);
+/* Out of all lists, and freed. */
+void mem_fire_forget(struct store_mem_world *w, struct mem_fire *fire);
 bool mem_has_label(const struct job_spec *spec, const char *name, const char *value);
 /* In place and kept as C asks. */
 void mem_copy_keep(struct store_mem_world *w, const struct fire_change *c);

@@ -54,7 +54,7 @@ static int get_copy_work(struct mem_op *op, struct err *e)
 {
     const struct mem_copy *copy = find_copy(op->store->world, &op->uid, op->number);
     (void)e; /* cannot fail */
-    op->copy = copy ? copy->spec : NULL;
+    op->copy = copy ? job_spec_ref(copy->spec) : NULL;
     return 0;
 }
 
@@ -257,13 +257,6 @@ static void forget_members(struct store_mem_world *w, int64_t now_ms)
     }
 }
 
-static void forget_fire(struct store_mem_world *w, struct mem_fire *fire)
-{
-    map_remove(&w->fires, &fire->key, sizeof(fire->key));
-    fire_row_fini(&fire->row);
-    mem_free(fire);
-}
-
 static bool is_bounded(const struct fire_row *row)
 {
     return row->state == FIRE_STATE_ENDED && row->outcome != FIRE_OUTCOME_DEAD;
@@ -288,7 +281,7 @@ static void cut_histories(struct store_mem_world *w, uint32_t fires_max)
         bool same = i + 1 < count && memcmp(&fires[i]->key.uid, &fires[i + 1]->key.uid, 16) == 0;
         of_job++;
         if (fires_max > 0 && of_job > fires_max)
-            forget_fire(w, fires[i]);
+            mem_fire_forget(w, fires[i]);
         if (!same)
             of_job = 0;
     }
@@ -304,7 +297,7 @@ static int vacuum_work(struct mem_op *op, struct err *e)
     for (struct map_iter it = {0}; map_next(&w->fires, &it);) {
         const struct fire_row *row = &((struct mem_fire *)it.value)->row;
         if (row->state == FIRE_STATE_ENDED && row->wake_ms != RECORD_NONE && row->wake_ms < now_ms)
-            forget_fire(w, it.value);
+            mem_fire_forget(w, it.value);
     }
     cut_histories(w, op->vacuum.fires_max);
     for (struct map_iter it = {0}; map_next(&w->copies, &it);) {
