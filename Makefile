@@ -314,7 +314,7 @@ bench-quick: build $(BENCH) $(O)/deps-it ## the main figures in about two minute
 	@$(RUN_BENCH) --size quick $(BENCH_ARGS)
 
 ifneq ($(SIM),)
-SIM_STORIES ?= 14
+SIM_STORIES ?= 48
 .PHONY: sim
 sim: $(SIM) ## whole clusters on virtual time: SIM_STORIES of each kind, or the one of SEED=n (and SIM_KIND=name) with all its lines
 	@$(if $(SEED),SEED=$(SEED) SIM_KIND=$(or $(SIM_KIND),all) $(SIM) --color=never --jobs 1, \

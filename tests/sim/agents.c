@@ -178,8 +178,10 @@ void sim_leave(unsigned host)
 
 void sim_open(uint64_t seed, unsigned hosts, FILE *trace)
 {
-    static const char *const sets[] = {"cluster.mode=consul", "store.driver=mysql",   "cluster.insecure=true",
-                                       "agent.name=sim",      "store.mysql.user=sim", "store.horizon=5s"};
+    const char *const sets[] = {
+        "cluster.mode=consul",   "store.driver=mysql",
+        "cluster.insecure=true", "agent.name=sim",
+        "store.mysql.user=sim",  sim.scale > 1 ? "store.horizon=60s" : "store.horizon=5s"};
     struct option_errors errors = {0};
     struct err e = {0};
     sim.seed = seed;

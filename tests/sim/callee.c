@@ -91,7 +91,7 @@ static void work_goes_on(void *arg)
     }
     w->beats--;
     sim_client_heartbeat(&w->uid, w->seq, w->attempt);
-    sim_after(sim_between(500, 4000) * 1000, NULL, work_goes_on, w);
+    sim_after(sim_between(500, 4000) * 1000 * sim.scale, NULL, work_goes_on, w);
 }
 
 static void begin_work(const struct sim_seen *s, int64_t delay_us, uint32_t attempt, bool ok)
@@ -110,10 +110,10 @@ static void accept_work(const struct sim_seen *s, int64_t answers_in_us)
         return;
     int64_t delay_us = lies && sim_chance(50)
                            ? sim_between(100, answers_in_us)
-                           : answers_in_us + sim_between(1000, sim.calm ? 100000 : 4000000);
+                           : answers_in_us + sim_between(1000, sim.calm ? 100000 : 4000000 * sim.scale);
     begin_work(s, delay_us, s->attempt, !sim_chance(sim.weather.callee_fail_percent));
     if (lies)
-        begin_work(s, delay_us + sim_between(0, 2000000),
+        begin_work(s, delay_us + sim_between(0, 2000000 * sim.scale),
                    s->attempt > 1 && sim_chance(50) ? s->attempt - 1 : s->attempt, sim_chance(50));
 }
 
@@ -143,7 +143,8 @@ static void ask_control(struct transfer *t, bool lost)
     sim_note("%s: its callee asks for a %s", j->id, deletes ? "delete" : "pause");
     j->deleting |= deletes;
     j->reply_deletes |= deletes;
-    j->reply_heard |= deletes && !lost;
+    /* Of several endpoints another one may say otherwise, or may fail: then it is not asked for. */
+    j->reply_heard |= deletes && !lost && sim_seen[t->seen].part == 0;
     j->reply_pauses |= !deletes;
 }
 

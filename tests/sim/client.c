@@ -366,7 +366,7 @@ static void create(bool flood)
     if (map_put(&jobs, j->uid.bytes, sizeof(j->uid.bytes), j, NULL, NULL) < 0)
         sim_broken("no memory for the client");
     struct sim_rules *rules = new_rules(j, flood);
-    j->expires = rules->ttl_ms < 60000;
+    j->expires = rules->ttl_ms < SIM_DAY_MS;
     struct request *r = request(j, sim_plan_below(2) ? PLANNER_CREATE : PLANNER_PUT);
     rules->change_id = r->api.change_id;
     r->rules = rules;
@@ -416,7 +416,7 @@ static void change(struct sim_job *j, struct request *r)
 
 static void backfill(struct request *r)
 {
-    int64_t now_ms = sim_wall_ms(), from_ms = now_ms - sim_plan_between(1000, 120000);
+    int64_t now_ms = sim_wall_ms(), from_ms = now_ms - sim_plan_between(1000, 120000) * sim.scale;
     r->job->backfilled = true;
     r->api.backfill_from_ms = from_ms;
     r->api.backfill_to_ms = from_ms + sim_plan_between(500, now_ms - from_ms);

@@ -13,6 +13,9 @@
 #include "tests/sim/sim.h"
 
 #define LIST_MAX 512
+#define LOOK_US  100000 /* what ends is noticed so late at most */
+#define FORGET_US \
+    INT64_C(600000000) /* a service that is critical for so long is deregistered, as our client asks */
 
 struct service {
     char id[128], check[140];
@@ -35,6 +38,7 @@ struct waiting { /* a blocking query */
     struct http_call *call;
     struct sim_proc *from;
     char path[256];
+    bool kv;
     uint64_t index;
     int64_t until_us;
 };
@@ -49,6 +53,7 @@ static struct {
     struct waiting waits[LIST_MAX];
     size_t services_count, sessions_count, keys_count, waits_count;
     unsigned instances;
+    int64_t look_us; /* when time is looked at next */
 } consul;
 
 /* --- answers ------------------------------------------------------------------------------------------------------- */
@@ -115,21 +120,23 @@ static void answer_query(const struct sim_proc *from, struct http_call *call, co
     }
 }
 
-static uint64_t index_of(const char *path)
+static uint64_t index_of(bool kv)
 {
-    return is_kv(path) ? consul.kv_index : consul.svc_index;
+    return kv ? consul.kv_index : consul.svc_index;
 }
 
 static void wake_waiting(void)
 {
     for (size_t i = consul.waits_count; i-- > 0;) {
-        struct waiting w = consul.waits[i];
-        if (w.from->host->cut_consul) /* TCP repeats itself until the cut is mended */
+        const struct waiting *at = &consul.waits[i];
+        if (at->from->host->cut_consul) /* TCP repeats itself until the cut is mended */
             continue;
-        if (index_of(w.path) <= w.index && sim.now_us < w.until_us && index_of(w.path) >= w.index)
+        if (index_of(at->kv) == at->index && sim.now_us < at->until_us)
             continue;
+        struct waiting w = *at;
         consul.waits[i] = consul.waits[--consul.waits_count];
         answer_query(w.from, w.call, w.path);
+        sim_http_put(w.call);
     }
 }
 
@@ -177,25 +184,80 @@ static void check_ended(const char *check)
             session_end(i);
 }
 
-/* Time passes in Consul too, also for whoever does not ask. */
+static void checks_expire(void)
+{
+    for (size_t i = consul.services_count; i-- > 0;) {
+        struct service *s = &consul.services[i];
+        if (!s->critical && sim.now_us - s->passed_us > s->ttl_us) {
+            s->critical = true;
+            check_ended(s->check);
+        }
+        if (s->critical && sim.now_us - s->passed_us > FORGET_US)
+            consul.services[i] = consul.services[--consul.services_count];
+    }
+}
+
+static void sessions_expire(void)
+{
+    for (size_t i = consul.sessions_count; i-- > 0;)
+        if (sim.now_us > consul.sessions[i].until_us)
+            session_end(i);
+}
+
+static int64_t sooner(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* When something ends if nobody asks for anything until then. */
+static int64_t next_end_us(void)
+{
+    int64_t next_us = INT64_MAX;
+    for (size_t i = 0; i < consul.services_count; i++) {
+        const struct service *s = &consul.services[i];
+        next_us = sooner(next_us, s->passed_us + (s->critical ? FORGET_US : s->ttl_us) + 1);
+    }
+    for (size_t i = 0; i < consul.sessions_count; i++)
+        next_us = sooner(next_us, consul.sessions[i].until_us + 1);
+    for (size_t i = 0; i < consul.waits_count; i++)
+        if (!consul.waits[i].from->host->cut_consul)
+            next_us = sooner(next_us, consul.waits[i].until_us);
+    return next_us;
+}
+
+static void look(void *arg);
+
+static void look_at(int64_t at_us)
+{
+    if (at_us >= consul.look_us)
+        return;
+    consul.look_us = at_us;
+    sim_after(at_us - sim.now_us, NULL, look, NULL);
+}
+
+/* Time passes in Consul too, also for whoever does not ask. What ends sooner than was thought has asked for a look of its own; what was
+ * put off since is looked at anew. */
 static void look(void *arg)
 {
     (void)arg;
-    if (!consul.down && !consul.leaderless) {
-        for (size_t i = 0; i < consul.services_count; i++) {
-            struct service *s = &consul.services[i];
-            if (!s->critical && sim.now_us - s->passed_us > s->ttl_us) {
-                s->critical = true;
-                check_ended(s->check);
-            }
-        }
-        for (size_t i = consul.sessions_count; i-- > 0;)
-            if (sim.now_us > consul.sessions[i].until_us)
-                session_end(i);
+    if (sim.now_us < consul.look_us)
+        return;
+    consul.look_us = INT64_MAX;
+    if (consul.down)
+        return; /* who brings it back asks */
+    if (!consul.leaderless) {
+        checks_expire();
+        sessions_expire();
     }
-    if (!consul.down)
-        wake_waiting();
-    sim_after(100000, NULL, look, NULL);
+    wake_waiting();
+    int64_t next_us = next_end_us(), least_us = sim.now_us + LOOK_US;
+    if (next_us != INT64_MAX)
+        look_at(next_us > least_us ? next_us : least_us);
+}
+
+void sim_consul_look(void)
+{
+    look_at(sim.now_us);
 }
 
 /* --- requests ------------------------------------------------------------------------------------------------------ */
@@ -230,6 +292,7 @@ static void register_service(const struct request *r)
     s->ttl_us = (int64_t)ttl_ms * 1000;
     s->passed_us = sim.now_us;
     s->critical = false;
+    look_at(sim.now_us + s->ttl_us + 1);
     answer(r->from, r->call, 200, "", 0);
 }
 
@@ -273,6 +336,7 @@ static void create_session(const struct request *r)
         (void)snprintf(s->check, sizeof(s->check), "%s", check);
         s->ttl_us = 10000000;
         s->until_us = sim.now_us + 2 * s->ttl_us;
+        look_at(s->until_us + 1);
         char body[80];
         (void)snprintf(body, sizeof(body), "{\"ID\":\"%s\"}", s->id);
         answer(r->from, r->call, 200, body, 0);
@@ -352,14 +416,16 @@ static void query(const struct request *r)
         answer(r->from, r->call, 500, "No cluster leader", 0);
         return;
     }
-    if (!wait || wanted == 0 || index_of(r->path) != wanted || consul.waits_count == LIST_MAX) {
+    if (!wait || wanted == 0 || index_of(is_kv(r->path)) != wanted || consul.waits_count == LIST_MAX) {
         answer_query(r->from, r->call, r->path);
         return;
     }
     struct waiting *w = &consul.waits[consul.waits_count++];
-    *w = (struct waiting){.call = r->call, .from = r->from, .index = wanted};
+    *w = (struct waiting){.call = r->call, .from = r->from, .index = wanted, .kv = is_kv(r->path)};
+    sim_http_keep(r->call);
     w->until_us = sim.now_us + strtoll(wait + strlen("wait="), NULL, 10) * 1000000;
     (void)snprintf(w->path, sizeof(w->path), "%s", r->path);
+    look_at(w->until_us);
 }
 
 static const char *after(const char *path, const char *prefix)
@@ -449,9 +515,12 @@ void sim_consul_down(bool down)
 {
     sim_note("consul %s", down ? "is killed" : "is back");
     consul.down = down;
+    if (!down)
+        sim_consul_look();
     while (down && consul.waits_count > 0) {
         struct waiting *w = &consul.waits[--consul.waits_count];
         sim_http_answer(w->call, 100, ERR_UNKNOWN_OUTCOME, 0, NULL, 0);
+        sim_http_put(w->call);
     }
 }
 
@@ -472,6 +541,8 @@ void sim_consul_leaderless(bool on)
     consul.leaderless = on;
     for (size_t i = 0; !on && i < consul.sessions_count; i++) /* a new leader starts their time anew */
         consul.sessions[i].until_us = sim.now_us + 2 * consul.sessions[i].ttl_us;
+    if (!on)
+        sim_consul_look();
 }
 
 void sim_consul_instances(unsigned bits)
@@ -491,5 +562,5 @@ void sim_consul_open(void)
 {
     consul.index = consul.kv_index = consul.svc_index = 5000000;
     consul.instances = 7;
-    sim_after(100000, NULL, look, NULL);
+    consul.look_us = INT64_MAX;
 }

@@ -22,7 +22,7 @@ struct http_call {
     void *arg;
     bool over; /* answered, or cancelled */
     bool in_callback;
-    unsigned answers; /* events that will still look at it */
+    unsigned answers; /* events that will still look at it, and whoever keeps it */
     char *path, *body;
     struct sim_proc *to;
     /* the answer */
@@ -74,7 +74,12 @@ void http_client_free(struct http_client *c)
     mem_free(c);
 }
 
-static void call_put(struct http_call *call)
+void sim_http_keep(struct http_call *call)
+{
+    call->answers++;
+}
+
+void sim_http_put(struct http_call *call)
 {
     if (--call->answers > 0)
         return;
@@ -96,7 +101,7 @@ static void on_answer(void *arg)
         (void)snprintf(call->index, sizeof(call->index), "%llu", (unsigned long long)a->index);
     if (!call->over)
         call_finish(call, &e, a->e_code ? NULL : &reply);
-    call_put(call);
+    sim_http_put(call);
     mem_free(a->body);
     mem_free(a);
 }
@@ -126,7 +131,7 @@ static void on_peer_answer(void *arg, int status, const char *body)
     struct http_call *call = arg; /* an answer to a repeated request finds nobody who waits */
     if (!sim.current->dead && !lost(call, sim.current->host))
         sim_http_answer(call, sim_between(100, 1500), 0, status, body, 0);
-    call_put(call);
+    sim_http_put(call);
 }
 
 static void take_message(void *arg)
@@ -147,7 +152,7 @@ static void arrive(void *arg)
     if (to && !to->dead)
         sim_after(0, to, take_message, call);
     else
-        call_put(call); /* the connection was cut: the time-out tells */
+        sim_http_put(call); /* the connection was cut: the time-out tells */
 }
 
 static void send_to_peer(struct http_call *call, const char *address)

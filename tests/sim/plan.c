@@ -7,11 +7,14 @@
 
 #define BEGIN_US      8000000 /* the cluster has come together */
 #define JOBS          20
+#define DAYS_JOBS     12
+#define KINDS_MAX     16 /* a seed tells the same stories when there is another kind */
+#define MINUTE_US     INT64_C(60000000)
 #define PARTS_MAX     4096
 #define DENSE_MINUTES 30
 
-static const char *const names[STORY_KIND_COUNT_] = {"planned", "crashes", "store",
-                                                     "consul",  "network", "all"};
+static const char *const names[STORY_KIND_COUNT_] = {"planned", "crashes", "store", "consul",
+                                                     "network", "all",     "days"};
 
 const char *story_name(enum story_kind kind)
 {
@@ -50,7 +53,7 @@ static void maybe(struct story_plan *p, unsigned in_n, unsigned field, int64_t l
 
 static void draw_weather(struct story_plan *p)
 {
-    bool all = p->kind == STORY_ALL, planned = p->kind == STORY_PLANNED;
+    bool all = p->troubles == STORY_ALL, planned = p->troubles == STORY_PLANNED;
     maybe(p, 2, FIELD(callee_slow_percent), 5, 5);
     maybe(p, 2, FIELD(callee_fail_percent), 10, 30);
     maybe(p, 3, FIELD(callee_reset_percent), 2, 5);
@@ -60,9 +63,9 @@ static void draw_weather(struct story_plan *p)
     maybe(p, 3, FIELD(store_slow_percent), 3, 3);
     if (!planned)
         maybe(p, 3, FIELD(callee_hang_percent), 2, 2);
-    if (all || p->kind == STORY_STORE)
+    if (all || p->troubles == STORY_STORE)
         maybe(p, 2, FIELD(store_flaky_percent), 1, 5);
-    if (all || p->kind == STORY_NETWORK) {
+    if (all || p->troubles == STORY_NETWORK) {
         maybe(p, 2, FIELD(peer_lossy_percent), 1, 20);
         maybe(p, 2, FIELD(peer_repeat_percent), 1, 20);
     }
@@ -101,35 +104,65 @@ static enum story_trouble draw_trouble(enum story_kind kind)
     case STORY_NETWORK:
         return network[sim_plan_below(4)];
     case STORY_ALL:
+    case STORY_DAYS:
     case STORY_KIND_COUNT_:
         break;
     }
     return (enum story_trouble)sim_plan_below(TROUBLE_COUNT_);
 }
 
-void story_plan_draw(struct story_plan *p, enum story_kind kind, uint64_t seed, unsigned minutes)
+/* Wishes come every some minutes, troubles by twos and threes, then none for hours. */
+static void draw_days(struct story_plan *p)
 {
-    rng_init(&sim.plan, seed * STORY_KIND_COUNT_ + kind);
-    *p = (struct story_plan){.kind = kind, .seed = seed};
-    p->parts = mem_new_array(struct story_part, PARTS_MAX);
-    p->hosts = 2 + sim_plan_below(SIM_HOSTS_MAX - 1);
-    p->epoch_ms = sim_rules_epoch_ms();
-    p->until_us = BEGIN_US + (int64_t)minutes * 60000000;
-    draw_weather(p);
-    for (int i = 0; i < JOBS; i++)
-        add(p, BEGIN_US, PART_WISH, SIM_WISH_CREATE, rng_u64(&sim.plan));
+    int64_t wish_us = BEGIN_US, trouble_us = BEGIN_US + sim_plan_between(1, 240) * MINUTE_US;
+    for (int64_t at_us = BEGIN_US; at_us < p->until_us; at_us = wish_us < trouble_us ? wish_us : trouble_us) {
+        if (at_us == wish_us) {
+            draw_wish(p, at_us);
+            wish_us += sim_plan_between(10000, 1500000) * 1000;
+        }
+        if (at_us == trouble_us) {
+            add(p, at_us, PART_TROUBLE, draw_trouble(p->troubles), rng_u64(&sim.plan));
+            trouble_us += sim_plan_below(3) ? sim_plan_between(100, 60000) * 1000
+                                            : sim_plan_between(5, 300) * MINUTE_US;
+        }
+    }
+}
+
+static void draw_dense(struct story_plan *p, unsigned minutes)
+{
     if (sim_plan_below(32) == 0)
         add(p, BEGIN_US, PART_WISH, SIM_WISH_FLOOD, rng_u64(&sim.plan));
     int64_t scale = minutes > DENSE_MINUTES ? minutes / DENSE_MINUTES : 1; /* long stories are quieter */
-    int64_t trouble_us = BEGIN_US, pace_ms = (kind == STORY_PLANNED ? 30000 : 20000) * scale;
+    int64_t trouble_us = BEGIN_US, pace_ms = (p->kind == STORY_PLANNED ? 30000 : 20000) * scale;
     for (int64_t at_us = BEGIN_US; at_us < p->until_us;) {
         if (at_us >= trouble_us) {
-            add(p, at_us, PART_TROUBLE, draw_trouble(kind), rng_u64(&sim.plan));
+            add(p, at_us, PART_TROUBLE, draw_trouble(p->kind), rng_u64(&sim.plan));
             trouble_us = at_us + sim_plan_between(100, pace_ms) * 1000;
         }
         draw_wish(p, at_us);
         at_us += sim_plan_between(10, 2000 * scale) * 1000;
     }
+}
+
+void story_plan_draw(struct story_plan *p, enum story_kind kind, uint64_t seed, unsigned minutes)
+{
+    bool days = kind == STORY_DAYS;
+    rng_init(&sim.plan, seed * KINDS_MAX + kind);
+    *p = (struct story_plan){.kind = kind, .troubles = kind, .seed = seed};
+    p->parts = mem_new_array(struct story_part, PARTS_MAX);
+    p->hosts = 2 + sim_plan_below(SIM_HOSTS_MAX - 1);
+    if (days)
+        p->troubles = (enum story_kind)sim_plan_below(STORY_DAYS);
+    int64_t length_us = minutes * (days ? sim_plan_between(160, 400) : 1) * MINUTE_US;
+    p->until_us = BEGIN_US + length_us;
+    p->epoch_ms = sim_rules_epoch_ms(days ? length_us / 1000000 : 170);
+    draw_weather(p);
+    for (int i = 0; i < (days ? DAYS_JOBS : JOBS); i++)
+        add(p, BEGIN_US, PART_WISH, SIM_WISH_CREATE, rng_u64(&sim.plan));
+    if (days)
+        draw_days(p);
+    else
+        draw_dense(p, minutes);
 }
 
 void story_plan_free(struct story_plan *p)

@@ -10,7 +10,9 @@
 #include "tests/lib/zones.h"
 #include "tests/sim/sim.h"
 
-#define AFTER_MS INT64_C(300000) /* dues are known so long after the story's end */
+#define AFTER_MS \
+    INT64_C(     \
+        300000) /* dues are known so long after the story's end, scaled: any end of a schedule is before */
 
 /* --- zones --------------------------------------------------------------------------------------------------------- */
 
@@ -34,12 +36,12 @@ static const struct zone zones[] = {
 
 static const struct zone *here = &zones[0]; /* whose change this story sees */
 
-int64_t sim_rules_epoch_ms(void)
+int64_t sim_rules_epoch_ms(int64_t before_s)
 {
     here = &zones[sim_plan_below(ZONES)];
     if (!here->change_ms)
         return INT64_C(1795420800000) + sim_plan_between(0, 86400) * 1000; /* 2026-11-23T08:00Z */
-    return here->change_ms - sim_plan_between(20, 170) * 1000;
+    return here->change_ms - sim_plan_between(20, before_s) * 1000;
 }
 
 const struct tz *sim_zone(void *arg, const char *name)
@@ -133,13 +135,13 @@ static void sort_dues(struct sim_rules *r)
 
 int64_t sim_rules_end_ms(void)
 {
-    return sim.epoch_ms + sim.length_ms + AFTER_MS;
+    return sim.epoch_ms + sim.length_ms + AFTER_MS * sim.scale;
 }
 
 static void list_dues(struct sim_rules *r, int64_t every_ms, int64_t phase_ms, const struct cron *cron,
                       int64_t starts_ms)
 {
-    int64_t from_ms = sim.epoch_ms - SIM_PAST_MS, to_ms = sim_rules_end_ms();
+    int64_t from_ms = sim.epoch_ms - SIM_PAST_MS * sim.scale, to_ms = sim_rules_end_ms();
     if (every_ms)
         for (int64_t at = phase_ms - (phase_ms - from_ms) / every_ms * every_ms; at < to_ms; at += every_ms)
             if (at >= from_ms)
@@ -192,27 +194,50 @@ static bool one_in(unsigned n)
     return sim_plan_below(n) == 0;
 }
 
-static void draw_cron(struct cron *c, struct text *t, bool rare)
+/* Of the seconds of a minute, or of the minutes of an hour. */
+static uint64_t draw_sixtieths(struct text *t, bool rare)
 {
-    static const char *const second_texts[] = {"*/5", "*/10", "7,37", "*/20", "0"};
-    static const uint64_t second_steps[] = {5, 10, 0, 20, 60};
+    static const char *const texts[] = {"*/5", "*/10", "7,37", "*/20", "0"};
+    static const unsigned steps[] = {5, 10, 0, 20, 60};
+    uint64_t set = 0;
     unsigned s = sim_plan_below(5);
     if (rare && s == 0)
         s = 2;
     for (unsigned i = 0; i < 60; i++)
-        if (second_steps[s] ? i % second_steps[s] == 0 : i == 7 || i == 37)
-            c->seconds |= UINT64_C(1) << i;
-    bool odd = one_in(3);
-    for (unsigned i = 0; i < 60; i += odd ? 2 : 1)
-        c->minutes |= UINT64_C(1) << i;
+        if (steps[s] ? i % steps[s] == 0 : i == 7 || i == 37)
+            set |= UINT64_C(1) << i;
+    put(t, "%s ", texts[s]);
+    return set;
+}
+
+/* One that a dense story sees, or in a quiet day one about the change of the zone's clocks. */
+static unsigned draw_hour(const struct zone *zone)
+{
+    int64_t at_s = (sim.scale > 1 && zone->change_ms ? zone->change_ms : sim.epoch_ms) / 1000;
+    unsigned hour = (unsigned)((at_s + zone->before_min * 60) / 3600 % 24);
+    return sim.scale > 1 ? (hour + 22 + sim_plan_below(4)) % 24 : hour;
+}
+
+static void draw_cron(struct cron *c, struct text *t, bool rare)
+{
+    if (sim.scale > 1) {
+        bool full = one_in(2);
+        c->seconds = UINT64_C(1) << (full ? 0 : 7);
+        put(t, full ? "0 " : "7 ");
+        c->minutes = draw_sixtieths(t, rare);
+    } else {
+        c->seconds = draw_sixtieths(t, rare);
+        bool odd = one_in(3);
+        for (unsigned i = 0; i < 60; i += odd ? 2 : 1)
+            c->minutes |= UINT64_C(1) << i;
+        put(t, odd ? "*/2 " : "* ");
+    }
     c->every_hour = one_in(2);
     c->hours = (UINT64_C(1) << 24) - 1;
-    put(t, "%s %s ", second_texts[s], odd ? "*/2" : "*");
     if (c->every_hour) {
         put(t, "*");
-    } else { /* some hours about the one that the zone's clocks show now */
-        int64_t local_s = sim.epoch_ms / 1000 + c->zone->before_min * 60;
-        unsigned hour = (unsigned)(local_s / 3600 % 24);
+    } else {
+        unsigned hour = draw_hour(c->zone);
         bool next = one_in(2);
         c->hours = UINT64_C(1) << hour | (next ? UINT64_C(1) << (hour + 1) % 24 : 0);
         put(t, next ? "%u,%u" : "%u", hour, (hour + 1) % 24);
@@ -270,7 +295,7 @@ static void draw_schedule(struct sim_rules *r, struct text *t, int64_t created_m
     put(t, "\"schedule\":");
     if (kind == 0) {
         r->one_shot = true;
-        int64_t after_s = sim_plan_between(1, 60);
+        int64_t after_s = sim_plan_between(1, 60) * sim.scale;
         put(t, "\"@after %llds\"", (long long)after_s);
         add_due(r, r->accepted_ms + after_s * 1000, RECORD_NONE);
         r->schedule_bytes = (size_t)(t->at - r->text);
@@ -278,7 +303,7 @@ static void draw_schedule(struct sim_rules *r, struct text *t, int64_t created_m
     }
     if (kind == 1) {
         r->one_shot = true;
-        int64_t at_ms = r->accepted_ms + sim_plan_between(-20000, 60000);
+        int64_t at_ms = r->accepted_ms + sim_plan_between(-20000, 60000) * sim.scale;
         put_instant(t, "\"@at ", at_ms);
         add_due(r, at_ms, RECORD_NONE);
         r->schedule_bytes = (size_t)(t->at - r->text);
@@ -286,7 +311,7 @@ static void draw_schedule(struct sim_rules *r, struct text *t, int64_t created_m
     }
     bool both = kind == 2, with_cron = both || kind >= 6;
     if (both || !with_cron)
-        every_ms = rhythms_s[sim_plan_below(10)] * 1000;
+        every_ms = rhythms_s[sim_plan_below(10)] * 1000 * sim.scale;
     put(t, both ? "[" : "");
     if (every_ms)
         put(t, "\"@every %llds\"%s", (long long)every_ms / 1000, both ? "," : "");
@@ -302,11 +327,11 @@ static void draw_schedule(struct sim_rules *r, struct text *t, int64_t created_m
         : cron.repeat == 1 ? "second"
                            : "both");
     if (one_in(6)) {
-        starts_ms = r->accepted_ms + sim_plan_between(-30000, 40000);
+        starts_ms = r->accepted_ms + sim_plan_between(-30000, 40000) * sim.scale;
         put_instant(t, ",\"starts_at\":\"", starts_ms);
     }
     if (one_in(6)) {
-        r->ends_ms = r->accepted_ms + sim_plan_between(60000, 150000);
+        r->ends_ms = r->accepted_ms + sim_plan_between(60000, 150000) * sim.scale;
         put_instant(t, ",\"ends_at\":\"", r->ends_ms);
     }
     r->schedule_bytes = (size_t)(t->at - r->text);
@@ -336,7 +361,8 @@ static void draw_callback(struct sim_rules *r, struct text *t)
     if (r->to != SIM_TO_ONE)
         put(t, ",\"to\":\"%s\"", r->to == SIM_TO_ALL ? "all" : "shards");
     if (r->async)
-        put(t, ",\"async\":{\"timeout\":\"%ds\",\"max\":\"30s\"}", one_in(2) ? 5 : 10);
+        put(t, ",\"async\":{\"timeout\":\"%llds\",\"max\":\"%llds\"}",
+            (one_in(2) ? 5 : 10) * (long long)sim.scale, 30 * (long long)sim.scale);
     put(t, "}");
 }
 
@@ -347,7 +373,8 @@ static void draw_delivery(struct sim_rules *r, struct text *t)
         put(t, ",\"delivery\":\"at_most_once\"");
         return;
     }
-    put(t, ",\"retry\":{\"min_backoff\":\"200ms\",\"max_backoff\":\"2s\"");
+    put(t, ",\"retry\":{\"min_backoff\":\"%lldms\",\"max_backoff\":\"%llds\"", 200 * (long long)sim.scale,
+        2 * (long long)sim.scale);
     if (one_in(3)) {
         r->max_attempts = 1 + sim_plan_below(3);
         put(t, ",\"max_attempts\":%u", r->max_attempts);
@@ -361,9 +388,11 @@ static void draw_rules(struct sim_rules *r, struct text *t)
     if (!r->one_shot && one_in(3)) {
         r->misfire_last = one_in(2);
         if (one_in(2))
-            r->window_ms = 5000;
+            r->window_ms = 5000 * sim.scale;
         put(t, ",\"misfire\":{\"policy\":\"%s\"", r->misfire_last ? "last" : "all");
-        put(t, r->window_ms == 5000 ? ",\"window\":\"5s\"}" : "}");
+        if (r->window_ms < SIM_DAY_MS)
+            put(t, ",\"window\":\"%llds\"", (long long)r->window_ms / 1000);
+        put(t, "}");
     }
     if (one_in(2)) {
         r->concurrency = (enum sim_concurrency)sim_plan_below(4);
@@ -381,8 +410,8 @@ struct sim_rules *sim_rules_draw(unsigned number, int64_t accepted_ms, int64_t c
     r->number = number;
     r->accepted_ms = accepted_ms;
     r->ends_ms = RECORD_NONE;
-    r->window_ms = INT64_C(86400000);
-    r->ttl_ms = INT64_C(86400000);
+    r->window_ms = SIM_DAY_MS;
+    r->ttl_ms = SIM_DAY_MS;
     put(&t, "{");
     if (!keep_schedule(r, &t, before))
         draw_schedule(r, &t, created_ms);
@@ -390,8 +419,8 @@ struct sim_rules *sim_rules_draw(unsigned number, int64_t accepted_ms, int64_t c
     draw_delivery(r, &t);
     draw_rules(r, &t);
     if (number == 1 && one_in(10)) {
-        r->ttl_ms = 5000;
-        put(&t, ",\"ttl_after_done\":\"5s\"");
+        r->ttl_ms = 5000 * sim.scale;
+        put(&t, ",\"ttl_after_done\":\"%llds\"", (long long)r->ttl_ms / 1000);
     }
     put(&t, "}");
     return r;
@@ -406,7 +435,7 @@ struct sim_rules *sim_rules_flood(int64_t accepted_ms)
     r->number = 1;
     r->accepted_ms = accepted_ms;
     r->ends_ms = RECORD_NONE;
-    r->window_ms = r->ttl_ms = INT64_C(86400000);
+    r->window_ms = r->ttl_ms = SIM_DAY_MS;
     r->timeout_ms = 6000;
     r->max_fires = 30;
     r->schedule_bytes = strlen(FLOOD_SCHEDULE);

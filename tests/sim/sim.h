@@ -55,6 +55,7 @@ struct sim_host {
     int64_t boot_us;       /* its boot clock is so much ahead of the world's time */
     int64_t drift_ppm;
     int64_t wall_shift_us;
+    int64_t store_away_until_us;         /* from here */
     bool cut_store, cut_consul, cut_out; /* CUT_OUT: whatever it connects to is refused */
 };
 
@@ -76,6 +77,7 @@ struct sim {
     uint64_t seed;
     int64_t epoch_ms;  /* when the story begins */
     int64_t length_ms; /* it is over after that */
+    int64_t scale; /* of jobs: what takes seconds in a dense story takes so many times that in a sparse one */
     int64_t now_us;
     uint64_t order;
     struct sim_event **heap;
@@ -88,6 +90,7 @@ struct sim {
     bool cut[SIM_HOSTS_MAX][SIM_HOSTS_MAX]; /* between two hosts */
     struct sim_weather weather;
     int64_t store_away_until_us, store_hung_until_us;
+    int64_t store_shift_ms; /* of the store's clock */
     struct store_mem_world *store;
     void *reader; /* a store handle of the oracle's own */
     struct config *config;
@@ -144,6 +147,9 @@ bool sim_reaches(const struct sim_proc *from, const struct sim_host *to);
 /* Answer CALL after a while; STATUS 0: E_CODE instead. BODY is copied. INDEX 0: no such header. */
 void sim_http_answer(struct http_call *call, int64_t delay_us, int e_code, int status, const char *body,
                      uint64_t index);
+/* Who answers later keeps it: it may be over before. */
+void sim_http_keep(struct http_call *call);
+void sim_http_put(struct http_call *call);
 void sim_links_look(const char *address); /* something began or ended to listen there */
 
 /* consul.c: the model of Consul */
@@ -153,17 +159,23 @@ void sim_consul_request(struct sim_proc *from, struct http_call *call, const cha
 void sim_consul_down(bool down);
 void sim_consul_wipe(void);
 void sim_consul_leaderless(bool on);
+void sim_consul_look(void); /* who could not be reached can be */
 /* The healthy instances of service "svc" are those of ports 8001.. whose bit is set. */
 void sim_consul_instances(unsigned bits);
 unsigned sim_consul_instances_now(void);
 
 /* store.c */
 void sim_store_open(struct sim_proc *p);
-void sim_store_restart(void);
+void sim_store_restart(int64_t away_us); /* what was on its way has an outcome that nobody learns */
+/* The same, and away for ELECTION_US; then its clock is off by CLOCK_MS, and host i finds the new leader after FOUND_US[i] more. */
+void sim_store_leader_lost(int64_t election_us, int64_t clock_ms, const int64_t *found_us);
 void sim_store_die(struct sim_proc *p); /* its calls on the wire are done, or not */
 
 /* rules.c: a definition as a reader of the contract understands it */
-#define SIM_PAST_MS INT64_C(600000) /* dues are known from so long before the story */
+#define SIM_PAST_MS INT64_C(600000) /* dues are known from so long before the story, scaled */
+
+#define SIM_DAY_MS \
+    INT64_C(86400000) /* defaults of misfire.window and ttl_after_done; every story is shorter */
 
 enum sim_concurrency { SIM_ALLOW, SIM_FORBID, SIM_QUEUE, SIM_REPLACE };
 enum sim_to { SIM_TO_ONE, SIM_TO_ALL, SIM_TO_SHARDS };
@@ -198,8 +210,8 @@ size_t sim_rules_at(const struct sim_rules *r, int64_t ms);
 /* Dues are known until then. */
 int64_t sim_rules_end_ms(void);
 bool sim_rules_same_schedule(const struct sim_rules *a, const struct sim_rules *b);
-/* Where a story begins: mostly just before the clocks of some zone change. */
-int64_t sim_rules_epoch_ms(void);
+/* Where a story begins: mostly before the clocks of some zone change, so long at most. */
+int64_t sim_rules_epoch_ms(int64_t before_s);
 const struct tz *sim_zone(void *arg, const char *name);
 
 /* callee.c: delivery lanes, callees, and what they saw */

@@ -35,7 +35,23 @@ static void forget(struct call *c)
 
 static bool is_away(const struct sim_proc *p)
 {
-    return sim.now_us < sim.store_away_until_us || p->host->cut_store;
+    return sim.now_us < sim.store_away_until_us || sim.now_us < p->host->store_away_until_us ||
+           p->host->cut_store;
+}
+
+/* The answer of a call that was done, unless the way is cut meanwhile: then its sender never learns. */
+static void come_back(void *arg)
+{
+    struct loop_msg *msg = arg;
+    if (sim.current->host->cut_store)
+        store_mem_lose(msg);
+    msg->run(msg);
+}
+
+static void reply(void *arg, struct loop_msg *msg)
+{
+    bool slow = sim_chance(sim.weather.store_slow_percent);
+    sim_after(slow ? sim_between(10000, 1500000) : sim_between(50, 800), arg, come_back, msg);
 }
 
 static void arrive(void *arg)
@@ -117,9 +133,8 @@ static void arrive_lost(void *arg)
 }
 
 /* Every call that is on its way is done or not, and its reply lost. */
-void sim_store_restart(void)
+static void lose_calls(void)
 {
-    sim_note("the store is started anew");
     for (struct call *c = calls, *next; c; c = next) {
         next = c->next;
         struct call *lost = mem_new(struct call);
@@ -130,10 +145,29 @@ void sim_store_restart(void)
     calls = NULL;
 }
 
+void sim_store_restart(int64_t away_us)
+{
+    sim_note("the store is started anew, and away for %lld ms", (long long)away_us / 1000);
+    lose_calls();
+    sim.store_away_until_us = sim.now_us + away_us;
+}
+
+/* As a store of several servers with one leader has it. */
+void sim_store_leader_lost(int64_t election_us, int64_t clock_ms, const int64_t *found_us)
+{
+    sim_note("the store's leader is lost, the next one is there after %lld ms, its clock is off by %lld",
+             (long long)election_us / 1000, (long long)clock_ms);
+    lose_calls();
+    sim.store_away_until_us = sim.now_us + election_us;
+    sim.store_shift_ms = clock_ms;
+    for (unsigned i = 0; i < sim.hosts_count; i++)
+        sim.hosts[i].store_away_until_us = sim.store_away_until_us + found_us[i];
+}
+
 static int64_t store_now_ms(void *arg)
 {
     (void)arg;
-    return sim_wall_ms();
+    return sim_wall_ms() + sim.store_shift_ms;
 }
 
 static void direct(void *arg, struct loop_msg *msg)
@@ -166,7 +200,7 @@ void sim_store_open(struct sim_proc *p)
         reader = (struct store_mem_options){.world = sim.store, .send = direct, .fault = fault};
         sim.reader = open_on_world(&reader, "oracle");
     }
-    p->store_options =
-        (struct store_mem_options){.world = sim.store, .send = send_call, .fault = fault, .arg = p};
+    p->store_options = (struct store_mem_options){
+        .world = sim.store, .send = send_call, .fault = fault, .reply = reply, .arg = p};
     p->store = open_on_world(&p->store_options, p->host->name);
 }

@@ -9,9 +9,11 @@
 
 #include "agent/base/log.h"
 
-#define HEAL_MS  25000 /* whoever was to start again has */
-#define CALM_MS  60000
-#define AFTER_US 3000000 /* trouble goes on so long after the last part */
+#define HEAL_MS      25000 /* whoever was to start again has */
+#define CALM_MS      60000
+#define SCALE        60      /* of a quiet day's jobs */
+#define AFTER_US     3000000 /* trouble goes on so long after the last part */
+#define STORE_OFF_MS 100     /* clocks of the store's servers, less than what agents refuse */
 
 static unsigned some_host(void)
 {
@@ -28,6 +30,13 @@ static void start_again(void *arg)
 static void start_later(unsigned host, int64_t ms)
 {
     sim_after(ms * 1000, NULL, start_again, (void *)(uintptr_t)host);
+}
+
+/* How long a trouble lasts. In a quiet day one of four takes minutes. */
+static int64_t lasting_us(int64_t least_ms, int64_t most_ms)
+{
+    int64_t us = sim_plan_between(least_ms, most_ms) * 1000;
+    return sim.scale > 1 && sim_plan_below(4) == 0 ? us * sim.scale : us;
 }
 
 /* At least one agent stays that nobody has told to go. */
@@ -110,7 +119,7 @@ static void stop(void)
 {
     unsigned host = some_host();
     sim_pause(host, true);
-    sim_after(sim_plan_between(50, 15000) * 1000, NULL, go_on, (void *)(uintptr_t)host);
+    sim_after(lasting_us(50, 15000), NULL, go_on, (void *)(uintptr_t)host);
 }
 
 static void mend(void *arg)
@@ -122,6 +131,7 @@ static void mend(void *arg)
         break;
     case 1:
         sim.hosts[a].cut_consul = false;
+        sim_consul_look();
         break;
     case 2:
         sim.hosts[a].cut_out = false;
@@ -144,18 +154,28 @@ static void cut(void)
     else if (a != b)
         sim.cut[a][b] = sim.cut[b][a] = true;
     sim_note("cut %u (store, consul, out, peer) of a%u, a%u", kind, a + 1, b + 1);
-    sim_after(sim_plan_between(100, 20000) * 1000, NULL, mend, (void *)(uintptr_t)(kind << 16 | a << 8 | b));
+    sim_after(lasting_us(100, 20000), NULL, mend, (void *)(uintptr_t)(kind << 16 | a << 8 | b));
 }
 
-/* It is away, hangs, or is started anew: then what was on its way has an outcome that nobody learns. */
+static void store_leader(void)
+{
+    int64_t election_us = sim_plan_between(50, 3000) * 1000, found_us[SIM_HOSTS_MAX];
+    for (unsigned i = 0; i < SIM_HOSTS_MAX; i++)
+        found_us[i] = sim_plan_below(2) ? sim_plan_between(0, 2000) * 1000 : 0;
+    sim_store_leader_lost(election_us, sim_plan_between(-STORE_OFF_MS, STORE_OFF_MS), found_us);
+}
+
+/* It is away, hangs, is started anew, or changes its leader. */
 static void store_trouble(void)
 {
-    if (sim_plan_below(3) == 0) {
-        sim_store_restart();
-        sim.store_away_until_us = sim.now_us + sim_plan_between(50, 4000) * 1000;
+    unsigned kind = sim_plan_below(4);
+    if (kind == 0)
+        sim_store_restart(sim_plan_between(50, 4000) * 1000);
+    else if (kind == 1)
+        store_leader();
+    if (kind <= 1)
         return;
-    }
-    int64_t until_us = sim.now_us + sim_plan_between(50, 12000) * 1000;
+    int64_t until_us = sim.now_us + lasting_us(50, 12000);
     bool away = sim_plan_below(2);
     *(away ? &sim.store_away_until_us : &sim.store_hung_until_us) = until_us;
     sim_note("the store is %s for %lld ms", away ? "away" : "hung",
@@ -180,10 +200,10 @@ static void consul_trouble(void)
     unsigned kind = sim_plan_below(3);
     if (kind == 0) {
         sim_consul_down(true);
-        sim_after(sim_plan_between(100, 30000) * 1000, NULL, consul_back, sim_plan_below(2) ? &sim : NULL);
+        sim_after(lasting_us(100, 30000), NULL, consul_back, sim_plan_below(2) ? &sim : NULL);
     } else if (kind == 1) {
         sim_consul_leaderless(true);
-        sim_after(sim_plan_between(100, 20000) * 1000, NULL, leader_back, NULL);
+        sim_after(lasting_us(100, 20000), NULL, leader_back, NULL);
     } else {
         sim_consul_wipe();
     }
@@ -209,7 +229,7 @@ static void step_clock(void)
         sim_plan_below(2) ? 240000 : 3000000; /* what the store's clock lets pass, and what not */
     sim.hosts[host].wall_shift_us = sim_plan_between(-most_us, most_us);
     sim_note("the clock of a%u is set by %lld ms", host + 1, (long long)sim.hosts[host].wall_shift_us / 1000);
-    sim_after(sim_plan_between(1000, 20000) * 1000, NULL, clock_back, (void *)(uintptr_t)host);
+    sim_after(lasting_us(1000, 20000), NULL, clock_back, (void *)(uintptr_t)host);
 }
 
 static void trouble(enum story_trouble which)
@@ -243,8 +263,9 @@ static void heal(void)
     for (unsigned i = 0; i < sim.hosts_count; i++) {
         sim_pause(i, false);
         sim.hosts[i].cut_store = sim.hosts[i].cut_consul = sim.hosts[i].cut_out = false;
-        sim.hosts[i].wall_shift_us = 0;
+        sim.hosts[i].wall_shift_us = sim.hosts[i].store_away_until_us = 0;
     }
+    sim_consul_look();
 }
 
 static void tell_part(const struct story_part *part)
@@ -261,13 +282,15 @@ static void tell_part(const struct story_part *part)
 static void tell(const struct story_plan *p, uint64_t world, FILE *trace)
 {
     int64_t until_us = p->count > 0 ? p->parts[p->count - 1].at_us + AFTER_US : 0;
+    int64_t calm_ms = CALM_MS * (p->kind == STORY_DAYS ? SCALE : 1);
+    sim.scale = p->kind == STORY_DAYS ? SCALE : 1;
     log_set(trace ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR, LOG_FORMAT_LOGFMT);
     rng_init(&sim.rng, p->seed + world);
     sim.epoch_ms = p->epoch_ms;
-    sim.length_ms = until_us / 1000 + HEAL_MS + CALM_MS;
-    sim.planned = p->kind == STORY_PLANNED;
-    sim.crashes_only = p->kind == STORY_CRASHES;
-    sim.all_live = p->kind == STORY_PLANNED || p->kind == STORY_CONSUL;
+    sim.length_ms = until_us / 1000 + HEAL_MS + calm_ms;
+    sim.planned = p->troubles == STORY_PLANNED;
+    sim.crashes_only = p->troubles == STORY_CRASHES;
+    sim.all_live = p->troubles == STORY_PLANNED || p->troubles == STORY_CONSUL;
     sim_open(p->seed, p->hosts, trace);
     for (unsigned i = 0; i < sim.hosts_count; i++)
         sim_after(sim_between(0, 2000) * 1000, NULL, start_again, (void *)(uintptr_t)i);
@@ -281,7 +304,7 @@ static void tell(const struct story_plan *p, uint64_t world, FILE *trace)
     for (unsigned i = 0; i < sim.hosts_count; i++)
         sim_start(i);
     sim_client_resume_all();
-    sim_run_ms(CALM_MS);
+    sim_run_ms(calm_ms);
     sim_oracle_end();
 }
 

@@ -17,6 +17,7 @@ enum story_kind {
     STORY_CONSUL,  /* Consul dies, forgets, lies, loses its leader */
     STORY_NETWORK, /* cuts of every kind, lost and repeated messages, stopped processes, clocks */
     STORY_ALL,
+    STORY_DAYS, /* a quiet day: jobs that are due every some minutes, hours between troubles of one of the other kinds, some of which last */
     STORY_KIND_COUNT_
 };
 
@@ -50,6 +51,7 @@ struct story_part {
 
 struct story_plan {
     enum story_kind kind;
+    enum story_kind troubles; /* of which kind they are; other than KIND in STORY_DAYS */
     uint64_t seed;
     unsigned hosts;
     int64_t epoch_ms, until_us; /* trouble until then */

@@ -46,7 +46,7 @@ static bool folds(const struct sim_rules *r)
 
 static bool has_window(const struct sim_rules *r)
 {
-    return r->window_ms < 86400000;
+    return r->window_ms < SIM_DAY_MS;
 }
 
 static bool once(const struct sim_rules *r)
@@ -144,7 +144,7 @@ static void judge_skipped(const struct sim_story *s, const struct sim_row *r)
             refuse(s, r, "there is no queue");
         break;
     case FIRE_REASON_LATE:
-        if (!any_rules(s, has_window) || r->due_last_ms > sim_wall_ms() - 5000 + CLOCK_MS)
+        if (!any_rules(s, has_window) || r->due_last_ms > sim_wall_ms() - 5000 * sim.scale + CLOCK_MS)
             refuse(s, r, "it is not late");
         break;
     case FIRE_REASON_PAUSED:

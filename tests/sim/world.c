@@ -14,8 +14,10 @@ struct sim_event {
     struct sim_proc *proc;
     sim_fn *fn;
     void *arg;
-    struct sim_event *next; /* parked */
+    struct sim_event *next; /* parked, or free for another use */
 };
+
+static struct sim_event *unused;
 
 /* --- chance and words ---------------------------------------------------------------------------------------------- */
 
@@ -117,7 +119,11 @@ static struct sim_event *pop(void)
 
 void sim_after(int64_t delay_us, struct sim_proc *proc, sim_fn *fn, void *arg)
 {
-    struct sim_event *ev = mem_new(struct sim_event);
+    struct sim_event *ev = unused;
+    if (ev)
+        unused = ev->next;
+    else
+        ev = mem_new(struct sim_event);
     *ev = (struct sim_event){.at_us = sim.now_us + (delay_us > 0 ? delay_us : 0),
                              .order = ++sim.order,
                              .proc = proc,
@@ -161,7 +167,8 @@ void sim_run_ms(int64_t ms)
         } else if (!p) {
             ev->fn(ev->arg);
         }
-        mem_free(ev);
+        ev->next = unused;
+        unused = ev;
     }
     sim.now_us = until_us;
 }
