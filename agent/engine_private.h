@@ -122,8 +122,8 @@ struct engine {
     struct store_batch store_batch;
     int64_t commit_sent_us, beat_sent_us;
     int64_t commit_not_before_ms; /* after a failure */
-    int64_t
-        commit_gather_ms; /* until then results wait for others, unless somebody waits for what they ride with */
+    /* Until then results wait for others, unless somebody waits for what they ride with */
+    int64_t commit_gather_ms;
     struct engine_gets *gets; /* being collected */
     unsigned gets_out;
     struct planner_api *replies, **replies_end;

@@ -80,10 +80,10 @@ struct callback_options {
     unsigned connections_max; /* kept over all lanes */
     const char *user_agent;   /* "carillon/0.1.0" */
     struct safety *safety;    /* NULL: no keys, no secrets, every address; lives longer than the transport */
-    const struct capability
-        *capability; /* what asynchronous callees get to answer with; lives as long; NULL: none */
-    const struct trace_rule
-        *trace_rule; /* NULL: only jobs that a trace asked for have traces; lives as long */
+    /* What asynchronous callees get to answer with; lives as long; NULL: none */
+    const struct capability *capability;
+    /* NULL: only jobs that a trace asked for have traces; lives as long */
+    const struct trace_rule *trace_rule;
 };
 
 struct callback_ops {

@@ -37,8 +37,8 @@ struct grpc_transport {
     pthread_mutex_t lock;
     struct list incoming; /* under lock */
     bool stopping;        /* under lock */
-    grpc_call
-        *bell; /* under lock; NULL: the thread is not asleep yet. An empty batch on it wakes the thread. */
+    /* Under lock; NULL: the thread is not asleep yet. An empty batch on it wakes the thread. */
+    grpc_call *bell;
     bool rung; /* under lock: the bell's tag is on its way */
     struct grpc_tag bell_tag;
 

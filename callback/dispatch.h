@@ -51,11 +51,11 @@ struct dispatch_service {
 struct dispatch_options {
     struct loop *loop;
     struct endpoints *endpoints; /* borrowed; its listener is this object's until the close */
-    const struct callback_ops
-        *transports[DISPATCH_TRANSPORTS]; /* NULL: jobs that ask for it fail, and are retried */
-    struct callback_options transport;    /* loop and gate are needed; loop as above */
-    const char *source;                   /* "/carillon/<cluster>"; copied */
-    uint32_t in_flight_max;               /* of all; at least 1 */
+    /* NULL: jobs that ask for it fail, and are retried */
+    const struct callback_ops *transports[DISPATCH_TRANSPORTS];
+    struct callback_options transport; /* loop and gate are needed; loop as above */
+    const char *source;                /* "/carillon/<cluster>"; copied */
+    uint32_t in_flight_max;            /* of all; at least 1 */
     /* The options of SERVICE's balancer with its limits; NULL: of a direct URL's host, of which only the smaller limit counts.
      * Asked when the service is first used and by dispatch_reload(). NULL: the defaults. */
     void (*options_of)(void *arg, const char *service, struct balance_options *ret);

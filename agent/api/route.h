@@ -97,8 +97,8 @@ enum api_argument { API_ARG_NONE, API_ARG_ID, API_ARG_FIRE, API_ARG_SERVICE, API
 
 struct api_route {
     enum api_method method;
-    const char
-        *pattern; /* "{x}" stands for one segment, a trailing "*" for the rest; also the metrics' label */
+    /* "{x}" stands for one segment, a trailing "*" for the rest; also the metrics' label */
+    const char *pattern;
     enum api_action action;
     enum api_argument argument; /* what {x} or * is */
     unsigned query;             /* API_Q_… */
@@ -109,8 +109,8 @@ struct api_route {
     bool peer_only;
     bool keyed; /* for callees: whoever has the key of a fire may, so nothing else is asked of the head */
     bool open;  /* asks for no token: tells nothing but whether the agent is there */
-    unsigned
-        can; /* enum token_can, what a token must be good for, one of them; 0: read for a GET, else write */
+    /* Enum token_can, what a token must be good for, one of them; 0: read for a GET, else write */
+    unsigned can;
 };
 
 /* One of which a token must be good for; 0: none is asked for. */

@@ -44,8 +44,8 @@ struct option_list {
 
 /* One key. Rows of a table stand in the order in which they are documented; rows of one section stand together. */
 struct option_row {
-    const char
-        *key; /* dotted, "store.mysql.host"; inside a group's table relative: "policy", "outlier.interval" */
+    /* dotted, "store.mysql.host"; inside a group's table relative: "policy", "outlier.interval" */
+    const char *key;
     enum option_type type;
     unsigned flags;
     size_t offset;              /* of the field in the struct */

@@ -34,8 +34,9 @@ struct audit_job {
     bool fires_all;   /* and are all there are */
     int64_t now_ms;
     int64_t from_ms; /* ended fires of dues before may be forgotten */
-    const char *
-        tzdata; /* of the zones the definition is bound to; NULL: unknown. Jobs planned with other zones are judged less */
+    /* Of the zones the definition is bound to; NULL: unknown. Jobs planned with other zones are judged
+     * less */
+    const char *tzdata;
 };
 
 struct audit_result {

@@ -105,8 +105,8 @@ struct job_row {
     int64_t failing_since_ms;
     int64_t created_ms;
     int64_t updated_ms;
-    int64_t
-        backfill_next_ms; /* a backfill goes on while next < until: the dues in [next, until) are not booked yet */
+    /* A backfill goes on while next < until: the dues in [next, until) are not booked yet */
+    int64_t backfill_next_ms;
     int64_t backfill_until_ms; /* none: both RECORD_NONE */
     uint32_t backfill_pending; /* its unfinished fires; they do not count against max_pending */
     char tzdata[16];           /* version of the zone data it was planned with */
@@ -154,21 +154,23 @@ struct fire_row {
     int64_t until_ms;
     int64_t finished_ms;
     uint32_t attempts; /* started so far */
-    uint32_t
-        attempts_before; /* of those, made before it was last re-driven: retry.max_attempts counts the rest */
-    uint64_t version;    /* of the definition that it was last to be delivered by; 0: unknown */
-    uint32_t orphan;     /* 1: re-driven when its job was gone: it goes by the copy of `version` */
-    uint32_t coalesced;  /* dues folded into this one */
+    /* Of those, made before it was last re-driven: retry.max_attempts counts the rest */
+    uint32_t attempts_before;
+    uint64_t version;               /* of the definition that it was last to be delivered by; 0: unknown */
+    uint32_t orphan;                /* 1: re-driven when its job was gone: it goes by the copy of `version` */
+    uint32_t coalesced;             /* dues folded into this one */
     char holder[RECORD_MEMBER_MAX]; /* "" unless HELD */
     char *log; /* JSON array of attempts, at most RECORD_LOG_MAX bytes; owned by the row; NULL: none */
     size_t log_bytes;
     char *payload; /* of a run with its own payload, else NULL: the job's; owned by the row */
     size_t payload_bytes;
-    char *
-        parts; /* `callback.to` other than one: agent/core/fire_parts.h; owned by the row; NULL: none, or not frozen yet */
+    /* `callback.to` other than one: agent/core/fire_parts.h; owned by the row; NULL: none, or not frozen
+     * yet */
+    char *parts;
     size_t parts_bytes;
-    char *
-        trace; /* of a run: the trace that asked for it (agent/core/trace.h: trace_print()), else NULL: the job's; owned by the row */
+    /* Of a run: the trace that asked for it (agent/core/trace.h: trace_print()), else NULL: the job's;
+     * owned by the row */
+    char *trace;
     size_t trace_bytes;
     char last_error[160];
 };
@@ -214,9 +216,9 @@ struct revision {
     uint64_t version;     /* of its definition, after the change */
     uint64_t seq;         /* run: its fire, so that a repeated request is answered the same; else 0 */
     enum job_state state; /* after the change */
-    int64_t
-        due_ms; /* the first due that had no fire yet when it was changed: a new schedule drops those from it on that
-                       were due before the change; RECORD_NONE: there was none */
+    /* The first due that had no fire yet when it was changed: a new schedule drops those from it on that
+     * were due before the change; RECORD_NONE: there was none */
+    int64_t due_ms;
     char actor[64]; /* token name, "local" or a member */
     char op[16];    /* create, replace, patch, delete, pause, resume, run, reply, expire */
 };
@@ -243,12 +245,12 @@ struct job_change {
     enum change_op op;
     uint64_t expect_rev;
     struct job_row row;
-    struct job_spec
-        *spec; /* INSERT, REPLACE: what the row is planned from; a reference of the change's own */
+    /* INSERT, REPLACE: what the row is planned from; a reference of the change's own */
+    struct job_spec *spec;
     struct revision revision; /* op[0] == 0: none (only UPDATE, and DELETE of a job whose ttl is over) */
-    struct job_spec *
-        replaced; /* REPLACE, DELETE: the definition until now, kept with the revision, so that what was in force
-                                  then can be told; a reference of the change's own. NULL: not kept */
+    /* REPLACE, DELETE: the definition until now, kept with the revision, so that what was in force then
+     * can be told; a reference of the change's own. NULL: not kept */
+    struct job_spec *replaced;
     struct fire_change *fires; /* owned by the change */
     size_t fires_count;
     enum change_result result; /* written by the store */

@@ -54,15 +54,15 @@ struct schedule_options {
     enum schedule_short_month short_month;
     int64_t starts_ms; /* SCHEDULE_NONE: unbounded */
     int64_t ends_ms;   /* SCHEDULE_NONE: unbounded */
-    int64_t
-        phase_ms; /* dues of @every are at phase_ms plus or minus whole intervals: starts_ms or creation */
+    /* Dues of @every are at phase_ms plus or minus whole intervals: starts_ms or creation */
+    int64_t phase_ms;
     int64_t min_interval_ms; /* least @every; below 1 counts as 1 */
     int64_t jitter_ms;       /* refused when longer than the shortest gap between dues */
     const char *ns;          /* what H hashes; NULL is "" */
     const char *id;
-    bool
-        arming; /* this is a write: @after counts from accepted_ms, past @at are checked, warnings are given. false:
-                    read back from the store, where the text is canonical */
+    /* This is a write: @after counts from accepted_ms, past @at are checked, warnings are given. false:
+     * read back from the store, where the text is canonical */
+    bool arming;
     int64_t accepted_ms; /* when it was accepted; only used while arming */
 };
 

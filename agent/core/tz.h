@@ -53,9 +53,9 @@ struct tz_span {
     int64_t end_s;
     int32_t offset_s;
     int32_t before_s; /* offset just before start_s; offset_s in the first span */
-    int64_t
-        shown_to_s; /* wall seconds from here on were not reached before start_s: later than start_s + offset_s
-                           after the clock was set back, earlier after it was set forward */
+    /* Wall seconds from here on were not reached before start_s: later than start_s + offset_s after the
+     * clock was set back, earlier after it was set forward */
+    int64_t shown_to_s;
     int64_t again_from_s; /* wall seconds from here on will be shown again after end_s; INT64_MAX: none */
 };
 
@@ -71,8 +71,8 @@ enum tz_wall_kind {
 
 struct tz_wall {
     enum tz_wall_kind kind;
-    int64_t
-        first_s; /* when the clock shows it; GAP: later by the length of the gap (the offset before it applies) */
+    /* When the clock shows it; GAP: later by the length of the gap (the offset before it applies) */
+    int64_t first_s;
     int64_t second_s; /* TWICE: when it shows it for the last time, else = first_s */
 };
 

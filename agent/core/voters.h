@@ -59,8 +59,8 @@ struct voters_doc {
     uint64_t next; /* number that nobody had yet */
     bool fixed;    /* the first set is */
     bool unsure;   /* written without a leader, from what one voter's log says */
-    struct voter
-        first[VOTERS_MAX]; /* number and address of the first set; none when the document was lost since */
+    /* Number and address of the first set; none when the document was lost since */
+    struct voter first[VOTERS_MAX];
     size_t first_count;
     struct voter list[VOTERS_MAX];
     size_t count;

@@ -21,8 +21,7 @@ static int sys_of(bool fault)
     return fault ? EIO : errno;
 }
 
-/* ---- reading
- * ------------------------------------------------------------------------------------------------------ */
+/* --- reading ------------------------------------------------------------------------------------------------------ */
 
 static int open_regular(const char *path, int *ret_fd, size_t *ret_bytes, struct err *e)
 {
@@ -104,8 +103,7 @@ int file_read_secret(const char *path, char **ret, size_t *ret_len, struct err *
     return 0;
 }
 
-/* ---- writing
- * ------------------------------------------------------------------------------------------------------ */
+/* --- writing ------------------------------------------------------------------------------------------------------ */
 
 static int write_all(int fd, const char *data, size_t bytes, const char *path, struct err *e)
 {
@@ -179,8 +177,7 @@ int file_write(const char *path, const void *data, size_t bytes, mode_t mode, st
     return r < 0 ? err_wrap(e, "replace '%s'", path) : 0;
 }
 
-/* ---- noticing changes
- * --------------------------------------------------------------------------------------------- */
+/* --- noticing changes --------------------------------------------------------------------------------------------- */
 
 static uint64_t stamp_at(int dir_fd, const char *name, unsigned depth);
 

@@ -54,8 +54,7 @@ static struct http_call *call_of(struct list *link)
     return container_of(link, struct http_call, link);
 }
 
-/* ---- easy handles, kept for reuse
- * ---------------------------------------------------------------------------------- */
+/* --- easy handles, kept for reuse --------------------------------------------------------------------------------- */
 
 static CURL *easy_get(struct http_client *c)
 {
@@ -76,8 +75,7 @@ static void easy_put(struct http_client *c, CURL *easy)
     c->idle[c->idle_count++] = easy;
 }
 
-/* ---- calls: the end
- * ------------------------------------------------------------------------------------------------ */
+/* --- calls: the end ----------------------------------------------------------------------------------------------- */
 
 static void call_free(struct http_call *call)
 {
@@ -170,8 +168,7 @@ static void on_call_done(struct http_call *call, CURLcode r)
     call_finish(call);
 }
 
-/* ---- libcurl on the loop
- * ------------------------------------------------------------------------------------------- */
+/* --- libcurl on the loop ------------------------------------------------------------------------------------------ */
 
 /* Until NULL: a message left here would be seen at the next event only, and there may be none. */
 static void take_messages(struct http_client *c)
@@ -246,8 +243,7 @@ static void on_timer(void *arg)
     take_messages(c);
 }
 
-/* ---- calls: the beginning
- * ------------------------------------------------------------------------------------------ */
+/* --- calls: the beginning ----------------------------------------------------------------------------------------- */
 
 static size_t on_body(char *data, size_t size, size_t n, void *arg)
 {
@@ -469,8 +465,7 @@ const char *http_reply_header(const struct http_reply *reply, const char *name)
     return header->value;
 }
 
-/* ---- the client
- * ---------------------------------------------------------------------------------------------------- */
+/* --- the client --------------------------------------------------------------------------------------------------- */
 
 int http_client_new(struct loop *loop, unsigned connections_max, struct http_client **ret, struct err *e)
 {

@@ -26,8 +26,7 @@ enum {
 
 static const struct log_ctx log_httpd = {.module = "httpd"};
 
-/* ---- shared with requests and streams
- * ----------------------------------------------------------------------------- */
+/* --- shared with requests and streams ----------------------------------------------------------------------------- */
 
 void httpd_ref_(struct httpd *h)
 {
@@ -77,8 +76,7 @@ void httpd_resume_(struct httpd *h, struct MHD_Connection *mhd)
     MHD_resume_connection(mhd);
 }
 
-/* ---- connections
- * -------------------------------------------------------------------------------------------------- */
+/* --- connections -------------------------------------------------------------------------------------------------- */
 
 static void on_connection(void *arg, struct MHD_Connection *mhd, void **slot,
                           enum MHD_ConnectionNotificationCode code)
@@ -200,8 +198,7 @@ static void sweep(struct httpd *h)
     httpd_stream_probe_(container_of(link, struct httpd_stream, link));
 }
 
-/* ---- the server's thread
- * ------------------------------------------------------------------------------------------ */
+/* --- the server's thread ------------------------------------------------------------------------------------------ */
 
 static void take_orders(struct httpd *h, bool *ret_quiesce)
 {
@@ -294,8 +291,7 @@ static void *serve(void *arg)
     return NULL;
 }
 
-/* ---- start and stop
- * ----------------------------------------------------------------------------------------------- */
+/* --- start and stop ----------------------------------------------------------------------------------------------- */
 
 __attribute__((format(printf, 2, 0))) static void on_log(void *arg, const char *format, va_list ap)
 {

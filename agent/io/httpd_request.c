@@ -30,9 +30,7 @@ enum {
 
 static const struct log_ctx log_httpd = {.module = "httpd"};
 
-/* ---- life
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- life --------------------------------------------------------------------------------------------------------- */
 
 static void request_unref(struct httpd_request *rq)
 {
@@ -101,8 +99,7 @@ void httpd_on_completed_(void *arg, struct MHD_Connection *mhd, void **slot,
     request_unref(rq);
 }
 
-/* ---- reading the head
- * --------------------------------------------------------------------------------------------- */
+/* --- reading the head --------------------------------------------------------------------------------------------- */
 
 static void query_add(struct buf *out, const char *s, size_t len)
 {
@@ -211,8 +208,7 @@ void httpd_peer(const struct httpd_request *rq, struct httpd_peer *ret)
     *ret = conn->peer;
 }
 
-/* ---- replying
- * ----------------------------------------------------------------------------------------------------- */
+/* --- replying ----------------------------------------------------------------------------------------------------- */
 
 static enum MHD_Result queue_now(struct httpd_request *rq, unsigned status, struct MHD_Response *response)
 {
@@ -311,8 +307,7 @@ void httpd_abandon_(struct httpd_request *rq)
     httpd_resume_(rq->h, rq->mhd);
 }
 
-/* ---- libmicrohttpd's three calls: head, pieces of the body, end
- * ---------------------------------------------------- */
+/* --- libmicrohttpd's three calls: head, pieces of the body, end --------------------------------------------------- */
 
 static bool replied(const struct httpd_request *rq)
 {
@@ -432,8 +427,7 @@ enum MHD_Result httpd_on_request_(void *arg, struct MHD_Connection *mhd, const c
     return r;
 }
 
-/* ---- what the handler reads
- * --------------------------------------------------------------------------------------- */
+/* --- what the handler reads --------------------------------------------------------------------------------------- */
 
 const char *httpd_method(const struct httpd_request *rq)
 {

@@ -71,8 +71,7 @@ static void wake_up(struct httpd_stream *s)
     pthread_mutex_unlock(&h->lock);
 }
 
-/* ---- the writer's side
- * -------------------------------------------------------------------------------------------- */
+/* --- the writer's side -------------------------------------------------------------------------------------------- */
 
 struct httpd_stream *httpd_stream_begin(struct httpd_request *rq, int status,
                                         const struct httpd_header *headers, size_t headers_count,
@@ -142,8 +141,7 @@ void httpd_stream_end(struct httpd_stream *s)
     httpd_stream_unref_(s);
 }
 
-/* ---- the server's side
- * -------------------------------------------------------------------------------------------- */
+/* --- the server's side -------------------------------------------------------------------------------------------- */
 
 void httpd_stream_attach_(struct httpd_stream *s, struct MHD_Connection *mhd)
 {

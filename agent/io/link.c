@@ -126,8 +126,7 @@ static void failed(struct link *l, enum link_event ev)
     tell(l, ev);
 }
 
-/* ---- an open connection
- * -------------------------------------------------------------------------------------------- */
+/* --- an open connection ------------------------------------------------------------------------------------------- */
 
 static void on_alloc(uv_handle_t *handle, size_t wanted, uv_buf_t *ret)
 {
@@ -168,8 +167,7 @@ static void connected(struct link *l)
     tell(l, LINK_UP);
 }
 
-/* ---- connecting
- * ---------------------------------------------------------------------------------------------------- */
+/* --- connecting --------------------------------------------------------------------------------------------------- */
 
 static void on_connect(uv_connect_t *request, int status)
 {
@@ -278,9 +276,7 @@ static void on_timer(void *arg)
     begin(l);
 }
 
-/* ---- face
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- face --------------------------------------------------------------------------------------------------------- */
 
 static struct link *link_make(struct loop *loop, const char *address, int64_t retry_ms,
                               void (*fn)(void *arg, enum link_event ev), void *arg)

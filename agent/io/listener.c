@@ -27,8 +27,7 @@ static int socket_open(int family, int *ret, struct err *e)
     return 0;
 }
 
-/* ---- unix sockets
- * ------------------------------------------------------------------------------------------------- */
+/* --- unix sockets ------------------------------------------------------------------------------------------------- */
 
 /* Make room for a socket at ADDR: remove what a dead process left behind, and nothing else. */
 static int remove_stale(const struct sockaddr_un *addr, struct err *e)
@@ -88,9 +87,7 @@ static int open_unix(struct listener *l, const char *path, unsigned mode, struct
     return 0;
 }
 
-/* ---- TCP
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- TCP ---------------------------------------------------------------------------------------------------------- */
 
 static int resolve(const char *listen, struct addrinfo **ret, struct err *e)
 {

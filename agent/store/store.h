@@ -51,8 +51,8 @@ struct store_beat {
     int64_t store_now_ms; /* the store's wall clock while it served the beat */
     int64_t sent_boot_ms; /* CLOCK_BOOTTIME just before the statement was sent: the lease counts from here */
     int64_t done_boot_ms; /* ... and when its answer had arrived */
-    const struct store_member
-        *members; /* all rows that are not dead, plus those that died within the last hour */
+    /* All rows that are not dead, plus those that died within the last hour */
+    const struct store_member *members;
     size_t members_count;
     const struct store_slot *slots; /* those that name this member */
     size_t slots_count;
@@ -81,11 +81,11 @@ struct store_job {
 struct store_load {
     const uint16_t *slots; /* sorted */
     size_t slots_count;
-    int64_t
-        until_ms; /* rows with wake_ms < until_ms (and >= from_ms); those without a wake_ms are never loaded */
+    /* Rows with wake_ms < until_ms (and >= from_ms); those without a wake_ms are never loaded */
+    int64_t until_ms;
     int64_t from_ms; /* RECORD_NONE: from the beginning */
-    const char *
-        tzdata_before; /* jobs: only those with an older `tzdata` than this release; NULL: all. Examines all rows of `slots` */
+    /* jobs: only those with an older `tzdata` than this release; NULL: all. Examines all rows of `slots` */
+    const char *tzdata_before;
     struct {
         bool set;
         uint16_t slot;
@@ -133,8 +133,9 @@ struct store_page {
 /* A revision as read. The callback may take `was` and leave NULL (free with mem_free). */
 struct store_revision {
     struct revision row;
-    char *
-        was; /* the canonical definition until then, with a NUL; NULL: this change kept none, or it was not asked for */
+    /* The canonical definition until then, with a NUL; NULL: this change kept none, or it was not asked
+     * for */
+    char *was;
     size_t was_bytes;
 };
 
@@ -191,8 +192,8 @@ struct store_dead {
 
 struct store_vacuum {
     int64_t now_ms;
-    uint32_t
-        fires_max; /* ended fires kept with a job, newest seq first, dead letters not counted; 0: no bound */
+    /* Ended fires kept with a job, newest seq first, dead letters not counted; 0: no bound */
+    uint32_t fires_max;
 };
 
 struct store_meta {

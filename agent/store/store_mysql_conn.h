@@ -88,8 +88,8 @@ struct my_script {
     } steps[MY_SCRIPT_STEPS];
     unsigned steps_count;
     bool commits; /* the text under way holds a statement that commits */
-    uint64_t
-        *ret_matched; /* of the next my_script_end: where to put the count of rows that matched, or NULL */
+    /* Of the next my_script_end: where to put the count of rows that matched, or NULL */
+    uint64_t *ret_matched;
 };
 
 void my_script_init(struct my_script *s, struct my_conn *conn);

@@ -43,8 +43,8 @@ struct store_raft_cluster_options {
     uint32_t slots;   /* when the store is made */
     int64_t snapshot_entries;
     uint64_t patience_ms; /* how long a call waits for a leader, its disk and a majority; 0: 5 s */
-    unsigned
-        election_ms; /* a leader that is silent for this long, up to twice as long, is replaced; 0: 500 */
+    /* A leader that is silent for this long, up to twice as long, is replaced; 0: 500 */
+    unsigned election_ms;
     const struct wire_tls_options *tls; /* its cluster, secret and files; NULL: nothing is proved */
     int64_t (*now_ms)(void *arg);       /* corrected wall clock, for when the store is made */
     void *arg;

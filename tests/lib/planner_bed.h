@@ -34,8 +34,8 @@ struct pbed_options {
     size_t retry_window;
     size_t out_max; /* 0: no limit */
     size_t catch_up_per_s;
-    double
-        async_early; /* share of attempts at asynchronous callees whose completion is there before the 202 */
+    /* Share of attempts at asynchronous callees whose completion is there before the 202 */
+    double async_early;
     double async_fail;            /* ... of completions that tell of a failure */
     double async_silent;          /* ... of callees that never tell */
     int64_t async_max_ms;         /* of their work */

@@ -81,8 +81,9 @@ struct ownership_event {
     bool ok, yes, alive, leaving;
     int64_t sent_ms; /* BEAT: boot ms just before it was sent */
     const char *member;
-    const char *
-        to; /* OFFERED, GIVEN: the member id that the peer addressed (an older life of ours may have had our address) */
+    /* OFFERED, GIVEN: the member id that the peer addressed (an older life of ours may have had our
+     * address) */
+    const char *to;
     const struct ownership_member *members;
     size_t members_count;
     const struct ownership_slot *slots;
@@ -90,8 +91,8 @@ struct ownership_event {
     const char *const *listed; /* CONSUL: member ids with state active; leaving ones are not in here */
     size_t listed_count;
     bool key_held;
-    uint64_t
-        question; /* LOOK, OFFERED: the asker's handle, repeated in the answer. LOOKED, AGREED: our action's number */
+    /* LOOK, OFFERED: the asker's handle, repeated in the answer. LOOKED, AGREED: our action's number */
+    uint64_t question;
 };
 
 enum ownership_action_kind {

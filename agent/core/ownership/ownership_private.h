@@ -62,8 +62,8 @@ enum slot_state {
 /* Owner and epoch are the best knowledge of the store's row. NONE with owner = me: to be adopted. */
 struct slot {
     uint64_t epoch;
-    uint64_t
-        as_of; /* answers to requests with this number or lower were read before our last change: not heard */
+    /* Answers to requests with this number or lower were read before our last change: not heard */
+    uint64_t as_of;
     uint64_t named;       /* the last beat whose answer named me */
     struct member *owner; /* NULL: not known */
     struct member *ring;  /* who shall have it; NULL: nobody */

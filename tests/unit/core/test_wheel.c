@@ -245,8 +245,8 @@ struct model {
     struct wheel *w;
     struct rng rng;
     struct model_timer *timers[MODEL_TIMERS];
-    struct model_timer
-        *chosen[MODEL_TIMERS]; /* what the running advance must fire, in order; NULL: cancelled */
+    /* What the running advance must fire, in order; NULL: cancelled */
+    struct model_timer *chosen[MODEL_TIMERS];
     size_t chosen_count;
     size_t chosen_at;
     uint64_t order;
