@@ -17,10 +17,10 @@
     {                                                                                        \
         .name = "--count", .letter = 'n', .value = "N", .help = "how many dues (default 10)" \
     }
-#define FROM_FLAG                                                                \
-    {                                                                            \
-        .name = "--from", .value = "INSTANT",                                    \
-        .help = "dues after this instant, as 2026-11-23T08:00:00Z (default now)" \
+#define FROM_FLAG                                                                  \
+    {                                                                              \
+        .name = "--from", .value = "INSTANT",                                      \
+        .help = "dues from this instant on, as 2026-11-23T08:00:00Z (default now)" \
     }
 #define PREFIX_FLAG                                                                  \
     {                                                                                \
@@ -322,7 +322,10 @@ static const struct cli_command commands[] = {
      .more =
          "Needs no agent. EXPR is cron (5 fields, or 6 with leading seconds), @daily …, @every 90s, @at INSTANT or @after 15m.\n",
      .flags =
-         FLAGS({.name = "--tz", .value = "ZONE", .help = "IANA zone (default UTC)"}, COUNT_FLAG, FROM_FLAG,
+         FLAGS({.name = "--tz", .value = "ZONE", .help = "IANA zone (default UTC)"}, COUNT_FLAG,
+               {.name = "--from",
+                .value = "INSTANT",
+                .help = "dues after this instant, of a job made then (default now)"},
                {.name = "--id", .value = "ID", .help = "the job's id, which H in an expression depends on"},
                {.name = "--ns", .value = "NAME", .help = "its namespace (default default)"}),
      .args_min = 1,
