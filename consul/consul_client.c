@@ -258,10 +258,20 @@ void consul_client_free(struct consul_client *c)
     mem_free(c);
 }
 
+/* From 1.11 on Consul hides what a token may not read: without this header's word that would be an empty list. */
+static bool is_hidden(const struct http_reply *reply)
+{
+    const char *filtered = http_reply_header(reply, "X-Consul-Results-Filtered-By-ACLs");
+    return filtered && strcmp(filtered, "true") == 0 && reply->body_bytes >= 2 &&
+           memcmp(reply->body, "[]", 2) == 0;
+}
+
 /* 404 and 4xx are answers of a working Consul; 5xx is how it says that it has no leader. */
 static int classify(const struct http_reply *reply, struct err *e)
 {
     int status = reply->status, show = (int)(reply->body_bytes < 120 ? reply->body_bytes : 120);
+    if (status >= 200 && status < 300 && is_hidden(reply))
+        return err_set(e, ERR_AUTH, "consul hides all of it: the token may not read it");
     if (status >= 200 && status < 300)
         return 0;
     enum err_code code = status == 404                    ? ERR_NOT_FOUND

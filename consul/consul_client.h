@@ -51,7 +51,7 @@ struct consul_reply {
 };
 
 /* Exactly once, never before consul_send() returned. E: 0 for 2xx; ERR_NOT_FOUND 404 (REPLY is given: it carries the index);
- * ERR_AUTH 401, 403; ERR_INVALID other 4xx (REPLY given); ERR_BUSY 429; ERR_UNAVAILABLE 5xx (REPLY given: texts differ) or no
+ * ERR_AUTH 401, 403, or a list that is empty because the token may not read what is in it; ERR_INVALID other 4xx (REPLY given); ERR_BUSY 429; ERR_UNAVAILABLE 5xx (REPLY given: texts differ) or no
  * connection; ERR_TIMEOUT; ERR_UNKNOWN_OUTCOME; ERR_TOO_BIG; ERR_CANCELLED. */
 typedef void consul_done(void *arg, const struct err *e, const struct consul_reply *reply);
 

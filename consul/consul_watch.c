@@ -4,6 +4,7 @@
 #include <xxhash.h>
 
 #include "agent/base/buf.h"
+#include "agent/base/log.h"
 #include "agent/base/rng.h"
 #include "agent/io/loop.h"
 
@@ -18,6 +19,8 @@
  * wakes at every write to any other) is slowed to five a second. */
 #define BURST     20
 #define REFILL_MS 200
+
+static const struct log_ctx log_here = {.module = "consul"};
 
 struct consul_watch {
     struct consul_client *client;
@@ -112,6 +115,9 @@ static void on_reply(void *arg, const struct err *e, const struct consul_reply *
         e->code == ERR_TIMEOUT && w->blocking; /* silent for longer than the server's wait: ask again */
     w->ok = is_answer(e, reply) || empty || timeout;
     if (!w->ok) {
+        if (e->code == ERR_AUTH)
+            log_warn(&log_here, "not allowed to read, what was known stays", "path=%s error=%s",
+                     LOGQ(w->path), LOGQ(e->text));
         w->failures++;
         w->index = 0; /* a restarted Consul counts anew */
         loop_timer_arm(w->timer, backoff_ms(w));

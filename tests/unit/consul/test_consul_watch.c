@@ -182,6 +182,20 @@ Test(consul_watch, nothing_but_a_good_answer_is_told)
     close_bed();
 }
 
+Test(consul_watch, a_list_that_is_empty_for_want_of_rights_is_not_told)
+{
+    open_bed(false);
+    bed.replies[0] = "HTTP/1.1 200 OK\r\nX-Consul-Index: 7\r\nContent-Length: 3\r\n\r\n[1]";
+    bed.replies[1] = "HTTP/1.1 200 OK\r\nX-Consul-Index: 8\r\nX-Consul-Results-Filtered-By-ACLs: true\r\n"
+                     "Content-Length: 3\r\n\r\n[]\n";
+    bed.replies[2] = "HTTP/1.1 200 OK\r\nX-Consul-Index: 9\r\nX-Consul-Results-Filtered-By-ACLs: true\r\n"
+                     "Content-Length: 3\r\n\r\n[2]";
+    bed.replies[3] = "HTTP/1.1 200 OK\r\nX-Consul-Index: 10\r\nContent-Length: 2\r\n\r\n[]";
+    run_requests(5);
+    cr_assert(eq(str, bed.told, "<[1]><[2]><[]>"));
+    close_bed();
+}
+
 Test(consul_watch, a_missing_prefix_is_an_empty_list_only_where_that_was_asked_for)
 {
     bed.replies[0] = ANSWER("10", "a");
