@@ -1,6 +1,7 @@
 """The chart, by Helm's own engine: what it renders is valid for Kubernetes, wrong values are refused, and the real agent starts with it."""
 import copy
 import hashlib
+import json
 import pathlib
 import re
 import shutil
@@ -97,6 +98,23 @@ def test_what_it_renders_is_valid_for_kubernetes(mode):
     for path in re.findall(r"/etc/carillon/[\w-]+", yaml.safe_dump(config)):
         assert path in folders or path == "/etc/carillon/headers" and {f"{path}/default", f"{path}/team-b"} <= folders
     is_safe(pod["containers"][0])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_notes_name_each_secret_that_has_to_be_there(mode):
+    values = {**MODES[mode], **({} if mode.startswith("standalone") else {"injector": {"enabled": True}})}
+    with helm.Chart.load(str(CHART)) as loaded:
+        files = loaded.render(values, name="demo", namespace="prod")
+    [text] = [t for n, t in files.items() if n.endswith("/NOTES.txt")]
+    lines = {line.split(": ")[0]: line.split(": ")[1].split(", ") for line in text.splitlines() if "Secrets" in line}
+    pod = one(documents(CHART, values), "StatefulSet")["spec"]["template"]["spec"]
+    assert lines.get("Its pods wait for these Secrets of this namespace", []) == sorted({v["secret"]["secretName"] for v in pod["volumes"] if "secret" in v})
+    theirs = []
+    if not mode.startswith("standalone"):
+        [parts] = [d["data"]["sidecar.json"] for d in documents(CHART, values) if d["kind"] == "ConfigMap" and "sidecar.json" in d["data"]]
+        theirs = sorted({v["secret"]["secretName"] for v in json.loads(parts)["client"]["volumes"] if "secret" in v})
+        assert 'carillon/inject: "true"' in text
+    assert lines.get("Secrets that a sidecar needs in the namespace of its pod", []) == theirs
 
 
 @pytest.mark.parametrize("mode", [m for m in MODES if m.endswith("everything")])

@@ -172,6 +172,7 @@ def test_the_pod_of_a_review_comes_out_valid_and_is_left_alone_then(injector, na
     assert pod["spec"]["containers"] == before["spec"]["containers"]
     assert {m["name"] for m in container["volumeMounts"]} <= {v["name"] for v in pod["spec"]["volumes"]}
     assert pod["spec"]["terminationGracePeriodSeconds"] >= 30
+    assert "--set=app.address=$(POD_IP)" in container["args"]
     assert pod["metadata"]["annotations"].pop("carillon/injected") == "0.1.0"
     assert pod["metadata"] == before["metadata"]
     again = copy.deepcopy(document)

@@ -45,6 +45,8 @@ what stands here for each role (carillon.sidecarPart), so its pods are these.
     - --set=log.format=json
     - --set=api.listen=127.0.0.1:{{ int $v.api.port }}
     - --set=ops.listen=0.0.0.0:{{ int $v.ops.port }}
+    # With app.register the application is reached here, and not at its node, where Consul's agent may be.
+    - --set=app.address=$(POD_IP)
     - --set=cluster.mode=consul
     - --set=cluster.name={{ $v.cluster.name }}
     - --set=consul.address={{ $v.consul.address | default "$(HOST_IP):8500" }}
