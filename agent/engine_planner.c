@@ -498,7 +498,7 @@ static void carry_out(struct engine *g, const struct planner_action *a)
         engine_send_wake(g, a->slots, a->slots_count);
         break;
     case PLANNER_DO_LOG:
-        log_warn(&log_here, "planner", "text=%s", LOGQ(a->text));
+        log_warn(&log_here, "job scheduling", "text=%s", LOGQ(a->text));
         break;
     case PLANNER_DO_REPLANNED:
         metrics_add(g->o.metrics, METRIC_JOBS_REPLANNED, NULL, NULL, NULL, 1);

@@ -330,7 +330,7 @@ void api_bulk(struct exchange *x)
     unsigned max = x->ctx.hop == API_HOP_NONE ? BULKS_MAX : PEER_BULKS_MAX;
     if (atomic_fetch_add(&api->bulks, 1) >= max) {
         atomic_fetch_sub(&api->bulks, 1);
-        exchange_refuse_with(x, API_OVERLOADED, "too many bulks are under way");
+        exchange_refuse_with(x, API_OVERLOADED, "too many bulk requests are under way");
         return;
     }
     char *body = mem_try_strndup(text, bytes, &e);

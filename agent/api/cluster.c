@@ -100,7 +100,7 @@ void api_owner(struct exchange *x)
     struct buf out = BUF_INIT(4096);
     uint32_t slots = node_slots(x->api->node);
     if (slots == 0) {
-        exchange_refuse_with(x, API_NO_OWNER, "the number of slots is not known yet");
+        exchange_refuse_with(x, API_NO_OWNER, "this agent has not joined its cluster yet");
         return;
     }
     uint16_t slot = (uint16_t)hashring_slot(x->req.ns, x->req.arg, slots);

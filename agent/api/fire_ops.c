@@ -60,10 +60,10 @@ static int check_key(struct planner_api *p, const struct api_request *rq, const 
     if (!rq->route->keyed || !capability ||
         capability_check(capability, &rq->fire_uid, rq->fire_seq, rq->fire_key, &p->fire_attempt))
         return 0;
-    return api_problem_set(problem, API_FORBIDDEN,
-                           rq->fire_key[0]
-                               ? "this is no key of the fire"
-                               : "the key is missing: it came with the callback, in Carillon-Complete");
+    return api_problem_set(
+        problem, API_FORBIDDEN,
+        rq->fire_key[0] ? "the key is not this fire's: it comes with the callback, in Carillon-Complete"
+                        : "the key is missing: it came with the callback, in Carillon-Complete");
 }
 
 int api_fire_op_read(struct api_write *w, const struct api_request *rq, const struct capability *capability,

@@ -102,7 +102,7 @@ void api_forecast(struct exchange *x)
     uint64_t steps = (window_ms + step_ms - 1) / step_ms;
     struct err e = {0};
     if (steps > FORECAST_STEPS_MAX) {
-        exchange_refuse_with(x, API_INVALID_REQUEST, "window has more than 288 steps");
+        exchange_refuse_with(x, API_INVALID_REQUEST, "window is more than 288 times step");
         return;
     }
     struct coming *c = mem_new(struct coming);

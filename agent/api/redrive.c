@@ -122,7 +122,7 @@ void api_deadletters_change(struct exchange *x)
 {
     if (!body_is_empty(x)) {
         exchange_refuse_with(x, API_INVALID_REQUEST,
-                             "what is meant stands in the query; the body must be empty");
+                             "the filter stands in the query; the body must be empty");
         return;
     }
     struct letters *l = mem_new(struct letters);

@@ -123,9 +123,12 @@ static int find_route(struct reader *r, const char **ret_arg, size_t *ret_arg_le
         (!route && (allow == 0 || ops || (!peer && strncmp(path, "/peer/", 6) == 0))))
         return api_problem_set(r->problem, API_NOT_FOUND, "there is no '%s' here", TEXTQ(path, strlen(path)));
     if (!route) {
+        char allowed[API_ALLOW_SIZE];
+        api_allow_print(allow, allowed);
         r->problem->allow = allow;
-        return api_problem_set(r->problem, API_METHOD_NOT_ALLOWED, "'%s' does not know %s",
-                               TEXTQ(path, strlen(path)), TEXTQ(r->head->method, strlen(r->head->method)));
+        return api_problem_set(r->problem, API_METHOD_NOT_ALLOWED, "'%s' takes %s, not %s",
+                               TEXTQ(path, strlen(path)), allowed,
+                               TEXTQ(r->head->method, strlen(r->head->method)));
     }
     r->rq->route = route;
     r->rq->head = strcmp(r->head->method, "HEAD") == 0;
@@ -624,7 +627,7 @@ static int check_filter(const struct api_request *rq, struct api_problem *proble
     enum api_action action = rq->route->action;
     bool letters = action == API_DEADLETTERS_REDRIVE || action == API_DEADLETTERS_DISCARD;
     if (rq->at[0] && (rq->from_ms != RECORD_NONE || rq->to_ms != RECORD_NONE))
-        return api_problem_set(problem, API_INVALID_REQUEST, "either at, or from and to");
+        return api_problem_set(problem, API_INVALID_REQUEST, "give either at, or from and to");
     if (rq->from_ms != RECORD_NONE && rq->to_ms != RECORD_NONE && rq->from_ms >= rq->to_ms)
         return api_problem_set(problem, API_INVALID_REQUEST, "from must be before to");
     if ((action != API_JOB_DELETE_MANY && !letters) || rq->prefix[0] || rq->labels_count || rq->all)

@@ -261,6 +261,8 @@ def test_refusals_say_what_is_wanted(three):
     a = three[0]
     patch = a.call("PATCH", "/v1/jobs/x", data="{}", headers={"Content-Type": "text/plain"})
     assert patch.status_code == 415 and "application/merge-patch+json or application/json" in patch.json()["detail"]
+    method = a.call("PATCH", "/v1/jobs", json={})
+    assert method.status_code == 405 and method.json()["detail"] == "'/v1/jobs' takes GET, HEAD, POST, DELETE, not PATCH"
     empty = a.call("POST", "/v1/jobs", data="", headers={"Content-Type": "application/json"})
     assert empty.status_code == 400 and "the body is empty" in empty.json()["detail"]
     after = a.call("POST", "/v1/jobs", json={"schedule": "@after 99999d", "callback": {"http": {"url": "http://10.0.0.1/"}}})
