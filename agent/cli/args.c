@@ -163,3 +163,14 @@ int args_instant_ms(const struct cli_args *args, const char *name, int64_t *ret_
     int r = text ? text_instant_ms(text, strlen(text), ret_ms, e) : 0;
     return r < 0 ? err_wrap(e, "%s", name) : 0;
 }
+
+int args_file(const struct cli_args *args, const char **ret, struct err *e)
+{
+    const char *named = args_get(args, "--file");
+    if (named && args->count > 0)
+        return err_set(e, ERR_INVALID, "takes one file: -f %s or %s", named, args->items[0]);
+    if (!named && args->count == 0)
+        return err_set(e, ERR_INVALID, "needs a FILE (- for standard input)");
+    *ret = named ? named : args->items[0];
+    return 0;
+}

@@ -72,5 +72,7 @@ int args_double(const struct cli_args *args, const char *name, double min, doubl
                 struct err *e);
 int args_duration_ms(const struct cli_args *args, const char *name, uint64_t *ret_ms, struct err *e);
 int args_instant_ms(const struct cli_args *args, const char *name, int64_t *ret_ms, struct err *e);
+/* The one file that a command is about, as --file or as its argument; borrowed from ARGS. ERR_INVALID: none, or two. */
+int args_file(const struct cli_args *args, const char **ret, struct err *e);
 
 #endif

@@ -122,16 +122,12 @@ static int apply_all(const struct apply *a, const json_t *jobs)
 
 int cmd_job_apply(struct cli *cli, const struct cli_args *args)
 {
-    const char *file = args_get(args, "--file");
+    const char *file;
     struct err e;
-    if (file && args->count > 0)
-        return cli_fail(cli, CLI_USAGE, "job apply takes one file: -f %s or %s", file, args->items[0]);
-    if (args->count > 0)
-        file = args->items[0];
+    if (args_file(args, &file, &e) < 0)
+        return cli_fail(cli, CLI_USAGE, "job apply %s", e.text);
     AUTO(buf_fini) struct buf text = BUF_INIT(DOCUMENT_BYTES_MAX);
     AUTO(json_decref) json_t *jobs = NULL;
-    if (!file)
-        return cli_fail(cli, CLI_USAGE, "job apply needs a FILE (- for standard input)");
     if (document_read_file(file, cli->in, &text, &e) < 0 ||
         document_jobs(strcmp(file, "-") == 0 ? "standard input" : file, buf_str(&text), text.len, &jobs, &e) <
             0)

@@ -133,9 +133,10 @@ static int import_lines(struct import *im, FILE *in)
 
 int cmd_job_import(struct cli *cli, const struct cli_args *args)
 {
-    const char *file = args_get(args, "--file");
-    if (!file)
-        return cli_fail(cli, CLI_USAGE, "job import needs -f FILE (- for standard input)");
+    const char *file;
+    struct err e;
+    if (args_file(args, &file, &e) < 0)
+        return cli_fail(cli, CLI_USAGE, "job import %s", e.text);
     AUTO(client_free) struct client *c = client_open(cli, args);
     if (!c)
         return CLI_USAGE;

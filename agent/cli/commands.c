@@ -271,13 +271,14 @@ static const struct cli_command commands[] = {
      .run = cmd_job_backfill},
     {.name = "job import",
      .group = JOBS,
-     .usage = "-f FILE",
+     .usage = "[-f] FILE",
      .help = "Create or replace any number of jobs from an export.",
      .more =
          "FILE holds a line for each job, as `carillon job export` writes them and POST /v1/bulk takes them; - is standard\n"
          "input. A wrong line spoils only itself; the exit code is 1 if one failed.\n",
      .flags = FLAGS({.name = "--file", .letter = 'f', .value = "FILE", .help = "what to import"}),
      .remote = true,
+     .args_max = 1,
      .run = cmd_job_import},
     {.name = "job export",
      .group = JOBS,

@@ -448,6 +448,8 @@ def test_export_and_import_pass_lines_through(agent, cli, folder):
     assert err == "carillon: line 2: b: 400 invalid_job #/job/schedule: is required\n"
     assert agent.requests[-1][2]["Content-Type"] == "application/x-ndjson"
     assert agent.requests[-1][3] == path.read_bytes()
+    assert cli("job", "import", str(path)) == (code, out, err)
+    assert cli("job", "import", str(path), "-f", str(path))[0] == 2
     code, out, _ = cli("job", "import", "-f", str(path), "--json")
     assert code == 1
     assert [json.loads(line) for line in out.splitlines()][-1] == {"done": True, "ok": 1, "failed": 1}

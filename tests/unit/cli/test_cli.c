@@ -292,7 +292,7 @@ Test(cli, commands_refuse_what_makes_no_sense_before_they_ask)
            "carillon: --catch-up: 'some' is not one of none, last, all\n");
     expect(WORDS("job", "apply"), CLI_USAGE, "", "carillon: job apply needs a FILE (- for standard input)\n");
     expect(WORDS("job", "import"), CLI_USAGE, "",
-           "carillon: job import needs -f FILE (- for standard input)\n");
+           "carillon: job import needs a FILE (- for standard input)\n");
     expect(WORDS("job", "apply", "-f", "-"), CLI_FAILED, "", "carillon: standard input: holds no job\n");
     expect(WORDS("in", "soon", "--path", "/x"), CLI_USAGE, "",
            "carillon: 'soon' is no duration; write 250ms, 10s, 1h30m or 7d, up to 36500d\n");
