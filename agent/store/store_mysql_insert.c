@@ -149,6 +149,11 @@ static int array_prepare(struct my_insert *i, MYSQL_STMT **ret, struct err *e)
         r = my_conn_stmt_error(c, *stmt, "prepare", e);
     if (r < 0)
         my_conn_drop_insert(c, i->into);
+    if (r ==
+        -ERR_PERMANENT) { /* a server may allow no prepared statements; whatever else it is, the text meets it too */
+        c->has_arrays = false;
+        r = err_set(e, ERR_RETRY, "without prepared statements");
+    }
     buf_fini(&sql);
     *ret = *stmt;
     return r;

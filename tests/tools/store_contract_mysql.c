@@ -403,6 +403,17 @@ static void large_payloads_travel_in_pieces(struct contract *t)
     mem_free(more);
 }
 
+static void kill_connections(struct server *s)
+{
+    char text[256];
+    (void)snprintf(
+        text, sizeof(text),
+        "BEGIN NOT ATOMIC FOR c IN (SELECT id FROM information_schema.processlist WHERE db = '%s') "
+        "DO EXECUTE IMMEDIATE CONCAT('KILL ', c.id); END FOR; END",
+        s->database);
+    run_sql(s, text);
+}
+
 /* The connections of a store are killed between its calls, and while a commit waits for a lock. */
 static void killed_connections_cost_no_call(struct contract *t)
 {
@@ -410,13 +421,7 @@ static void killed_connections_cost_no_call(struct contract *t)
     contract_join(t, "m1");
     struct job_row row = contract_make(t, 1, 1, "default", "a", "");
     for (unsigned i = 0; i < 3; i++) {
-        char text[256];
-        (void)snprintf(
-            text, sizeof(text),
-            "BEGIN NOT ATOMIC FOR c IN (SELECT id FROM information_schema.processlist WHERE db = '%s') "
-            "DO EXECUTE IMMEDIATE CONCAT('KILL ', c.id); END FOR; END",
-            s->database);
-        run_sql(s, text);
+        kill_connections(s);
         contract_free(contract_beat(t, "m1"));
         struct job_change c = contract_change(CHANGE_UPDATE, &row);
         CHECK(contract_one(t, &c) == CHANGE_RESULT_OK, "%d", (int)c.result);
@@ -541,6 +546,21 @@ static void insert_jobs(struct contract *t, uint32_t first, uint32_t count)
         CHECK(c[i].result == CHANGE_RESULT_OK, "%d %s", (int)c[i].result, c[i].problem);
     job_spec_unref(spec);
     mem_free(c);
+}
+
+/* As a server may be set up, and while connections go that have statements prepared. */
+static void many_jobs_need_no_prepared_statements(struct contract *t)
+{
+    struct server *s = t->driver;
+    contract_join(t, "m1");
+    insert_jobs(t, 0, 100);
+    kill_connections(s);
+    insert_jobs(t, 100, 100);
+    kill_connections(s);
+    run_sql(s, "SET GLOBAL max_prepared_stmt_count = 0");
+    insert_jobs(t, 200, 100);
+    run_sql(s, "SET GLOBAL max_prepared_stmt_count = DEFAULT");
+    insert_jobs(t, 300, 100);
 }
 
 static double advance(struct contract *t, uint32_t total, uint32_t batch, unsigned rounds,
@@ -684,6 +704,7 @@ static void measure_beats(struct contract *t)
     X(slots_of_a_batch_in_parts_move_last)                    \
     X(large_payloads_travel_in_pieces)                        \
     X(killed_connections_cost_no_call)                        \
+    X(many_jobs_need_no_prepared_statements)                  \
     X(a_lock_that_stays_is_an_error_of_nothing_happened)      \
     X(an_idle_transaction_loses_its_locks)                    \
     X(beats_never_wait_for_a_commit)                          \
