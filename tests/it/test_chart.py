@@ -277,6 +277,26 @@ def test_the_standalone_pod_starts_and_keeps_its_jobs(folder):
         pod.end()
 
 
+def tried_by_helm(folder, values):
+    """What `helm test` runs: its pod's sidecar, and beside it its application, which ends well."""
+    values = merge(values, {**ports(), "api": {**ports()["api"], "tokensSecret": "tokens"}})
+    spec = one(documents(CHART, values), "Pod")["spec"]
+    validate([one(documents(CHART, values), "Pod")])
+    [sidecar], [application] = spec["initContainers"], spec["containers"]
+    is_safe(sidecar)
+    is_safe(application)
+    assert {m["name"] for m in sidecar["volumeMounts"]} == {v["name"] for v in spec["volumes"]}
+    pod = Pod("tried", sidecar, folder, values, secrets={"cluster/secret": "very secret\n"})
+    try:
+        pod.start()
+        done = subprocess.run([binary(), *application["args"]], capture_output=True, text=True, timeout=60 * procs.SLACK, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    finally:
+        pod.end()
+    again = subprocess.run([binary(), *application["args"]], capture_output=True, text=True, timeout=60 * procs.SLACK, check=False)
+    assert again.returncode != 0
+
+
 def test_members_and_the_sidecar_of_a_team_work_together(folder, clusters, shared_consul, shared_mariadb, team):
     cluster = clusters(shared_consul, shared_mariadb)
     common = {"cluster": {"name": cluster.name, "secretName": "cluster"}, "consul": {"address": shared_consul.address}}
@@ -297,6 +317,7 @@ def test_members_and_the_sidecar_of_a_team_work_together(folder, clusters, share
             pod.start()
         job = {"schedule": "0 9 1 1 *", "callback": {"http": {"path": "/hook"}}}
         wait_until(lambda: pods[1].call("PUT", "/v1/jobs/j", json=job).status_code in (200, 201), 60, "the sidecar reaches its member")
+        tried_by_helm(folder, {"mode": "cluster", **common, **mysql})
         kept = pods[0].get("j")
         assert kept["status"]["owner"] == "member-0" and kept["callback"]["http"]["service"] == "billing"
     finally:
