@@ -157,6 +157,19 @@ static void check_repeat(const struct start *st)
                (double)before->acked_us / 1e6, before->member);
 }
 
+/* Who dies leaves attempts behind that nobody counts; without deaths each is counted. */
+static void check_attempts(const struct start *st)
+{
+    const struct sim_rules *r = st->job->rules[0];
+    if (!sim.planned || st->job->rules_count > 1 || st->job->forced || st->fire->redriven ||
+        r->to != SIM_TO_ONE)
+        return;
+    if (r->max_attempts > 0 && st->fire->starts >= r->max_attempts)
+        BROKEN(st, "it was tried %u times before, and may be %u times", st->fire->starts, r->max_attempts);
+    if (st->fire->last > 0 && st->seen->attempt <= sim_seen[st->fire->last - 1].attempt)
+        BROKEN(st, "an attempt before it had number %u", sim_seen[st->fire->last - 1].attempt);
+}
+
 /* --- one at a time ------------------------------------------------------------------------------------------------- */
 
 static bool aside(const struct sim_row *r)
@@ -236,6 +249,7 @@ void sim_oracle_start(const struct sim_seen *s, const struct delivery *d)
     check_answers(&st);
     check_record(&st);
     check_repeat(&st);
+    check_attempts(&st);
     check_overlap(&st);
     check_running(&st);
     st.fire->starts++;

@@ -56,6 +56,7 @@ struct sim_host {
     int64_t drift_ppm;
     int64_t wall_shift_us;
     int64_t store_away_until_us;         /* from here */
+    int64_t refused_until_us;            /* it, or who asks it, may still believe that others refuse */
     bool cut_store, cut_consul, cut_out; /* CUT_OUT: whatever it connects to is refused */
 };
 

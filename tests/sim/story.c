@@ -13,6 +13,7 @@
 #define CALM_MS      60000
 #define SCALE        60      /* of a quiet day's jobs */
 #define AFTER_US     3000000 /* trouble goes on so long after the last part */
+#define REFUSED_US   5000000 /* who could not connect anywhere is believed for so long after */
 #define STORE_OFF_MS 100     /* clocks of the store's servers, less than what agents refuse */
 
 static unsigned some_host(void)
@@ -135,11 +136,18 @@ static void mend(void *arg)
         break;
     case 2:
         sim.hosts[a].cut_out = false;
+        sim.hosts[a].refused_until_us = sim.now_us + REFUSED_US;
         break;
     default:
         sim.cut[a][b] = sim.cut[b][a] = false;
     }
     sim_note("cut %u of a%u is mended", what >> 16, a + 1);
+}
+
+static void cut_out(unsigned host)
+{
+    sim.hosts[host].cut_out = true;
+    sim.hosts[host].refused_until_us = INT64_MAX;
 }
 
 static void cut(void)
@@ -150,7 +158,7 @@ static void cut(void)
     else if (kind == 1)
         sim.hosts[a].cut_consul = true;
     else if (kind == 2)
-        sim.hosts[a].cut_out = true;
+        cut_out(a);
     else if (a != b)
         sim.cut[a][b] = sim.cut[b][a] = true;
     sim_note("cut %u (store, consul, out, peer) of a%u, a%u", kind, a + 1, b + 1);
@@ -262,6 +270,8 @@ static void heal(void)
     sim_consul_instances(7);
     for (unsigned i = 0; i < sim.hosts_count; i++) {
         sim_pause(i, false);
+        if (sim.hosts[i].cut_out)
+            sim.hosts[i].refused_until_us = sim.now_us + REFUSED_US;
         sim.hosts[i].cut_store = sim.hosts[i].cut_consul = sim.hosts[i].cut_out = false;
         sim.hosts[i].wall_shift_us = sim.hosts[i].store_away_until_us = 0;
     }

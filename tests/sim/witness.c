@@ -22,6 +22,7 @@ static struct map stories, rows, changes, fired;
 static struct {
     bool any, commits;
     char member[RECORD_MEMBER_MAX];
+    char victim[RECORD_MEMBER_MAX]; /* who may be declared dead by it; "": nobody */
     struct witness_change items[TOUCHED_MAX];
     size_t count;
 } touched;
@@ -41,12 +42,19 @@ static void note_change(const struct job_change *c)
         t->seqs[i] = c->fires[i].row.seq;
 }
 
+static void note_verdict(const struct mem_op *op)
+{
+    bool verdict = touched.any && strcmp(op->name, "declare_dead") == 0 && !sim_witness_dead(op->member);
+    (void)snprintf(touched.victim, sizeof(touched.victim), "%s", verdict ? op->member : "");
+}
+
 void sim_witness_before(const struct loop_msg *msg)
 {
     const struct mem_op *op = container_of(msg, struct mem_op, msg);
     touched.any = op->writes && op->store;
     touched.commits = touched.any && strcmp(op->name, "commit") == 0;
     touched.count = 0;
+    note_verdict(op);
     if (!touched.any)
         return;
     (void)snprintf(touched.member, sizeof(touched.member), "%s",
@@ -76,6 +84,37 @@ uint64_t sim_witness_epoch(uint16_t slot, int64_t *ret_since_us)
 {
     *ret_since_us = slots[slot].since_us;
     return slots[slot].epoch;
+}
+
+static unsigned living_members(void)
+{
+    unsigned n = 0;
+    for (const struct mem_member *m = sim.store->members; m; m = m->next)
+        n += !m->row.dead;
+    return n;
+}
+
+/* Whoever holds its lease is declared dead only because two could not connect to it, or one if there is no third. In this world who
+ * cannot connect to one that listens is cut from all. */
+static void judge_verdict(void)
+{
+    if (!touched.victim[0] || !sim_witness_dead(touched.victim))
+        return;
+    unsigned refused = 0;
+    const struct sim_proc *victim = NULL;
+    for (unsigned i = 0; i < sim.hosts_count; i++) {
+        const struct sim_host *h = &sim.hosts[i];
+        bool is_victim = h->proc && strcmp(h->proc->member, touched.victim) == 0;
+        if (is_victim)
+            victim = h->proc;
+        else
+            refused += sim.now_us < h->refused_until_us;
+    }
+    bool lives =
+        victim && !victim->dead && !victim->paused && !victim->left && engine_may_start(victim->engine);
+    if (lives && refused < 2 && living_members() >= 2)
+        sim_broken("%s is declared dead, its lease holds, and %u others could not connect", touched.victim,
+                   refused);
 }
 
 /* Nearly every write leaves them all as they were twice before. */
@@ -436,6 +475,8 @@ static void job_gone(struct sim_story *s)
         if (s->open == r)
             sim_broken("%s: fire %llu goes on after its delete", s->job->id, (unsigned long long)r->seq);
     }
+    for (uint64_t seq = 1; seq <= s->row.counts.seq; seq++) /* what had ended stays as it was */
+        judge_row(s, seq);
     s->there = false;
 }
 
@@ -520,6 +561,7 @@ void sim_witness_after(void)
 {
     if (!touched.any)
         return;
+    judge_verdict();
     judge_slots();
     for (size_t i = 0; i < touched.count; i++) {
         struct witness_change *t = &touched.items[i];

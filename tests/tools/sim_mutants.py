@@ -21,7 +21,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Noticed after more stories than continuous integration has time for.
 RARE = ("the own lease is not looked at before a request goes out", "after a write what waits with the driver is not called back",
         "what was begun before the clock was set back goes out", "a queue has no order", "the last overdue fire is folded with the others",
-        "fires that had no room in memory are forgotten", "a due is sent beside what another member holds")
+        "fires that had no room in memory are forgotten", "a due is sent beside what another member holds",
+        "a commit with an unknown outcome counts as done", "a change of slots with an unknown outcome counts as done",
+        "what the store does not name any more is kept")
 
 # what is broken, file, text, replacement, the kind of story that should tell
 MUTANTS = (
@@ -109,6 +111,36 @@ MUTANTS = (
      "    pfire_end(p, f, FIRE_OUTCOME_SUCCEEDED, FIRE_REASON_NONE, a);\n}", "    pfire_wait_until(p, f, p->now_ms);\n}", "planned"),
     ("a re-driven letter counts as dead still", "agent/core/planner_letter.c",
      "        j->row.counts.dead--;\n", "", "planned"),
+    ("the own lease counts from the answer, not from the sending", "agent/core/ownership/lease.c",
+     "int64_t until_ms = ev->sent_ms + OWNERSHIP_LEASE_MS - OWNERSHIP_LEASE_MARGIN_MS;",
+     "int64_t until_ms = o->now_ms + OWNERSHIP_LEASE_MS - OWNERSHIP_LEASE_MARGIN_MS;", "network"),
+    ("one who cannot connect declares a member dead", "agent/core/ownership/verdict.c",
+     "if (third_exists(o, m) && (", "if (false && (", "network"),
+    ("a commit with an unknown outcome counts as done", "agent/core/planner_batch.c",
+     "    if (code == 0)\n        written(p);", "    if (code == 0 || code == ERR_UNKNOWN_OUTCOME)\n        written(p);", "store"),
+    ("a slot that another one took counts as won", "agent/core/ownership/slots.c",
+     "if (!ev->ok || !c->changed) {", "if (!ev->ok) {", "crashes"),
+    ("a change of slots with an unknown outcome counts as done", "agent/core/ownership/slots.c",
+     "if (!ev->ok || !c->changed) {", "if (ev->ok && !c->changed) {", "store"),
+    ("who takes a slot goes on with its old epoch", "agent/core/ownership/slots.c",
+     "slot_know(o, s, o->me, c->from_epoch + 1);", "slot_know(o, s, o->me, c->from_epoch);", "crashes"),
+    ("what the store does not name any more is kept", "agent/core/ownership/slots.c",
+     "if (s->owner != o->me || s->named == no || no <= s->as_of ||", "if (s->owner != o->me || s->named <= no || no <= s->as_of ||", "network"),
+    ("a retry forgets the attempts before it", "agent/core/planner_attempt.c",
+     "    f->row.attempts = f->delivery.attempt;\n    f->row.attempt_ms =", "    f->row.attempts = f->row.attempts_before + 1;\n    f->row.attempt_ms =", "planned"),
+    ("one fire fewer than max_fires", "agent/core/planner_plan.c",
+     "j->row.scheduled < j->spec->max_fires;", "j->row.scheduled + 1 < j->spec->max_fires;", "planned"),
+    ("a misfire window is a second too short", "agent/core/planner_plan.c",
+     "pjob_skip(p, j, p->now_ms - window_ms, FIRE_REASON_LATE))", "pjob_skip(p, j, p->now_ms - window_ms + 1000, FIRE_REASON_LATE))", "store"),
+    ("what a dead member had under way is not made up for", "agent/core/planner_fire.c",
+     "    f->row.wake_ms = p->now_ms;\n    pfire_set_target(p, f, true);\n    pfire_arm(p, f);\n}", "    pfire_set_target(p, f, true);\n}", "crashes"),
+    ("an at-most-once fire of a dead member is sent again", "agent/core/planner_fire.c",
+     "    if (f->job->spec->at_most_once) {\n        pfire_end(p, f, FIRE_OUTCOME_DEAD, FIRE_REASON_AT_MOST_ONCE, NULL);\n        return;\n    }\n    f->row.state = FIRE_STATE_WAITING;",
+     "    f->row.state = FIRE_STATE_WAITING;\n    f->row.attempts = f->row.attempts_before;", "crashes"),
+    ("dead letters go with their job", "agent/store/store_mem_jobs.c",
+     "        if (fire->row.state == FIRE_STATE_ENDED)\n            continue;", "        if (fire->row.state == FIRE_STATE_ENDED && fire->row.outcome != FIRE_OUTCOME_DEAD)\n            continue;", "planned"),
+    ("what is said of a fire that has ended is answered as done", "agent/core/planner_ops.c",
+     "bool ok = api->op == PLANNER_FIRE_HEARTBEAT || said_so(api, outcome);", "bool ok = api->op == PLANNER_FIRE_HEARTBEAT || said_so(api, outcome) || true;", "planned"),
 )
 
 
