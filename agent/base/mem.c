@@ -3,6 +3,7 @@
 #include "agent/base/mem.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,26 +20,39 @@ static _Thread_local struct {
     unsigned left;
 } fault;
 
+/* Of fault_arm_threads(). */
+static atomic_uint threads_left; /* the step that fails, from 1; 0: none */
+static atomic_bool threads_fired;
+
 void fault_arm(unsigned k)
 {
+    fault_disarm();
     fault.armed = true;
-    fault.fired = false;
     fault.left = k;
+}
+
+void fault_arm_threads(unsigned k)
+{
+    fault_disarm();
+    atomic_store(&threads_left, k + 1);
 }
 
 bool fault_fired(void)
 {
     fault.armed = false;
-    return fault.fired;
+    atomic_store(&threads_left, 0);
+    return fault.fired || atomic_load(&threads_fired);
 }
 
 void fault_disarm(void)
 {
     fault.armed = false;
     fault.fired = false;
+    atomic_store(&threads_left, 0);
+    atomic_store(&threads_fired, false);
 }
 
-bool fault_hit(void)
+static bool thread_hit(void)
 {
     if (!fault.armed || fault.fired)
         return false;
@@ -48,6 +62,21 @@ bool fault_hit(void)
     }
     fault.fired = true;
     return true;
+}
+
+static bool threads_hit(void)
+{
+    unsigned left = atomic_load(&threads_left);
+    while (left > 0 && !atomic_compare_exchange_weak(&threads_left, &left, left - 1))
+        ;
+    if (left == 1)
+        atomic_store(&threads_fired, true);
+    return left == 1;
+}
+
+bool fault_hit(void)
+{
+    return thread_hit() || threads_hit();
 }
 #endif
 

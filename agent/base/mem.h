@@ -74,11 +74,13 @@ static inline int fd_take(int *fd)
     return taken;
 }
 
-/* Faults for tests, per thread: after fault_arm(K) the K-th fallible step from now (0 = the next) fails, once.
- * mem_try_*, the JSON and YAML readers and every I/O wrapper ask fault_hit() before they do their work. Compiled in
- * with CARILLON_TEST only; otherwise fault_hit() is the constant false. */
+/* Faults for tests, per thread: after fault_arm(K) the K-th fallible step from now (0 = the next) fails, once; after
+ * fault_arm_threads(K) the K-th of all threads, for what works on threads of its own. mem_try_*, the JSON and YAML readers and every
+ * I/O wrapper ask fault_hit() before they do their work. Compiled in with CARILLON_TEST only; otherwise fault_hit() is the constant
+ * false. */
 #ifdef CARILLON_TEST
 void fault_arm(unsigned k);
+void fault_arm_threads(unsigned k);
 bool fault_fired(void); /* whether it struck since fault_arm; disarms */
 void fault_disarm(void);
 bool fault_hit(void); /* for wrappers: true = fail now */

@@ -107,3 +107,26 @@ Test(mem, strdup_of_null_is_null)
 {
     cr_assert(mem_strdup(NULL) == NULL);
 }
+
+static void *two_steps(void *arg)
+{
+    bool *failed = arg;
+    failed[0] = fault_hit();
+    failed[1] = fault_hit();
+    return NULL;
+}
+
+Test(mem, a_fault_of_all_threads_strikes_one_of_them_once)
+{
+    bool failed[2];
+    pthread_t thread;
+    fault_arm_threads(1);
+    cr_assert_not(fault_hit());
+    cr_assert_eq(pthread_create(&thread, NULL, two_steps, failed), 0);
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    cr_assert(failed[0] && !failed[1]);
+    cr_assert(fault_fired());
+    fault_arm_threads(0);
+    cr_assert_not(fault_fired(), "nothing has struck since");
+    cr_assert_not(fault_hit(), "and it is disarmed");
+}
