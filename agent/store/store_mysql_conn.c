@@ -399,17 +399,23 @@ static int script_send(struct my_script *s, struct err *e)
     }
 }
 
+/* Only what is too large is refused for good: for want of memory the same text may fit a moment later. */
+static int check_text(const struct my_script *s, struct err *e)
+{
+    struct err own = {0};
+    int r = buf_check(&s->text, &own);
+    if (r == -ERR_TOO_BIG || (r == 0 && s->text.len > s->conn->packet_max))
+        return err_set(e, ERR_REFUSED, "%zu bytes of text are too large for the store", s->text.len);
+    return r < 0 ? err_set(e, own.code, "%s", own.text) : 0;
+}
+
 int my_script_run(struct my_script *s, struct err *e)
 {
-    int r = 0;
     if (s->steps_count == 0)
         return 0;
-    if (buf_failed(&s->text))
-        r = err_set(e, ERR_REFUSED, "too large for the store");
-    else if (!s->conn->mysql || fault_hit())
-        r = err_set(e, ERR_UNAVAILABLE, "not connected");
-    else
-        r = script_send(s, e);
+    int r = check_text(s, e);
+    if (r == 0)
+        r = s->conn->mysql && !fault_hit() ? script_send(s, e) : err_set(e, ERR_UNAVAILABLE, "not connected");
     buf_reset(&s->text);
     s->steps_count = 0;
     return r;
@@ -420,11 +426,11 @@ static int script_add(struct my_script *s, struct my_step step, struct err *e)
     assert(s->steps_count < MY_SCRIPT_STEPS);
     s->steps[s->steps_count++] = step;
     s->ret_matched = NULL;
-    if (buf_failed(&s->text) || s->text.len > s->conn->packet_max) {
-        size_t bytes = s->text.len;
+    int r = check_text(s, e);
+    if (r < 0) {
         buf_reset(&s->text);
         s->steps_count = 0;
-        return err_set(e, ERR_REFUSED, "%zu bytes of text are too large for the store", bytes);
+        return r;
     }
     if (s->text.len >= my_script_statement_bytes(s) || s->steps_count == MY_SCRIPT_STEPS)
         return my_script_run(s, e);

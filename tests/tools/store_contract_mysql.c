@@ -22,6 +22,7 @@
 static void contract_fail(const char *file, int line, const char *what, const char *fmt, ...)
     __attribute__((format(printf, 4, 5), noreturn));
 
+#include "tests/unit/store/store_contract_faults.h"
 #include "tests/unit/store/store_contract_model.h"
 #include "tests/unit/store/store_contract_tests.h"
 
@@ -719,7 +720,7 @@ static const struct test {
     void (*run)(struct contract *t);
 } tests[] = {
 #define TEST_ROW(name) {#name, name},
-    CONTRACT_TESTS(TEST_ROW) MORE_TESTS(TEST_ROW)};
+    CONTRACT_TESTS(TEST_ROW) CONTRACT_FAULT_TESTS(TEST_ROW) MORE_TESTS(TEST_ROW)};
 enum { TESTS = sizeof(tests) / sizeof(tests[0]) };
 
 static void run_test(const struct test *test)
