@@ -6,6 +6,7 @@ import ssl
 import subprocess
 
 import pytest
+import requests
 from lib.carillon import RaftCluster, binary
 from lib.certs import Authority
 from lib.consul import Consul
@@ -44,23 +45,35 @@ def secure_consul(ours):
     server.end()
 
 
+def check_of(agent, name):
+    return next(c for c in agent.health()["checks"] if c["name"] == name)
+
+
 def store_check(agent):
-    return next(c for c in agent.health()["checks"] if c["name"] == "store")
+    return check_of(agent, "store")
+
+
+def listens(agent):
+    try:
+        return agent.health()
+    except requests.ConnectionError:
+        return None
 
 
 def is_refused(agent, text):
     """The agent says why, and gets to no statement; a server whose certificate is wrong may get another, so it goes on trying."""
     agent.start(wait=False)
     lines = wait_until(lambda: [line for line in agent.process.log_tail().splitlines()
-                                if text in line], 20, "agent says why")
+                                if text in line], 60, "agent says why")
     print(lines[-1])
     if "cannot go on" not in lines[-1]:
+        wait_until(lambda: listens(agent), 60, "its API, which comes behind the first try", alive=[agent.process])
         check = store_check(agent)
         assert not check["ok"], check
         assert agent.call("GET", "/v1/jobs").status_code == 503
         agent.end()
     else:
-        wait_until(lambda: not agent.process.alive(), 20, "the agent's end")
+        wait_until(lambda: not agent.process.alive(), 60, "the agent's end")
         assert agent.process.code == 1 and "level=error module=agent" in lines[-1]
         assert agent.process.log_tail().splitlines()[-1].endswith("msg=ended")
 
@@ -215,9 +228,11 @@ def test_a_consul_that_is_not_ours_is_not_believed(clusters, secure_consul, shar
     for wrong in ({"tls_ca": foreign.ca, **own.options("tls_")}, {"tls_ca": ours.ca}):
         agent = cluster.agent(config={"consul": {"address": f"https://{secure_consul.address}", **wrong}})
         agent.start(wait=False)
-        check = wait_until(lambda a=agent: (c := next(c for c in a.health()["checks"] if c["name"] == "consul"))
-                           and not c["ok"] and c, 20, "Consul refused", alive=[agent.process])
+        wait_until(lambda a=agent: listens(a), 60, "its API", alive=[agent.process])
+        check = wait_until(lambda a=agent: (c := check_of(a, "consul"))["detail"] != "not asked yet" and c, 60, "Consul was asked",
+                           alive=[agent.process])
         print(check["detail"])
+        assert not check["ok"] and "certificate" in check["detail"], check
         assert not secure_consul.members(cluster.name)
 
 
