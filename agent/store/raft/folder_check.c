@@ -184,10 +184,10 @@ int folder_check_orphan(const struct folder *f, uint64_t open_entries, struct er
 #define TERM_MAX ((uint64_t)1 << 40) /* one a start, or an election */
 #define VOTE_MAX ((uint64_t)1 << 40) /* voters' numbers are counted up */
 
-/* The two are written by turns, by their version. */
+/* The two are written by turns, by their version: when both are whole they are one apart. */
 int folder_check_terms(const struct folder *f, struct err *e)
 {
-    uint64_t vote_max = f->voter ? VOTE_MAX : 1;
+    uint64_t vote_max = f->voter ? VOTE_MAX : 1, versions[2] = {0};
     for (uint64_t n = 1; n <= 2; n++) {
         AUTO(buf_fini) struct buf file = BUF_INIT(4096);
         char name[16];
@@ -203,7 +203,11 @@ int folder_check_terms(const struct folder *f, struct err *e)
         if (format != 1 || version == 0 || version % 2 != n % 2 || term > TERM_MAX || vote > vote_max ||
             in.at != in.end)
             return damaged(e, name, "is damaged");
+        versions[n - 1] = version;
     }
+    uint64_t apart = versions[0] > versions[1] ? versions[0] - versions[1] : versions[1] - versions[0];
+    if (versions[0] != 0 && versions[1] != 0 && apart != 1)
+        return damaged(e, "metadata1", "or metadata2 is damaged");
     return 0;
 }
 

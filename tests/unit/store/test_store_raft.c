@@ -349,6 +349,27 @@ Test(store_raft, a_flipped_bit_anywhere_is_refused)
     bed_close(&b);
 }
 
+Test(store_raft, terms_that_were_not_written_one_after_the_other_are_refused)
+{
+    struct bed b, origin;
+    struct err e = {0};
+    char path[200];
+    size_t len;
+    crashed(&b, &origin);
+    path_in(path, origin.dir, "metadata1");
+    char *data = read_all(path, &len);
+    path_in(path, origin.dir, "metadata2");
+    for (char version = 2; version <= 4; version = (char)(version + 2)) { /* that of the other is 1 */
+        cr_assert_eq(data[8], version == 2 ? 1 : 2);
+        data[8] = version;
+        write_all(path, data, len);
+        cr_assert_eq(folder_check(origin.dir, &e), version == 2 ? 0 : -ERR_PROTOCOL, "%s", e.text);
+    }
+    mem_free(data);
+    remove_files(origin.dir);
+    bed_close(&b);
+}
+
 Test(store_raft, a_missing_or_shortened_file_is_refused)
 {
     struct bed b, origin;
