@@ -52,7 +52,10 @@ static size_t load_all(struct contract *t, bool fires, size_t limit)
             uint16_t slot = fires ? a->fires[i].slot : a->jobs[i].row.slot;
             int64_t wake = fires ? a->fires[i].wake_ms : a->jobs[i].row.wake_ms;
             struct uid uid = fires ? a->fires[i].uid : a->jobs[i].row.uid;
+            uint64_t seq = fires ? a->fires[i].seq : 0;
             int order = memcmp(uid.bytes, load.after.uid.bytes, sizeof(uid));
+            if (order == 0) /* several fires of a job may wake at once */
+                order = seq > load.after.seq;
             CHECK(!load.after.set || slot > load.after.slot ||
                       (slot == load.after.slot &&
                        (wake > load.after.wake_ms || (wake == load.after.wake_ms && order > 0))),
@@ -62,7 +65,7 @@ static size_t load_all(struct contract *t, bool fires, size_t limit)
             load.after.slot = slot;
             load.after.wake_ms = wake;
             load.after.uid = uid;
-            load.after.seq = fires ? a->fires[i].seq : 0;
+            load.after.seq = seq;
         }
         total += n;
         more = a->more;
@@ -82,6 +85,24 @@ static void loads_page_in_key_order_without_gaps(struct contract *t)
         CHECK(load_all(t, true, limits[i]) == 60, "%zu fires by %zu", load_all(t, true, limits[i]),
               limits[i]);
     }
+}
+
+static void fires_that_wake_together_load_in_order(struct contract *t)
+{
+    contract_join(t, "m1");
+    struct job_row row = contract_make(t, 2, 1, "default", "a", "");
+    struct job_change c = contract_change(CHANGE_UPDATE, &row);
+    struct fire_change f[4];
+    for (uint64_t i = 0; i < 4; i++) {
+        f[i] = (struct fire_change){.op = CHANGE_INSERT, .row = contract_fire(&row.uid, i + 1)};
+        f[i].row.slot = row.slot;
+        f[i].row.wake_ms = CONTRACT_NOW + 1;
+    }
+    c.fires = f;
+    c.fires_count = 4;
+    CHECK(contract_one(t, &c) == CHANGE_RESULT_OK, "%d", (int)c.result);
+    for (size_t limit = 1; limit < 6; limit++)
+        CHECK(load_all(t, true, limit) == 4, "%zu fires by %zu", load_all(t, true, limit), limit);
 }
 
 static void ended_and_wakeless_rows_are_not_loaded(struct contract *t)

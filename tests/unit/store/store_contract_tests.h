@@ -34,6 +34,7 @@
     X(only_the_holder_ends_a_held_fire)                    \
     X(a_fire_conflict_undoes_its_job_change)               \
     X(loads_page_in_key_order_without_gaps)                \
+    X(fires_that_wake_together_load_in_order)              \
     X(ended_and_wakeless_rows_are_not_loaded)              \
     X(loads_may_be_of_older_zone_data_only)                \
     X(lists_page_by_name_prefix_and_label)                 \
