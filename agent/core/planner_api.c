@@ -437,32 +437,44 @@ static void run(struct planner *p, struct pjob *j, struct planner_api *api)
 
 /* --- what a reply asks for ------------------------------------------------------------------------------------------- */
 
-/* In the batch that records the success, if it may; after a write of the API that is on its way, and after the row of a fire that a
- * delete would end as cancelled. */
-static void control_now(struct planner *p, struct pjob *j)
+static enum attempt_control asked_for(const struct pjob *j)
 {
-    enum attempt_control control = j->control;
-    bool deletes = control == ATTEMPT_CONTROL_DELETE;
-    if (control == ATTEMPT_CONTROL_NONE || j->state != PJOB_LIVE || j->deleting || j->write_dirty ||
-        (deletes && j->fires_dirty))
-        return;
-    struct planner_api api = {.change_id = rng_u64(&p->rng) | 1, .accepted_ms = p->now_ms, .actor = "reply"};
-    bool pauses = !deletes && j->row.state == JOB_STATE_ACTIVE;
-    if (pauses && !pause_now(p, j, &api, "reply"))
-        return; /* again with the job's next write */
-    if (deletes)
-        delete_now(p, j, &api, "reply");
-    j->control = ATTEMPT_CONTROL_NONE;
-    j->write_dirty = deletes || pauses;
+    enum attempt_control control = ATTEMPT_CONTROL_NONE;
+    LIST_FOR (l, &j->fires) {
+        const struct pfire *f = container_of(l, struct pfire, job_link);
+        if (pfire_asks(f) && f->row.until_ms > (int64_t)control)
+            control = (enum attempt_control)f->row.until_ms;
+    }
+    return control;
 }
 
-/* Of a slot that goes or has gone the fire's report says it to the new owner. */
-void papi_control(struct planner *p, struct pjob *j, enum attempt_control control)
+static void count_asking(struct planner *p, struct pjob *j)
 {
-    if (control == ATTEMPT_CONTROL_NONE || j->moving || j->state == PJOB_GONE)
+    LIST_FOR (l, &j->fires) {
+        struct pfire *f = container_of(l, struct pfire, job_link);
+        if (pfire_asks(f))
+            pfire_count_reported(p, f);
+    }
+    j->asked = false;
+}
+
+void papi_asked(struct planner *p, struct pjob *j)
+{
+    if (!j->asked || !pjob_active(j) || j->write_dirty)
         return;
-    j->control = control;
-    control_now(p, j);
+    struct planner_api api = {.change_id = rng_u64(&p->rng) | 1, .accepted_ms = p->now_ms, .actor = "reply"};
+    enum attempt_control control = j->ghost ? ATTEMPT_CONTROL_NONE : asked_for(j);
+    bool deletes = control == ATTEMPT_CONTROL_DELETE;
+    bool pauses = control == ATTEMPT_CONTROL_PAUSE && j->row.state == JOB_STATE_ACTIVE;
+    if (pauses && !pause_now(p, j, &api, "reply")) {
+        j->not_before_ms = p->now_ms + PLANNER_AGAIN_MS;
+        pjob_arm(p, j);
+        return;
+    }
+    count_asking(p, j);
+    if (deletes)
+        delete_now(p, j, &api, "reply");
+    j->write_dirty = deletes || pauses;
 }
 
 /* --- one at a time --------------------------------------------------------------------------------------------------- */
@@ -592,7 +604,7 @@ bool papi_may_apply(const struct pjob *j)
 /* Work on the queue until one has to wait for the store. Nothing is answered from what is not durable. */
 void papi_run(struct planner *p, struct pjob *j)
 {
-    control_now(p, j);
+    papi_asked(p, j);
     while (j->api && j->api_state == PAPI_IDLE && papi_may_apply(j)) {
         if (j->state == PJOB_STOPPED) {
             j->state = PJOB_READING;

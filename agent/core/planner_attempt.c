@@ -41,7 +41,8 @@ static void tell(struct planner *p, const struct pfire *f, const struct attempt 
     pend_tell(p, f->job, &f->row, f->row.state == FIRE_STATE_OPEN ? NULL : attempt, count);
 }
 
-/* The end of a booked fire. Of a slot that was or is being given away it is only reported: its new owner counts it. */
+/* The end of a booked fire. Of a slot that was or is being given away it is only reported: its new owner counts it. So is a success
+ * whose reply asks for something, until that can be done. */
 void pfire_end(struct planner *p, struct pfire *f, enum fire_outcome outcome, enum fire_reason reason,
                const struct attempt *attempt)
 {
@@ -63,13 +64,15 @@ void pfire_end(struct planner *p, struct pfire *f, enum fire_outcome outcome, en
     f->ended = true;
     tell(p, f, attempt, count);
     row->until_ms = RECORD_NONE;
-    if (j->state == PJOB_GONE || j->moving) {
+    bool asks = outcome == FIRE_OUTCOME_SUCCEEDED && f->control != ATTEMPT_CONTROL_NONE;
+    if (j->state == PJOB_GONE || j->moving || asks) {
         row->state = FIRE_STATE_REPORTED;
         row->wake_ms = p->now_ms;
         if (outcome == FIRE_OUTCOME_DEAD)
             row->until_ms = pfire_keep_until_ms(p, row);
-        else if (f->control != ATTEMPT_CONTROL_NONE)
+        else if (asks)
             row->until_ms = (int64_t)f->control;
+        j->asked |= asks;
         write_end(p, f, false);
         return;
     }
@@ -134,7 +137,7 @@ void pfire_wait_until(struct planner *p, struct pfire *f, int64_t wake_ms)
 {
     f->row.state = FIRE_STATE_WAITING;
     f->row.wake_ms = wake_ms;
-    f->row.until_ms = RECORD_NONE;
+    f->row.until_ms = f->control == ATTEMPT_CONTROL_NONE ? RECORD_NONE : (int64_t)f->control;
     unmark(f);
     pfire_dirty(p, f, f->durable_rev || f->in_batch ? CHANGE_UPDATE : CHANGE_INSERT);
 }
@@ -212,15 +215,20 @@ static void opened(struct planner *p, struct pfire *f, const struct attempt *att
 static void succeeded(struct planner *p, struct pfire *f, const struct attempt *attempt)
 {
     struct pjob *j = f->job;
+    bool first = !f->booked;
     f->control = attempt->control;
+    if (f->control != ATTEMPT_CONTROL_NONE)
+        book(p, f);
     note_start(f, attempt);
-    if (f->booked) {
-        pend_log(p, &f->row, attempt);
-        pfire_end(p, f, FIRE_OUTCOME_SUCCEEDED, FIRE_REASON_NONE, attempt);
-    } else {
+    if (!f->booked) {
         first_succeeded(p, f, attempt);
+        return;
     }
-    papi_control(p, j, attempt->control);
+    pend_log(p, &f->row, attempt);
+    pfire_end(p, f, FIRE_OUTCOME_SUCCEEDED, FIRE_REASON_NONE, attempt);
+    papi_asked(p, j);
+    if (first)
+        pjob_ended_first(p, j);
 }
 
 /* Later, without a write: what the row says is still true. May free F. */

@@ -40,7 +40,8 @@ static bool runs_beside(const struct planner *p, const struct pjob *j)
 bool pbackfill_ready(const struct planner *p, const struct pjob *j)
 {
     return pbackfill_active(&j->row) && pjob_active(j) && j->row.state != JOB_STATE_PAUSED && pjob_clean(j) &&
-           !j->write_dirty && j->row.backfill_pending < j->spec->max_pending && runs_beside(p, j);
+           !j->write_dirty && !j->asked && j->row.backfill_pending < j->spec->max_pending &&
+           runs_beside(p, j);
 }
 
 static void finish(struct planner *p, struct pjob *j)

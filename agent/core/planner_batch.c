@@ -153,26 +153,12 @@ static void fill(struct planner *p, struct list *dirty, size_t rows_max)
     }
 }
 
-/* What a reply asked for, and waits for the write before it, is done here: nobody else knows of it. */
-static bool has_more_to_write(const struct planner *p, const struct pmove *m)
-{
-    for (size_t i = 0; i < m->slots_count; i++)
-        LIST_FOR (l, &p->slots[m->slots[i]].jobs) {
-            const struct pjob *j = container_of(l, struct pjob, slot_link);
-            if (j->control != ATTEMPT_CONTROL_NONE && j->in_batch)
-                return true;
-        }
-    return false;
-}
-
 /* Slots change hands in the batch that holds the last of what was dirty in them. */
 static void fill_slots(struct planner *p, struct pbatch *b)
 {
     if (list_empty(&p->moves) || !list_empty(&p->dirty_moving))
         return;
     struct pmove *m = container_of(list_first(&p->moves), struct pmove, link);
-    if (has_more_to_write(p, m))
-        return;
     b->move = m;
     b->pub.slots = mem_new_array(struct slot_change, m->slots_count ? m->slots_count : 1);
     b->pub.slots_count = m->slots_count;
@@ -233,7 +219,7 @@ static void forget_job(struct planner *p, struct pjob *j)
     j->unwritten = 0;
     j->op = CHANGE_NONE;
     job_spec_unref(TAKE(j->replaced));
-    j->fires_dirty = j->plan_dirty = j->deleting = j->write_dirty = j->write_in_batch = false;
+    j->fires_dirty = j->plan_dirty = j->deleting = j->write_dirty = j->write_in_batch = j->asked = false;
 }
 
 static void reread(struct planner *p, struct pjob *j)

@@ -78,9 +78,10 @@ void pfire_free(struct planner *p, struct pfire *f)
 
 void pfire_leave(struct planner *p, struct pfire *f)
 {
-    if (f->in_flight || f->in_batch || f->dirty != CHANGE_NONE || !(f->ended || f->ignored))
-        return;
     const struct pjob *j = f->job;
+    bool counted = !pfire_asks(f) || j->state == PJOB_GONE || j->moving;
+    if (f->in_flight || f->in_batch || f->dirty != CHANGE_NONE || !((f->ended && counted) || f->ignored))
+        return;
     bool forgotten = f->booked && !f->ended && j->state == PJOB_LIVE && !j->deleting && !j->moving;
     uint16_t slot = f->row.slot;
     if (f->booked)
@@ -330,10 +331,11 @@ static bool is_paused(const struct pfire *f)
     return f->job->row.state == JOB_STATE_PAUSED && f->row.kind != FIRE_KIND_RUN && !f->by_hand;
 }
 
-/* A paused job makes no attempts but those asked for by hand; none is made by a definition, or after a pause, that is not durable. */
+/* A paused job makes no attempts but those asked for by hand; none is made by a definition, or after a pause, that is not durable, or
+ * before what a reply asks for is done. */
 static bool may_run(const struct pfire *f)
 {
-    return rests(f) && !is_paused(f) && !f->job->write_dirty;
+    return rests(f) && !is_paused(f) && !f->job->write_dirty && !f->job->asked;
 }
 
 static bool may_evict(const struct planner *p, const struct pfire *f)
@@ -491,11 +493,15 @@ static void release_held(struct planner *p, struct pfire *f)
     pfire_arm(p, f);
 }
 
-static void count_reported(struct planner *p, struct pfire *f)
+bool pfire_asks(const struct pfire *f)
+{
+    return f->row.state == FIRE_STATE_REPORTED && f->row.outcome == FIRE_OUTCOME_SUCCEEDED &&
+           f->row.until_ms != RECORD_NONE;
+}
+
+void pfire_count_reported(struct planner *p, struct pfire *f)
 {
     struct pjob *j = f->job;
-    bool asks = f->row.outcome == FIRE_OUTCOME_SUCCEEDED && f->row.until_ms != RECORD_NONE;
-    enum attempt_control control = asks ? (enum attempt_control)f->row.until_ms : ATTEMPT_CONTROL_NONE;
     f->row.state = FIRE_STATE_ENDED;
     f->row.until_ms = RECORD_NONE;
     f->row.wake_ms = pfire_keep_until_ms(p, &f->row);
@@ -509,7 +515,6 @@ static void count_reported(struct planner *p, struct pfire *f)
     pfire_dirty(p, f, CHANGE_UPDATE);
     pjob_unwritten(p, j);
     pjob_dirty(p, j, CHANGE_UPDATE);
-    papi_control(p, j, control);
 }
 
 bool pfire_is_held(const struct planner *p, const struct pfire *f)
@@ -536,7 +541,10 @@ void pfire_loaded(struct planner *p, struct pfire *f)
             release_held(p, f);
         break;
     case FIRE_STATE_REPORTED:
-        count_reported(p, f);
+        if (pfire_asks(f))
+            f->ended = f->job->asked = true; /* papi_asked() counts it */
+        else
+            pfire_count_reported(p, f);
         break;
     case FIRE_STATE_OPEN:
         f->moved = popen_deadline_ms(p, f) > f->row.wake_ms;

@@ -482,6 +482,9 @@ static void take_fire_row(struct planner *p, struct pfire *f, struct fire_row *r
     f->durable_rev = f->row.rev;
     f->booked = true;
     f->moved = false;
+    bool unfinished = f->row.state == FIRE_STATE_WAITING || f->row.state == FIRE_STATE_HELD;
+    bool asks = unfinished && f->row.until_ms != RECORD_NONE;
+    f->control = asks ? (enum attempt_control)f->row.until_ms : ATTEMPT_CONTROL_NONE;
     p->stats.memory_bytes += fire_row_bytes(&f->row);
 }
 
@@ -553,6 +556,7 @@ static bool load_fire(struct planner *p, const struct pchain *c, struct fire_row
     f->release = c->release;
     if (j->state == PJOB_LIVE) {
         pfire_loaded(p, f);
+        papi_asked(p, j);
         pjob_settle(p, j);
     }
     return true;

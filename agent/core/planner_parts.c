@@ -187,8 +187,9 @@ void planner_on_part(struct planner *p, const struct planner_event *event)
     struct fire_part *part = &f->parts->items[event->part];
     if (f->ignored || f->ended || !part_ends(part, event->attempt))
         return;
-    if (event->attempt->control != ATTEMPT_CONTROL_NONE)
+    if (event->attempt->control > f->control)
         f->control = event->attempt->control;
+    f->row.until_ms = f->control == ATTEMPT_CONTROL_NONE ? RECORD_NONE : (int64_t)f->control;
     if (event->attempt->result != ATTEMPT_GONE)
         note_attempt(p, f, event->attempt);
     f->parts_stale = !write_parts(p, f, f->parts);
@@ -229,10 +230,9 @@ void pparts_ended(struct planner *p, struct pfire *f, const struct attempt *atte
         pfire_end(p, f, FIRE_OUTCOME_DEAD,
                   f->job->spec->at_most_once ? FIRE_REASON_AT_MOST_ONCE : FIRE_REASON_GIVE_UP, NULL);
     } else if (succeeded > 0) {
-        enum attempt_control control = f->control;
         struct pjob *j = f->job;
         pfire_end(p, f, FIRE_OUTCOME_SUCCEEDED, FIRE_REASON_NONE, NULL);
-        papi_control(p, j, control);
+        papi_asked(p, j);
     } else { /* all have left before they could be reached: those that are there now take their place */
         set_text(p, f, NULL, 0);
         not_counted(f);

@@ -142,6 +142,8 @@ static int64_t overlap_ms(const struct pjob *j)
 
 static int64_t wake_ms(const struct pjob *j)
 {
+    if (j->asked) /* after a write that is not durable, or when there is memory */
+        return j->write_dirty ? PLANNER_NEVER : j->not_before_ms;
     if (j->row.state == JOB_STATE_DONE && !pbackfill_active(&j->row))
         return j->row.wake_ms > j->not_before_ms ? j->row.wake_ms : j->not_before_ms;
     if (j->row.state != JOB_STATE_ACTIVE)
@@ -216,7 +218,9 @@ void pjob_timer(struct wheel_timer *t, void *arg)
     if (!pjob_active(j))
         return;
     int64_t at_ms = wake_ms(j);
-    if (at_ms > p->now_ms && pbackfill_ready(p, j) && j->not_before_ms <= p->now_ms)
+    if (j->asked)
+        papi_run(p, j);
+    else if (at_ms > p->now_ms && pbackfill_ready(p, j) && j->not_before_ms <= p->now_ms)
         backfill(p, j);
     else if (at_ms == PLANNER_NEVER)
         return;
@@ -276,7 +280,8 @@ void pjob_book_queue(struct planner *p, struct pjob *j)
 
 void pjob_start(struct planner *p, struct pjob *j)
 {
-    if (!pjob_active(j) || j->first || j->row.state != JOB_STATE_ACTIVE || wake_ms(j) > p->now_ms) {
+    if (!pjob_active(j) || j->first || j->asked || j->row.state != JOB_STATE_ACTIVE ||
+        wake_ms(j) > p->now_ms) {
         pjob_settle(p, j);
         return;
     }

@@ -113,7 +113,7 @@ struct pfire {
     bool ignored; /* its end is nobody's business any more */
     bool
         settled; /* how the attempt in flight ended is known already, by its completion: only its return is waited for */
-    enum attempt_control control; /* what a part's reply asks for when the fire succeeds */
+    enum attempt_control control; /* what a reply asks for when the fire succeeds */
     bool marked;                  /* HELD by us for an attempt that goes out when that is durable */
     bool by_hand; /* its next attempt was asked for: neither a pause nor the other fires hold it up */
     bool in_batch;
@@ -138,7 +138,7 @@ struct pjob {
     bool plan_in_batch;  /* ... or in one that is not durable: nothing new starts */
     bool write_dirty;    /* a write of the API is not durable, though its answer may have been given up */
     bool write_in_batch; /* ... and is in the batch that is out */
-    enum attempt_control control; /* asked for by a reply, not done yet */
+    bool asked;          /* fires that succeeded are REPORTED: what their replies ask for is not done yet */
     bool deleting;
     bool moving;             /* its slot is being handed over: frozen */
     bool wanted;             /* a page named it while it was being read */
@@ -458,6 +458,9 @@ struct pfire *pjob_find_fire(const struct pjob *j, uint64_t seq); /* booked; NUL
 void pfire_arm(struct planner *p, struct pfire *f);
 void pfire_timer(struct wheel_timer *t, void *arg);
 void pfire_start(struct planner *p, struct pfire *f);
+/* Its end stands in its row, but is not counted: what its reply asks for goes with that. */
+bool pfire_asks(const struct pfire *f);
+void pfire_count_reported(struct planner *p, struct pfire *f);
 /* Its job asks for at most once, and it was tried. */
 bool pfire_spent(const struct pfire *f);
 void pfire_dirty(struct planner *p, struct pfire *f, enum change_op op);
@@ -522,7 +525,9 @@ void papi_try_parked(struct planner *p, struct pslot *s);
 void papi_parked_timer(struct wheel_timer *t, void *arg);
 void papi_reply(struct planner *p, struct pjob *j, enum planner_answer answer);
 void papi_overdue(struct planner *p, struct pjob *j);
-void papi_control(struct planner *p, struct pjob *j, enum attempt_control control);
+/* What replies ask for, in the batch that counts their successes: both or neither. A write of the API that is on its way goes first;
+ * until then the rows say REPORTED, so whoever owns the slot then does the rest. May free fires of J. */
+void papi_asked(struct planner *p, struct pjob *j);
 /* After the row was changed. DUE_MS: what was due next without it. */
 void papi_revise(struct pjob *j, const struct planner_api *api, const char *op, int64_t due_ms);
 void papi_applied(struct pjob *j, enum planner_answer answer);

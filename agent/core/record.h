@@ -150,7 +150,8 @@ struct fire_row {
     int64_t started_ms; /* start of attempt 1 */
     int64_t attempt_ms; /* ... and of the newest attempt that ended or was accepted; RECORD_NONE: none */
     /* OPEN: the last moment to which heartbeats can extend it; REPORTED: what the reply of a success asks for (enum
-     * attempt_control), for the owner to do, and until when a dead letter is kept; else RECORD_NONE. */
+     * attempt_control), for the owner to do, and until when a dead letter is kept; WAITING and HELD: what those of its endpoints that
+     * are done with ask for when it succeeds; else RECORD_NONE. */
     int64_t until_ms;
     int64_t finished_ms;
     uint32_t attempts; /* started so far */

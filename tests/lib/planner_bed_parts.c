@@ -45,7 +45,7 @@ static void on_part(struct pbed *b, struct bev *ev)
     else if (pbed_chance(b, b->o.no_endpoint))
         a.result = ATTEMPT_GONE, a.status = -1;
     else
-        note_done(b, o->d, ev->id);
+        a.control = b->o.control, note_done(b, o->d, ev->id);
     if (a.result == ATTEMPT_RETRY || (a.result == ATTEMPT_GIVE_UP && o->worst == ATTEMPT_OK))
         o->worst = a.result;
     pbed_step(b, ev->node,
