@@ -164,21 +164,24 @@ static int read_meta_row(void *arg, MYSQL_ROW row, const unsigned long *lengths,
     return 0;
 }
 
+/* The number of the error with which a statement ended; 0: the connection is gone. */
+static unsigned error_number(const struct my_conn *c)
+{
+    return c->mysql ? mysql_errno(c->mysql) : 0;
+}
+
 /* ERR_NOT_FOUND: there is no table `meta`. */
 static int read_meta(struct my_conn *c, struct meta_read *m, struct err *e)
 {
     struct my_script s;
-    unsigned missing = 0;
     *m = (struct meta_read){0};
     my_script_init(&s, c);
     buf_add_str(&s.text, "SELECT name, value FROM meta");
     int r = my_script_end_rows(&s, read_meta_row, m, e);
     if (r == 0)
         r = my_script_run(&s, e);
-    if (r < 0 && c->mysql)
-        missing = mysql_errno(c->mysql);
     my_script_fini(&s);
-    if (missing == 1146) /* no such table */
+    if (r < 0 && error_number(c) == ER_NO_SUCH_TABLE)
         return err_set(e, ERR_NOT_FOUND, "the database holds no store");
     if (m->meta.schema < m->needs)
         m->meta.schema = m->needs;
@@ -224,15 +227,10 @@ static int connect_database(struct my_conn *c, struct err *e)
     return r < 0 ? r : my_conn_ensure(c, true, e);
 }
 
-/* The number of the error with which a statement ended; 0: the connection is gone. */
-static unsigned error_number(const struct my_conn *c)
-{
-    return c->mysql ? mysql_errno(c->mysql) : 0;
-}
-
 static bool is_unsupported(unsigned number)
 {
-    return number == 1800 /* no such algorithm */ || number == 1845 || number == 1846;
+    return number == ER_UNKNOWN_ALTER_ALGORITHM || number == ER_ALTER_OPERATION_NOT_SUPPORTED ||
+           number == ER_ALTER_OPERATION_NOT_SUPPORTED_REASON;
 }
 
 /* In the table's description alone where the server can do that (MariaDB 10.3, MySQL 8.0.12), else beside those that write. */
