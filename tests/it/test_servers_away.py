@@ -7,7 +7,7 @@ import pytest
 from lib.load import Load, Writer, check_store, lateness_between, show
 from lib.procs import wait_until
 
-CONSUL_AWAY_S = float(os.environ.get("IT_CONSUL_AWAY", "10"))
+CONSUL_AWAY_S = float(os.environ.get("IT_CONSUL_AWAY", "30"))
 
 
 @pytest.fixture
