@@ -34,6 +34,7 @@ struct consul_client {
     struct file_watch token_watch;
     struct loop_timer *token_timer;
     struct consul_health health;
+    bool health_told; /* in the log, at least once */
 };
 
 struct consul_call {
@@ -282,16 +283,26 @@ static int classify(const struct http_reply *reply, struct err *e)
     return err_set(e, code, "consul answered %d: %.*s", status, show, reply->body);
 }
 
+static void tell_health(const struct consul_client *c, bool ok, const struct err *e)
+{
+    const char *address = c->unix_socket ? c->unix_socket : c->base;
+    if (ok)
+        log_info(&log_here, "reachable", "address=%s", LOGQ(address));
+    else if (!c->health_told)
+        log_warn(&log_here, "not usable yet, asked again until it is", "address=%s error=%s", LOGQ(address),
+                 LOGQ(e->text));
+    else
+        log_warn(&log_here, "not usable, the last known members and endpoints stay", "error=%s",
+                 LOGQ(e->text));
+}
+
 static void set_health(struct consul_client *c, bool ok, const struct err *e)
 {
-    if (ok != c->health.ok) {
+    if (ok != c->health.ok || !c->health_told)
+        tell_health(c, ok, e);
+    if (ok != c->health.ok)
         c->health.since_ms = loop_now_ms(c->loop);
-        if (ok)
-            log_info(&log_here, "reachable", "address=%s", LOGQ(c->base));
-        else
-            log_warn(&log_here, "not usable, the last known members and endpoints stay", "error=%s",
-                     LOGQ(e->text));
-    }
+    c->health_told = true;
     c->health.ok = ok;
     (void)snprintf(c->health.detail, sizeof(c->health.detail), "%s",
                    ok ? "" : e->text); /* a copy of its size */

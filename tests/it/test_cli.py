@@ -595,6 +595,18 @@ def test_drain_finds_the_only_agent(folder):
             agent.end()
 
 
+def test_an_agent_says_that_it_does_not_reach_consul(folder):
+    agent = Agent("early", folder, {"agent": {"role": "client"}, "cluster": {"mode": "consul"},
+                                    "consul": {"address": "unix:///nowhere/consul.sock"}})
+    try:
+        agent.start(wait=False)
+        told = 'msg="not usable yet, asked again until it is" address=/nowhere/consul.sock error='
+        procs.wait_until(lambda: told in agent.process.log_text(), 60, "a line in the log")
+        agent.term()
+    finally:
+        agent.end()
+
+
 def test_sink_fails_as_it_is_told(sink):
     one = sink("--fail-first", "2", "--status", "202")
     assert [one.call(attempt=n) for n in (1, 2, 3)] == [500, 500, 202]
