@@ -129,12 +129,12 @@ static void check_epoch(const struct start *st)
         BROKEN(st, "it goes out under an old epoch, and nobody had died");
 }
 
-/* What a part was sent for under a definition that allows repeats, by one who died before it could write that, nobody knows who reads the
- * row under one that does not. */
-static bool unknown_part(const struct start *st, const struct sim_seen *before)
+/* What was sent under a definition that allows repeats, by one who died before it could write that, nobody knows who goes by a later one
+ * that does not: its number is given again. That of a part is not told apart from those of the others. */
+static bool unknown_attempt(const struct start *st, const struct sim_seen *before)
 {
-    return before->part > 0 && !st->job->rules[before->rules - 1]->at_most_once &&
-           sim_witness_dead(before->member);
+    return !st->job->rules[before->rules - 1]->at_most_once && sim_witness_dead(before->member) &&
+           (before->part > 0 || st->seen->attempt <= before->attempt);
 }
 
 /* A repeat needs a reason: the attempt before had failed or hung, or whoever made it died before it could write its end. */
@@ -145,7 +145,7 @@ static void check_repeat(const struct start *st)
         return;
     const struct sim_seen *before = &sim_seen[f->last - 1], *s = st->seen;
     if (st->story->rules && st->story->rules->at_most_once && before->part == s->part &&
-        !unknown_part(st, before))
+        !unknown_attempt(st, before))
         BROKEN(st, "at most once, and it was sent at %.3f s", (double)before->at_us / 1e6);
     if (!before->acked_us || before->part != s->part)
         return;
@@ -177,13 +177,14 @@ static bool aside(const struct sim_row *r)
     return r->kind != FIRE_KIND_SCHEDULED || r->attempts_before > 0;
 }
 
-/* Fires that a job once allowed may go on beside others when it does not any more. */
+/* Fires that a job once allowed may go on beside others when it does not any more. Of a deleted job, whose letters are sent again,
+ * nobody counts what is under way: who takes the slot does not see what is open beyond its horizon. */
 static bool one_by_one(const struct start *st)
 {
     for (unsigned i = 0; i < st->job->rules_count; i++)
         if (st->job->rules[i]->concurrency == SIM_ALLOW)
             return false;
-    return !st->stale && st->story->rules && !st->job->forced;
+    return !st->stale && st->story->there && !st->job->forced;
 }
 
 /* What replaces others does not wait for what was asked for by hand, nor does it end that. OTHER NULL: a due without a row, which may
