@@ -39,6 +39,7 @@ FURTHER = {k: v for k, v in EVERYTHING.items() if k not in ("mode", "mysql")}
 MODES = {"standalone": {}, "cluster": CLUSTER, "everything": EVERYTHING, "raft-cluster": RAFT,
          "raft-cluster-everything": {**FURTHER, "mode": "raft-cluster", "raft": {"voters": 5}, "replicas": 7,
                                      "autoscaling": {"enabled": True, "minReplicas": 5}, "persistence": {"storageClass": "fast"}},
+         "cluster-ipv6": {**CLUSTER, "ipFamily": "IPv6"}, "raft-cluster-ipv6": {**RAFT, "ipFamily": "IPv6"},
          "standalone-everything": {**FURTHER, "preStopWaitSeconds": 0, "persistence": {"storageClass": "fast"}}}
 TEAM = {
     "Chart.yaml": "apiVersion: v2\nname: team\nversion: 1.0.0\ndependencies: [{name: carillon, version: 0.1.0}]\n",
@@ -211,7 +212,7 @@ def test_the_names_of_a_log_fit_whatever_the_release_is_called():
 
 
 @pytest.mark.parametrize("values, why", [
-    ({"mode": "raft"}, "mode"), ({**RAFT, "replicas": 2}, "replicas"), ({**RAFT, "raft": {"voters": 4}}, "voters"),
+    ({"mode": "raft"}, "mode"), ({"ipFamily": "IPv5"}, "ipFamily"), ({**RAFT, "replicas": 2}, "replicas"), ({**RAFT, "raft": {"voters": 4}}, "voters"),
     ({**RAFT, "raft": {"voters": 5}}, "replicas"), ({**RAFT, "autoscaling": {"enabled": True, "minReplicas": 2}}, "minReplicas"),
     ({"mode": "raft-cluster"}, "cluster.secretName or cluster.tlsSecret is needed in mode raft-cluster"),
     ({"api": {"clientCaSecret": "ca"}}, "tlsSecret"), ({"cluster": {"tlsServerName": "a b"}}, "tlsServerName"),
@@ -250,7 +251,8 @@ def test_the_program_takes_what_is_rendered(folder, mode):
             continue
         (folder / path).write_text(contents.get(path.split("/")[1], "very secret"))
     (folder / "carillon.yaml").write_text(config.replace("/etc/carillon", str(folder)))
-    sets = [re.sub(r"\$\(\w+\)", "10.0.0.1", a) for a in container["args"] if a.startswith("--set")]
+    address = "fd00::1" if mode.endswith("ipv6") else "10.0.0.1"
+    sets = [re.sub(r"\$\(\w+_IP\)", address, a).replace("$(CARILLON_AGENT_NAME)", "m-0") for a in container["args"] if a.startswith("--set")]
     done = subprocess.run([binary(), "config", "check", folder / "carillon.yaml", *sets], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

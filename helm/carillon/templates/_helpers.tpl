@@ -67,6 +67,19 @@ seccompProfile: {type: RuntimeDefault}
 - {name: CARILLON_AGENT_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
 {{- end -}}
 
+{{- /* Addresses as they stand before a port. */ -}}
+{{- define "carillon.podIp" -}}
+{{ ternary "[$(POD_IP)]" "$(POD_IP)" (eq .Values.ipFamily "IPv6") }}
+{{- end -}}
+
+{{- define "carillon.hostIp" -}}
+{{ ternary "[$(HOST_IP)]" "$(HOST_IP)" (eq .Values.ipFamily "IPv6") }}
+{{- end -}}
+
+{{- define "carillon.anyIp" -}}
+{{ ternary "[::]" "0.0.0.0" (eq .Values.ipFamily "IPv6") }}
+{{- end -}}
+
 {{- /* Both clustered modes: members find each other in Consul. */ -}}
 {{- define "carillon.clustered" -}}
 {{- if ne .Values.mode "standalone" }}yes{{ end -}}
@@ -118,7 +131,7 @@ consul:
 {{- define "carillon.config.api" -}}
 {{- $wide := include "carillon.isOpen" . -}}
 api:
-  listen: [{{ printf "%s:%d" (ternary "0.0.0.0" "127.0.0.1" (eq $wide "yes")) (int .Values.api.port) | quote }}]
+  listen: [{{ printf "%s:%d" (ternary (include "carillon.anyIp" .) "127.0.0.1" (eq $wide "yes")) (int .Values.api.port) | quote }}]
   {{- if $wide }}
   hosts: {{ list (include "carillon.name" .) (printf "%s.%s" (include "carillon.name" .) .Release.Namespace) (printf "%s.%s.svc" (include "carillon.name" .) .Release.Namespace) (printf "%s.%s.svc.cluster.local" (include "carillon.name" .) .Release.Namespace) | toJson }}
   {{- end }}
@@ -133,7 +146,7 @@ api:
   tls_client_ca: /etc/carillon/api-client-ca/ca.crt
   {{- end }}
 ops:
-  listen: [{{ printf "0.0.0.0:%d" (int .Values.ops.port) | quote }}]
+  listen: [{{ printf "%s:%d" (include "carillon.anyIp" .) (int .Values.ops.port) | quote }}]
 log:
   format: json
 {{- end -}}

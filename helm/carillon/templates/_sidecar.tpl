@@ -44,12 +44,12 @@ what stands here for each role (carillon.sidecarPart), so its pods are these.
     - --set=agent.shutdown_grace={{ $v.shutdownGraceSeconds }}s
     - --set=log.format=json
     - --set=api.listen=127.0.0.1:{{ int $v.api.port }}
-    - --set=ops.listen=0.0.0.0:{{ int $v.ops.port }}
+    - --set=ops.listen={{ include "carillon.anyIp" $r }}:{{ int $v.ops.port }}
     # With app.register the application is reached here, and not at its node, where Consul's agent may be.
     - --set=app.address=$(POD_IP)
     - --set=cluster.mode=consul
     - --set=cluster.name={{ $v.cluster.name }}
-    - --set=consul.address={{ $v.consul.address | default "$(HOST_IP):8500" }}
+    - --set=consul.address={{ $v.consul.address | default (printf "%s:8500" (include "carillon.hostIp" $r)) }}
     {{- if $v.cluster.secretName }}
     - --set=cluster.secret_file=/etc/carillon/cluster/secret
     {{- end }}
@@ -74,7 +74,7 @@ what stands here for each role (carillon.sidecarPart), so its pods are these.
     - --set=api.tokens_file=/etc/carillon/tokens/tokens.yaml
     {{- end }}
     {{- if eq $r.role "member" }}
-    - --set=cluster.listen=$(POD_IP):7421
+    - --set=cluster.listen={{ include "carillon.podIp" $r }}:7421
     - --set=store.driver=mysql
     - --set=store.mysql.host={{ required "mysql.host is needed for members" $v.mysql.host }}
     - --set=store.mysql.port={{ int $v.mysql.port }}
