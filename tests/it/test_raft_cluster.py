@@ -116,3 +116,24 @@ def test_one_that_is_cut_off_is_no_harm(raft_cluster, callee, proxies):
 
 def leader_among(cluster, agents):
     return next((a for a in agents if cluster.log(a)["role"] == "leader"), None)
+
+
+def test_members_that_have_ipv6_addresses_only(raft_cluster, callee):
+    """As in such a Kubernetes: they are heard by each other, by the voters of the log and by clients in brackets."""
+    agents = [raft_cluster.agent() for _ in range(3)]
+    for agent in agents:
+        agent.config["cluster"]["listen"] = f"[::1]:{agent.cluster_port}"
+        agent.config["store"]["raft"]["listen"] = f"[::1]:{agent.raft_port}"
+        agent.config["api"]["listen"] = [f"[::1]:{agent.api_port}"]
+        agent.url = f"http://[::1]:{agent.api_port}"
+        agent.start(wait=False)
+    for agent in agents:
+        agent.wait_ready(60)
+    raft_cluster.wait_settled(60)
+    load = Load(raft_cluster, callee, "six", 12).begin(agents[0])
+    assert {m["address"] for m in agents[1].cluster()["members"]} == {f"[::1]:{a.cluster_port}" for a in agents}
+    for n, agent in enumerate(agents):
+        assert agent.get(load.ids[n])
+    raft_cluster.leader().kill9()
+    time.sleep(2)
+    load.finish(raft_cluster.alive()[0])
