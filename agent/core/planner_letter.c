@@ -29,6 +29,7 @@ void pletter_ghost(struct planner *p, struct pjob *j, struct job_spec *spec, uin
     }
     j->row = row;
     j->ghost = true;
+    j->ghost_since = p->whole_last;
     j->state = PJOB_LIVE;
     j->durable_rev = 0;
     j->wanted = j->resync = false;

@@ -197,6 +197,12 @@ static void window_done(struct planner *p, int64_t until_ms)
     planner_arm(p, &p->window_timer, p->resident_ms - p->span_ms / 2);
 }
 
+static void whole_done(struct pslot *s, const struct pchain *c)
+{
+    s->whole = c->whole;
+    s->whole_asked = 0;
+}
+
 static void chain_done(struct planner *p, struct pchain *c)
 {
     chain_filter(p, c);
@@ -207,6 +213,8 @@ static void chain_done(struct planner *p, struct pchain *c)
     for (size_t i = 0; c->first && i < c->slots_count; i++)
         if (--p->slots[c->slots[i]].loading == 0)
             p->stats.slots_loading--;
+    if (c->whole && c->slots_count > 0)
+        whole_done(&p->slots[c->slots[0]], c);
     if (c->window)
         window_done(p, c->until_ms);
     if (c->stale)
@@ -307,6 +315,19 @@ void planner_load_fires(struct planner *p, const uint16_t *slots, size_t count, 
         return;
     (void)chain_new(p, slots, count, true, RECORD_NONE, until_ms);
     planner_load_pump(p);
+}
+
+bool planner_load_whole(struct planner *p, uint16_t slot, uint64_t since)
+{
+    struct pslot *s = &p->slots[slot];
+    if (s->whole > since)
+        return true;
+    if (s->whole_asked == 0) {
+        struct pchain *c = chain_new(p, &slot, 1, true, RECORD_NONE, PLANNER_NEVER);
+        c->whole = s->whole_asked = ++p->whole_last;
+        planner_load_pump(p);
+    }
+    return false;
 }
 
 void planner_load_near(struct planner *p, const uint16_t *slots, size_t count)

@@ -41,6 +41,7 @@ static void slot_none(struct planner *p, struct pslot *s)
     if (s->loading > 0)
         p->stats.slots_loading--;
     s->loading = 0;
+    s->whole = s->whole_asked = 0;
     p->stats.slots_owned--;
     papi_unpark(p, s);
 }

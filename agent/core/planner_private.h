@@ -50,11 +50,13 @@ enum pslot_state { PSLOT_NONE, PSLOT_HELD, PSLOT_MOVING, PSLOT_STATE_COUNT_ };
 struct pslot {
     enum pslot_state state;
     uint64_t epoch;
-    uint64_t gained;  /* value of planner.gen when it came: older pages do not count for it */
-    uint32_t loading; /* chains of its first load that are not through */
-    uint32_t foreign; /* fires here that a living member holds */
-    bool zones_seen;  /* no job here was planned with older zone data than ours */
-    struct list jobs; /* struct pjob.slot_link */
+    uint64_t gained;      /* value of planner.gen when it came: older pages do not count for it */
+    uint32_t loading;     /* chains of its first load that are not through */
+    uint32_t foreign;     /* fires here that a living member holds */
+    uint64_t whole;       /* number of the last chain that brought all fires here; 0: none */
+    uint64_t whole_asked; /* ... and of the one that is under way */
+    bool zones_seen;      /* no job here was planned with older zone data than ours */
+    struct list jobs;     /* struct pjob.slot_link */
     struct planner_api *parked,
         **parked_tail; /* writes that wait for the end of a move, or of another member's attempt */
 };
@@ -145,6 +147,7 @@ struct pjob {
     uint64_t copied_version; /* of the definition whose copy is in the store for dead letters ... */
     int64_t copied_until_ms; /* ... and until when */
     bool ghost;              /* deleted; LIVE for the sake of dead letters: nothing but fires is written */
+    uint64_t ghost_since;    /* chains with a higher number began when it was one */
     bool left;               /* fires that wait for the ghost to go were seen */
     uint64_t copy_version;   /* whose copy is asked for if the job is not there; 0: none */
     uint64_t copy_asked;     /* ... and was, with the read that is out or was the last */
@@ -198,6 +201,7 @@ struct pchain {
     bool stale;       /* only jobs planned with older zone data */
     uint64_t release; /* brings fires of this release forward; 0: of none */
     bool again;       /* ... from the start, for it was released once more */
+    uint64_t whole;   /* its number, if it brings all fires of its slot; else 0 */
     uint64_t gen;
     uint16_t *slots;
     size_t slots_count;
@@ -270,6 +274,7 @@ struct planner {
     uint64_t tombs_lost;   /* gen of the last one for which there was no memory */
     uint64_t gen;          /* counts loads and gains */
     uint64_t read_id;
+    uint64_t whole_last; /* number of the last chain that was to bring all fires of a slot */
     struct list chains;
     size_t chain_reads, gets;
     struct list gets_waiting; /* pjob.dirty_link of READING jobs that wait for a free GET */
@@ -366,6 +371,9 @@ void planner_targets_fini(struct planner *p);
 void planner_load_released(struct planner *p, uint64_t before, uint64_t release);
 void planner_load_slots(struct planner *p, const uint16_t *slots, size_t count);
 void planner_load_fires(struct planner *p, const uint16_t *slots, size_t count, int64_t until_ms);
+/* Whether all fires of SLOT were asked for after number SINCE, and came. False: they are asked for; ask again. One look at a time a
+ * slot, whoever waits for it. */
+bool planner_load_whole(struct planner *p, uint16_t slot, uint64_t since);
 /* All that should be in memory. A window that is being read counts as read: its pages may have passed what is looked for. */
 void planner_load_near(struct planner *p, const uint16_t *slots, size_t count);
 void planner_load_window(struct planner *p);

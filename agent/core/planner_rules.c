@@ -20,10 +20,13 @@ bool pjob_has_fire_running(const struct pjob *j)
     return false;
 }
 
-/* Fires that wait beyond the horizon are the store's; a rule that has to end them needs them here. */
+/* Fires that wait beyond the horizon are the store's; a rule that has to end them needs them here. A ghost has no row that counts
+ * them: all of its slot are looked at once, and none of its own leaves memory after that. */
 static bool fires_complete(struct planner *p, struct pjob *j)
 {
     uint64_t here = 0;
+    if (j->ghost)
+        return planner_load_whole(p, j->row.slot, j->ghost_since);
     LIST_FOR (l, &j->fires) {
         const struct pfire *f = container_of(l, struct pfire, job_link);
         here += !f->ended && !f->ignored;

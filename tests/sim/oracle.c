@@ -177,14 +177,13 @@ static bool aside(const struct sim_row *r)
     return r->kind != FIRE_KIND_SCHEDULED || r->attempts_before > 0;
 }
 
-/* Fires that a job once allowed may go on beside others when it does not any more. Of a deleted job, whose letters are sent again,
- * nobody counts what is under way: who takes the slot does not see what is open beyond its horizon. */
+/* Fires that a job once allowed may go on beside others when it does not any more. */
 static bool one_by_one(const struct start *st)
 {
     for (unsigned i = 0; i < st->job->rules_count; i++)
         if (st->job->rules[i]->concurrency == SIM_ALLOW)
             return false;
-    return !st->stale && st->story->there && !st->job->forced;
+    return !st->stale && st->story->rules && !st->job->forced;
 }
 
 /* What replaces others does not wait for what was asked for by hand, nor does it end that. OTHER NULL: a due without a row, which may

@@ -10,6 +10,8 @@
 #define NO_RETRY  "\"retry\":{\"max_attempts\":1}"
 #define EVERY_1S  "{\"schedule\":\"@every 1s\"," CALLBACK "," NO_RETRY "}"
 #define EVERY_10S "{\"schedule\":\"@every 10s\"," CALLBACK "," NO_RETRY "}"
+#define ASYNC \
+    "\"callback\":{\"async\":{\"timeout\":\"20s\",\"max\":\"60s\"},\"http\":{\"url\":\"http://10.0.0.9/x\"}}"
 #define EVERY_DAY "{\"schedule\":\"@daily\"," CALLBACK "," NO_RETRY "}"
 
 /* A job "a" of which DEAD fires died. */
@@ -391,6 +393,52 @@ Test(planner_letter, is_not_forgotten_for_one_whose_copy_is_not_there)
         }
         pbed_run(b, 30000);
         cr_assert(eq(int, pbed_fire(b, &uid, 1)->state, FIRE_STATE_ENDED), "asked each %d ms", (int)every);
+        pbed_free(b);
+    }
+}
+
+/* A job "a" with an asynchronous callee of which COUNT fires died; what it is sent from now on it never tells the end of. */
+static struct pbed *with_dead_async(uint64_t seed, const char *job, int64_t count)
+{
+    struct pbed_options o = pbed_defaults(seed);
+    o.horizon_ms = 5000;
+    o.async_silent = 1;
+    o.fail = 1;
+    struct pbed *b = pbed_start(&o, 1);
+    (void)pbed_do(b, PLANNER_CREATE, "a", job);
+    pbed_run(b, count * 1000 + 500);
+    cr_assert(eq(u64, pbed_job(b, "a")->counts.dead, (uint64_t)count));
+    pbed_set(b)->fail = 0;
+    return b;
+}
+
+/* The deleted job has no row that counts what is under way, and its open fire is beyond what the new owner keeps in memory. */
+Test(planner_letter, of_a_deleted_job_waits_for_one_that_is_open_when_its_slot_has_moved)
+{
+    static const char *const rules[] = {"forbid", "queue", "replace"};
+    static const uint16_t slots[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    for (int64_t i = 0; i < 60; i++) {
+        char job[512];
+        (void)snprintf(job, sizeof(job),
+                       "{\"schedule\":\"@every 1s\",\"concurrency\":\"%s\"," ASYNC "," NO_RETRY "}",
+                       rules[i % 3]);
+        struct pbed *b = with_dead_async((uint64_t)i + 1, job, 2);
+        struct uid uid = pbed_job(b, "a")->uid;
+        uint64_t version = pbed_fire(b, &uid, 1)->version;
+        int second = pbed_node_start(b);
+        (void)pbed_do(b, PLANNER_DELETE, "a", NULL);
+        struct pbed_call *c = letters(b, PLANNER_LETTERS_REDRIVE, &uid, version, 2, 1, 8000);
+        cr_assert(eq(sz, c->api.letters_done, 2));
+        pbed_run(b, 1000 + 117 * i);
+        cr_assert(eq(int, pbed_fire(b, &uid, 1)->state, FIRE_STATE_OPEN));
+        pbed_move(b, slots, 8, 0, second);
+        for (int64_t ms = 0; ms < 30000 && pbed_sent_of(b, &uid, 2) == 1; ms++)
+            pbed_run(b, 1);
+        cr_assert(eq(sz, pbed_sent_of(b, &uid, 2), 2), "%s: it goes in the end", rules[i % 3]);
+        cr_assert(eq(int, pbed_fire(b, &uid, 1)->state, FIRE_STATE_ENDED), "%s, moved after %d ms",
+                  rules[i % 3], (int)(1000 + 117 * i));
+        pbed_run(b, 30000);
+        cr_assert(zero(sz, planner_stats(pbed_planner(b, second))->jobs_loaded), "nothing stays");
         pbed_free(b);
     }
 }
