@@ -220,10 +220,13 @@ static void tell_row(const struct sim_row *r)
         (unsigned long long)r->rev);
 }
 
-/* After the calm nothing that could have been done is left. */
+/* After the calm nothing that could have been done is left. A pause that one of several endpoints asked for before it is done when its
+ * fire succeeds, which may be after the resume. */
 static void judge_rest(const struct sim_story *s)
 {
     int64_t now_ms = sim_wall_ms();
+    if (s->there && s->row.state == JOB_STATE_PAUSED && s->job->reply_pauses)
+        return;
     for (const struct sim_row *r = s->open; r; r = r->next) {
         tell_row(r);
         if (r->kind != FIRE_KIND_SCHEDULED || r->due_ms < now_ms - 15000)

@@ -126,6 +126,20 @@ Test(planner_control, also_without_memory)
         (void)kill_all(jobs[i], 0, 0.2);
 }
 
+/* One endpoint or more was done with by now; from now on all succeed and ask for nothing. */
+static bool one_had_asked(struct pbed *b, const struct uid *uid)
+{
+    pbed_set(b)->control = ATTEMPT_CONTROL_NONE;
+    pbed_set(b)->fail = 0;
+    const struct fire_row *f = pbed_fire(b, uid, 1);
+    AUTO(fire_parts_free) struct fire_parts *parts = NULL;
+    if (f && f->parts)
+        cr_assert(zero(int, fire_parts_parse(f->parts, f->parts_bytes, &parts, NULL)));
+    bool heard = parts && fire_parts_count(parts, FIRE_PART_SUCCEEDED) > 0;
+    pbed_run(b, 10000);
+    return heard;
+}
+
 /* One endpoint has asked and is done with; the others are sent to by the next owner, and ask for nothing. */
 Test(planner_control, also_that_of_one_endpoint_of_many)
 {
@@ -136,14 +150,29 @@ Test(planner_control, also_that_of_one_endpoint_of_many)
         struct uid uid = pbed_job(b, "a")->uid;
         pbed_run(b, pbed_job(b, "a")->due_ms - pbed_now(b) + (int64_t)(seed % 30) * 10);
         pbed_node_kill(b, 0, 100);
-        pbed_set(b)->control = ATTEMPT_CONTROL_NONE;
-        pbed_set(b)->fail = 0;
-        const struct fire_row *f = pbed_fire(b, &uid, 1);
-        AUTO(fire_parts_free) struct fire_parts *parts = NULL;
-        if (f && f->parts)
-            cr_assert(zero(int, fire_parts_parse(f->parts, f->parts_bytes, &parts, NULL)));
-        bool heard = parts && fire_parts_count(parts, FIRE_PART_SUCCEEDED) > 0;
-        pbed_run(b, 10000);
+        bool heard = one_had_asked(b, &uid);
+        const struct job_row *row = pbed_job(b, "a");
+        cr_assert(asked(row, 1 + seed % 2) || !heard, "seed %llu", (unsigned long long)seed);
+        kept += heard;
+        pbed_free(b);
+    }
+    cr_assert(gt(uint, kept, 100), "%u stories had an endpoint that had asked", kept);
+}
+
+/* Between two rounds, and in the middle of one, its slot goes to another member in good order. */
+Test(planner_control, also_that_of_one_endpoint_of_many_when_the_slot_moves)
+{
+    static const uint16_t slots[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    unsigned kept = 0;
+    for (uint64_t seed = 1; seed <= 300; seed++) {
+        struct pbed *b = bed(seed, 1 + seed % 2, ALL);
+        pbed_set(b)->fail = 0.5;
+        pbed_set(b)->duration_max_ms = seed % 3 ? 0 : 150;
+        struct uid uid = pbed_job(b, "a")->uid;
+        pbed_run(b, pbed_job(b, "a")->due_ms - pbed_now(b) + (int64_t)(seed % 30) * 10);
+        pbed_move(b, slots, 8, 0, 1);
+        pbed_run(b, 20);
+        bool heard = one_had_asked(b, &uid);
         const struct job_row *row = pbed_job(b, "a");
         cr_assert(asked(row, 1 + seed % 2) || !heard, "seed %llu", (unsigned long long)seed);
         kept += heard;
