@@ -234,9 +234,8 @@ void api_feeds_stop(struct api *api);
 const char *api_feeds_next(const struct api *api, size_t *at);
 void api_bulk(struct exchange *x); /* its server's thread */
 
-/* F borrows RQ's texts. */
+/* --- filter.c: F borrows RQ's texts --------------------------------------------------------------------------------- */
 void api_filter_set(const struct api_request *rq, struct api_filter *f);
-
 void api_fire_filter_set(const struct api_request *rq, struct api_fire_filter *f);
 
 /* --- page.c -------------------------------------------------------------------------------------------------------- */

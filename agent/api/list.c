@@ -1,27 +1,6 @@
 /* GET /v1/jobs: pages in key order, straight from the store. */
-#include <string.h>
-
 #include "agent/api/api_private.h"
 #include "agent/core/hashring.h"
-
-void api_filter_set(const struct api_request *rq, struct api_filter *f)
-{
-    memset(f, 0, sizeof(*f));
-    for (size_t i = 0; i < rq->labels_count; i++) {
-        f->names[i] = rq->labels[i].name;
-        f->values[i] = rq->labels[i].value;
-    }
-    f->filter = (struct store_filter){.ns = rq->ns_all ? NULL : rq->ns,
-                                      .prefix = rq->prefix[0] ? rq->prefix : NULL,
-                                      .label_names = f->names,
-                                      .label_values = f->values,
-                                      .labels_count = rq->labels_count,
-                                      .state = rq->state,
-                                      .last_outcome = rq->last_outcome,
-                                      .after_ns = rq->has_cursor ? rq->after_ns : NULL,
-                                      .after_id = rq->has_cursor ? rq->after_id : NULL,
-                                      .limit = rq->limit};
-}
 
 static void print(struct api_page *p)
 {
