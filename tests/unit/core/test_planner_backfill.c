@@ -85,6 +85,28 @@ Test(planner_backfill, the_schedule_goes_on_beside_it)
     pbed_free(b);
 }
 
+/* How many of a span of 200 dues were sent within 5 s. */
+static size_t sent_in_5_s(double give_up)
+{
+    struct pbed_options o = pbed_defaults(7);
+    o.catch_up_per_s = 10;
+    o.give_up = give_up;
+    struct pbed *b = made(&o, ",\"max_pending\":1000");
+    size_t sent;
+    (void)ask(b, BED_NOW - 200 * MINUTE, BED_NOW);
+    pbed_run(b, 5000);
+    (void)pbed_sent(b, &sent);
+    pbed_free(b);
+    return sent;
+}
+
+Test(planner_backfill, is_paced_as_what_is_overdue_is)
+{
+    size_t failing = sent_in_5_s(1);
+    cr_assert(failing >= 40 && failing <= 60, "%zu", failing);
+    cr_assert(eq(sz, sent_in_5_s(0), 200), "a callee that answers gets more");
+}
+
 static void survives(const char *more, uint64_t seed)
 {
     struct pbed_options o = pbed_defaults(seed);
