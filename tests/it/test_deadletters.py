@@ -55,6 +55,11 @@ def test_letters_are_sent_once_more_under_their_own_ids(three, service, callee):
     dead = {f["fire"] for f in letters(three[1], service=service)}
     assert redrive(three[1], service=service, dry_run="true") == {"matched": 12}
     assert redrive(three[2], prefix=f"{service}-", label="half=1", dry_run="true") == {"matched": 6}
+    dues = sorted(f["due"] for f in letters(three[0], service=service))
+    last = dues.count(dues[-1])  # they may all be due at once
+    assert redrive(three[0], service=service, dry_run="true", **{"from": dues[-1]}) == {"matched": last}
+    assert redrive(three[0], service=service, dry_run="true", to=dues[-1]) == {"matched": 12 - last}
+    assert len(letters(three[1], service=service, limit=5, **{"from": dues[-1]})) == last
     since = callee.count()
     assert redrive(three[1], service=service) == {"redriven": 12}
     wait_until(lambda: all(counts(three[0], i) == {"succeeded": 1} for i in ids), 30, "all succeeded", interval=0.2)

@@ -19,6 +19,7 @@ static struct fire_row rows[ROWS_MAX];
 static size_t rows_count, page_rows, pages_listed;
 static bool store_away;
 static struct store_fire_filter asked; /* for the newest page */
+static char asked_service[20];
 
 /* The owners. */
 static struct bulk_call {
@@ -49,6 +50,7 @@ static void list_fires(void *self, const struct store_fire_filter *filter, store
     struct err e = {0};
     page.next = (struct store_fire_place){.set = count < left, .seq = from + count};
     asked = *filter;
+    (void)snprintf(asked_service, sizeof(asked_service), "%s", filter->service);
     pages_listed++;
     if (store_away || fault_hit()) {
         (void)err_set(&e, ERR_UNAVAILABLE, "the store is away");
@@ -172,6 +174,7 @@ static struct exchange *begin(enum api_action action, uint32_t rate, bool dry_ru
     x->req.rate = rate;
     x->req.dry_run = dry_run;
     x->req.from_ms = x->req.to_ms = RECORD_NONE;
+    memcpy(x->req.service, "shop", 5);
     api_deadletters_change(x);
     return x;
 }
@@ -216,6 +219,8 @@ Test(redrive, letters_of_a_job_and_definition_are_one_line_and_go_by_their_age)
     cr_assert(eq(str, reply, "{\"redriven\":4}"));
     cr_assert(eq(int, asked.outcome, FIRE_OUTCOME_DEAD));
     cr_assert(asked.oldest_first, "who waits longest goes first");
+    cr_assert(eq(str, asked_service, "shop"));
+    cr_assert(asked.from_ms == RECORD_NONE && asked.until_ms == RECORD_NONE);
 }
 
 Test(redrive, the_rate_goes_on_from_page_to_page)
