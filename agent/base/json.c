@@ -7,21 +7,44 @@
 #include "agent/base/json_plain.h"
 #include "agent/base/text.h"
 
-/* jansson 2.14 ignores a failed append while it reads a token and then yields a shortened value; so its allocator is
- * ours and remembers, per thread, that memory was out. */
+enum { RESERVE_MIN_BYTES = 256 };
+
+/* jansson 2.14 ignores a failed append while it reads a token: it yields a shortened value, or reads and writes beyond its buffer
+ * when what failed was the closing quote. So its allocator is ours, and remembers, per thread, that memory was out; and while
+ * jansson reads, the first request that fails is served from a block kept for that, all later ones fail, and the text ends there. */
 static _Thread_local bool out_of_memory;
+static _Thread_local struct {
+    void *block; /* NULL: jansson reads nothing now */
+    size_t bytes;
+    bool taken;
+} reserve;
+
+static void *take_reserve(size_t size)
+{
+    if (reserve.taken || size > reserve.bytes)
+        return NULL;
+    reserve.taken = true;
+    return reserve.block;
+}
 
 static void *json_alloc(size_t size)
 {
-    void *p = fault_hit() ? NULL : malloc(size);
-    if (!p)
-        out_of_memory = true;
-    return p;
+    void *p = reserve.taken || fault_hit() ? NULL : malloc(size);
+    if (p)
+        return p;
+    out_of_memory = true;
+    return take_reserve(size);
+}
+
+static void json_release(void *p)
+{
+    if (p != reserve.block)
+        mem_free(p);
 }
 
 static void __attribute__((constructor)) json_install_allocator(void)
 {
-    json_set_alloc_funcs(json_alloc, mem_free);
+    json_set_alloc_funcs(json_alloc, json_release);
 }
 
 /* --- reading ----------------------------------------------------------------------------------------------------- */
@@ -57,14 +80,44 @@ static int refuse_broken(const json_error_t *why, struct err *e)
     return err_set(e, ERR_INVALID, "JSON line %d column %d: %s", why->line, why->column, quoted);
 }
 
+struct rest {
+    const char *at;
+    const char *end;
+};
+
+/* A byte at a time, so that nothing more comes once memory is out. */
+static size_t feed(void *out, size_t max, void *arg)
+{
+    struct rest *rest = arg;
+    (void)max;
+    if (out_of_memory || rest->at == rest->end)
+        return 0;
+    *(char *)out = *rest->at++;
+    return 1;
+}
+
 /* All that json_plain_read() gives back. */
 static int read_any(const char *text, size_t len, json_t **ret_json, struct err *e)
 {
     json_error_t why;
     if (too_deep(text, len))
         return err_set(e, ERR_INVALID, "JSON is nested deeper than %d levels", JSON_DEPTH_MAX);
-    *ret_json = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &why);
-    return *ret_json || out_of_memory ? 0 : refuse_broken(&why, e);
+    struct rest rest = {.at = text, .end = text + len};
+    reserve.bytes = RESERVE_MIN_BYTES + 2 * len; /* jansson's buffer for a token doubles */
+    reserve.block = mem_try_alloc(reserve.bytes, e);
+    if (!reserve.block)
+        return err_wrap(e, "reading JSON");
+    json_t *v =
+        json_load_callback(feed, &rest, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &why);
+    if (out_of_memory) {
+        json_decref(v); /* it may stand on the reserve */
+        v = NULL;
+    }
+    void *block = reserve.block;
+    memset(&reserve, 0, sizeof(reserve));
+    mem_free(block);
+    *ret_json = v;
+    return v || out_of_memory ? 0 : refuse_broken(&why, e);
 }
 
 int json_read(const char *text, size_t len, size_t max_bytes, json_t **ret_json, struct err *e)

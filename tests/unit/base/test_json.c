@@ -114,6 +114,27 @@ Test(json, lost_memory_never_looks_like_success)
     }
 }
 
+/* Of tokens that end where the buffer of jansson's lexer does, among all others. */
+Test(json, no_memory_at_any_place_of_any_token_is_said)
+{
+    static const char digits[] = "0123456789012345678901234567890123456789012345678901234567890123456789";
+    for (int n = 1; n < (int)sizeof(digits); n++) {
+        char text[400];
+        (void)snprintf(text, sizeof(text), "{\"b\":1.%.*s,\"c\":\"\\u00e9\",\"%.*s\":\"\xC3\xBC%.*s\"}", n,
+                       digits, n, digits, n, digits);
+        bool fired = true;
+        for (unsigned k = 0; fired; k++) {
+            AUTO(json_decref) json_t *v = NULL;
+            struct err e = {0};
+            fault_arm(k);
+            int r = json_read(text, strlen(text), 1 << 20, &v, &e);
+            fired = fault_fired();
+            cr_assert(eq(int, r, fired ? -ERR_NOMEM : 0), "n=%d k=%u: %s", n, k, e.text);
+            cr_assert(eq(int, v != NULL, !fired));
+        }
+    }
+}
+
 /* --- printing ---------------------------------------------------------------------------------------------------- */
 
 static void check_print(const char *in, const char *out)
