@@ -5,6 +5,7 @@ import threading
 import uuid
 
 import requests
+from lib.procs import wait_until
 
 
 class Churn:
@@ -91,7 +92,8 @@ class Churn:
     def finish(self, agent):
         """After stop(), when all is well again: what is there is what was acknowledged. Returns the jobs."""
         self.stop()
-        jobs = {j["id"]: j for j in agent.list(prefix="churn-", limit=1000)}
+        jobs = wait_until(lambda: [agent.list(prefix="churn-", limit=1000)], 20, "the churned jobs are listed", interval=0.2)[0]
+        jobs = {j["id"]: j for j in jobs}
         unknown = sum(there is None for there in self.there.values())
         print(f"churn: {self.acknowledged} writes acknowledged, {self.again} tried again, {unknown} ids whose last write has no answer")
         for job_id, there in sorted(self.there.items()):

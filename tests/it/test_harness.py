@@ -8,6 +8,7 @@ import pymysql
 import pytest
 import requests
 from lib import oracle, procs
+from lib.carillon import ApiError
 from lib.procs import NotReady, Process, can_connect, free_ports, wait_until
 
 
@@ -26,6 +27,17 @@ def test_wait_until_gives_up_early_when_the_process_died(folder):
     with pytest.raises(NotReady, match="ended with 3(.|\n)*last words"):
         wait_until(lambda: False, 30, "never", alive=[short])
     assert time.monotonic() - begin < 30
+
+
+def test_an_agent_is_asked_again_after_a_503(cluster, callee):
+    agent = cluster.agent()
+    agent.url = callee.url("")
+    callee.behave({"path": "/v1/jobs/a", "status": 503, "body": '{"code":"no_owner"}', "times": 2},
+                  {"path": "/v1/jobs/a", "body": '{"id":"a"}'})
+    with pytest.raises(ApiError, match="503"):
+        agent.patch("a", {})
+    assert wait_until(lambda: agent.patch("a", {}), 20, "the job is changed") == {"id": "a"}
+    assert [r["status"] for r in callee.records()] == [503, 503, 200]
 
 
 def test_free_ports_are_not_given_out_again():

@@ -150,7 +150,8 @@ class Writer:
     def check(self, agent):
         """Every acknowledged write is there; afterwards they are deleted."""
         assert not self.problems, self.problems[:5]
-        stored = {job["id"] for job in agent.list(prefix=f"{self.name}-", limit=1000)}
+        jobs = wait_until(lambda: [agent.list(prefix=f"{self.name}-", limit=1000)], 20, f"jobs {self.name}- listed", interval=0.2)[0]
+        stored = {job["id"] for job in jobs}
         lost = [job_id for job_id in self.acknowledged if job_id not in stored]
         print(f"writes: {len(self.acknowledged)} acknowledged, {self.refused} refused with 503 meanwhile, "
               f"slowest {self.slowest:.2f} s")
