@@ -45,7 +45,9 @@ static inline void fault_world(struct contract *t)
         struct job_row row = contract_row(1, n, "default", id);
         struct job_change c = contract_change(CHANGE_INSERT, &row);
         struct fire_change f = {.op = CHANGE_INSERT, .row = contract_fire(&row.uid, 1)};
-        c.spec = contract_spec("default", id, "\"labels\":{\"team\":\"pay\"},\"payload\":{\"n\":1}");
+        c.spec = contract_spec(
+            "default", id,
+            "\"labels\":{\"team\":\"pay\"},\"payload\":{\"n\":\"\\\\n, of a line that is longer\"}");
         f.row.log = "[{}]";
         f.row.log_bytes = 4;
         f.row.trace = "00-1-2-3 a=b";
@@ -56,6 +58,23 @@ static inline void fault_world(struct contract *t)
         CHECK(contract_one(t, &c) == CHANGE_RESULT_OK, "%d %s", (int)c.result, c.problem);
         job_spec_unref(c.spec);
     }
+}
+
+static inline void whole_jobs(const struct contract_answer *a)
+{
+    CHECK(a->jobs_count == FAULT_JOBS, "%zu jobs", a->jobs_count);
+    for (size_t i = 0; i < a->jobs_count; i++)
+        CHECK(a->jobs[i].spec, "job %zu: %s", i, a->jobs[i].problem);
+}
+
+static inline void whole_copy(const struct contract_answer *a)
+{
+    CHECK(a->copy, "%s", "no copy");
+}
+
+static inline void whole_revisions(const struct contract_answer *a)
+{
+    CHECK(a->revisions_count == 1, "%zu revisions", a->revisions_count);
 }
 
 static inline void whole_fires(const struct contract_answer *a)
@@ -102,6 +121,39 @@ static inline void whole_dead(const struct contract_answer *a)
 static const uint16_t fault_slots[] = {1};
 static const struct store_load fault_load = {
     .slots = fault_slots, .slots_count = 1, .until_ms = INT64_MAX, .from_ms = RECORD_NONE, .limit = 10};
+
+static inline void start_load_jobs(struct contract *t, struct contract_answer *a)
+{
+    t->ops->load_jobs(t->self, &fault_load, contract_on_jobs, a);
+}
+
+static inline void start_get_jobs(struct contract *t, struct contract_answer *a)
+{
+    static const struct store_key keys[FAULT_JOBS] = {
+        {.ns = "default", .id = "j0"}, {.ns = "default", .id = "j1"}, {.ns = "default", .id = "j2"}};
+    t->ops->get_jobs(t->self, keys, FAULT_JOBS, contract_on_jobs, a);
+}
+
+static inline void start_list_jobs(struct contract *t, struct contract_answer *a)
+{
+    static const struct store_filter filter = {
+        .ns = "default", .prefix = "j", .state = -1, .last_outcome = -1, .limit = 10};
+    t->ops->list_jobs(t->self, &filter, contract_on_page, a);
+}
+
+static inline void start_get_copy(struct contract *t, struct contract_answer *a)
+{
+    static struct uid uid;
+    uid = contract_uid(1, 0);
+    t->ops->get_copy(t->self, &uid, 1, contract_on_copy, a);
+}
+
+static inline void start_list_revisions(struct contract *t, struct contract_answer *a)
+{
+    static const struct store_revisions which = {
+        .ns = "default", .id = "j0", .definitions = true, .limit = 10};
+    t->ops->list_revisions(t->self, &which, contract_on_revisions, a);
+}
 
 static inline void start_load_fires(struct contract *t, struct contract_answer *a)
 {
@@ -171,15 +223,18 @@ static inline void start_declare_dead(struct contract *t, struct contract_answer
     t->ops->declare_dead(t->self, "m1", UINT64_MAX, contract_on_bool, a);
 }
 
-/* Not those that read definitions: jansson's lexer ignores that a string of more than 16 bytes found no memory, and then reads beyond
- * what it has. */
 static void every_call_survives_each_fault(struct contract *t)
 {
     static const struct {
         const char *name;
         void (*start)(struct contract *t, struct contract_answer *a);
         void (*whole)(const struct contract_answer *a);
-    } calls[] = {{"load_fires", start_load_fires, whole_fires},
+    } calls[] = {{"load_jobs", start_load_jobs, whole_jobs},
+                 {"get_jobs", start_get_jobs, whole_jobs},
+                 {"list_jobs", start_list_jobs, whole_jobs},
+                 {"get_copy", start_get_copy, whole_copy},
+                 {"list_revisions", start_list_revisions, whole_revisions},
+                 {"load_fires", start_load_fires, whole_fires},
                  {"get_fires", start_get_fires, whole_history},
                  {"list_fires", start_list_fires, whole_fires},
                  {"count_dead", start_count_dead, NULL},
