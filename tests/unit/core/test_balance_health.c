@@ -270,6 +270,25 @@ Test(balance_health, latency_rises_at_once_and_falls_slowly)
     balance_free(b);
 }
 
+/* While it is avoided nobody finds out that it is well. */
+Test(balance_health, one_late_reply_is_forgotten_within_two_minutes)
+{
+    struct balance_options o = balance_options_default();
+    open_with(&o, 3);
+    for (size_t i = 0; i < 3; i++)
+        report(i, BALANCE_OK, 10, 0); /* 1 ms each */
+    cr_assert(eq(int, balance_start(b, keys[0]), BALANCE_CHOSEN));
+    balance_done(b, keys[0], BALANCE_OK, 100000, 1);
+    cr_assert(zero(int, hits(0, 300, 1)));
+    for (uint64_t now = 100; now < 120000; now += 100) {
+        report(1, BALANCE_OK, 1, now);
+        report(2, BALANCE_OK, 1, now);
+    }
+    int n = hits(0, 3000, 120000);
+    cr_assert(n > 850 && n < 1150, "%d of 3000", n);
+    balance_free(b);
+}
+
 Test(balance_health, slow_start_of_zero_is_at_once_and_may_be_set_while_running)
 {
     struct balance_options o = balance_options_default();
