@@ -167,6 +167,21 @@ static bool unpack_endpoint(const struct packed *p, char text[RING_LOG_ENDPOINT_
     }
 }
 
+/* Whether it is one that unpack_endpoint() takes. */
+static bool endpoint_holds(const struct packed *p)
+{
+    switch (p->endpoint[0]) {
+    case ENDPOINT_TEXT:
+        return !memchr(p->endpoint + 1, 0, (size_t)p->endpoint_bytes - 1);
+    case ENDPOINT_IPV4:
+        return p->endpoint_bytes == 4 + 3;
+    case ENDPOINT_IPV6:
+        return p->endpoint_bytes == 16 + 3;
+    default:
+        return false;
+    }
+}
+
 static void read_endpoint(struct reader *r, struct packed *p)
 {
     uint8_t n = get_byte(r);
@@ -177,6 +192,7 @@ static void read_endpoint(struct reader *r, struct packed *p)
     p->endpoint_bytes = n;
     memcpy(p->endpoint, r->at, n);
     r->at += n;
+    r->bad |= !endpoint_holds(p);
 }
 
 /* BEFORE: the newer neighbour, NULL for the newest. */

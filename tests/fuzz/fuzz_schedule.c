@@ -4,15 +4,9 @@
 #include <string.h>
 
 #include "agent/core/schedule.h"
+#include "tests/fuzz/berlin.h"
 
 #define NOW_MS ((int64_t)1795420800000) /* 2026-11-23 */
-
-/* Two changes a year, said by the footer of an otherwise empty file. */
-#define ZEROS_15 "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
-#define ZEROS_16 ZEROS_15 "\0"
-static const char berlin[] = "TZif2" ZEROS_15 ZEROS_16 "\0\0\0\0\0\0\0\0"
-                             "TZif2" ZEROS_15 ZEROS_16 "\0\0\0\1\0\0\0\4"
-                             "\0\0\16\20\0\0CET\0\nCET-1CEST,M3.5.0,M10.5.0/3\n";
 
 static void check_issues(const struct schedule_issues *issues, bool failed)
 {

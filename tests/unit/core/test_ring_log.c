@@ -166,6 +166,21 @@ Test(ring_log, is_always_the_newest_entries_that_fit)
     }
 }
 
+Test(ring_log, a_ring_with_a_damaged_endpoint_is_begun_anew)
+{
+    static const struct ring_entry entry = {
+        .seq = 1, .due_ms = 1000, .status = 200, .endpoint = "10.0.0.1:80"};
+    struct ring_entry list[RING_LOG_KEEP_MAX];
+    uint8_t ring[RECORD_RING_MAX] = {0};
+    size_t bytes = ring_log_add(ring, 0, &entry, 16), n = 0;
+    uint8_t *kind = memchr(ring, 10, bytes); /* the first byte of the address */
+    cr_assert(kind && kind[-1] == 1);
+    kind[-1] = 2; /* of IPv6 */
+    cr_assert_lt(ring_log_read(ring, bytes, list, &n, NULL), 0);
+    bytes = ring_log_add(ring, bytes, &entry, 16);
+    cr_assert_eq(read_all(ring, bytes, list), 1);
+}
+
 Test(ring_log, hostile_bytes_are_refused_or_read_without_harm)
 {
     uint64_t seed = test_seed();
