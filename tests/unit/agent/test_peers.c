@@ -179,6 +179,29 @@ Test(peers, answers_that_are_none_are_told_by_their_class)
     }
 }
 
+Test(peers, each_fault_is_told_once_and_passes)
+{
+    static const char text[] = "{\"member\":\"b.2\",\"slots\":[1,2,3]}";
+    there.body = "{\"yes\":true,\"why\":\"\\u00e9, which jansson reads\"}";
+    bool fired = true;
+    for (unsigned k = 0; fired; k++) {
+        json_t *body = json_pack("{s:s,s:[i,i,i]}", "member", "b.2", "slots", 1, 2, 3);
+        got.count = 0;
+        fault_arm(k);
+        peers_send(peers, httpd_address(peer), "look", body, 8000, on_done, &got);
+        wait_for(1);
+        fired = fault_fired();
+        fault_disarm();
+        cr_assert(fired || k > 2, "%u steps can fail", k);
+        cr_assert(got.code == ERR_OK || fired, "k=%u: %s", k, err_code_name(got.code));
+        if (got.code != ERR_OK)
+            continue;
+        cr_assert(got.yes, "k=%u", k);
+        cr_assert(there.text[0] == 0 || strcmp(there.text, text) == 0, "k=%u: %s", k,
+                  there.text); /* never a part */
+    }
+}
+
 Test(peers, a_peer_that_is_gone_refuses)
 {
     got.count = 0;
