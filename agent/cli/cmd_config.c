@@ -40,7 +40,8 @@ int cmd_config_check(struct cli *cli, const struct cli_args *args)
     int code;
     bool json = args_has(args, "--json");
     AUTO(config_free)
-    struct config *c = (json ? load_config_json : load_config)(cli, file, sets, sets_count, &code);
+    struct config *c = json ? load_config_json(cli, file, sets, sets_count, &code)
+                            : load_config(cli, file, sets, sets_count, &code);
     if (!c)
         return code;
     if (json)

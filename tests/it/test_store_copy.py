@@ -50,7 +50,8 @@ def fill(agent, callee):
     for name in ("dead", "waits", "j2"):
         agent.ask("POST", f"/v1/jobs/{name}/run", 200, 202, json={})
     wait_until(lambda: agent.get("dead")["status"]["counts"]["dead"] == 1, 60, "a dead letter")
-    wait_until(lambda: agent.get("waits")["status"]["consecutive_failures"] >= 0 and len(callee.records()) >= 3, 60, "attempts")
+    wait_until(lambda: agent.get("j2")["status"]["counts"]["succeeded"] == 1, 60, "a success")
+    wait_until(lambda: [f.get("next_attempt_at") for f in agent.fires("waits")] not in ([], [None]), 60, "a fire that waits")
 
 
 def picture(agent):
