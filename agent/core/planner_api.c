@@ -163,7 +163,7 @@ void papi_revise(struct pjob *j, const struct planner_api *api, const char *op, 
 {
     memset(&j->revision, 0, sizeof(j->revision));
     j->revision.change_id = api->change_id;
-    j->revision.at_ms = api->accepted_ms;
+    j->revision.at_ms = api->accepted_ms > j->row.updated_ms ? api->accepted_ms : j->row.updated_ms;
     j->revision.uid = j->row.uid;
     j->revision.version = j->row.version;
     j->revision.seq = planner_op_of_fire(api->op) ? api->seq : api->run_seq;
@@ -187,11 +187,15 @@ void papi_applied(struct pjob *j, enum planner_answer a)
     j->write_dirty = true;
 }
 
-static void new_version(struct pjob *j, const struct planner_api *api)
+/* Writes that were held up are applied in another order than they were accepted: a version is not in force before the one it follows,
+ * and not before FIRED_MS, the last due that has fired by that one. */
+static void new_version(struct pjob *j, const struct planner_api *api, int64_t fired_ms)
 {
+    int64_t since_ms = api->accepted_ms > fired_ms ? api->accepted_ms : fired_ms;
     j->row.version++;
     j->row.change_id = api->change_id;
-    j->row.updated_ms = api->accepted_ms;
+    if (since_ms > j->row.updated_ms)
+        j->row.updated_ms = since_ms;
     j->plan_dirty = true;
 }
 
@@ -225,7 +229,7 @@ static void create(struct planner *p, struct pjob *j, const struct planner_api *
     j->state = PJOB_LIVE;
     j->durable_rev = 0;
     pjob_set_spec(p, j, job_spec_ref(api->spec));
-    new_version(j, api);
+    new_version(j, api, RECORD_NONE);
     pjob_plan_new(p, j, api->accepted_ms);
     papi_revise(j, api, "create", RECORD_NONE);
     pjob_dirty(p, j, CHANGE_INSERT);
@@ -285,7 +289,7 @@ static void replace(struct planner *p, struct pjob *j, const struct planner_api 
         pfire_set_target(p, f, false);
         pfire_set_target(p, f, true);
     }
-    new_version(j, api);
+    new_version(j, api, fired_ms);
     pchange_plan(p, j, api, same_schedule, fired_ms);
     if (api->paused == 1)
         pause_row(p, j);
@@ -363,7 +367,7 @@ static bool pause_now(struct planner *p, struct pjob *j, const struct planner_ap
         return false;
     revoke_all(p, j);
     pause_row(p, j);
-    new_version(j, api);
+    new_version(j, api, RECORD_NONE);
     papi_revise(j, api, op, j->row.due_ms);
     pjob_dirty(p, j, CHANGE_UPDATE);
     return true;
@@ -390,7 +394,7 @@ static void resume(struct planner *p, struct pjob *j, const struct planner_api *
     int64_t due_ms = j->row.due_ms;
     unpause(p, j, api->catch_up);
     load_left(p, j);
-    new_version(j, api);
+    new_version(j, api, RECORD_NONE);
     pzones_replan(p, j);
     papi_revise(j, api, "resume", due_ms);
     pjob_dirty(p, j, CHANGE_UPDATE);

@@ -104,7 +104,7 @@ struct job_row {
     uint32_t consecutive_failures;
     int64_t failing_since_ms;
     int64_t created_ms;
-    int64_t updated_ms;
+    int64_t updated_ms; /* this version is in force since: accepted, or a later due by the one before */
     /* A backfill goes on while next < until: the dues in [next, until) are not booked yet */
     int64_t backfill_next_ms;
     int64_t backfill_until_ms; /* none: both RECORD_NONE */
@@ -212,7 +212,7 @@ struct fire_change {
 /* Who changed what, kept 90 days, also across a delete. */
 struct revision {
     uint64_t change_id;
-    int64_t at_ms;
+    int64_t at_ms;        /* of its acceptance; of a new definition the job's updated_ms */
     struct uid uid;       /* of the job: a name may have been several jobs in turn */
     uint64_t version;     /* of its definition, after the change */
     uint64_t seq;         /* run: its fire, so that a repeated request is answered the same; else 0 */

@@ -1,3 +1,4 @@
+#include "agent/core/audit.h"
 #include "tests/lib/planner_bed_private.h"
 
 /* --- the store ------------------------------------------------------------------------------------------------------- */
@@ -547,6 +548,35 @@ static void check_dues(const struct pbed *b, const struct job_row *r, const stru
          (unsigned long long)r->counts.seq);
 }
 
+static int newest_first(const void *x, const void *y)
+{
+    const struct fire_row *a = x, *b = y;
+    return (a->seq < b->seq) - (a->seq > b->seq);
+}
+
+/* The auditor of the product has nothing to say. */
+static void check_audit(const struct pbed *b, const struct job_row *r, const struct job_spec *spec)
+{
+    struct fire_row *fires = mem_new_array(struct fire_row, b->fires_count + 1);
+    struct audit_job in = {.spec = spec,
+                           .row = r,
+                           .fires = fires,
+                           .fires_known = true,
+                           .fires_all = true,
+                           .now_ms = b->now,
+                           .from_ms = b->now - BED_HISTORY_KEEP_MS,
+                           .tzdata = b->o.tzdata};
+    struct audit_result result;
+    for (size_t i = 0; i < b->fires_count; i++)
+        if (memcmp(&b->fires[i].uid, &r->uid, sizeof(r->uid)) == 0)
+            fires[in.fires_count++] = b->fires[i];
+    qsort(fires, in.fires_count, sizeof(*fires), newest_first);
+    audit_job(&in, &result);
+    MUST(result.verdict == AUDIT_FINE || result.verdict == AUDIT_OVERDUE, "%s: %s: %s", r->id,
+         audit_verdict_name(result.verdict), result.detail);
+    mem_free(fires);
+}
+
 void pbed_check(const struct pbed *b, bool drained)
 {
     for (size_t i = 0; i < b->jobs_count; i++) {
@@ -571,6 +601,7 @@ void pbed_check(const struct pbed *b, bool drained)
         MUST(c->seq - ended == pending, "%s: %llu pending by the counts, %llu by the rows", r->id,
              (unsigned long long)(c->seq - ended), (unsigned long long)pending);
         check_dues(b, r, b->jobs[i].spec);
+        check_audit(b, r, b->jobs[i].spec);
         MUST(!drained || !left, "%s: %llu fires are pending for ever, one is %llu in state %d", r->id,
              (unsigned long long)pending, (unsigned long long)left->seq, left->state);
     }

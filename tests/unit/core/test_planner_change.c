@@ -156,6 +156,20 @@ Test(planner_change, an_instant_that_the_schedule_before_has_fired_is)
     pbed_free(b);
 }
 
+/* Until then the definition before was in force, and its dues were the job's. */
+Test(planner_change, a_late_change_is_in_force_from_the_last_due_that_fired_before_it)
+{
+    for (int64_t late_ms = 500; late_ms <= 6500; late_ms += 500) {
+        struct pbed *b = pbed_start_job("{\"schedule\":\"@every 3s\"," CALLBACK "}");
+        pbed_run(b, 12200);
+        put_late(b, "{\"schedule\":\"@every 1s\"," CALLBACK "}", late_ms);
+        pbed_run(b, 5000);
+        check_dues(b);
+        pbed_check(b, false);
+        pbed_free(b);
+    }
+}
+
 /* That its last due has fired may not be in the store yet. */
 Test(planner_change, a_pause_is_answered_when_what_it_finds_is_durable)
 {
