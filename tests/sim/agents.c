@@ -78,7 +78,7 @@ static void new_life(void *arg)
                                      .http = p->http,
                                      .clock = p->clock,
                                      .metrics = p->metrics,
-                                     .tzdata = "2025b",
+                                     .tzdata = SIM_TZDATA,
                                      .member = p->member,
                                      .peer_port = SIM_PORT,
                                      .config_digest = "",

@@ -18,6 +18,7 @@
 #include "agent/store/store_mem.h"
 
 #define SIM_HOSTS_MAX 5
+#define SIM_TZDATA    "2025b" /* release of the zones that the agents say they have */
 #define SIM_SLOTS     64
 #define SIM_PORT      7421
 

@@ -1,9 +1,12 @@
 /* Why a fire may end as it did: by the rules of its job, by what its callee did, by what was asked for. */
 #include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "agent/base/json.h"
 #include "agent/base/mem.h"
+#include "agent/core/audit.h"
+#include "agent/store/store_mem_private.h"
 #include "tests/sim/witness.h"
 
 #define CLOCK_MS 400
@@ -243,8 +246,48 @@ static void judge_rest(const struct sim_story *s)
         sim_broken("%s: its backfill has not ended after the calm", s->job->id);
 }
 
+static int newest_first(const void *x, const void *y)
+{
+    const struct fire_row *a = x, *b = y;
+    return (a->seq < b->seq) - (a->seq > b->seq);
+}
+
+/* What the witness has found right, the auditor of the agents has nothing to say about. */
+static void judge_audit(const struct sim_story *s)
+{
+    const struct mem_job *job = map_get(&sim.store->jobs, s->uid.bytes, sizeof(s->uid.bytes));
+    const struct mem_history *history = map_get(&sim.store->histories, s->uid.bytes, sizeof(s->uid.bytes));
+    struct audit_job in = {.fires_known = true,
+                           .fires_all = true,
+                           .now_ms = sim_wall_ms(),
+                           .from_ms = INT64_MIN,
+                           .tzdata = SIM_TZDATA};
+    struct audit_result result;
+    size_t count = 0;
+    if (!job)
+        return;
+    if (history)
+        LIST_FOR (l, &history->fires)
+            count++;
+    struct fire_row *fires = mem_new_array(struct fire_row, count + 1);
+    if (history)
+        LIST_FOR (l, &history->fires)
+            fires[in.fires_count++] = container_of(l, struct mem_fire, job_link)->row;
+    qsort(fires, count, sizeof(*fires), newest_first);
+    in.fires = fires;
+    in.row = &job->row;
+    in.spec = job->spec;
+    audit_job(&in, &result);
+    if (result.verdict != AUDIT_FINE)
+        sim_broken("%s: the auditor says %s: %s", s->job->id, audit_verdict_name(result.verdict),
+                   result.detail);
+    mem_free(fires);
+}
+
 void sim_witness_end(void)
 {
-    for (const struct sim_story *s = sim_stories; s; s = s->next)
+    for (const struct sim_story *s = sim_stories; s; s = s->next) {
         judge_rest(s);
+        judge_audit(s);
+    }
 }
