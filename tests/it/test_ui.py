@@ -166,6 +166,17 @@ def test_lists_go_on_page_after_page(browser, agent):
     assert browser.complaints() == []
 
 
+def test_fires_that_succeeded_at_once_are_listed_though_the_first_page_is_empty(browser, agent):
+    """They follow the booked ones, of which there are none, so that page holds nothing but where to go on."""
+    agent.put("once", job("@after 1s"))
+    wait_until(lambda: agent.get("once")["status"]["counts"]["succeeded"] == 1, 30, "fired")
+    first = agent.ask("GET", "/v1/fires", 200)
+    assert first["fires"] == [] and first["next_cursor"]
+    browser.open(agent, "fires")
+    browser.shows("once", "succeeded")
+    assert browser.complaints() == []
+
+
 def test_a_token_is_asked_for_and_kept_for_the_tab(browser, agent, folder):
     agent.put("a", job("@daily"))
     agent.end()

@@ -4,7 +4,7 @@
 const page = document.getElementById("page");
 const problemBox = document.getElementById("problem");
 const namespaceBox = document.getElementById("namespace");
-const FIRES_SHOWN = 25, LIVE_LINES = 500, REFRESH_MS = 5000;
+const FIRES_SHOWN = 25, LIVE_LINES = 500, REFRESH_MS = 5000, EMPTY_PAGES = 20;
 
 let turn = 0;          // of the page: what was asked for by one that was left is dropped
 let refresh = null;    // timer
@@ -113,10 +113,12 @@ function target(callback) {
   return to.service || to.url || to.address || "the application";
 }
 
+const tableRow = (cells) => el("tr", {}, cells.map((c) => el("td", {}, c)));
+
 function table(heads, rows, none) {
   if (!rows.length) return el("p", { class: "faint" }, none || "none");
   return el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, heads.map((h) => el("th", {}, h)))),
-    el("tbody", {}, rows.map((cells) => el("tr", {}, cells.map((c) => el("td", {}, c)))))));
+    el("tbody", {}, rows.map(tableRow))));
 }
 
 function card(name, value, colour) {
@@ -153,20 +155,20 @@ function filter(path, fields, query) {
   } }, inputs, el("button", {}, "Filter"));
 }
 
-// Rows that come page after page: MAKE(answer) gives rows, a button below asks for more.
+// Rows that come page after page: ROWS_OF(answer) gives rows, a button below asks for more. A page may be empty though others follow it,
+// for the agent looks at a bounded number of rows for each.
 async function paged(path, query, heads, rowsOf, none) {
   const box = el("div", {}), mine = turn;
   const load = async (cursor) => {
-    const answer = await here(path, { ...query, cursor });
-    if (mine !== turn) return;
-    const rows = rowsOf(answer).map((cells) => el("tr", {}, cells.map((c) => el("td", {}, c))));
-    if (!cursor) {
-      box.replaceChildren(rows.length ? table(heads, [[""]]) : el("p", { class: "faint" }, none));
-      if (rows.length) box.querySelector("tbody").replaceChildren(...rows);
-    } else {
-      box.querySelector("tbody").append(...rows);
-      box.querySelector("button.more").remove();
+    let answer = await here(path, { ...query, cursor });
+    for (let n = 0; !rowsOf(answer).length && answer.next_cursor && mine === turn && n < EMPTY_PAGES; n += 1) {
+      answer = await here(path, { ...query, cursor: answer.next_cursor });
     }
+    if (mine !== turn) return;
+    const rows = rowsOf(answer), body = box.querySelector("tbody"), more = box.querySelector("button.more");
+    if (more) more.remove();
+    if (body) body.append(...rows.map(tableRow));
+    else box.replaceChildren(table(heads, rows, answer.next_cursor ? "none so far" : none));
     if (answer.next_cursor) box.append(button("More", () => load(answer.next_cursor), { class: "more" }));
   };
   await load();
