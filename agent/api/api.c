@@ -114,7 +114,8 @@ int api_start(struct node *n, const struct config *c, const char *peer_listen, s
     api->config = c;
     api->loop = node_loop(n);
     atomic_init(&api->refs, 1);
-    atomic_init(&api->bulks, 0);
+    atomic_init(&api->client_bulks, 0);
+    atomic_init(&api->peer_bulks, 0);
     atomic_init(&api->stopping, false);
     list_init(&api->waiting);
     list_init(&api->calls);

@@ -49,7 +49,7 @@ struct api {
     struct listener_face faces[API_LISTENERS_MAX];
     size_t faces_count;
     atomic_uint refs;
-    atomic_uint bulks;
+    atomic_uint client_bulks, peer_bulks; /* under way */
 
     atomic_bool stopping; /* set by the loop */
 

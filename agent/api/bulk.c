@@ -18,8 +18,8 @@ static void bulk_free(struct bulk *b)
 {
     struct api *api = b->api;
     assert(list_empty(&b->chunks) && list_empty(&b->again) && list_empty(&b->reread) && b->calls == 0);
-    if (b->counts_as_bulk)
-        atomic_fetch_sub(&api->bulks, 1);
+    if (b->counted)
+        atomic_fetch_sub(b->counted, 1);
     while (b->spare_count > 0)
         mem_free(b->spare[--b->spare_count]);
     map_fini(&b->last);
@@ -327,20 +327,21 @@ void api_bulk(struct exchange *x)
     struct err e = {0};
     size_t bytes;
     const char *text = httpd_body(x->rq, &bytes);
-    unsigned max = x->ctx.hop == API_HOP_NONE ? BULKS_MAX : PEER_BULKS_MAX;
-    if (atomic_fetch_add(&api->bulks, 1) >= max) {
-        atomic_fetch_sub(&api->bulks, 1);
+    bool of_client = x->ctx.hop == API_HOP_NONE;
+    atomic_uint *count = of_client ? &api->client_bulks : &api->peer_bulks;
+    if (atomic_fetch_add(count, 1) >= (of_client ? BULKS_MAX : PEER_BULKS_MAX)) {
+        atomic_fetch_sub(count, 1);
         exchange_refuse_with(x, API_OVERLOADED, "too many bulk requests are under way");
         return;
     }
     char *body = mem_try_strndup(text, bytes, &e);
     if (!body) {
-        atomic_fetch_sub(&api->bulks, 1);
+        atomic_fetch_sub(count, 1);
         exchange_refuse_with(x, API_OVERLOADED, e.text);
         return;
     }
     struct bulk *b = bulk_new(api, &x->ctx, x->req.ns, rng_u64(&x->face->rng));
-    b->counts_as_bulk = true;
+    b->counted = count;
     b->tokens = tokens_ref(x->caller.tokens);
     b->rules.who = x->caller.who;
     start(b, body, bytes);

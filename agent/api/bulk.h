@@ -72,7 +72,7 @@ struct bulk {
     uint64_t ok, failed;
     uint64_t absent;  /* of the failed: 404 */
     uint64_t letters; /* dead letters changed */
-    bool counts_as_bulk;
+    atomic_uint *counted; /* of the API, where it counts; NULL: nowhere */
     void (*done)(void *arg, const struct bulk *b); /* without stream */
     void *done_arg;
 };

@@ -215,6 +215,27 @@ def test_bulk_results_in_order_and_export_is_its_own_input(three, job, name):
         int(i.rsplit("-", 1)[1]) for i in sorted(f"{name}-{n}" for n in range(50) if n not in (7, 9))]
 
 
+def test_bulks_of_other_agents_leave_room_for_those_of_clients(clusters, shared_consul, shared_mariadb, proxies):
+    """Chunks of one bulk that come from another agent are four at a time, as many as clients may send to this one."""
+    cluster = clusters(shared_consul, shared_mariadb)
+    link = proxies(shared_mariadb.port)
+    a = cluster.agent(mysql_port=link.port).start(wait=False)
+    b = cluster.agent().start(wait=False)
+    for agent in (a, b):
+        agent.wait_ready()
+    cluster.wait_settled()
+    kind = {"Content-Type": "application/x-ndjson"}
+    lines = "".join(json.dumps({"op": "create", "id": f"room-{n}", "job": {
+        "schedule": "@after 1d", "callback": {"http": {"service": "x", "path": "/"}}}}) + "\n" for n in range(5000))
+    taken = 'carillon_api_duration_seconds_count{route="/v1/bulk",code="200"}'
+    link.stall()  # what a is asked to write waits
+    with b.call("POST", "/v1/bulk", data=lines.encode(), headers=kind, stream=True):
+        wait_until(lambda: a.metrics().get(taken, 0) >= 4, 60, "four chunks at the other agent", interval=0.02)
+        with a.call("POST", "/v1/bulk", data=lines.encode(), headers=kind, stream=True) as answer:
+            assert answer.status_code == 200
+    link.heal()
+
+
 @pytest.mark.parametrize("how", ["query", "header"])
 def test_a_bulks_namespace_is_that_of_its_lines_whoever_owns_them(three, job, name, how):
     ns = f"{how}-{name}"[:60]
