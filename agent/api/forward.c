@@ -188,7 +188,8 @@ static bool pass_on(struct exchange *x, const char *address, const struct api_co
         if (!value)
             continue;
         at[n++] = lines.len;
-        buf_addf(&lines, "%s: %s", request_headers[i], value);
+        /* One without a value libcurl sends only when it ends in a semicolon. */
+        buf_addf(&lines, *value ? "%s: %s" : "%s;", request_headers[i], value);
         buf_add_char(&lines, '\0');
     }
     const char *query = httpd_query_string(x->rq);

@@ -24,7 +24,7 @@ struct http_call_options {
     const char *method;         /* "GET" */
     const char *url;            /* http://host:port/path?query */
     const char *unix_socket;    /* NULL: TCP */
-    const char *const *headers; /* "Name: value"; NULL-terminated; may be NULL */
+    const char *const *headers; /* "Name: value", "Name;" without one; NULL-terminated; may be NULL */
     const void *body;           /* copied */
     size_t body_bytes;
     const struct http_tls *tls; /* NULL: libcurl's defaults */

@@ -298,6 +298,15 @@ def test_the_description_names_exactly_the_methods_that_each_path_has(cluster):
         assert set(refused.headers["Allow"].split(", ")) - {"HEAD"} == methods, path
 
 
+def test_the_owner_is_told_of_a_header_without_a_value(cluster):
+    """Carillon-Client says that no page of a browser sends this, whatever its value."""
+    cluster.agents[0].create(job("bare"))
+    for agent in cluster.agents:
+        answer = agent.call("POST", "/v1/jobs/bare/pause", headers={"Carillon-Client": ""})
+        assert answer.status_code == 200, answer.text
+    cluster.agents[0].delete("bare")
+
+
 def test_a_client_of_the_cluster_forwards_everything(cluster):
     client = cluster.agent(config={"agent": {"role": "client"}, "store": None}, name="client")
     try:
