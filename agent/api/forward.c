@@ -14,7 +14,7 @@ enum {
     CONNECT_TIMEOUT_MS = 1000,
     TIMEOUT_MIN_MS = 500,       /* of one try, also when little of api.wait is left */
     MEMBER_MARGIN_MS = 1000,    /* a member that routes for us waits up to api.wait itself */
-    MANY_TIMEOUT_MS = 600000,   /* deleting many takes as long as it takes */
+    MANY_TIMEOUT_MS = 600000,   /* what looks at all jobs takes as long as it takes */
     REPLY_BYTES_MAX = 64 << 20, /* a page of large jobs */
     PASSED_HEADERS_MAX = 8,
 };
@@ -396,6 +396,14 @@ static void on_member_read(struct api_call *c, const struct err *e, const struct
     wait_and(x, read_again);
 }
 
+/* Whether what X asks for looks at all that is in the store, or changes it. */
+static bool takes_long(const struct exchange *x)
+{
+    enum api_action action = x->req.route->action;
+    return action == API_JOB_DELETE_MANY || action == API_DEADLETTERS_REDRIVE ||
+           action == API_DEADLETTERS_DISCARD || action == API_AUDIT || action == API_FORECAST;
+}
+
 void api_send_to_member(struct exchange *x)
 {
     const char *address = x->api->stopping ? NULL : node_any_member(x->api->node, x->tries);
@@ -406,7 +414,6 @@ void api_send_to_member(struct exchange *x)
     struct api_context ctx = x->ctx;
     ctx.hop = API_HOP_ROUTE;
     x->call.done = on_member_read;
-    bool many = x->req.route->action == API_JOB_DELETE_MANY;
-    if (!pass_on(x, address, &ctx, many ? MANY_TIMEOUT_MS : time_left_ms(x) + MEMBER_MARGIN_MS))
+    if (!pass_on(x, address, &ctx, takes_long(x) ? MANY_TIMEOUT_MS : time_left_ms(x) + MEMBER_MARGIN_MS))
         exchange_refuse_with(x, API_OVERLOADED, "too many requests are under way to other agents");
 }

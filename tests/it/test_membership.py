@@ -6,6 +6,7 @@ import pathlib
 import secrets
 import statistics
 import subprocess
+import threading
 import time
 
 import requests
@@ -46,6 +47,22 @@ def test_client_forwards_and_owns_nothing(three, shared_cluster, service, callee
         assert "client" not in " ".join(shared_cluster.consul.members(shared_cluster.name))
     finally:
         client.term()
+
+
+
+def test_a_client_waits_for_what_looks_at_all_jobs(clusters, shared_consul, shared_mariadb, proxies):
+    """An audit takes as long as it takes, longer than a request waits for an owner."""
+    cluster = clusters(shared_consul, shared_mariadb)
+    link = proxies(shared_mariadb.port)
+    cluster.agent(mysql_port=link.port).start()
+    client = cluster.agent({"agent": {"role": "client"}, "api": {"wait": "500ms"}, "store": None}, name="client").start()
+    assert client.ask("GET", "/v1/audit", 200)["differing"] == 0
+    healed = threading.Timer(3, link.heal)
+    link.stall()
+    healed.start()
+    answer = client.call("GET", "/v1/audit")
+    healed.join()
+    assert answer.status_code == 200 or answer.json()["code"] != "no_owner", answer.text
 
 
 def test_a_drained_sidecar_takes_its_application_out_and_goes_on_forwarding(three, shared_cluster, shared_consul, callee):
