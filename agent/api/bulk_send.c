@@ -227,12 +227,13 @@ static void on_reply(struct api_call *call, const struct err *e, const struct ht
     struct bulk_call *c = container_of(call, struct bulk_call, call);
     struct bulk *b = c->bulk;
     b->calls--;
+    bool elsewhere = e->code == ERR_OK && reply->status == api_code_status(API_MISDIRECTED);
     if (e->code == ERR_OK && reply->status == 200) {
         take_reply(c, reply);
-    } else if (e->code == ERR_OK && reply->status < 500) { /* another secret, another version */
+    } else if (e->code == ERR_OK && reply->status < 500 && !elsewhere) { /* another secret, another version */
         for (size_t i = 0; i < c->count; i++)
             fail(c->items[i], API_NO_OWNER, "the job's owner does not take requests from this agent");
-    } else {
+    } else { /* also: the address is another agent's by now */
         bool maybe = e->code != ERR_OK && e->code != ERR_REFUSED && e->code != ERR_UNAVAILABLE;
         for (size_t i = 0; i < c->count; i++) {
             c->items[i]->maybe_done |= maybe;
