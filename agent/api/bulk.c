@@ -157,6 +157,7 @@ static void chunk_done(struct work *w, bool cancelled)
     struct bulk *b = c->bulk;
     b->reading = false;
     c->is_read = true;
+    b->cut_short |= cancelled && b->body_at < b->body_bytes;
     b->read_all = cancelled || b->body_at >= b->body_bytes;
     chunk_send(c);
     bulk_go_on(b);
@@ -169,7 +170,7 @@ static void submit_chunk(struct bulk *b)
     c->items = take_items(b);
     if (!c->items) { /* what is under way ends, then the rest is tried; nothing under way: the bulk ends short */
         mem_free(c);
-        b->read_all = list_empty(&b->chunks);
+        b->read_all = b->cut_short = list_empty(&b->chunks);
         return;
     }
     list_push_back(&b->chunks, &c->link);
@@ -260,10 +261,10 @@ static void finish(struct bulk *b)
         bulk_free(b);
 }
 
-/* The last line, once. */
+/* The last line, once. Without it the client knows that not all lines were answered. */
 static void print_end(struct bulk *b)
 {
-    if (b->stream && b->lines != UINT64_MAX)
+    if (b->stream && !b->cut_short && b->lines != UINT64_MAX)
         buf_addf(&b->out, "{\"done\":true,\"ok\":%llu,\"failed\":%llu}\n", (unsigned long long)b->ok,
                  (unsigned long long)b->failed);
     b->lines = UINT64_MAX;
@@ -283,6 +284,7 @@ static void send_ready(struct bulk *b)
 void bulk_go_on(struct bulk *b)
 {
     send_ready(b);
+    b->cut_short |= b->api->stopping && !b->read_all && !b->reading;
     b->read_all |= b->api->stopping; /* there may be no worker any more */
     bool room_left = flush(b);
     while (room_left && !list_empty(&b->chunks)) {

@@ -50,6 +50,7 @@ struct bulk {
     uint64_t lines;
     bool reading;
     bool read_all;
+    bool cut_short;     /* lines are left over: there is no last line of sums */
     struct list chunks; /* in the order of the body */
     struct bulk_item
         *spare[BULK_CHUNKS_MAX]; /* items of chunks that are over, for the next: megabytes each */
@@ -70,9 +71,9 @@ struct bulk {
     atomic_bool room_posted;
     struct loop_msg room;
     uint64_t ok, failed;
-    uint64_t absent;  /* of the failed: 404 */
-    uint64_t letters; /* dead letters changed */
-    atomic_uint *counted; /* of the API, where it counts; NULL: nowhere */
+    uint64_t absent;                               /* of the failed: 404 */
+    uint64_t letters;                              /* dead letters changed */
+    atomic_uint *counted;                          /* of the API, where it counts; NULL: nowhere */
     void (*done)(void *arg, const struct bulk *b); /* without stream */
     void *done_arg;
 };

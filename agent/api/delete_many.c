@@ -13,6 +13,8 @@ static void on_deleted(void *arg, const struct bulk *b)
     struct api_walk *w = x->state;
     w->changing--;
     w->count += b->ok;
+    if (b->cut_short)
+        api_walk_fail(w, API_OVERLOADED, "the agent is stopping");
     if (b->failed > b->absent) /* those that are absent went meanwhile */
         api_walk_fail(w, API_NO_OWNER, "some jobs could not be deleted now");
     api_walk_go_on(x, w);

@@ -28,6 +28,8 @@ static void on_changed(void *arg, const struct bulk *b)
     struct api_walk *w = x->state;
     w->changing--;
     w->count += b->letters;
+    if (b->cut_short)
+        api_walk_fail(w, API_OVERLOADED, "the agent is stopping");
     if (b->failed > 0)
         api_walk_fail(w, API_NO_OWNER, "some letters could not be changed now");
     api_walk_go_on(x, w);

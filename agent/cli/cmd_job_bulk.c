@@ -26,6 +26,7 @@ struct import {
     uint64_t line;    /* of the file, from 1: the last one that was read */
     uint64_t first;   /* the file's line that is the piece's first */
     uint64_t ok, failed;
+    bool whole; /* the last line of the piece's answer came */
 };
 
 static void print_failed(const struct import *im, uint64_t line, const json_t *result)
@@ -50,7 +51,8 @@ static void print_failed(const struct import *im, uint64_t line, const json_t *r
 /* One line of the answer. Lines are counted from the piece's begin; the file's number is told. */
 static void take_result(struct import *im, json_t *result)
 {
-    if (json_object_get(result, "done"))
+    im->whole = json_is_true(json_object_get(result, "done"));
+    if (im->whole)
         return; /* the sums are made over all pieces */
     bool ok = json_integer_value(json_object_get(result, "status")) / 100 == 2;
     uint64_t line = im->first + (uint64_t)json_integer_value(json_object_get(result, "line")) - 1;
@@ -100,7 +102,11 @@ static int send_piece(struct import *im)
         return client_explain_failure(im->client, r, &e);
     if (reply.status / 100 != 2)
         return client_explain_refusal(im->client, &rq, &reply);
+    im->whole = false;
     int code = take_results(im, buf_str(&reply.body), reply.body.len);
+    if (code == CLI_OK && !im->whole)
+        code = cli_fail(im->cli, CLI_FAILED, "the answer broke off: not all of lines %llu to %llu were taken",
+                        (unsigned long long)im->first, (unsigned long long)im->line);
     buf_reset(&im->piece);
     im->first = im->line + 1;
     return code;

@@ -455,6 +455,16 @@ def test_export_and_import_pass_lines_through(agent, cli, folder):
     assert [json.loads(line) for line in out.splitlines()][-1] == {"done": True, "ok": 1, "failed": 1}
 
 
+def test_import_fails_when_not_all_lines_were_answered(agent, cli, folder):
+    """As by an agent that ends meanwhile."""
+    path = folder / "jobs.ndjson"
+    path.write_text('{"op":"put","id":"a","job":{}}\n{"op":"put","id":"b","job":{}}\n')
+    agent.on("POST", "/v1/bulk", 200, b'{"line":1,"status":201,"id":"a","version":1}\n')
+    code, out, err = cli("job", "import", "-f", str(path))
+    assert (code, out) == (1, "1 imported, 0 failed\n")
+    assert err == "carillon: the answer broke off: not all of lines 1 to 2 were taken\n"
+
+
 def test_import_sends_large_files_in_pieces(agent, cli, folder):
     path = folder / "large.ndjson"
     line = json.dumps({"op": "put", "id": "a", "job": {"payload": "x" * 100000}}) + "\n"
