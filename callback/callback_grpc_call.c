@@ -270,13 +270,14 @@ static size_t copy_slice(char *out, size_t size, grpc_slice slice)
     return len;
 }
 
-/* The beginning of the reply. A compressed one is unpacked by the library, which knows how. */
+/* The beginning of the reply. Of a compressed one nothing: it stays as it came. */
 static size_t copy_reply(const struct grpc_rpc *rpc, char *out, size_t size)
 {
     grpc_byte_buffer_reader reader;
     grpc_slice slice;
     size_t len = 0;
-    if (!rpc->reply || !grpc_byte_buffer_reader_init(&reader, rpc->reply))
+    if (!rpc->reply || rpc->reply->data.raw.compression != GRPC_COMPRESS_NONE ||
+        !grpc_byte_buffer_reader_init(&reader, rpc->reply))
         return 0;
     while (len < size - 1 && grpc_byte_buffer_reader_next(&reader, &slice)) {
         len += copy_slice(out + len, size - len, slice);

@@ -112,6 +112,8 @@ static grpc_channel *make_channel(const struct grpc_rpc *rpc, const char *target
         number_arg("grpc.min_reconnect_backoff_ms",
                    CALLBACK_CONNECT_MS), /* and how long connecting may take */
         number_arg("grpc.max_receive_message_length", REPLY_MAX),
+        /* Its limit is looked at twice, but what is unpacked in between has none: 4 MiB can become 4 GiB. */
+        number_arg("grpc.per_message_decompression", 0),
         number_arg("grpc.max_metadata_size", CALLBACK_REPLY_HEADERS_MAX),
         text_arg("grpc.primary_user_agent", rpc->t->user_agent),
         text_arg("grpc.default_authority", authority_of(rpc)),

@@ -161,6 +161,14 @@ def test_a_callee_that_does_not_answer_in_time_is_tried_again(agent, grpc_callee
     assert first["error"].startswith("DEADLINE_EXCEEDED") and first["duration_ms"] < 60000
 
 
+def test_a_compressed_reply_is_not_unpacked(agent, grpc_callee):
+    """A small one may become as large as the callee likes, in the memory of the agent."""
+    grpc_callee.behave({"zeros": 16 << 20})
+    agent.put("bomb", job({"address": grpc_callee.address()}, retry={"max_attempts": 1}, timeout="60s"))
+    [attempt] = ended(agent, "bomb")["attempts"]
+    assert (attempt["status"], attempt["error"], attempt["excerpt"]) == (0, None, None), attempt
+
+
 def test_a_callee_killed_in_the_call_is_tried_again_whatever_gives_up(agent, grpc_callee):
     """Nobody answered: UNAVAILABLE is the library's word, not the callee's."""
     grpc_callee.behave({"hang": True})

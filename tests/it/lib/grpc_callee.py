@@ -9,7 +9,7 @@ PROTO = pathlib.Path(__file__).resolve().parents[3] / "callback/proto"
 
 class GrpcCallee(Callee):
     """Rules match by port, method (a prefix), times. Answer: code (a name), details, delay in seconds, hang, trailing
-    (metadata). Records: {n, at, wall, port, method, authority, metadata (name: value), request (of Fire, as a dict), message
+    (metadata), zeros (so many, compressed, as the reply). Records: {n, at, wall, port, method, authority, metadata (name: value), request (of Fire, as a dict), message
     (base64), timeout (seconds that were left at arrival), peer, code}."""
 
     def __init__(self, ports=1, name="grpc-callee", folder=None):

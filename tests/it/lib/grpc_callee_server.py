@@ -26,7 +26,7 @@ class Server(grpc.GenericRpcHandler):
         self.records, self.rules, self.servers = [], [], {}
 
     def listen(self, port=0, tls=None):
-        server = grpc.server(concurrent.futures.ThreadPoolExecutor(128), options=[("grpc.so_reuseport", 0)])
+        server = grpc.server(concurrent.futures.ThreadPoolExecutor(128), options=[("grpc.so_reuseport", 0), ("grpc.max_send_message_length", -1)])
         server.add_generic_rpc_handlers([Port(self, lambda: port)])
         address = f"127.0.0.1:{port}"
         port = server.add_secure_port(address, credentials(**tls)) if tls else server.add_insecure_port(address)
@@ -64,6 +64,9 @@ class Server(grpc.GenericRpcHandler):
             self.records.append(record)
             rule = self.rule_for(record)
         self.answer(record, rule, context)
+        if "zeros" in rule:
+            context.set_compression(grpc.Compression.Gzip)
+            return bytes(rule["zeros"])
         return b"" if method == FIRE else b"thank you"
 
     @staticmethod
