@@ -87,7 +87,10 @@ static int set_all(struct client *c, const struct cli_args *args, struct err *e)
     c->ns = args_get(args, "--ns");
     if (!c->ns)
         c->ns = cli_env(c->cli, "CARILLON_NAMESPACE");
-    if (r == 0 && c->ns && strcmp(c->ns, "*") != 0)
+    if (r == 0 && c->ns && strcmp(c->ns, "*") == 0)
+        r = err_set(e, ERR_INVALID,
+                    "'*' is no namespace; all of them are --all-namespaces, where a command has that");
+    if (r == 0 && c->ns)
         r = text_check_namespace(c->ns, strlen(c->ns), e);
     return r;
 }
@@ -197,10 +200,7 @@ static struct curl_slist *make_headers(const struct client *c, const struct clie
 {
     struct curl_slist *list = NULL;
     add_header(&list, "Carillon-Client", version_product());
-    add_header(&list, "Carillon-Namespace",
-               rq->ns                             ? rq->ns
-               : c->ns && strcmp(c->ns, "*") != 0 ? c->ns
-                                                  : NULL);
+    add_header(&list, "Carillon-Namespace", rq->ns ? rq->ns : c->ns);
     if (rq->body)
         add_header(&list, "Content-Type", rq->content_type ? rq->content_type : "application/json");
     if (c->token) {

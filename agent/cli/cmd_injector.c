@@ -206,9 +206,6 @@ static int start(struct injector *i, const struct cli_args *args, struct err *e)
     file_watch_init(&i->watch,
                     i->sidecar); /* before the reading: a change in between is seen at the next look */
     int rc = read_template(i->sidecar, &i->template, e);
-    i->linger_ms = LINGER_MS;
-    if (rc == 0)
-        rc = args_duration_ms(args, "--linger", &i->linger_ms, e);
     if (rc == 0)
         rc = loop_new(&i->loop, e);
     for (size_t k = 0; rc == 0 && k < sizeof(signals) / sizeof(signals[0]); k++)
@@ -247,10 +244,13 @@ static const char *missing(const struct cli_args *args)
 
 int cmd_injector(struct cli *cli, const struct cli_args *args)
 {
-    struct injector i = {.lock = PTHREAD_MUTEX_INITIALIZER, .sidecar = args_get(args, "--sidecar")};
+    struct injector i = {
+        .lock = PTHREAD_MUTEX_INITIALIZER, .sidecar = args_get(args, "--sidecar"), .linger_ms = LINGER_MS};
     struct err e = {0};
     if (missing(args))
         return cli_fail(cli, CLI_USAGE, "%s is needed", missing(args));
+    if (args_duration_ms(args, "--linger", &i.linger_ms, &e) < 0)
+        return cli_fail(cli, CLI_USAGE, "%s", e.text);
     log_set(LOG_LEVEL_INFO, args_has(args, "--json") ? LOG_FORMAT_JSON : LOG_FORMAT_LOGFMT);
     if (log_start(fileno(cli->err), &e) < 0)
         return cli_fail(cli, CLI_FAILED, "%s", e.text);

@@ -56,7 +56,7 @@ struct sink {
     int status, code;
     uint64_t fail_first;
     double fail_rate;
-    uint64_t delay_ms;
+    uint64_t delay_ms, complete_after_ms, heartbeats;
     bool hang, json, ending;
 };
 
@@ -334,6 +334,11 @@ static int read_options(struct sink *s, const struct cli_args *args, struct err 
         r = args_double(args, "--fail-rate", 0, 1, &s->fail_rate, e);
     if (r == 0)
         r = args_duration_ms(args, "--delay", &s->delay_ms, e);
+    s->complete_after_ms = AFTER_MS;
+    if (r == 0)
+        r = args_duration_ms(args, "--complete-after", &s->complete_after_ms, e);
+    if (r == 0)
+        r = args_u64(args, "--heartbeats", 0, UINT32_MAX, &s->heartbeats, e);
     if (r == 0)
         r = rng_seed_os(&seed, e);
     s->status = (int)status;
@@ -369,15 +374,6 @@ static int load_keys(struct sink *s, const char *path, struct err *e)
     return r;
 }
 
-static int start_async(struct sink *s, const struct cli_args *args, struct err *e)
-{
-    uint64_t after_ms = AFTER_MS, heartbeats = 0;
-    int r = args_duration_ms(args, "--complete-after", &after_ms, e);
-    if (r == 0)
-        r = args_u64(args, "--heartbeats", 0, UINT32_MAX, &heartbeats, e);
-    return r < 0 ? r : sink_async_new(s->cli, args, s->loop, after_ms, heartbeats, &s->async, e);
-}
-
 /* With gRPC alone nobody expects a web server beside it. */
 static int start(struct sink *s, const struct cli_args *args, struct err *e)
 {
@@ -385,7 +381,7 @@ static int start(struct sink *s, const struct cli_args *args, struct err *e)
     const char *keys = args_get(args, "--signing-keys-file");
     int r = keys ? load_keys(s, keys, e) : 0;
     if (r == 0 && args_has(args, "--async"))
-        r = start_async(s, args, e);
+        r = sink_async_new(s->cli, args, s->loop, s->complete_after_ms, s->heartbeats, &s->async, e);
     if (r == 0)
         r = loop_signal(s->loop, SIGINT, on_signal, s, e);
     if (r == 0)

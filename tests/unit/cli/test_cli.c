@@ -309,6 +309,14 @@ Test(cli, commands_refuse_what_makes_no_sense_before_they_ask)
     r = run_env(NO_ENV, " ", WORDS("sink", "--fail-rate", "2"));
     cr_assert(eq(int, r.code, CLI_USAGE));
     done(&r);
+    expect(
+        WORDS("sink", "--async", "--complete-after", "soon"), CLI_USAGE, "",
+        "carillon: --complete-after: 'soon' is no duration; write 250ms, 10s, 1h30m or 7d, up to 36500d\n");
+    expect(WORDS("sink", "--async", "--heartbeats", "-1"), CLI_USAGE, "",
+           "carillon: --heartbeats: '-1' is no whole number from 0 to 4294967295\n");
+    expect(WORDS("injector", "--sidecar", "a", "--tls-cert", "b", "--tls-key", "c", "--linger", "soon"),
+           CLI_USAGE, "",
+           "carillon: --linger: 'soon' is no duration; write 250ms, 10s, 1h30m or 7d, up to 36500d\n");
 }
 
 Test(cli, bad_addresses_and_tokens_are_usage_errors)
@@ -324,6 +332,8 @@ Test(cli, bad_addresses_and_tokens_are_usage_errors)
     struct run r = run_env(NO_ENV, " ", WORDS("job", "list", "--token-file", "/nowhere"));
     cr_assert(eq(int, r.code, CLI_USAGE));
     done(&r);
+    expect(WORDS("job", "delete", "--all", "--ns", "*"), CLI_USAGE, "",
+           "carillon: '*' is no namespace; all of them are --all-namespaces, where a command has that\n");
     r = run_env((const char *const[]){"CARILLON_NAMESPACE=A B", NULL}, " ", WORDS("job", "list"));
     cr_assert(eq(int, r.code, CLI_USAGE));
     done(&r);
