@@ -187,11 +187,11 @@ static void chain_filter(const struct planner *p, struct pchain *c)
     c->slots_count = kept;
 }
 
-static void window_done(struct planner *p, int64_t until_ms)
+static void window_done(struct planner *p)
 {
     if (--p->window_loading > 0)
         return;
-    p->resident_ms = until_ms;
+    p->resident_ms = p->window_until_ms;
     if (p->stats.memory_bytes < p->options.memory_max_bytes / 2 && p->span_ms < p->options.horizon_ms)
         p->span_ms = p->span_ms * 2 < p->options.horizon_ms ? p->span_ms * 2 : p->options.horizon_ms;
     planner_arm(p, &p->window_timer, p->resident_ms - p->span_ms / 2);
@@ -216,7 +216,7 @@ static void chain_done(struct planner *p, struct pchain *c)
     if (c->whole && c->slots_count > 0)
         whole_done(&p->slots[c->slots[0]], c);
     if (c->window)
-        window_done(p, c->until_ms);
+        window_done(p);
     if (c->stale)
         pzones_done(p, c);
     pchain_free(p, c);
@@ -345,6 +345,7 @@ void planner_load_window(struct planner *p)
     int64_t until_ms = p->now_ms + p->span_ms;
     if (until_ms < p->resident_ms)
         until_ms = p->resident_ms;
+    p->window_until_ms = until_ms;
     for (int fires = 1; fires >= 0; fires--) {
         struct pchain *c = chain_new(p, slots, n, fires, p->resident_ms, until_ms);
         c->window = true;
@@ -433,9 +434,11 @@ static bool chain_shorten(struct planner *p, struct pchain *c)
     c->has_cursor = false;
     if (!c->window && p->resident_ms > c->until_ms)
         p->resident_ms = c->until_ms;
+    if (p->window_until_ms > c->until_ms) /* whichever chain of the window is through last */
+        p->window_until_ms = c->until_ms;
     if (p->span_ms > span_ms / 2)
         p->span_ms = span_ms / 2;
-    planner_arm(p, &p->window_timer, c->until_ms - p->span_ms / 2);
+    planner_arm(p, &p->window_timer, p->resident_ms - p->span_ms / 2);
     planner_log(p, "memory limit reached: dues are loaded %lld ms ahead", (long long)p->span_ms);
     return true;
 }

@@ -282,6 +282,7 @@ struct planner {
     int64_t loading_ms;       /* ... or are being read */
     int64_t span_ms;          /* horizon as memory allows */
     unsigned window_loading;  /* chains of the window that are not through */
+    int64_t window_until_ms;  /* what resident_ms will be then */
     struct wheel_timer window_timer, foreign_timer, spill_timer, batch_timer, zones_timer, parked_timer;
     uint64_t zones_replanned;                       /* since it was last told */
     struct prelease releases[PLANNER_RELEASES_MAX]; /* number n at n % MAX */

@@ -766,6 +766,114 @@ Test(planner, the_memory_limit_shortens_the_horizon)
     pbed_free(b);
 }
 
+/* Fires that wait for their second attempt, in pages by the dozen, are read in the second window beside jobs for which there is no
+ * room: the jobs' part of it is cut short, and is through first. */
+static struct pbed *second_window(const char *job, unsigned slots_first)
+{
+    struct pbed_options o = pbed_defaults(7);
+    o.memory_max_bytes = 300000;
+    o.load_page = 10;
+    o.read_max_ms = 40;
+    o.fail = 1;
+    struct pbed *b = pbed_new(&o);
+    int n = pbed_node_start(b);
+    for (unsigned s = 0; s < slots_first; s++)
+        pbed_give(b, s, n);
+    for (int i = 0; i < 10; i++) {
+        char id[16];
+        snprintf(id, sizeof(id), "retried%d", i);
+        struct job_spec *spec = pbed_spec(
+            b, id,
+            "{\"schedule\":\"* * * * * *\",\"ends_at\":\"2026-11-23T09:00:25Z\",\"max_pending\":100,"
+            "\"retry\":{\"min_backoff\":\"65s\",\"max_backoff\":\"65s\",\"jitter\":0}," CALLBACK "}");
+        (void)pbed_store_put(b, spec, BED_NOW + 1000);
+    }
+    for (int i = 0; i < 300; i++) {
+        char id[16];
+        snprintf(id, sizeof(id), "j%d", i);
+        (void)pbed_store_put(b, pbed_spec(b, id, job), BED_NOW + 62000 + i * 90);
+    }
+    return b;
+}
+
+static size_t sent_once(const struct pbed *b)
+{
+    size_t sent = 0;
+    for (int i = 0; i < 300; i++) {
+        char id[16];
+        snprintf(id, sizeof(id), "j%d", i);
+        sent += pbed_job(b, id)->counts.succeeded == 1;
+    }
+    return sent;
+}
+
+Test(planner, the_memory_limit_leaves_out_no_due_of_a_later_window)
+{
+    struct pbed *b = second_window(ONCE, 8);
+    pbed_run(b, 40000);
+    pbed_set(b)->fail = 0;
+    pbed_run(b, 100000);
+    cr_assert(eq(sz, sent_once(b), 300));
+    pbed_free(b);
+}
+
+/* What is gained while a window is read is cut short, too. */
+Test(planner, the_memory_limit_leaves_out_no_due_of_a_slot_that_comes_with_a_window)
+{
+    struct pbed *b = second_window(ONCE, 4);
+    pbed_run(b, 30100);
+    for (unsigned s = 4; s < 8; s++)
+        pbed_give(b, s, 0);
+    pbed_run(b, 9900);
+    pbed_set(b)->fail = 0;
+    pbed_run(b, 100000);
+    cr_assert(eq(sz, sent_once(b), 300));
+    pbed_free(b);
+}
+
+/* Slots come one after the other, and what they bring is cut short as long as there is no room: those that come later less so. The
+ * worst lateness of what was due after the last one came. */
+static int64_t worst_late_ms(uint64_t seed)
+{
+    struct pbed_options o = pbed_defaults(7);
+    struct rng r;
+    rng_init(&r, seed);
+    o.memory_max_bytes = 50000 + rng_below(&r, 400000);
+    o.load_page = 20 + rng_below(&r, 50);
+    o.read_max_ms = 1 + (int64_t)rng_below(&r, 12);
+    struct pbed *b = pbed_new(&o);
+    size_t jobs = 100 + rng_below(&r, 600), count;
+    uint64_t span_ms = 1000 + rng_below(&r, 30000);
+    for (size_t i = 0; i < jobs; i++) {
+        char id[24];
+        snprintf(id, sizeof(id), "j%zu", i);
+        (void)pbed_store_put(b, pbed_spec(b, id, "{\"schedule\":\"@after 1ms\"," CALLBACK "}"),
+                             BED_NOW + 500 + (int64_t)rng_below(&r, span_ms));
+    }
+    int n = pbed_node_start(b);
+    for (unsigned s = 0; s < o.slots; s++) {
+        pbed_run(b, rng_below(&r, 2) ? (int64_t)rng_below(&r, 3000) : 0);
+        pbed_give(b, s, n);
+    }
+    int64_t given_ms = pbed_now(b), worst_ms = 0;
+    pbed_run(b, 60000);
+    const struct pbed_sent *sent = pbed_sent(b, &count);
+    cr_assert(eq(sz, count, jobs));
+    for (size_t i = 0; i < count; i++) {
+        int64_t late_ms = sent[i].at_ms - sent[i].due_ms;
+        if (sent[i].due_ms > given_ms && late_ms > worst_ms)
+            worst_ms = late_ms;
+    }
+    pbed_free(b);
+    return worst_ms;
+}
+
+Test(planner, the_memory_limit_makes_nothing_late)
+{
+    for (uint64_t seed = 361; seed <= 370; seed++)
+        cr_assert(lt(i64, worst_late_ms(seed), 1500), "seed %d", (int)seed);
+}
+
 Test(planner, a_clock_that_is_set_back_fires_nothing_early)
 {
     struct pbed *b = pbed_start(NULL, 1);
