@@ -479,6 +479,8 @@ void papi_asked(struct planner *p, struct pjob *j)
     if (deletes)
         delete_now(p, j, &api, "reply");
     j->write_dirty = deletes || pauses;
+    if (!j->write_dirty)
+        pjob_arm_fires(p, j); /* else when that is durable */
 }
 
 /* --- one at a time --------------------------------------------------------------------------------------------------- */

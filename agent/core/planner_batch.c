@@ -322,10 +322,8 @@ static void durable(struct planner *p, struct pjob *j, struct pchange *c)
     if (change->op == CHANGE_DELETE)
         deleted(p, j);
     papi_durable(p, j, change);
-    if (!change->revision.op[0] || j->state != PJOB_LIVE)
-        return;
-    LIST_FOR_SAFE(l, &j->fires) /* a resumed job's fires may start again */
-    pfire_arm(p, container_of(l, struct pfire, job_link));
+    if (change->revision.op[0] && j->state == PJOB_LIVE)
+        pjob_arm_fires(p, j);
 }
 
 static void change_back(struct planner *p, struct pchange *c)

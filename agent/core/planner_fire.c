@@ -378,6 +378,12 @@ void pfire_arm(struct planner *p, struct pfire *f)
         wheel_cancel(p->wheel, &f->timer);
 }
 
+void pjob_arm_fires(struct planner *p, struct pjob *j)
+{
+    LIST_FOR_SAFE(l, &j->fires)
+    pfire_arm(p, container_of(l, struct pfire, job_link));
+}
+
 /* One that waits for its due, not for the callee, is left alone. The row is right as it is: it says when the fire would have gone
  * without us. */
 bool pfire_release(struct planner *p, struct pfire *f)

@@ -465,6 +465,8 @@ bool pfire_is_held(const struct planner *p, const struct pfire *f);
 void pfire_not_foreign(struct planner *p, struct pfire *f);
 struct pfire *pjob_find_fire(const struct pjob *j, uint64_t seq); /* booked; NULL: not here */
 void pfire_arm(struct planner *p, struct pfire *f);
+/* What held them up, a write or what a reply asked for, is done. May drop some from memory. */
+void pjob_arm_fires(struct planner *p, struct pjob *j);
 void pfire_timer(struct wheel_timer *t, void *arg);
 void pfire_start(struct planner *p, struct pfire *f);
 /* Its end stands in its row, but is not counted: what its reply asks for goes with that. */

@@ -202,3 +202,26 @@ Test(planner_control, asked_of_a_job_that_is_gone_is_nothing)
         pbed_free(b);
     }
 }
+
+/* A done job, one fire of which waits for a retry: the success of the other asks for a pause, of which there is nothing to do, while a
+ * run is being written. */
+Test(planner_control, asked_of_a_job_that_is_done_leaves_nothing_waiting)
+{
+    static const char twice[] = "{\"schedule\":[\"@after 5s\",\"@after 6s\"]," HTTP
+                                "},\"retry\":{\"min_backoff\":\"5s\",\"max_backoff\":\"5s\",\"jitter\":0}}";
+    for (int64_t run_ms = 0; run_ms < 100; run_ms += 5) {
+        struct pbed *b = bed(7, ATTEMPT_CONTROL_PAUSE, twice);
+        pbed_set(b)->fail = 1;
+        pbed_run(b, 5500);
+        pbed_set(b)->fail = 0;
+        pbed_set(b)->commit_max_ms = 100;
+        pbed_set(b)->duration_max_ms = 50;
+        pbed_run(b, 450 + run_ms);
+        (void)pbed_call(b, PLANNER_RUN, "a", NULL);
+        pbed_run(b, 60000);
+        const struct job_row *row = pbed_job(b, "a");
+        cr_assert(eq(u64, row->counts.seq, 3));
+        cr_assert(eq(u64, row->counts.succeeded, 3), "a run %d ms after 5.95 s", (int)run_ms);
+        pbed_free(b);
+    }
+}
