@@ -48,6 +48,12 @@ bool pfire_aside(const struct pfire *f)
     return f->row.kind == FIRE_KIND_BACKFILL || f->row.attempts_before > 0;
 }
 
+static void look_again(struct planner *p, struct pjob *j)
+{
+    j->not_before_ms = p->now_ms + PLANNER_AGAIN_MS;
+    pjob_arm(p, j);
+}
+
 /* forbid: what only waits for a retry is folded into NEXT. */
 static void fold_into(struct planner *p, struct pjob *j, struct pfire *next)
 {
@@ -66,8 +72,10 @@ static void fold_waiting(struct planner *p, struct pjob *j)
 {
     int64_t due_ms = j->row.due_ms, next_ms = 0;
     struct pfire *next = pfire_book(p, j, due_ms, FIRE_KIND_SCHEDULED);
-    if (!next)
+    if (!next) {
+        look_again(p, j);
         return;
+    }
     fold_into(p, j, next);
     bool has_next = pjob_next_due(j, &next_ms);
     pjob_advance(p, j, has_next, next_ms);
@@ -154,8 +162,7 @@ static bool is_room(struct planner *p, struct pjob *j)
 {
     if (!pjob_pending_full(j) && !held_elsewhere(j))
         return true;
-    j->not_before_ms = p->now_ms + PLANNER_AGAIN_MS;
-    pjob_arm(p, j);
+    look_again(p, j);
     return false;
 }
 

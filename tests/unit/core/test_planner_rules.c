@@ -50,6 +50,28 @@ Test(planner_rules, forbid_folds_what_waits_for_an_endpoint)
     pbed_free(b);
 }
 
+/* And without memory does so in a moment, not when that fire is tried again. */
+Test(planner_rules, forbid_folds_what_waits_for_a_retry_also_without_memory)
+{
+    unsigned held_up = 0;
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        struct pbed_options o = pbed_defaults(seed);
+        o.fail = 1;
+        struct pbed *b = pbed_start(&o, 1);
+        (void)pbed_do(b, PLANNER_CREATE, "a", JOB("@every 20s", "\"concurrency\":\"forbid\"," SLOW_RETRY));
+        pbed_run(b, 35000);
+        cr_assert(eq(u64, pbed_job(b, "a")->counts.seq, 1));
+        pbed_set(b)->fault = 1;
+        pbed_run(b, pbed_job(b, "a")->due_ms - pbed_now(b) + 1);
+        held_up += pbed_job(b, "a")->counts.seq == 1;
+        pbed_set(b)->fault = 0;
+        pbed_run(b, 1000);
+        cr_assert(eq(u64, pbed_job(b, "a")->counts.coalesced, 1), "seed %d", (int)seed);
+        pbed_free(b);
+    }
+    cr_assert(gt(uint, held_up, 5));
+}
+
 Test(planner_rules, a_queue_keeps_at_most_100_waiting)
 {
     struct pbed_options o = pbed_defaults(7);
