@@ -388,7 +388,7 @@ static void pause_job(struct planner *p, struct pjob *j, const struct planner_ap
 static void resume(struct planner *p, struct pjob *j, const struct planner_api *api)
 {
     if (j->row.state != JOB_STATE_PAUSED) {
-        papi_reply(p, j, PLANNER_OK);
+        reply_as_it_is(p, j);
         return;
     }
     int64_t due_ms = j->row.due_ms;

@@ -195,6 +195,24 @@ Test(planner_change, a_pause_is_answered_when_what_it_finds_is_durable)
     cr_assert(gt(uint, waited, 20));
 }
 
+/* The same of a resume of a job that is not paused. */
+Test(planner_change, a_resume_is_answered_when_what_it_finds_is_durable)
+{
+    for (int64_t at = 0; at < 400; at += 5) {
+        struct pbed *b = pbed_start_job("{\"schedule\":\"@after 1s\"," CALLBACK "}");
+        pbed_set(b)->commit_max_ms = 300;
+        pbed_set(b)->duration_max_ms = 50;
+        pbed_run(b, 900 + at);
+        struct pbed_call *c = pbed_call(b, PLANNER_RESUME, "a", NULL);
+        while (!c->answered)
+            pbed_run(b, 1);
+        cr_assert(eq(int, c->api.answer, PLANNER_OK));
+        cr_assert(le(u64, c->api.row.rev, pbed_job(b, "a")->rev), "asked after %d ms", (int)at);
+        cr_assert(le(u64, c->api.row.counts.seq, pbed_job(b, "a")->counts.seq), "asked after %d ms", (int)at);
+        pbed_free(b);
+    }
+}
+
 /* What waits for a retry goes by the new definition when that is in the store. */
 Test(planner_change, nothing_is_sent_by_a_definition_that_is_not_durable)
 {
