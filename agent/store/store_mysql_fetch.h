@@ -13,6 +13,8 @@ struct my_key {
     uint64_t seq;   /* of a fire */
     uint64_t bytes; /* of what the second step would read */
     bool absent;
+    uint16_t slot; /* of a load: with wake_ms its place in the order of the pages */
+    int64_t wake_ms;
 };
 
 /* How many of KEYS fit, at least one; sets *MORE when it cuts. */

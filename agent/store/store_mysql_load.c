@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "agent/base/mem.h"
+#include "agent/core/job.h"
 #include "agent/store/store_mysql_fetch.h"
 #include "agent/store/store_sql.h"
 
@@ -73,18 +74,21 @@ static int bad_key(struct err *e)
     return err_set(e, ERR_PERMANENT, "the store holds a key that this agent cannot read");
 }
 
-/* uid, seq, bytes */
+/* uid, seq, bytes, slot, wake_ms */
 static int read_key(void *arg, MYSQL_ROW row, const unsigned long *lengths, struct err *e)
 {
     struct read_op *o = arg;
     if (!my_grow((void **)&o->keys, o->keys_count, &o->keys_cap, sizeof(*o->keys), e))
         return -ERR_NOMEM;
     struct my_key *key = &o->keys[o->keys_count];
+    uint64_t slot;
     *key = (struct my_key){0};
     if (!row[0] || lengths[0] != sizeof(struct uid) || !sql_get_u64(row[1], lengths[1], &key->seq) ||
-        !sql_get_u64(row[2], lengths[2], &key->bytes))
+        !sql_get_u64(row[2], lengths[2], &key->bytes) || !sql_get_u64(row[3], lengths[3], &slot) ||
+        slot > UINT16_MAX || !sql_get_ms(row[4], lengths[4], &key->wake_ms))
         return bad_key(e);
     memcpy(key->uid.bytes, row[0], sizeof(struct uid));
+    key->slot = (uint16_t)slot;
     o->keys_count++;
     return 0;
 }
@@ -98,12 +102,13 @@ struct load_query {
 };
 
 static const struct load_query load_jobs_query = {
-    .select = "SELECT t.uid, t.seq, COALESCE(s.bytes, 0) FROM jobs t FORCE INDEX (wake) "
+    .select = "SELECT t.uid, t.seq, COALESCE(s.bytes, 0), t.slot, t.wake_ms FROM jobs t FORCE INDEX (wake) "
               "LEFT JOIN job_specs s ON s.uid = t.uid WHERE ",
     .order = " ORDER BY t.slot, t.wake_ms, t.uid LIMIT "};
 
 static const struct load_query load_fires_query = {
-    .select = "SELECT t.uid, t.seq, t.bytes FROM fires t FORCE INDEX (wake) WHERE t.ended = 0 AND ",
+    .select = "SELECT t.uid, t.seq, t.bytes, t.slot, t.wake_ms FROM fires t FORCE INDEX (wake) "
+              "WHERE t.ended = 0 AND ",
     .order = " ORDER BY t.slot, t.wake_ms, t.uid, t.seq LIMIT ",
     .fires = true};
 
@@ -213,6 +218,40 @@ static void drop_absent(struct read_op *o)
     o->jobs_count = n;
 }
 
+/* The next page begins behind the last row of this one. A row that was changed after its key was read may stand elsewhere by now, and
+ * would hide what lies between: whoever holds a fire ends it while the new owner loads. The next page finds it where it is. */
+static bool has_moved(const struct my_key *key, uint16_t slot, int64_t wake_ms)
+{
+    return slot != key->slot || wake_ms != key->wake_ms;
+}
+
+static void leave_moved_jobs(struct read_op *o)
+{
+    while (o->more && o->jobs_count > 0) {
+        struct store_job *last = &o->jobs[o->jobs_count - 1];
+        bool there = last->spec || last->problem[0];
+        if (there && !has_moved(&o->keys[o->jobs_count - 1], last->row.slot, last->row.wake_ms))
+            return;
+        job_spec_unref(last->spec);
+        o->jobs_count--;
+    }
+}
+
+/* What is not counted any more is freed all the same: fires_cap counts it. */
+static void leave_moved_fires(struct read_op *o)
+{
+    size_t i = o->keys_count;
+    while (o->more && o->fires_count > 0) {
+        const struct fire_row *last = &o->fires[o->fires_count - 1];
+        do
+            i--;
+        while (o->keys[i].seq != last->seq || memcmp(&o->keys[i].uid, &last->uid, sizeof(struct uid)) != 0);
+        if (!has_moved(&o->keys[i], last->slot, last->wake_ms))
+            return;
+        o->fires_count--;
+    }
+}
+
 static int load_jobs_run(struct my_op *op, struct my_conn *c, struct err *e)
 {
     struct read_op *o = container_of(op, struct read_op, op);
@@ -222,9 +261,11 @@ static int load_jobs_run(struct my_op *op, struct my_conn *c, struct err *e)
         return r;
     page_keys(o);
     r = fetch_jobs(o, c, e);
-    if (r == 0)
-        drop_absent(o);
-    return r;
+    if (r < 0)
+        return r;
+    leave_moved_jobs(o);
+    drop_absent(o);
+    return 0;
 }
 
 static int load_fires_run(struct my_op *op, struct my_conn *c, struct err *e)
@@ -235,7 +276,10 @@ static int load_fires_run(struct my_op *op, struct my_conn *c, struct err *e)
     if (r < 0)
         return r;
     page_keys(o);
-    return fetch_fires(o, c, e);
+    r = fetch_fires(o, c, e);
+    if (r == 0)
+        leave_moved_fires(o);
+    return r;
 }
 
 void my_load_jobs(void *self, const struct store_load *load, store_jobs_done *done, void *arg)
@@ -350,7 +394,7 @@ static int get_fires_run(struct my_op *op, struct my_conn *c, struct err *e)
     struct my_script s;
     read_op_reset(o);
     my_script_init(&s, c);
-    buf_add_str(&s.text, "SELECT uid, seq, bytes FROM fires WHERE uid = ");
+    buf_add_str(&s.text, "SELECT uid, seq, bytes, slot, wake_ms FROM fires WHERE uid = ");
     sql_add_hex(&s.text, o->uid.bytes, sizeof(struct uid));
     if (o->before_seq)
         buf_addf(&s.text, " AND seq < %llu", (unsigned long long)o->before_seq);

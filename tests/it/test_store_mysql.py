@@ -47,6 +47,27 @@ def test_contract(contract_test, shared_mariadb, folder):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("read, second", [(b"SELECT k.n, j.uid", "jobs SET {} WHERE version = 2"),
+                                          (b"SELECT k.n, f.uid", "fires SET {} WHERE seq = 2")])
+def test_a_row_that_moves_between_key_and_row_hides_no_other(read, second, shared_mariadb, folder):
+    """The second of a page of two is moved away, as by whoever ends a fire that it holds, when its key was read and its row was not."""
+    name = "a_row_that_moves_meanwhile_hides_no_other"
+    moved = threading.Event()
+
+    def move(data):
+        if read in data and not moved.is_set():
+            shared_mariadb.sql("UPDATE " + second.format("wake_ms = wake_ms + 1000000"), database=f"t_{name}"[:52])
+            moved.set()
+
+    proxy = Proxy(shared_mariadb.port)
+    proxy.watch(move)
+    done = subprocess.run([program(), name], env=environment(shared_mariadb, folder, proxy.address), capture_output=True, text=True,
+                          timeout=120, check=False)
+    proxy.close()
+    assert moved.is_set()
+    assert done.returncode == 0, done.stderr
+
+
 def test_three_agents_make_one_store_at_once(shared_mariadb, folder):
     env = environment(shared_mariadb, folder)
     for turn in range(3):

@@ -373,6 +373,51 @@ static void slots_of_a_batch_in_parts_move_last(struct contract *t)
     CHECK(move.changed, "%s", "the slot stayed");
 }
 
+/* Four rows of slot 2, two a page, read as the planner reads them: how often each was there, a bit each. Whoever lets the store connect
+ * through it may move the second one away between the two reads of the first page (test_store_mysql.py). */
+static unsigned load_in_twos(struct contract *t, bool fires)
+{
+    static const uint16_t slots[] = {2};
+    struct store_load load = {
+        .slots = slots, .slots_count = 1, .until_ms = CONTRACT_NOW + 100, .from_ms = RECORD_NONE, .limit = 2};
+    unsigned seen = 0;
+    for (bool more = true; more;) {
+        struct contract_answer *a = contract_load(t, &load, fires);
+        for (size_t i = 0; i < (fires ? a->fires_count : a->jobs_count); i++) {
+            load.after.set = true;
+            load.after.slot = fires ? a->fires[i].slot : a->jobs[i].row.slot;
+            load.after.wake_ms = fires ? a->fires[i].wake_ms : a->jobs[i].row.wake_ms;
+            load.after.uid = fires ? a->fires[i].uid : a->jobs[i].row.uid;
+            load.after.seq = fires ? a->fires[i].seq : 0;
+            seen |= 1u << (fires ? a->fires[i].seq : a->jobs[i].row.version);
+        }
+        more = a->more;
+        contract_free(a);
+    }
+    return seen;
+}
+
+static void a_row_that_moves_meanwhile_hides_no_other(struct contract *t)
+{
+    struct fire_change f[4];
+    contract_join(t, "m1");
+    for (uint32_t i = 1; i <= 4; i++) {
+        char id[8];
+        (void)snprintf(id, sizeof(id), "j%u", i);
+        struct job_row row = contract_make(t, 2, i, "default", id, "");
+        struct job_change c = contract_change(CHANGE_UPDATE, &row);
+        c.row.wake_ms = CONTRACT_NOW + i;
+        c.row.version = i;
+        f[i - 1] = (struct fire_change){.op = CHANGE_INSERT, .row = contract_fire(&row.uid, i)};
+        f[i - 1].row.wake_ms = CONTRACT_NOW + i;
+        c.fires = &f[i - 1];
+        c.fires_count = 1;
+        CHECK(contract_one(t, &c) == CHANGE_RESULT_OK, "%d", (int)c.result);
+    }
+    unsigned jobs = load_in_twos(t, false), fires = load_in_twos(t, true);
+    CHECK((jobs | 4) == 0x1e && (fires | 4) == 0x1e, "jobs %x, fires %x", jobs, fires);
+}
+
 /* Larger than a statement may be, so cut into many; a page of them is cut by bytes. */
 static void large_payloads_travel_in_pieces(struct contract *t)
 {
@@ -703,6 +748,7 @@ static void measure_beats(struct contract *t)
     X(a_wrong_password_is_permanent)                          \
     X(a_row_that_the_server_refuses_is_alone)                 \
     X(slots_of_a_batch_in_parts_move_last)                    \
+    X(a_row_that_moves_meanwhile_hides_no_other)              \
     X(large_payloads_travel_in_pieces)                        \
     X(killed_connections_cost_no_call)                        \
     X(many_jobs_need_no_prepared_statements)                  \
