@@ -25,6 +25,7 @@
 #define HTTP_CONNECTIONS 256
 #define ADDRESS_RETRY_MS 1000
 #define VACUUM_MS        60000
+#define VACUUM_MORE_MS   250 /* while what ends is more than a bite a minute */
 #define SETTLED_MS       10000
 #define LAST_WORDS_MS    1000
 #define LEAVE_MS         10000 /* for a voter's place to be given away */
@@ -263,20 +264,18 @@ static void rebirth(struct loop_msg *msg)
     engine_retire(n->retired, on_retired, n);
 }
 
-static void on_vacuumed(void *arg, const struct err *e)
+static void on_vacuumed(void *arg, const struct err *e, bool more)
 {
     struct node *n = arg;
     if (e->code != ERR_OK && e->code != ERR_CANCELLED)
         log_warn(&log_here, "old rows were not removed this time", "error=%s", LOGQ(e->text));
-    n->vacuuming = false;
     if (e->code != ERR_CANCELLED && !n->ending)
-        loop_timer_arm(n->vacuum_timer, VACUUM_MS);
+        loop_timer_arm(n->vacuum_timer, more ? VACUUM_MORE_MS : VACUUM_MS);
 }
 
 static void vacuum(void *arg)
 {
     struct node *n = arg;
-    n->vacuuming = true;
     struct store_vacuum what = {.now_ms = node_now_ms(n), .fires_max = NODE_HISTORY_MAX};
     n->store->vacuum(n->store_self, &what, on_vacuumed, n);
 }

@@ -95,8 +95,7 @@ struct node {
     struct loop_timer *leave_timer;   /* until a voter's place is given away */
     int64_t leave_until_ms;           /* loop's clock */
     _Atomic bool store_open;          /* read by any thread before meta and owned */
-    bool vacuuming;
-    bool draining; /* told that the end is near */
+    bool draining;                    /* told that the end is near */
     bool ending;
 
     struct list service_queries; /* waiting to hear of a service */

@@ -298,8 +298,8 @@ struct store_ops {
                            void *arg);
     /* Remove ended fires whose keep time is over and those above the bound, copies that nobody needs any more, old
      * revisions, rows of long dead members: a bounded bite, off the hot path. The bound is looked at job by job, so many
-     * bites go round the whole store. */
-    void (*vacuum)(void *self, const struct store_vacuum *vacuum, store_done *done, void *arg);
+     * bites go round the whole store. YES: there may be more that is over, call it again soon. */
+    void (*vacuum)(void *self, const struct store_vacuum *vacuum, store_bool_done *done, void *arg);
 
     const struct store_stats *(*stats)(void *self);
 };

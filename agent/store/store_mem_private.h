@@ -177,6 +177,6 @@ void mem_list_fires(void *self, const struct store_fire_filter *filter, store_fi
 void mem_get_copy(void *self, const struct uid *uid, uint64_t version, store_copy_done *done, void *arg);
 void mem_count_dead(void *self, store_dead_done *done, void *arg);
 void mem_count_jobs(void *self, const char *ns, uint64_t limit, store_dead_done *done, void *arg);
-void mem_vacuum(void *self, const struct store_vacuum *vacuum, store_done *done, void *arg);
+void mem_vacuum(void *self, const struct store_vacuum *vacuum, store_bool_done *done, void *arg);
 
 #endif

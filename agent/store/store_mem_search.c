@@ -317,15 +317,16 @@ static int vacuum_work(struct mem_op *op, struct err *e)
     return 0;
 }
 
-static void answer_done(struct mem_op *op, const struct err *e)
+/* All of it at once. */
+static void answer_vacuum(struct mem_op *op, const struct err *e)
 {
-    op->done(op->arg, e);
+    op->bool_done(op->arg, e, false);
 }
 
-void mem_vacuum(void *self, const struct store_vacuum *vacuum, store_done *done, void *arg)
+void mem_vacuum(void *self, const struct store_vacuum *vacuum, store_bool_done *done, void *arg)
 {
-    struct mem_op *op = mem_op_new(self, "vacuum", true, vacuum_work, answer_done, arg);
+    struct mem_op *op = mem_op_new(self, "vacuum", true, vacuum_work, answer_vacuum, arg);
     op->vacuum = *vacuum;
-    op->done = done;
+    op->bool_done = done;
     mem_op_send(op);
 }

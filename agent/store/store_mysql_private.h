@@ -72,7 +72,7 @@ void my_list_fires(void *self, const struct store_fire_filter *filter, store_fir
 void my_get_copy(void *self, const struct uid *uid, uint64_t version, store_copy_done *done, void *arg);
 void my_count_dead(void *self, store_dead_done *done, void *arg);
 void my_count_jobs(void *self, const char *ns, uint64_t limit, store_dead_done *done, void *arg);
-void my_vacuum(void *self, const struct store_vacuum *vacuum, store_done *done, void *arg);
+void my_vacuum(void *self, const struct store_vacuum *vacuum, store_bool_done *done, void *arg);
 
 /* Parts of a transaction. What others wait for comes last in it: the member's own row, which the fence keeps locked, is the one that
  * its beat adds to.

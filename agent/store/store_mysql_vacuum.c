@@ -7,7 +7,7 @@
 
 #define REVISIONS_KEPT_MS ((int64_t)90 * 86400 * 1000)
 #define MEMBERS_KEPT_MS   ((int64_t)86400 * 1000)
-#define VACUUM_ROWS       "500"
+#define VACUUM_ROWS       500   /* of a table, or of a history, in one bite */
 #define SWEEP_JOBS        50    /* held to the bound in one bite */
 #define SWEEP_ROWS        20000 /* looked at of one job; behind them only its keep time counts */
 
@@ -15,36 +15,41 @@ struct vacuum_op {
     struct my_op op;
     struct store_vacuum what;
     struct uid swept;
-    store_done *done;
+    bool more;
+    store_bool_done *done;
     void *arg;
 };
 
 static int forget_old(struct vacuum_op *o, struct my_script *s, struct err *e)
 {
     long long now_ms = (long long)o->what.now_ms;
+    uint64_t fires = 0, copies = 0, revisions = 0;
     /* A member that still owns slots stays until they were taken: its row says that it is dead. */
     buf_addf(
         &s->text,
         "DELETE FROM members WHERE dead = 1 AND died_ms < %lld AND NOT EXISTS (SELECT 1 FROM slots WHERE owner = members.member)",
         now_ms - (long long)MEMBERS_KEPT_MS);
     int r = my_script_end(s, MY_ANY, 0, e);
-    buf_addf(
-        &s->text,
-        "DELETE FROM fires WHERE ended = 1 AND wake_ms < %lld ORDER BY wake_ms, uid, seq LIMIT " VACUUM_ROWS,
-        now_ms);
-    if (r == 0)
-        r = my_script_end(s, MY_ANY, 0, e);
     buf_addf(&s->text,
-             "DELETE FROM copies WHERE until_ms < %lld ORDER BY until_ms, uid, version LIMIT " VACUUM_ROWS,
-             now_ms);
+             "DELETE FROM fires WHERE ended = 1 AND wake_ms < %lld ORDER BY wake_ms, uid, seq LIMIT %d",
+             now_ms, VACUUM_ROWS);
+    s->ret_matched = &fires;
     if (r == 0)
         r = my_script_end(s, MY_ANY, 0, e);
-    buf_addf(&s->text,
-             "DELETE FROM revisions WHERE at_ms < %lld ORDER BY at_ms, ns, id, change_id LIMIT " VACUUM_ROWS,
-             now_ms - (long long)REVISIONS_KEPT_MS);
+    buf_addf(&s->text, "DELETE FROM copies WHERE until_ms < %lld ORDER BY until_ms, uid, version LIMIT %d",
+             now_ms, VACUUM_ROWS);
+    s->ret_matched = &copies;
     if (r == 0)
         r = my_script_end(s, MY_ANY, 0, e);
-    return r == 0 ? my_script_run(s, e) : r;
+    buf_addf(&s->text, "DELETE FROM revisions WHERE at_ms < %lld ORDER BY at_ms, ns, id, change_id LIMIT %d",
+             now_ms - (long long)REVISIONS_KEPT_MS, VACUUM_ROWS);
+    s->ret_matched = &revisions;
+    if (r == 0)
+        r = my_script_end(s, MY_ANY, 0, e);
+    if (r == 0)
+        r = my_script_run(s, e);
+    o->more = fires == VACUUM_ROWS || copies == VACUUM_ROWS || revisions == VACUUM_ROWS;
+    return r;
 }
 
 /* --- the bound of a job's history ---------------------------------------------------------------------------------- */
@@ -100,15 +105,19 @@ static int find_bound(struct vacuum_op *o, struct my_script *s, struct sweep *w,
     return run_rows(s, read_seq, w, e);
 }
 
-static int cut_history(struct my_script *s, const struct sweep *w, struct err *e)
+static int cut_history(struct vacuum_op *o, struct my_script *s, const struct sweep *w, struct err *e)
 {
+    uint64_t cut = 0;
     buf_add_str(&s->text, "DELETE FROM fires WHERE uid = ");
     sql_add_hex(&s->text, w->uid.bytes, sizeof(struct uid));
-    buf_addf(&s->text,
-             " AND seq <= %llu AND ended = 1 AND outcome <> %d ORDER BY seq DESC LIMIT " VACUUM_ROWS,
-             (unsigned long long)w->seq, FIRE_OUTCOME_DEAD);
+    buf_addf(&s->text, " AND seq <= %llu AND ended = 1 AND outcome <> %d ORDER BY seq DESC LIMIT %d",
+             (unsigned long long)w->seq, FIRE_OUTCOME_DEAD, VACUUM_ROWS);
+    s->ret_matched = &cut;
     int r = my_script_end(s, MY_ANY, 0, e);
-    return r == 0 ? my_script_run(s, e) : r;
+    if (r == 0)
+        r = my_script_run(s, e);
+    o->more |= cut == VACUUM_ROWS;
+    return r;
 }
 
 static int sweep(struct vacuum_op *o, struct my_script *s, struct err *e)
@@ -120,7 +129,7 @@ static int sweep(struct vacuum_op *o, struct my_script *s, struct err *e)
         if (r == 0 && w.found)
             r = find_bound(o, s, &w, e);
         if (r == 0 && w.over)
-            r = cut_history(s, &w, e);
+            r = cut_history(o, s, &w, e);
         if (r == 0)
             o->swept = w.uid; /* zero at the end: the next bite begins anew */
         if (!w.found)
@@ -147,11 +156,11 @@ static void vacuum_finish(struct my_op *op)
     struct vacuum_op *o = container_of(op, struct vacuum_op, op);
     op->store->swept = o->swept;
     op->store->vacuuming = false;
-    o->done(o->arg, &op->err);
+    o->done(o->arg, &op->err, op->err.code == ERR_OK && o->more);
     mem_free(o);
 }
 
-void my_vacuum(void *self, const struct store_vacuum *vacuum, store_done *done, void *arg)
+void my_vacuum(void *self, const struct store_vacuum *vacuum, store_bool_done *done, void *arg)
 {
     struct store_mysql *s = self;
     struct vacuum_op *o = mem_new(struct vacuum_op);

@@ -393,10 +393,17 @@ static void put_vacuum(struct replica_op *op, struct buf *out)
     codec_put_u64(out, c->vacuum.fires_max);
 }
 
-void rs_vacuum(void *self, const struct store_vacuum *vacuum, store_done *done, void *arg)
+/* Nothing: nothing was over, or the leader is one that does not tell yet. */
+static bool got_vacuum(struct replica_op *op, const void *data, size_t bytes)
 {
-    struct call *c = call_new(self, put_vacuum, answer_done, arg);
+    return bytes > 0 && got_yes(op, data, bytes);
+}
+
+void rs_vacuum(void *self, const struct store_vacuum *vacuum, store_bool_done *done, void *arg)
+{
+    struct call *c = call_new(self, put_vacuum, answer_bool, arg);
+    c->op.got = got_vacuum;
     c->vacuum = *vacuum;
-    c->done = done;
+    c->bool_done = done;
     replica_submit(c->store->replica, &c->op);
 }

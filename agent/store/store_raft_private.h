@@ -76,7 +76,7 @@ void rs_slots_change(void *self, const char *member, struct slot_change *slots, 
                      store_done *done, void *arg);
 void rs_slots_read(void *self, store_slots_done *done, void *arg);
 void rs_commit(void *self, struct store_batch *batch, store_done *done, void *arg);
-void rs_vacuum(void *self, const struct store_vacuum *vacuum, store_done *done, void *arg);
+void rs_vacuum(void *self, const struct store_vacuum *vacuum, store_bool_done *done, void *arg);
 
 void rs_load_jobs(void *self, const struct store_load *load, store_jobs_done *done, void *arg);
 void rs_load_fires(void *self, const struct store_load *load, store_fires_done *done, void *arg);

@@ -192,6 +192,8 @@ void rs_applied(void *arg, struct replica_task *t, const struct machine_result *
         fenced(t);
         return;
     }
+    if (kind == RS_VACUUM)
+        codec_put_u64(&t->answer, 1); /* what it took is not told: the next one that finds nothing says so */
     if (kind == RS_SLOTS || kind == RS_COMMIT)
         put_changed(&t->answer, result);
     if (kind != RS_COMMIT)

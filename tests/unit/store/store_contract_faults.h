@@ -215,7 +215,7 @@ static inline void start_join(struct contract *t, struct contract_answer *a)
 static inline void start_vacuum(struct contract *t, struct contract_answer *a)
 {
     static const struct store_vacuum v = {.now_ms = CONTRACT_NOW, .fires_max = 100};
-    t->ops->vacuum(t->self, &v, contract_on_done, a);
+    t->ops->vacuum(t->self, &v, contract_on_bool, a);
 }
 
 static inline void start_declare_dead(struct contract *t, struct contract_answer *a)

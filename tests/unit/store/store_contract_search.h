@@ -7,14 +7,17 @@
 
 #include "tests/unit/store/store_contract.h"
 
-static void vacuum(struct contract *t, int64_t now_ms)
+/* Whether there may be more. */
+static bool vacuum(struct contract *t, int64_t now_ms)
 {
     struct contract_answer *a = contract_ask(t);
     struct store_vacuum what = {.now_ms = now_ms, .fires_max = 5};
-    t->ops->vacuum(t->self, &what, contract_on_done, a);
+    t->ops->vacuum(t->self, &what, contract_on_bool, a);
     contract_wait(a);
     contract_ok(a);
+    bool more = a->yes;
     contract_free(a);
+    return more;
 }
 
 /* --- search -------------------------------------------------------------------------------------------------------- */
@@ -165,14 +168,14 @@ static void a_copy_outlives_its_job(struct contract *t)
     struct job_change gone = contract_change(CHANGE_DELETE, &row);
     CHECK(contract_one(t, &gone) == CHANGE_RESULT_OK, "%d", (int)gone.result);
     CHECK(!contract_copy(t, &row.uid, 6), "%s", "no such copy");
-    vacuum(t, CONTRACT_NOW + 1500);
+    (void)vacuum(t, CONTRACT_NOW + 1500);
     struct job_spec *copy = contract_copy(t, &row.uid, 7);
     CHECK(copy && job_spec_equal(copy, spec), "%s", "what was to be delivered");
     job_spec_unref(copy);
     struct contract_answer *a = contract_fires(t, &row.uid, 0, 10);
     CHECK(a->fires_count == 0, "%zu", a->fires_count);
     contract_free(a);
-    vacuum(t, CONTRACT_NOW + 2500);
+    (void)vacuum(t, CONTRACT_NOW + 2500);
     CHECK(!contract_copy(t, &row.uid, 7), "%s", "the copy is over");
     job_spec_unref(spec);
 }
@@ -274,7 +277,7 @@ static void vacuum_keeps_the_newest_of_a_history(struct contract *t)
             fire.wake_ms = CONTRACT_NOW + 100000;
             insert_fire(t, &fire, NULL, 0);
         }
-    vacuum(t, CONTRACT_NOW);
+    (void)vacuum(t, CONTRACT_NOW);
     for (uint16_t job = 1; job <= 3; job++) {
         struct uid uid = contract_uid(job, 1);
         struct contract_answer *a = contract_fires(t, &uid, 0, 100);
@@ -285,6 +288,40 @@ static void vacuum_keeps_the_newest_of_a_history(struct contract *t)
         CHECK(a->fires[skipped].seq == 2 && a->fires[skipped + 1].seq == 1, "job %u", job);
         contract_free(a);
     }
+}
+
+/* COUNT ended fires of a job; they may be forgotten from WAKE_MS on. */
+static void insert_history(struct contract *t, const struct uid *uid, uint32_t count, int64_t wake_ms)
+{
+    struct fire_change *f = mem_new_array(struct fire_change, count);
+    for (uint32_t i = 0; i < count; i++) {
+        f[i] = (struct fire_change){.op = CHANGE_INSERT, .row = contract_fire(uid, i + 1)};
+        f[i].row.state = FIRE_STATE_ENDED;
+        f[i].row.outcome = FIRE_OUTCOME_SUCCEEDED;
+        f[i].row.wake_ms = wake_ms;
+    }
+    struct job_change c = {.op = CHANGE_NONE, .row.uid = *uid, .fires = f, .fires_count = count};
+    CHECK(contract_one(t, &c) == CHANGE_RESULT_OK, "%d %s", (int)c.result, c.problem);
+    mem_free(f);
+}
+
+/* Else what ends faster than a bite a minute stays for good, more and more of it. */
+static void vacuum_says_when_a_bite_was_not_enough(struct contract *t)
+{
+    struct uid old = contract_uid(1, 1), longer = contract_uid(2, 1);
+    contract_join(t, "m1");
+    insert_history(t, &old, 1300, CONTRACT_NOW - 1);
+    insert_history(t, &longer, 1300, CONTRACT_NOW + 100000);
+    unsigned bites = 1;
+    while (vacuum(t, CONTRACT_NOW))
+        CHECK(++bites < 100, "%s", "there is always more");
+    struct contract_answer *a = contract_fires(t, &old, 0, 10);
+    CHECK(a->fires_count == 0, "seq %" PRIu64 " is left after %u bites", a->fires[0].seq, bites);
+    contract_free(a);
+    a = contract_fires(t, &longer, 0, 10);
+    CHECK(a->fires_count == 5, "%zu fires are left after %u bites", a->fires_count, bites);
+    contract_free(a);
+    CHECK(!vacuum(t, CONTRACT_NOW), "%s", "more than nothing");
 }
 
 #endif
