@@ -57,18 +57,25 @@ static bool is_one_of(unsigned number, const unsigned *list)
 
 static bool is_lost(unsigned number)
 {
-    static const unsigned list[] = {CR_CONNECTION_ERROR,
+    static const unsigned list[] = {CR_SOCKET_CREATE_ERROR /* no file descriptor is left here */,
+                                    CR_CONNECTION_ERROR,
                                     CR_CONN_HOST_ERROR,
+                                    CR_IPSOCK_ERROR,
                                     CR_UNKNOWN_HOST,
                                     CR_SERVER_GONE_ERROR,
                                     CR_SERVER_HANDSHAKE_ERR,
                                     CR_SERVER_LOST,
                                     CR_SSL_CONNECTION_ERROR,
+                                    CR_COMMANDS_OUT_OF_SYNC,
                                     CR_MALFORMED_PACKET,
                                     2055 /* server lost, extended */,
                                     ER_SERVER_SHUTDOWN,
                                     ER_QUERY_INTERRUPTED,
                                     ER_CONNECTION_KILLED,
+                                    ER_STATEMENT_TIMEOUT,
+                                    3024 /* the same of MySQL */,
+                                    ER_ABORTING_CONNECTION,
+                                    ER_NEW_ABORTING_CONNECTION,
                                     ER_NET_READ_ERROR,
                                     ER_NET_READ_INTERRUPTED,
                                     ER_NET_ERROR_ON_WRITE,
@@ -89,12 +96,15 @@ static bool is_open(unsigned number)
 
 enum err_code my_error_code(unsigned number, const char *sqlstate, bool commits)
 {
-    /* TiDB's numbers from 8000 on; 1020 is how MariaDB >= 11.6 reports a write conflict. */
+    /* TiDB's numbers from 8000 on; 1020 is how MariaDB >= 11.6 reports a write conflict, 3101 how MySQL's group replication does
+     * at a commit. */
     static const unsigned retry[] = {ER_LOCK_DEADLOCK,
                                      ER_LOCK_WAIT_TIMEOUT,
                                      ER_CHECKREAD,
                                      ER_ERROR_DURING_COMMIT,
                                      ER_TABLE_DEF_CHANGED,
+                                     ER_TOO_MANY_CONCURRENT_TRXS,
+                                     3101,
                                      8002,
                                      8005,
                                      8022,
@@ -104,7 +114,9 @@ enum err_code my_error_code(unsigned number, const char *sqlstate, bool commits)
                                     ER_OPTION_PREVENTS_STATEMENT /* read-only */,
                                     ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION,
                                     1836 /* read-only mode */,
+                                    3032 /* offline mode */,
                                     3100 /* group replication's hook */,
+                                    3168 /* being cloned */,
                                     ER_NORMAL_SHUTDOWN,
                                     ER_CON_COUNT_ERROR,
                                     ER_TOO_MANY_USER_CONNECTIONS,
@@ -116,6 +128,8 @@ enum err_code my_error_code(unsigned number, const char *sqlstate, bool commits)
                                     ER_RECORD_FILE_FULL,
                                     ER_GET_ERRNO,
                                     ER_OUTOFMEMORY,
+                                    ER_OUT_OF_RESOURCES,
+                                    ER_CANT_CREATE_THREAD,
                                     ER_LOCK_TABLE_FULL,
                                     0};
     static const unsigned refused[] = {ER_TRUNCATED_WRONG_VALUE_FOR_FIELD,
@@ -159,7 +173,9 @@ static int take_error(struct my_conn *c, const struct said *said, const char *do
     unsigned number = said->number;
     enum err_code code = my_error_code(number, said->sqlstate, said->commits);
     int r = err_set(e, code, "%s: %s (%u)", doing, said->text, number);
-    if (code == ERR_UNAVAILABLE || code == ERR_UNKNOWN_OUTCOME || number == ER_NET_PACKET_TOO_LARGE)
+    /* Without memory for a result the rest of it stays in the connection. */
+    if (code == ERR_UNAVAILABLE || code == ERR_UNKNOWN_OUTCOME || code == ERR_NOMEM ||
+        number == ER_NET_PACKET_TOO_LARGE)
         my_conn_close(c);
     return r;
 }

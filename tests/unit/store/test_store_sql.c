@@ -166,7 +166,15 @@ Test(store_sql, error_numbers_have_their_class)
                 {4031, "HY000", ERR_UNAVAILABLE},
                 {1047, "08S01", ERR_UNAVAILABLE},
                 {1290, "HY000", ERR_UNAVAILABLE},
+                {3101, "HY000", ERR_RETRY},
                 {ER_CON_COUNT_ERROR, "08004", ERR_UNAVAILABLE},
+                {ER_CANT_CREATE_THREAD, "HY000", ERR_UNAVAILABLE},
+                {ER_OUT_OF_RESOURCES, "HY000", ERR_UNAVAILABLE},
+                {ER_STATEMENT_TIMEOUT, "70100", ERR_UNAVAILABLE},
+                {3032, "HY000", ERR_UNAVAILABLE},
+                {CR_SOCKET_CREATE_ERROR, "HY000", ERR_UNAVAILABLE},
+                {CR_IPSOCK_ERROR, "HY000", ERR_UNAVAILABLE},
+                {CR_COMMANDS_OUT_OF_SYNC, "HY000", ERR_UNAVAILABLE},
                 {ER_DISK_FULL, "HY000", ERR_UNAVAILABLE},
                 {ER_ERROR_ON_WRITE, "HY000", ERR_UNAVAILABLE},
                 {ER_DUP_ENTRY, "23000", ERR_EXISTS},
@@ -184,9 +192,10 @@ Test(store_sql, error_numbers_have_their_class)
 /* What a lost connection or a server that lost its cluster leaves open; a commit that was refused for another's is none of these. */
 Test(store_sql, only_some_errors_leave_a_commit_open)
 {
-    static const unsigned open[] = {CR_SERVER_LOST, CR_SERVER_GONE_ERROR, ER_ERROR_DURING_COMMIT, 1047,
-                                    ER_ERROR_ON_WRITE};
-    static const unsigned closed[] = {ER_LOCK_DEADLOCK, ER_LOCK_WAIT_TIMEOUT, ER_DUP_ENTRY, ER_DISK_FULL};
+    static const unsigned open[] = {CR_SERVER_LOST, CR_SERVER_GONE_ERROR, ER_ERROR_DURING_COMMIT,
+                                    1047,           ER_ERROR_ON_WRITE,    ER_STATEMENT_TIMEOUT};
+    static const unsigned closed[] = {ER_LOCK_DEADLOCK, ER_LOCK_WAIT_TIMEOUT, ER_DUP_ENTRY, ER_DISK_FULL,
+                                      3101};
     for (size_t i = 0; i < sizeof(open) / sizeof(open[0]); i++) {
         cr_assert_eq(my_error_code(open[i], "HY000", true), ERR_UNKNOWN_OUTCOME, "%u", open[i]);
         cr_assert_neq(my_error_code(open[i], "HY000", false), ERR_UNKNOWN_OUTCOME, "%u", open[i]);
