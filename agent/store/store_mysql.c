@@ -19,6 +19,8 @@
 /* How long the start waits for another agent that is making or migrating the tables. */
 #define SCHEMA_WAIT_MS   60000
 #define SCHEMA_TIMEOUT_S 30
+/* A server that is asked again and again until it is there is asked on the agent's loop, which must not stand still for long. */
+#define LOOK_TIMEOUT_S 2
 
 static const struct log_ctx log_store = {.module = "store"};
 
@@ -313,7 +315,17 @@ static int refuse_unfinished(struct my_conn *c, struct err *e)
     return r;
 }
 
-static int schema_open(struct store_mysql *s, const struct store_open_args *args, struct err *e)
+/* Whether the server answers at all: one that accepts and is silent would hold the loop for as long as a migration may take. */
+static int look_for_server(struct store_mysql *s, struct err *e)
+{
+    struct my_conn c;
+    my_conn_init(&c, &s->options, LOOK_TIMEOUT_S);
+    int r = my_conn_ensure(&c, false, e);
+    my_conn_close(&c);
+    return r;
+}
+
+static int schema_make(struct store_mysql *s, const struct store_open_args *args, struct err *e)
 {
     struct my_conn first, lock;
     uint64_t until = clock_boot_ms() + SCHEMA_WAIT_MS;
@@ -328,6 +340,14 @@ static int schema_open(struct store_mysql *s, const struct store_open_args *args
         r = refuse_unfinished(&first, e);
     my_conn_close(&first);
     my_conn_close(&lock);
+    return r;
+}
+
+static int schema_open(struct store_mysql *s, const struct store_open_args *args, struct err *e)
+{
+    int r = look_for_server(s, e);
+    if (r == 0)
+        r = schema_make(s, args, e);
     if (r == -ERR_UNKNOWN_OUTCOME ||
         r == -ERR_RETRY) /* making tables can be begun again, so nothing is lost */
         e->code = ERR_UNAVAILABLE;

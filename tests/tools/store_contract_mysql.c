@@ -5,11 +5,13 @@
  *   store_contract_mysql open DATABASE   open a store there, print when it was made
  * The server is CARILLON_TEST_MYSQL (host:port), CARILLON_TEST_MYSQL_USER, CARILLON_TEST_MYSQL_PASSWORD_FILE. With
  * CARILLON_TEST_MYSQL_THROUGH (host:port) the store connects there, to something that misbehaves. */
+#include <arpa/inet.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
 #include "agent/base/clock.h"
 #include "agent/base/text.h"
@@ -300,6 +302,27 @@ static void an_absent_server_is_unavailable(struct contract *t)
     struct err e = {0};
     s.options.port = 1;
     CHECK(try_open(&s, &other, "test", &e) == -ERR_UNAVAILABLE, "%s", e.text);
+}
+
+/* It accepts and says nothing, as one that is stopped. An agent that waits for it asks on its loop. */
+static void a_silent_server_is_given_up_soon(struct contract *t)
+{
+    struct server s = *(struct server *)t->driver;
+    struct contract other = {.ops = t->ops, .loop = t->loop};
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(at);
+    struct err e = {0};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(fd >= 0 && bind(fd, (struct sockaddr *)&at, len) == 0 && listen(fd, 16) == 0 &&
+              getsockname(fd, (struct sockaddr *)&at, &len) == 0,
+          "%s", "no listener");
+    s.options.port = ntohs(at.sin_port);
+    s.through = 0;
+    uint64_t begun_ms = clock_boot_ms();
+    int r = try_open(&s, &other, "test", &e);
+    uint64_t took_ms = clock_boot_ms() - begun_ms;
+    CHECK(r == -ERR_UNAVAILABLE && took_ms < 20000, "%d after %" PRIu64 " ms: %s", r, took_ms, e.text);
+    fd_close(fd);
 }
 
 static void a_wrong_password_is_permanent(struct contract *t)
@@ -745,6 +768,7 @@ static void measure_beats(struct contract *t)
     X(a_server_that_cannot_do_it_instantly_does_it_otherwise) \
     X(a_migration_behind_a_dump_keeps_nobody_waiting)         \
     X(an_absent_server_is_unavailable)                        \
+    X(a_silent_server_is_given_up_soon)                       \
     X(a_wrong_password_is_permanent)                          \
     X(a_row_that_the_server_refuses_is_alone)                 \
     X(slots_of_a_batch_in_parts_move_last)                    \
