@@ -79,7 +79,8 @@ static void on_timer(void *arg)
 
 static int arm_cancel(struct clock_guard *g, struct err *e)
 {
-    struct itimerspec never = {.it_value = {.tv_sec = INT32_MAX}};
+    struct itimerspec never = {
+        .it_value = {.tv_sec = INT64_MAX / 1000000000}}; /* as far as the kernel counts: 2262, not 2038 */
     if (timerfd_settime(g->fd, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &never, NULL) < 0)
         return err_sys(e, errno, "watch the wall clock");
     return 0;
