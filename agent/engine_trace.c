@@ -1,4 +1,5 @@
-/* Spans of what a member does: each fire is a trace of its own, its attempts are spans of it, and who asked for it, a run or the write that made the job, is linked. */
+/* Spans of what a member does: each fire is a trace of its own, its attempts are spans of it, and who asked for it, a run or the write
+ * that made the job, is linked. */
 #include <string.h>
 
 #include "agent/base/text.h"

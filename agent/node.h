@@ -140,7 +140,7 @@ struct node_service_view {
     const struct node_endpoint *endpoints;
     size_t endpoints_count;
 };
-/* Endpoints of a service as the balancer sees them. A name nobody uses yet is looked up first; DONE runs once, later.
+/* Endpoints of a service as the balancer sees them. A name nobody uses yet is looked up first; DONE runs once, perhaps before return.
  * VIEW NULL: Consul knows no such service (or no healthy instance of it), and the configuration neither. */
 typedef void node_service_done(void *arg, const struct node_service_view *view);
 void node_service(struct node *n, const char *name, node_service_done *done, void *arg);
