@@ -18,7 +18,8 @@ struct app_service {
     struct consul_client *client;
     struct loop_timer *timer, *stop_timer;
     struct consul_call *call;
-    char id[256], name[CONSUL_NAME_MAX], host[160], check[512], check_id[280];
+    /* Long enough for all that the options allow. */
+    char id[256], check_id[280], name[129], host[256], check[1400];
     uint16_t port;
     bool http_check;
     bool failed;
@@ -76,20 +77,37 @@ static void look(void *arg)
     a->call = consul_send(a->client, &request, on_looked, a);
 }
 
+/* An IPv6 address stands bare in Consul's catalog, and between brackets before a port. */
+static void set_host(struct app_service *a, const char *host)
+{
+    size_t len = strlen(host);
+    bool brackets = len > 1 && host[0] == '[' && host[len - 1] == ']';
+    (void)snprintf(a->host, sizeof(a->host), "%.*s", (int)(brackets ? len - 2 : len),
+                   host + brackets); /* it fits */
+}
+
+/* Where the application is reached, and where Consul looks at it. */
+static void set_place(struct app_service *a, const struct config *config, const char *host)
+{
+    const char *path = config->app.health_path;
+    set_host(a, config->app.address);
+    if (config_is_loopback_host(a->host, strlen(a->host)))
+        set_host(a, host);
+    bool brackets = strchr(a->host, ':') != NULL;
+    a->http_check = path != NULL;
+    (void)snprintf(a->check, sizeof(a->check), "%s%s%s%s:%u%s", path ? "http://" : "", brackets ? "[" : "",
+                   a->host, brackets ? "]" : "", a->port, path ? path : "");
+}
+
 struct app_service *app_service_new(struct consul_client *c, const struct config *config, const char *host)
 {
     struct app_service *a = mem_new(struct app_service);
-    const char *address = config->app.address;
     a->client = c;
     a->port = (uint16_t)config->app.port;
-    (void)snprintf(a->name, sizeof(a->name), "%s",
-                   config->app.service); /* lengths were checked by the options */
+    (void)snprintf(a->name, sizeof(a->name), "%s", config->app.service); /* it fits */
     (void)snprintf(a->id, sizeof(a->id), "%s-%s", config->app.service, config->agent.name);
     (void)snprintf(a->check_id, sizeof(a->check_id), "%s-app", a->id);
-    (void)snprintf(a->host, sizeof(a->host), "%s", config_is_loopback(address) ? host : address);
-    a->http_check = config->app.health_path != NULL;
-    (void)snprintf(a->check, sizeof(a->check), a->http_check ? "http://%s:%u%s" : "%s:%u%s", a->host, a->port,
-                   a->http_check ? config->app.health_path : "");
+    set_place(a, config, host);
     a->timer = loop_timer_new(consul_client_loop(c), look, a);
     loop_timer_arm(a->timer, 0);
     return a;

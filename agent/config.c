@@ -165,18 +165,21 @@ void config_consul_options(const struct config *c, const char *const *env, struc
     *ret = o;
 }
 
+bool config_is_loopback_host(const char *host, size_t len)
+{
+    if ((len == 9 && strncasecmp(host, "localhost", len) == 0) || (len == 3 && memcmp(host, "::1", len) == 0))
+        return true;
+    /* A name may begin with "127." as well; only numbers make it an address. */
+    return len > 4 && memcmp(host, "127.", 4) == 0 && strspn(host, "0123456789.") >= len;
+}
+
 bool config_is_loopback(const char *listen)
 {
     size_t at, len;
     if (strncmp(listen, "unix:", 5) == 0)
         return true;
-    if (text_host_port(listen, strlen(listen), true, &at, &len, NULL, NULL) < 0)
-        return false;
-    const char *host = listen + at;
-    if ((len == 9 && strncasecmp(host, "localhost", len) == 0) || (len == 3 && memcmp(host, "::1", len) == 0))
-        return true;
-    /* A name may begin with "127." as well; only numbers make it an address. */
-    return len > 4 && memcmp(host, "127.", 4) == 0 && strspn(host, "0123456789.") >= len;
+    return text_host_port(listen, strlen(listen), true, &at, &len, NULL, NULL) == 0 &&
+           config_is_loopback_host(listen + at, len);
 }
 
 /* --- digest -------------------------------------------------------------------------------------------------------- */

@@ -213,6 +213,8 @@ int config_check_peer_listen(const struct config *c, const char *listen, struct 
 bool config_is_raft_cluster(const struct config *c);
 /* "127.x.y.z:port", "[::1]:port", "localhost:port", "unix:/path". */
 bool config_is_loopback(const char *listen);
+/* The same of a host of LEN bytes, without port and brackets. */
+bool config_is_loopback_host(const char *host, size_t len);
 
 /* --- reload -------------------------------------------------------------------------------------------------------- */
 /* Call FN for each option that differs. APPLIED: a reload takes it over; else it waits for a restart. KEY is valid during the

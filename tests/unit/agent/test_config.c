@@ -402,6 +402,8 @@ Test(config, loopback_is_told_by_the_address)
         cr_assert(config_is_loopback(yes[i]), "%s", yes[i]);
     for (size_t i = 0; i < sizeof(no) / sizeof(no[0]); i++)
         cr_assert(not(config_is_loopback(no[i])), "%s", no[i]);
+    cr_assert(config_is_loopback_host("127.0.0.1:80", 9));
+    cr_assert(not(config_is_loopback_host("127.evil.example", 16)));
 }
 
 Test(config, digests_differ_by_what_agents_should_share)
