@@ -309,7 +309,7 @@ bench: build $(BENCH) $(O)/deps-it ## measure everything, several times; takes t
 	@mkdir -p $(O)/results
 	@$(RUN_BENCH) --size full $(BENCH_ARGS)
 
-bench-quick: build $(BENCH) $(O)/deps-it ## the main figures in about four minutes; BENCH_ARGS='--only steady --stores raft'
+bench-quick: build $(BENCH) $(O)/deps-it ## the main figures in about five minutes; BENCH_ARGS='--only steady --stores raft'
 	@mkdir -p $(O)/results
 	@$(RUN_BENCH) --size quick $(BENCH_ARGS)
 

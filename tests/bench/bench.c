@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 void bench_fail(const char *fmt, ...)
 {
@@ -75,6 +76,14 @@ int64_t bench_number(int argc, char **argv, const char *name, int64_t def)
     long long value = strtoll(text, &end, 10);
     BENCH_CHECK(errno == 0 && !*end && value >= 0, "--%s %s: no number", name, text);
     return value;
+}
+
+double bench_cpu_us(void)
+{
+    struct rusage u;
+    (void)getrusage(RUSAGE_SELF, &u); /* cannot fail */
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1e6 +
+           (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
 }
 
 void bench_print(json_t *result)

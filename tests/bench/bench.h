@@ -29,6 +29,9 @@ json_t *bench_samples_json(struct bench_samples *s, double unit);
 const char *bench_option(int argc, char **argv, const char *name, const char *def);
 int64_t bench_number(int argc, char **argv, const char *name, int64_t def);
 
+/* User and system time of this process with all its threads. */
+double bench_cpu_us(void);
+
 /* Print as one line, and let go of it. */
 void bench_print(json_t *result);
 

@@ -7,7 +7,6 @@
 #include <curl/curl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "agent/base/clock.h"
 #include "agent/base/mem.h"
@@ -86,14 +85,6 @@ static void finish_some(struct limit *l)
     }
 }
 
-static double cpu_us(void)
-{
-    struct rusage u;
-    (void)getrusage(RUSAGE_SELF, &u); /* cannot fail */
-    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1e6 +
-           (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
-}
-
 int main(int argc, char **argv)
 {
     struct limit l = {.left = (uint64_t)bench_number(argc, argv, "requests", 1000)};
@@ -121,7 +112,8 @@ int main(int argc, char **argv)
     }
     double seconds = (double)(clock_mono_ns() - start_ns) / 1e9;
     bench_print(json_pack("{s:f,s:f,s:f,s:o}", "seconds", seconds, "per_s", (double)requests / seconds,
-                          "cpu_us_each", cpu_us() / (double)requests, "ms", bench_samples_json(&l.us, 1000)));
+                          "cpu_us_each", bench_cpu_us() / (double)requests, "ms",
+                          bench_samples_json(&l.us, 1000)));
     curl_multi_cleanup(l.multi);
     curl_slist_free_all(l.headers);
     bench_samples_fini(&l.us);

@@ -120,8 +120,8 @@ class Rig:
         if not os.environ.get("CARILLON_KEEP"):
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def meter(self):
-        processes = {"agent": self.agent.process.pid, "callee": self.callee.process.pid}
+    def meter(self, callee=None):
+        processes = {"agent": self.agent.process.pid, "callee": (callee or self.callee).process.pid}
         if self.store == "mysql":
             processes["mariadb"] = self.mariadb.process.pid
         return Meter(processes)

@@ -7,6 +7,10 @@ from rig import BenchError, Rig, instant, run_tool
 # A fire may be so late, and so many may be missing, before a rate counts as not sustained.
 LATE_MS_MAX = 1000
 ARRIVED_MIN = 0.97
+# The rates of a ladder, as shares of what is done bare in the same run: these, then from one on ever higher until one is not sustained.
+LADDER = ((0.14, 0.2, 0.26, 0.32, 0.38), 0.44, 1.08)
+STREAM_LADDER = ((0.07, 0.13), 0.18, 1.15)  # a one-shot costs more than a fire
+STEPS_MAX = 24
 # So many writes bring about a snapshot, where snapshots are what is measured.
 SNAPSHOT_ENTRIES = 3000
 
@@ -82,15 +86,28 @@ def burst(bench, store):
 
 
 class Step:
-    """One rate of the steady scenario."""
+    """One rate of a ladder, and what came of it."""
 
-    def __init__(self, rate, stats, used, stages, seconds):
-        self.rate, self.stats, self.used, self.stages = rate, stats, used, stages
-        self.per_s = stats["count"] / seconds
-        self.late = stats["late_ms"]
+    def __init__(self, rate, per_s, p99_ms, used, count):
+        self.rate, self.per_s, self.p99_ms, self.used, self.count = rate, per_s, p99_ms, used, count
+        self.late = {}
 
     def sustained(self):
-        return self.per_s >= ARRIVED_MIN * self.rate and self.late.get("p99", 1e9) <= LATE_MS_MAX
+        return self.per_s >= ARRIVED_MIN * self.rate and self.p99_ms <= LATE_MS_MAX
+
+    def sustained_per_s(self):
+        """A window may make up for what was late before it."""
+        return min(self.per_s, self.rate)
+
+    def cpu(self):
+        return "CPU s/s " + ", ".join(f"{k} {v / self.used['seconds']:.2f}" for k, v in self.used.items() if k != "seconds")
+
+
+def _rates(bare, ladder):
+    low, first, growth = ladder
+    yield from (round(share * bare) for share in low)
+    for n in range(STEPS_MAX - len(low)):
+        yield round(first * bare * growth ** n)
 
 
 def _measure_step(rig, rate, seconds):
@@ -101,51 +118,62 @@ def _measure_step(rig, rate, seconds):
     stats = rig.callee.stats()
     took = time.monotonic() - began
     after = rig.stages()
+    step = Step(rate, stats["count"] / took, stats["late_ms"].get("p99", 1e9), meter.read(), stats["count"])
     stages = {k: (v[0] - before.get(k, (0, 0))[0]) / max(1, v[1] - before.get(k, (0, 0))[1]) * 1e3 for k, v in after.items()}
-    return Step(rate, stats, meter.read(), stages, took)
+    print(f"  {rig.store} @every 1s {rate}/s: {step.per_s:.0f}/s arrived, p99 {step.p99_ms:.0f} ms late; {step.cpu()}; ms "
+          + ", ".join(f"{k} {v:.1f}" for k, v in stages.items()), flush=True)
+    step.late = stats["late_ms"]
+    return step
 
 
-def _climb(bench, rig):
-    """Steps up to the first rate that is not sustained, that one too."""
-    steps, jobs = [], 0
-    for rate in bench.rates:
-        begin = time.time() + 1.5 + (rate - jobs) / 15_000
+def _measure_grpc_step(rig, rate, seconds):
+    """In the agent's own words: a call ends only when it was answered."""
+    before, meter, began = rig.lateness(), rig.meter(rig.grpc), time.monotonic()
+    time.sleep(seconds)
+    after, took, used = rig.lateness(), time.monotonic() - began, meter.read()
+    fires = [(le, n - o) for (le, n), (_, o) in zip(after, before)]
+    count = fires[-1][1]
+    p99 = next(le for le, n in fires if n >= 0.99 * count) * 1e3
+    step = Step(rate, count / took, p99, used, count)
+    print(f"  {rig.store} gRPC @every 1s {rate}/s: {step.per_s:.0f}/s ended, p99 at most {p99:.0f} ms late; {step.cpu()}", flush=True)
+    return step
+
+
+def _climb(bench, rig, rates, measure, callback=None):
+    """Ever more jobs @every 1s, evenly spread, up to the first rate that is not sustained: (its steps, the last sustained one)."""
+    steps, jobs, best = [], 0, None
+    for rate in rates:
         new = rate - jobs
-        rig.bulk(f"e{rate}", ({"schedule": "@every 1s", "starts_at": instant(begin + i / new)} for i in range(new)))
+        begin = time.time() + 0.7 + new / 15_000
+        rig.bulk(f"e{rate}", ({"schedule": "@every 1s", "starts_at": instant(begin + i / new)} for i in range(new)), callback)
         jobs = rate
-        time.sleep(max(0.0, begin + 1.5 - time.time()))
-        steps.append(_measure_step(rig, rate, bench.seconds))
-        step = steps[-1]
-        print(f"  {rig.store} @every 1s {rate}/s: {step.per_s:.0f}/s arrived, p99 {step.late.get('p99', 0):.0f} ms late; CPU s/s "
-              + ", ".join(f"{k} {v / step.used['seconds']:.2f}" for k, v in step.used.items() if k != "seconds")
-              + "; ms " + ", ".join(f"{k} {v:.1f}" for k, v in step.stages.items()), flush=True)
-        if not step.sustained():
+        time.sleep(max(0.0, begin + 1.2 - time.time()))
+        steps.append(measure(rig, rate, bench.seconds))
+        if not steps[-1].sustained():
             break
-    return steps
+        best = steps[-1]
+    else:
+        bench.figures.note(f"{rig.store}: all {len(steps)} rates that were tried are sustained")
+    if not best:
+        raise BenchError(f"{rig.store}: {steps[0].per_s:.0f}/s of {steps[0].rate}/s, p99 {steps[0].p99_ms} ms late")
+    return steps, best
 
 
 def steady(bench, store):
     """Jobs @every 1s, evenly spread, more and more of them; lateness at half of what is sustained."""
     for run in range(bench.steady_runs):
         with Rig(store, bench.mariadb, f"steady{run}") as rig:
-            bare = bench.posts(rig.callee.port, 20_000)
-            steps = _climb(bench, rig)
-            sustained = [s for s in steps if s.sustained()]
-            if not sustained:
-                raise BenchError(f"steady {store}: {steps[0].per_s:.0f}/s of {steps[0].rate}/s, p99 {steps[0].late}")
-            best, most = sustained[-1], max(steps, key=lambda s: s.per_s)
-            half = [s for s in steps if s.rate <= best.rate / 2]
+            bare = bench.posts(rig.callee.port, 60_000)
+            steps, best = _climb(bench, rig, _rates(bare, LADDER), _measure_step)
             add = bench.figures.add
-            # A window may make up for what was late before it.
-            rate = min(best.per_s, best.rate)
-            add("steady @every 1s", store, "sustained", "/s", rate, ("bare POSTs", bare), "≥ 20,000/s, ratio ≥ 0.5"
+            add("steady @every 1s", store, "sustained", "/s", best.sustained_per_s(), ("bare POSTs", bare), "≥ 20,000/s, ratio ≥ 0.5"
                 if store == "mysql" else "≥ 30,000/s, ratio ≥ 0.7")
-            add("steady @every 1s", store, "most arrived", "/s", most.per_s, ("bare POSTs", bare))
+            add("steady @every 1s", store, "most arrived", "/s", max(s.per_s for s in steps), ("bare POSTs", bare))
             if store == "mysql":
-                add("steady @every 1s", store, "sustained, of the database", "/s", rate,
+                add("steady @every 1s", store, "sustained, of the database", "/s", best.sustained_per_s(),
                     ("bare UPDATE rows", bench.limits["mysql"]["updates_per_s"]))
-            _add_cpu(bench, "steady @every 1s", store, best.used, best.stats["count"], "a fire",
-                     "≤ 45 µs" if store == "mysql" else "≤ 35 µs")
+            _add_cpu(bench, "steady @every 1s", store, best.used, best.count, "a fire", "≤ 45 µs" if store == "mysql" else "≤ 35 µs")
+            half = [s for s in steps if s.rate <= best.rate / 2]
             if half:
                 add("half load", store, "rate", "/s", half[-1].per_s)
                 for place, target in (("p50", None), ("p99", "≤ 10 ms"), ("p999", "≤ 30 ms"), ("max", None)):
@@ -155,52 +183,56 @@ def steady(bench, store):
 
 
 def grpc(bench, store):
-    """The same over gRPC, in the agent's own words: a call ends only when it was answered."""
+    """The same over gRPC."""
     with Rig(store, bench.mariadb, "grpc") as rig:
         rig.grpc.start()
-        jobs, best = 0, None
-        for rate in bench.grpc_rates:
-            begin, new = time.time() + 1.5 + (rate - jobs) / 15_000, rate - jobs
-            rig.bulk(f"g{rate}", ({"schedule": "@every 1s", "starts_at": instant(begin + i / new)} for i in range(new)),
-                     callback={"grpc": {"service": "bench-grpc"}, "timeout": "30s"})
-            jobs = rate
-            time.sleep(max(0.0, begin + 1.5 - time.time()))
-            before, meter, began = rig.lateness(), rig.meter(), time.monotonic()
-            time.sleep(bench.seconds)
-            after, took, used = rig.lateness(), time.monotonic() - began, meter.read()
-            fires = [(le, n - o) for (le, n), (_, o) in zip(after, before)]
-            count = fires[-1][1]
-            p99 = next(le for le, n in fires if n >= 0.99 * count) * 1e3
-            print(f"  {store} gRPC @every 1s {rate}/s: {count / took:.0f}/s ended, p99 at most {p99:.0f} ms late", flush=True)
-            if count / took < ARRIVED_MIN * rate or p99 > LATE_MS_MAX:
-                break
-            best = (min(count / took, rate), p99, used["agent"] / count * 1e6)
-        if not best:
-            raise BenchError(f"gRPC {store}: {count / took:.0f}/s of {rate}/s")
-        for figure, unit, value in zip(("sustained", "lateness p99, at most", "agent's CPU a fire"), ("/s", "ms", "µs"), best):
-            bench.figures.add("gRPC, @every 1s", store, figure, unit, value)
+        bare = run_tool("limit_grpc", port=rig.grpc.port, requests=20_000, in_flight=64)
+        add = bench.figures.add
+        add("raw limit", "-", "bare gRPC calls, 64 under way", "/s", bare["per_s"])
+        add("raw limit", "-", "CPU of a bare gRPC call", "µs", bare["cpu_us_each"])
+        _, best = _climb(bench, rig, _rates(bare["per_s"], LADDER), _measure_grpc_step,
+                         {"grpc": {"service": "bench-grpc"}, "timeout": "30s"})
+        add("gRPC, @every 1s", store, "sustained", "/s", best.sustained_per_s(), ("bare gRPC calls", bare["per_s"]))
+        add("gRPC, @every 1s", store, "lateness p99, at most", "ms", best.p99_ms)
+        _add_cpu(bench, "gRPC, @every 1s", store, best.used, best.count, "a fire")
+
+
+def _measure_stream_step(rig, rate, seconds):
+    """One-shots in four requests a second, due a second after they were made; None when they were made too slowly."""
+    rig.callee.reset()
+    meter, began, chunk = rig.meter(), time.time(), rate // 4
+    for n in range(seconds * 4):
+        first = began + n / 4
+        rig.bulk(f"q{rate}-{n}", ({"schedule": f"@at {instant(first + 1 + i / rate)}"} for i in range(chunk)))
+        time.sleep(max(0.0, first + 0.25 - time.time()))
+    behind = time.time() - began - seconds
+    whole = rig.callee.wait_for(chunk * seconds * 4, 30)
+    stats, used = rig.callee.stats(), meter.read()
+    step = Step(rate, stats["count"] / seconds, stats["late_ms"].get("p99", 1e9), used, stats["count"])
+    print(f"  {rig.store} one-shots {rate}/s: made {behind:.2f} s behind, {step.count} came, p99 {step.p99_ms:.0f} ms late; {step.cpu()}",
+          flush=True)
+    return step if whole and step.sustained() and behind <= (1 - ARRIVED_MIN) * seconds else None
 
 
 def stream(bench, store):
-    """One-shots made all the time, each due two seconds later: making, firing and ending a job beside each other."""
+    """One-shots made all the time, more and more a second: making, firing and ending a job beside each other."""
     with Rig(store, bench.mariadb, "stream") as rig:
-        for rate in bench.stream_rates:
-            rig.callee.reset()
-            meter, began, chunk = rig.meter(), time.time(), rate // 4
-            for n in range(bench.seconds * 4):
-                first = began + n / 4
-                rig.bulk(f"q{rate}-{n}", ({"schedule": f"@at {instant(first + 2 + i / rate)}"} for i in range(chunk)))
-                time.sleep(max(0.0, first + 0.25 - time.time()))
-            behind = time.time() - began - bench.seconds
-            whole = rig.callee.wait_for(chunk * bench.seconds * 4, 30)
-            stats, used = rig.callee.stats(), meter.read()
-            late = stats["late_ms"].get("p99", 1e9)
-            print(f"  {store} one-shots {rate}/s: made {behind:.2f} s behind, {stats['count']} came, p99 {late:.0f} ms late", flush=True)
-            if not whole or late > LATE_MS_MAX or behind > 1:
+        posts, steps = bench.posts(rig.callee.port, 20_000), []
+        bare = bench.pairs_per_s(store, rig)
+        for rate in _rates(posts, STREAM_LADDER):
+            step = _measure_stream_step(rig, rate - rate % 4, bench.seconds + 1)
+            if not step:
                 break
-            add = bench.figures.add
-            add(f"one-shots streaming, {rate:,}/s", store, "lateness p99", "ms", late)
-            add(f"one-shots streaming, {rate:,}/s", store, "agent's CPU a job", "µs", used["agent"] / stats["count"] * 1e6)
+            steps.append(step)
+        if not steps:
+            raise BenchError(f"one-shots streaming, {store}: not even {rate}/s")
+        best, add = steps[-1], bench.figures.add
+        add("one-shots streaming", store, "sustained", "/s", best.sustained_per_s(), bare)
+        add("one-shots streaming", store, "sustained, of bare POSTs", "/s", best.sustained_per_s(), ("bare POSTs", posts))
+        add("one-shots streaming", store, "lateness p99", "ms", best.p99_ms)
+        _add_cpu(bench, "one-shots streaming", store, best.used, best.count, "a job")
+        for step in [s for s in steps if s.rate <= best.rate / 2][-1:]:
+            add("one-shots streaming", store, "lateness p99 at half of it", "ms", step.p99_ms)
 
 
 def micro(bench):
@@ -262,8 +294,8 @@ def _fire_beside_stored(bench, rig, name):
     time.sleep(max(0.0, begin + 1.5 - time.time()))
     step = _measure_step(rig, rate, bench.seconds)
     bench.figures.add(name, rig.store, f"of {rate:,} fires a second come", "/s", step.per_s)
-    bench.figures.add(name, rig.store, "their lateness p99", "ms", step.late.get("p99", 0), None, "≤ 10 ms")
-    _add_cpu(bench, name, rig.store, step.used, step.stats["count"], "a fire")
+    bench.figures.add(name, rig.store, "their lateness p99", "ms", step.p99_ms, None, "≤ 10 ms")
+    _add_cpu(bench, name, rig.store, step.used, step.count, "a fire")
     rig.delete("r")
 
 

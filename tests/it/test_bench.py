@@ -62,6 +62,15 @@ def test_the_generator_makes_jobs_and_counts_refusals(three):
     three[0].ask("DELETE", "/v1/jobs?prefix=bench-", 200)
 
 
+def test_bare_grpc_calls_are_measured(folder):
+    [port] = free_ports(1)
+    process = Process("bench-callee-grpc", [PROGRAMS / "callee_grpc", "--port", port], folder).start()
+    wait_until(lambda: can_connect(port), 10, "gRPC callee", alive=[process])
+    calls = run("limit_grpc", "--port", port, "--requests", 300, "--in-flight", 7)
+    assert calls["ms"]["count"] == 300 and calls["per_s"] > 0
+    process.end(grace=0.5)
+
+
 def test_the_limits_of_database_and_log_are_measured(shared_mariadb, folder):
     shared_mariadb.create("bench_bare")
     rows = run("limit_mysql", "--socket", shared_mariadb.socket, "--user", "root", "--database", "bench_bare", "--rows", 400,
