@@ -10,6 +10,9 @@ enum {
     PEER_BULKS_MAX = 256,
     STREAM_BYTES = 256 << 10,
     WRITE_BYTES = 64 << 10,
+    BATCHES = 3,    /* worth of lines under way */
+    CHUNKS_MIN = 4, /* so that reading goes on while others are written */
+    MANY_MAX = 4,   /* chunks, when they are large */
 };
 
 /* --- life ---------------------------------------------------------------------------------------------------------- */
@@ -64,7 +67,7 @@ static void chunk_free(struct bulk_chunk *c)
     struct bulk *b = c->bulk;
     for (size_t i = 0; i < c->count; i++)
         bulk_line_fini(&c->items[i].line);
-    if (b->spare_count < BULK_CHUNKS_MAX)
+    if (b->spare_count < b->chunks_max)
         b->spare[b->spare_count++] = c->items;
     else
         mem_free(c->items);
@@ -76,7 +79,7 @@ static struct bulk_item *take_items(struct bulk *b)
 {
     if (b->spare_count > 0)
         return b->spare[--b->spare_count];
-    return mem_try_alloc(BULK_CHUNK_LINES * sizeof(struct bulk_item), NULL);
+    return mem_try_alloc(b->chunk_lines * sizeof(struct bulk_item), NULL);
 }
 
 /* --- reading: on the worker ---------------------------------------------------------------------------------------- */
@@ -105,7 +108,7 @@ static void chunk_run(struct work *w, void *context)
     const char *text;
     size_t len;
     (void)context;
-    while (c->count < BULK_CHUNK_LINES && bulk_next_line(b->body, b->body_bytes, &b->body_at, &text, &len)) {
+    while (c->count < b->chunk_lines && bulk_next_line(b->body, b->body_bytes, &b->body_at, &text, &len)) {
         b->lines++;
         if (is_blank(text, len))
             continue;
@@ -296,7 +299,7 @@ void bulk_go_on(struct bulk *b)
         chunk_free(c);
         room_left = flush(b);
     }
-    if (!b->reading && !b->read_all && !b->gone && list_length(&b->chunks) < BULK_CHUNKS_MAX)
+    if (!b->reading && !b->read_all && !b->gone && list_length(&b->chunks) < b->chunks_max)
         submit_chunk(b);
     if (!room_left || !all_done(b))
         return;
@@ -308,9 +311,25 @@ void bulk_go_on(struct bulk *b)
 
 /* --- beginning ----------------------------------------------------------------------------------------------------- */
 
+/* As much is under way as keeps the store busy: one batch there, one that waits, one that is read. */
+static void set_sizes(struct bulk *b)
+{
+    const struct node *n = b->api->node;
+    const char *id, *address;
+    size_t at = 0, lines = BATCHES * (size_t)node_config(n)->store.batch_rows;
+    bool others = b->routes && (node_is_client(n) || node_next_peer(n, &at, &id, &address));
+    b->chunk_lines = others ? BULK_CHUNK_LINES : BULK_CHUNK_FEW;
+    b->chunks_max = MANY_MAX;
+    if (!others)
+        b->chunks_max = lines < CHUNKS_MIN * BULK_CHUNK_FEW        ? CHUNKS_MIN
+                        : lines > BULK_CHUNKS_MAX * BULK_CHUNK_FEW ? BULK_CHUNKS_MAX
+                                                                   : lines / BULK_CHUNK_FEW;
+}
+
 static void begin(struct loop_msg *msg)
 {
     struct bulk *b = container_of(msg, struct bulk, msg);
+    set_sizes(b);
     bulk_go_on(b);
 }
 

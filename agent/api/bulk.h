@@ -7,8 +7,11 @@
 #include "agent/api/bulk_line.h"
 #include "agent/base/map.h"
 
-#define BULK_CHUNK_LINES 1000 /* read, sent and answered together; also the most of one call to a peer */
-#define BULK_CHUNKS_MAX  4    /* under way at once */
+/* Lines read, sent and answered together. Those of a chunk are megabytes: few stay in the cache of who takes them from the reader, and
+ * keep the loop from the next batch for a moment only. Many fill a call to a peer, of which they are the most. */
+#define BULK_CHUNK_FEW   125
+#define BULK_CHUNK_LINES 1000
+#define BULK_CHUNKS_MAX  32 /* of few lines; under way at once */
 
 struct bulk;
 struct bulk_chunk;
@@ -50,10 +53,10 @@ struct bulk {
     uint64_t lines;
     bool reading;
     bool read_all;
-    bool cut_short;     /* lines are left over: there is no last line of sums */
-    struct list chunks; /* in the order of the body */
-    struct bulk_item
-        *spare[BULK_CHUNKS_MAX]; /* items of chunks that are over, for the next: megabytes each */
+    bool cut_short;                           /* lines are left over: there is no last line of sums */
+    size_t chunk_lines, chunks_max;           /* set when it begins */
+    struct list chunks;                       /* in the order of the body */
+    struct bulk_item *spare[BULK_CHUNKS_MAX]; /* items of chunks that are over, for the next */
     size_t spare_count;
     struct map last; /* key -> the last open item of that job */
 
