@@ -117,7 +117,8 @@ static void on_beat(void *arg, const struct err *e, const struct store_beat *bea
         return;
     }
     engine_count_store(g, "beat", g->beat_sent_us, e);
-    clock_guard_compare(g->o.clock, beat->store_now_ms, beat->sent_boot_ms, beat->done_boot_ms);
+    if (beat->store_now_ms != RECORD_NONE)
+        clock_guard_compare(g->o.clock, beat->store_now_ms, beat->sent_boot_ms, beat->done_boot_ms);
     keep_members(g, beat);
     share_rates(g);
     judge_strangers(g);

@@ -48,7 +48,8 @@ struct store_slot {
 /* One beat's answer. ALIVE false: 0 rows were changed, the member was declared dead. */
 struct store_beat {
     bool alive;
-    int64_t store_now_ms; /* the store's wall clock while it served the beat */
+    int64_t
+        store_now_ms; /* the store's wall clock while it served the beat; RECORD_NONE: it cannot say yet */
     int64_t sent_boot_ms; /* CLOCK_BOOTTIME just before the statement was sent: the lease counts from here */
     int64_t done_boot_ms; /* ... and when its answer had arrived */
     /* All rows that are not dead, plus those that died within the last hour */

@@ -149,6 +149,7 @@ static void put_beat(struct replica_op *op, struct buf *out)
 {
     codec_put_u64(out, RS_BEAT);
     codec_put_text(out, call_of(op)->member);
+    codec_put_i64(out, clock_wall_ms()); /* each try tells it anew */
 }
 
 static void get_member(struct codec_in *in, struct store_member *ret)

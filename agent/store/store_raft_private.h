@@ -5,6 +5,7 @@
 #define CARILLON_STORE_STORE_RAFT_PRIVATE_H
 
 #include "agent/io/worker.h"
+#include "agent/store/raft/clocks.h"
 #include "agent/store/raft/replica.h"
 #include "agent/store/store_raft.h"
 
@@ -24,7 +25,8 @@ enum rs_kind {
 struct rs_leader {
     bool alone;  /* members of earlier processes are dead: who has the lock on the folder is the only one */
     bool joined; /* a member of this process is in the store */
-    struct uid swept; /* where the sweep over histories stands */
+    struct uid swept;     /* where the sweep over histories stands */
+    struct clocks clocks; /* of those whose beats this process has answered */
 };
 
 struct store_raft {

@@ -3,6 +3,7 @@
 
 #include "agent/base/clock.h"
 #include "agent/base/mem.h"
+#include "agent/base/text.h"
 #include "agent/store/raft/codec.h"
 #include "agent/store/store_raft_private.h"
 
@@ -35,31 +36,58 @@ static enum replica_step encode_join(struct rs_leader *l, struct replica_task *t
     return REPLICA_COMMAND;
 }
 
-static void put_members(struct replica_task *t, const struct machine *m, int64_t now_ms)
+/* The sender's own clock comes last; agents before this do not tell it. */
+static void note_clock(struct rs_leader *l, const struct replica_task *t, struct codec_in *in,
+                       const char *member, int64_t boot_ms)
 {
-    struct store_member *members = mem_new_array(struct store_member, machine_members_max(m) + 1);
-    size_t count = machine_members(m, now_ms, members);
+    int64_t wall_ms = in->at < in->end ? codec_get_i64(in) : RECORD_NONE;
+    if (!in->bad && wall_ms >= 0 && wall_ms <= TEXT_INSTANT_MAX_MS && !replica_task_own(t))
+        clocks_note(&l->clocks, member, wall_ms, boot_ms);
+}
+
+/* What the beat is told of the time at BOOT_MS. Before this leader knows the others' clocks it believes its own no more than
+ * they would. */
+static int64_t tell_time(const struct rs_leader *l, const struct replica_task *t,
+                         const struct store_member *members, size_t count, int64_t boot_ms)
+{
+    int64_t wall_ms = clock_wall_ms(), ret_ms;
+    size_t alive = 0;
+    for (size_t i = 0; i < count; i++)
+        alive += !members[i].dead;
+    if (clocks_tell(&l->clocks, alive, wall_ms, boot_ms, &ret_ms))
+        return ret_ms;
+    return replica_task_own(t) ? RECORD_NONE : wall_ms;
+}
+
+static void put_members(struct replica_task *t, const struct store_member *members, size_t count)
+{
     codec_put_u64(&t->answer, count);
     for (size_t i = 0; i < count; i++) {
         codec_put_row(&t->answer, codec_member(), &members[i], CODEC_ALL);
         codec_put_u64(&t->answer, members[i].beat);
         codec_put_u64(&t->answer, members[i].dead);
     }
-    mem_free(members);
 }
 
 /* Nothing of a beat is written. It is counted here, and answered when a majority has said that this leader's term stood after that:
  * so nobody whom another leader has declared dead is told that it lives. */
-static enum replica_step encode_beat(struct replica_task *t, struct codec_in *in, struct machine *m)
+static enum replica_step encode_beat(struct rs_leader *l, struct replica_task *t, struct codec_in *in,
+                                     struct machine *m)
 {
     char member[RECORD_MEMBER_MAX];
-    int64_t now_ms = clock_wall_ms();
+    int64_t boot_ms = (int64_t)clock_boot_ms();
     codec_get_text(in, member, sizeof(member));
     if (in->bad)
         return refuse(t);
-    codec_put_u64(&t->answer, machine_beat(m, member));
-    codec_put_i64(&t->answer, now_ms);
-    put_members(t, m, now_ms);
+    bool alive = machine_beat(m, member);
+    if (alive)
+        note_clock(l, t, in, member, boot_ms);
+    struct store_member *members = mem_new_array(struct store_member, machine_members_max(m) + 1);
+    size_t members_count = machine_members(m, clock_wall_ms(), members);
+    codec_put_u64(&t->answer, alive);
+    codec_put_i64(&t->answer, tell_time(l, t, members, members_count, boot_ms));
+    put_members(t, members, members_count);
+    mem_free(members);
     struct store_slot *slots = mem_new_array(struct store_slot, machine_meta(m)->slots + 1);
     size_t count = machine_slots(m, member, slots);
     codec_put_u64(&t->answer, count);
@@ -156,7 +184,7 @@ enum replica_step rs_encode(void *arg, struct replica_task *t, struct machine *m
     case RS_JOIN:
         return encode_join(arg, t, &in, m, out);
     case RS_BEAT:
-        return encode_beat(t, &in, m);
+        return encode_beat(arg, t, &in, m);
     case RS_DECLARE:
         return encode_declare(t, &in, m, out);
     case RS_SLOTS:
