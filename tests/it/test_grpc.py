@@ -154,7 +154,7 @@ def test_give_up_codes_make_a_dead_letter_at_once(agent, grpc_callee):
 
 def test_a_callee_that_does_not_answer_in_time_is_tried_again(agent, grpc_callee):
     grpc_callee.behave({"times": 1, "hang": True})
-    agent.put("slow", job({"address": grpc_callee.address()}, timeout="400ms"))
+    agent.put("slow", job({"address": grpc_callee.address()}, timeout="2s"))  # long enough to connect
     fire = ended(agent, "slow")
     first = fire["attempts"][0]
     assert fire["outcome"] == "succeeded" and first["status"] == 4, fire
@@ -228,8 +228,13 @@ def test_three_endpoints_share_the_calls_over_one_connection_each(agent, grpc_ca
     assert len({r["request"]["fire"] for r in records}) == 300 and min(shares.values()) >= 50, shares
     assert all(len(p) == 1 for p in peers.values()), peers
     assert {r["metadata"]["ce-subject"] for r in records} == {f"j{i}" for i in range(300)}
-    view = agent.ask("GET", f"/v1/services/{service}", 200)
-    assert len(view["endpoints"]) == 3 and sum(e["in_flight"] for e in view["endpoints"]) == 0
+
+    def in_flight():
+        endpoints = agent.ask("GET", f"/v1/services/{service}", 200)["endpoints"]
+        assert len(endpoints) == 3
+        return sum(e["in_flight"] for e in endpoints)
+
+    wait_until(lambda: in_flight() == 0, 20, "all were answered")
 
 
 def test_an_endpoint_that_fails_is_avoided_by_the_retry_and_ejected(agent, grpc_callees, grpc_service):
