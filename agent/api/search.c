@@ -1,7 +1,8 @@
 /* GET /v1/fires, GET /v1/deadletters: fires of all jobs. Booked ones come from the store's index, newest first, whatever
  * became of their jobs. Those that succeeded at their first attempt stand with their job only: asked for one job they are
  * merged into the list, without one they follow it, job by job in the order of ids, so that a page looks at a bounded number
- * of jobs and a search for anything else never does. */
+ * of jobs and a search for anything else never does. The job's ring is read after the rows: a fire that ends in between would
+ * be in neither the other way round. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -160,7 +161,8 @@ static void print_row(struct search *s, const struct fire_row *row)
         api_print_fire_row(&s->out, row);
 }
 
-/* The store's page goes down to its `next`: entries behind that belong to the next page. */
+/* The store's page goes down to its `next`: entries behind that belong to the next page. A fire that is in both ended after the rows
+ * were read. */
 static void print_merged(struct exchange *x, const struct store_fire_page *page)
 {
     struct search *s = x->state;
@@ -170,7 +172,9 @@ static void print_merged(struct exchange *x, const struct store_fire_page *page)
         bool entry = r < s->ring_count && (!page->next.set || compare_entry(s, r, &page->next) < 0);
         if (entry && f < page->fires_count) {
             struct store_fire_place row = place_of(&page->fires[f]);
-            entry = compare_entry(s, r, &row) < 0;
+            int order = compare_entry(s, r, &row);
+            entry = order <= 0;
+            f += order == 0;
         }
         if (!entry && f == page->fires_count)
             break;
@@ -209,6 +213,28 @@ static void printed(struct exchange *x, bool cancelled)
     exchange_refuse_with(x, API_OVERLOADED, "the agent is stopping");
 }
 
+static void on_job(void *arg, const struct err *e, struct store_job *jobs, size_t count, bool more)
+{
+    struct exchange *x = arg;
+    (void)more;
+    if (e->code != ERR_OK) {
+        fail(x, e);
+        return;
+    }
+    if (count > 0 && (jobs[0].spec || jobs[0].problem[0]))
+        take_ring(x, &jobs[0]);
+    api_print_off_loop(x, print_rows, printed);
+}
+
+static void ask_job(struct exchange *x)
+{
+    void *self;
+    const struct store_ops *store = node_store(x->api->node, &self);
+    memcpy(x->key.ns, x->req.ns, sizeof(x->key.ns));
+    memcpy(x->key.id, x->req.job, sizeof(x->key.id));
+    store->get_jobs(self, &x->key, 1, on_job, x);
+}
+
 static void on_rows(void *arg, const struct err *e, struct store_fire_page *page)
 {
     struct exchange *x = arg;
@@ -221,7 +247,10 @@ static void on_rows(void *arg, const struct err *e, struct store_fire_page *page
     }
     s->page = *page;
     s->page.fires = rows;
-    api_print_off_loop(x, print_rows, printed);
+    if (x->req.job[0] && !s->letters && wants_successes(x))
+        ask_job(x);
+    else
+        api_print_off_loop(x, print_rows, printed);
 }
 
 static void ask_rows(struct exchange *x)
@@ -230,19 +259,6 @@ static void ask_rows(struct exchange *x)
     const struct store_ops *store = node_store(x->api->node, &self);
     struct search *s = x->state;
     store->list_fires(self, &s->filter.filter, on_rows, x);
-}
-
-static void on_job(void *arg, const struct err *e, struct store_job *jobs, size_t count, bool more)
-{
-    struct exchange *x = arg;
-    (void)more;
-    if (e->code != ERR_OK) {
-        fail(x, e);
-        return;
-    }
-    if (count > 0 && (jobs[0].spec || jobs[0].problem[0]))
-        take_ring(x, &jobs[0]);
-    ask_rows(x);
 }
 
 /* --- rings of all jobs ------------------------------------------------------------------------------------------------ */
@@ -322,18 +338,11 @@ static struct search *begin(struct exchange *x, const char *name)
 
 void api_fire_search(struct exchange *x)
 {
-    void *self;
-    const struct store_ops *store = node_store(x->api->node, &self);
     (void)begin(x, "fires"); /* is x->state */
-    if (x->req.has_cursor && x->req.fires_after.in_rings && !x->req.job[0]) {
+    if (x->req.has_cursor && x->req.fires_after.in_rings && !x->req.job[0])
         ask_jobs(x);
-    } else if (x->req.job[0] && wants_successes(x)) {
-        memcpy(x->key.ns, x->req.ns, sizeof(x->key.ns));
-        memcpy(x->key.id, x->req.job, sizeof(x->key.id));
-        store->get_jobs(self, &x->key, 1, on_job, x);
-    } else {
+    else
         ask_rows(x);
-    }
 }
 
 void api_deadletters(struct exchange *x)
