@@ -88,6 +88,31 @@ static bool record_floor(struct record *r)
     return true;
 }
 
+/* What is not known any more was due before the fires of which all later ones are known: of those that ended in another order than they
+ * began the ring forgets one from between others. Returns the due of the oldest of them. */
+static int64_t known_since_ms(const struct record *r)
+{
+    const struct audit_job *in = r->in;
+    int64_t since_ms = INT64_MAX;
+    size_t i = 0, k = 0;
+    for (uint64_t seq = in->row->counts.seq; seq > 0; seq--) {
+        while (i < r->ring_count && r->ring[i].seq > seq)
+            i++;
+        while (k < in->fires_count && in->fires[k].seq > seq)
+            k++;
+        if (i < r->ring_count && r->ring[i].seq == seq) {
+            since_ms = r->ring[i].due_ms;
+            continue;
+        }
+        if (k == in->fires_count || in->fires[k].seq_last < seq)
+            return since_ms;
+        seq = in->fires[k].seq;
+        if (in->fires[k].kind == FIRE_KIND_SCHEDULED)
+            since_ms = in->fires[k].due_ms;
+    }
+    return INT64_MIN;
+}
+
 static bool recorded(const struct record *r, int64_t due_ms)
 {
     for (size_t i = 0; i < r->ring_count; i++)
@@ -111,6 +136,8 @@ static bool check_dues(const struct audit_job *in, struct audit_result *ret)
     if (row->due_ms == RECORD_NONE ||
         ring_log_read(row->ring, row->ring_bytes, r.ring, &r.ring_count, NULL) < 0 || !record_floor(&r))
         return false;
+    if (in->fires_known && known_since_ms(&r) > r.floor_ms)
+        r.floor_ms = known_since_ms(&r);
     due_ms = r.floor_ms;
     for (int n = 0; n < AUDIT_DUES_MAX && job_next_due(in->spec, due_ms, &due_ms) && due_ms < row->due_ms;
          n++) {

@@ -163,7 +163,7 @@ void papi_revise(struct pjob *j, const struct planner_api *api, const char *op, 
 {
     memset(&j->revision, 0, sizeof(j->revision));
     j->revision.change_id = api->change_id;
-    j->revision.at_ms = api->accepted_ms > j->row.updated_ms ? api->accepted_ms : j->row.updated_ms;
+    j->revision.at_ms = planner_later(api->accepted_ms, j->row.updated_ms);
     j->revision.uid = j->row.uid;
     j->revision.version = j->row.version;
     j->revision.seq = planner_op_of_fire(api->op) ? api->seq : api->run_seq;
@@ -187,15 +187,13 @@ void papi_applied(struct pjob *j, enum planner_answer a)
     j->write_dirty = true;
 }
 
-/* Writes that were held up are applied in another order than they were accepted: a version is not in force before the one it follows,
+/* Writes that were held up are applied in another order than they were accepted: a version is in force after the one it follows,
  * and not before FIRED_MS, the last due that has fired by that one. */
 static void new_version(struct pjob *j, const struct planner_api *api, int64_t fired_ms)
 {
-    int64_t since_ms = api->accepted_ms > fired_ms ? api->accepted_ms : fired_ms;
     j->row.version++;
     j->row.change_id = api->change_id;
-    if (since_ms > j->row.updated_ms)
-        j->row.updated_ms = since_ms;
+    j->row.updated_ms = planner_later(planner_later(api->accepted_ms, fired_ms), j->row.updated_ms + 1);
     j->plan_dirty = true;
 }
 
@@ -342,7 +340,7 @@ static void delete_now(struct planner *p, struct pjob *j, const struct planner_a
     revoke_all(p, j);
     drop_unfinished(p, j);
     j->deleting = true;
-    j->row.updated_ms = p->now_ms; /* when its unfinished fires end, and how long the store keeps them */
+    j->row.updated_ms = planner_later(p->now_ms, j->row.updated_ms + 1); /* when its unfinished fires end */
     j->row.wake_ms = planner_add_ms(p->now_ms, p->options.history_keep_ms);
     keep_definition(j);
     papi_revise(j, api, op, j->row.due_ms);

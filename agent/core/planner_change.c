@@ -9,11 +9,6 @@ static bool is_due(const struct job_spec *spec, int64_t at_ms)
     return job_last_due_before(spec, at_ms + 1, &due_ms) && due_ms == at_ms;
 }
 
-static int64_t later(int64_t a_ms, int64_t b_ms)
-{
-    return a_ms > b_ms ? a_ms : b_ms; /* RECORD_NONE is before all */
-}
-
 /* --- what has fired -------------------------------------------------------------------------------------------------- */
 
 /* Those are no dues. What the schedule asked for since the last change is a due of it. */
@@ -65,13 +60,13 @@ int64_t pchange_fired_ms(const struct planner *p, const struct pjob *j)
     const struct job_row *row = &j->row;
     int64_t ret_ms = last_was_by_hand(j) ? RECORD_NONE : row->last.due_ms, due_ms;
     if (row->due_ms == RECORD_NONE)
-        ret_ms = later(ret_ms, done_by_ms(p, j));
+        ret_ms = planner_later(ret_ms, done_by_ms(p, j));
     else if (job_last_due_before(j->spec, row->due_ms, &due_ms) && due_ms > row->updated_ms)
-        ret_ms = later(ret_ms, due_ms);
+        ret_ms = planner_later(ret_ms, due_ms);
     LIST_FOR (l, &j->fires) {
         const struct fire_row *f = &container_of(l, struct pfire, job_link)->row;
         if (f->kind == FIRE_KIND_SCHEDULED)
-            ret_ms = later(ret_ms, f->due_last_ms);
+            ret_ms = planner_later(ret_ms, f->due_last_ms);
     }
     return ret_ms;
 }
@@ -117,7 +112,7 @@ void pchange_plan(struct planner *p, struct pjob *j, const struct planner_api *a
         pjob_advance(p, j, due_ms != RECORD_NONE, due_ms); /* jitter and max_fires may be others now */
         return;
     }
-    bool any = same_schedule ? job_next_due(j->spec, later(api->accepted_ms, fired_ms), &due_ms)
+    bool any = same_schedule ? job_next_due(j->spec, planner_later(api->accepted_ms, fired_ms), &due_ms)
                              : first_instant(j, j->replaced, api->accepted_ms, fired_ms, &due_ms) ||
                                    job_first_due(j->spec, api->accepted_ms, fired_ms, &due_ms);
     if (same_schedule && !any)

@@ -323,6 +323,11 @@ void planner_start_cancel(struct planner *p, struct pstart *s);
 void planner_wake_owner(struct planner *p, uint16_t slot);
 int64_t planner_add_ms(int64_t a_ms, int64_t b_ms); /* saturating */
 
+static inline int64_t planner_later(int64_t a_ms, int64_t b_ms)
+{
+    return a_ms > b_ms ? a_ms : b_ms; /* RECORD_NONE is before all */
+}
+
 /* --- planner_jobs.c: jobs in memory --- */
 struct pjob *pjob_new(struct planner *p, uint16_t slot, struct err *e);
 int pjob_add_uid(struct planner *p, struct pjob *j, struct err *e);

@@ -108,6 +108,20 @@ Test(audit, a_job_that_fired_each_due_is_fine_by_its_row_alone)
     }
 }
 
+/* The first one took longer than the second, which leaves the ring before it. */
+Test(audit, a_due_that_the_ring_has_forgotten_from_between_others_is_not_lost)
+{
+    struct bed b;
+    setup(&b, 0);
+    fired(&b, 2);
+    fired(&b, 1);
+    for (uint64_t seq = 3; seq <= 17; seq++)
+        fired(&b, seq);
+    b.row.counts.seq = 17;
+    b.row.due_ms = FROM + 18 * EVERY;
+    expect(&b, AUDIT_LOOK, AUDIT_FINE, 0);
+}
+
 Test(audit, more_ends_than_fires_are_told)
 {
     struct bed b;

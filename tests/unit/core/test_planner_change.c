@@ -170,6 +170,21 @@ Test(planner_change, a_late_change_is_in_force_from_the_last_due_that_fired_befo
     }
 }
 
+/* Revisions are told in the order of these instants. */
+Test(planner_change, a_version_is_in_force_after_the_one_it_follows)
+{
+    struct pbed *b = pbed_start_job("{\"schedule\":\"@every 3s\"," CALLBACK "}");
+    int64_t since_ms = pbed_job(b, "a")->updated_ms;
+    for (int i = 0; i < 4; i++) {
+        char text[200];
+        (void)snprintf(text, sizeof(text), "{\"schedule\":\"@every 1h\",\"payload\":%d," CALLBACK "}", i);
+        put_late(b, text, 5 * SECOND * (i % 2));
+        cr_assert(gt(i64, pbed_job(b, "a")->updated_ms, since_ms));
+        since_ms = pbed_job(b, "a")->updated_ms;
+    }
+    pbed_free(b);
+}
+
 /* That its last due has fired may not be in the store yet. */
 Test(planner_change, a_pause_is_answered_when_what_it_finds_is_durable)
 {
