@@ -393,14 +393,21 @@ static int step_finish(struct my_script *s, const struct my_step *step, struct e
     return r;
 }
 
+/* Not one answer for each statement: which belongs to which is not known, nor whether more is to come. */
+static int answers_differ(struct my_script *s, struct err *e)
+{
+    my_conn_close(s->conn);
+    return err_set(e, s->commits ? ERR_UNKNOWN_OUTCOME : ERR_UNAVAILABLE,
+                   "the server did not answer each of %u statements once", s->steps_count);
+}
+
 static int script_send(struct my_script *s, struct err *e)
 {
     struct my_conn *c = s->conn;
     int r = 0;
     if (mysql_real_query(c->mysql, s->text.data, (unsigned long)s->text.len))
         return conn_error(c, s->commits, "query", e);
-    for (unsigned i = 0;; i++) {
-        assert(i < s->steps_count);
+    for (unsigned i = 0; i < s->steps_count; i++) {
         struct err later = {0};
         int one = step_finish(s, &s->steps[i], r < 0 ? &later : e);
         if (r == 0)
@@ -408,11 +415,14 @@ static int script_send(struct my_script *s, struct err *e)
         if (!c->mysql)
             return r;
         int more = mysql_next_result(c->mysql);
-        if (more < 0)
-            return r;
         if (more > 0) /* what the server says outweighs a count that was not as expected */
             return r == 0 || r == -ERR_CONFLICT ? conn_error(c, s->commits, "query", e) : r;
+        if (more < 0 && i + 1 == s->steps_count)
+            return r;
+        if (more < 0)
+            break;
     }
+    return answers_differ(s, e);
 }
 
 /* Only what is too large is refused for good: for want of memory the same text may fit a moment later. */

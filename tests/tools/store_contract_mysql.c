@@ -335,6 +335,41 @@ static void a_wrong_password_is_permanent(struct contract *t)
     CHECK(try_open(&s, &other, "test", &e) == -ERR_PERMANENT, "%s", e.text);
 }
 
+/* TEXTS become statements of one script; what running it says. */
+static int run_script(struct contract *t, bool commits, const char *const *texts, struct err *e)
+{
+    struct server *s = t->driver;
+    struct my_conn c;
+    struct my_script script;
+    my_conn_init(&c, &s->options, 10);
+    CHECK(my_conn_ensure(&c, true, e) == 0, "%s", e->text);
+    my_script_init(&script, &c);
+    script.commits = commits;
+    int r = 0;
+    for (size_t i = 0; r == 0 && texts[i]; i++) {
+        buf_add_str(&script.text, texts[i]);
+        r = my_script_end(&script, MY_ANY, 0, e);
+    }
+    r = r < 0 ? r : my_script_run(&script, e);
+    CHECK((r == 0) == (c.mysql != NULL), "%d %s", r, e->text);
+    my_script_fini(&script);
+    my_conn_close(&c);
+    return r;
+}
+
+/* As when something between the two splits or joins them. */
+static void answers_that_do_not_fit_the_statements_end_the_connection(struct contract *t)
+{
+    static const char *const right[] = {"SELECT 1", "SELECT 2", NULL};
+    static const char *const too_many[] = {"SELECT 1", "SELECT 2; SELECT 3", NULL};
+    static const char *const too_few[] = {"SELECT 1 /* ", " */", NULL};
+    struct err e = {0};
+    CHECK(run_script(t, false, right, &e) == 0, "%s", e.text);
+    CHECK(run_script(t, false, too_many, &e) == -ERR_UNAVAILABLE, "%s", e.text);
+    CHECK(run_script(t, false, too_few, &e) == -ERR_UNAVAILABLE, "%s", e.text);
+    CHECK(run_script(t, true, too_few, &e) == -ERR_UNKNOWN_OUTCOME, "%s", e.text);
+}
+
 /* What only the server refuses: found by halving, alone. */
 static void a_row_that_the_server_refuses_is_alone(struct contract *t)
 {
@@ -613,29 +648,30 @@ static void many_jobs_need_no_prepared_statements(struct contract *t)
 
 /* --- the list -------------------------------------------------------------------------------------------------------- */
 
-#define MORE_TESTS(X)                                         \
-    X(another_clusters_store_is_refused)                      \
-    X(a_newer_schema_is_refused)                              \
-    X(a_store_of_version_1_is_migrated)                       \
-    X(a_migration_that_was_cut_short_is_done_again)           \
-    X(a_server_that_cannot_do_it_instantly_does_it_otherwise) \
-    X(a_migration_behind_a_dump_keeps_nobody_waiting)         \
-    X(an_absent_server_is_unavailable)                        \
-    X(a_silent_server_is_given_up_soon)                       \
-    X(a_wrong_password_is_permanent)                          \
-    X(a_row_that_the_server_refuses_is_alone)                 \
-    X(slots_of_a_batch_in_parts_move_last)                    \
-    X(a_row_that_moves_meanwhile_hides_no_other)              \
-    X(large_payloads_travel_in_pieces)                        \
-    X(killed_connections_cost_no_call)                        \
-    X(many_jobs_need_no_prepared_statements)                  \
-    X(a_lock_that_stays_is_an_error_of_nothing_happened)      \
-    X(an_idle_transaction_loses_its_locks)                    \
-    X(beats_never_wait_for_a_commit)                          \
-    X(random_batches_leave_what_memory_holds)                 \
-    X(measure)                                                \
-    X(measure_ring)                                           \
-    X(measure_single)                                         \
+#define MORE_TESTS(X)                                            \
+    X(another_clusters_store_is_refused)                         \
+    X(a_newer_schema_is_refused)                                 \
+    X(a_store_of_version_1_is_migrated)                          \
+    X(a_migration_that_was_cut_short_is_done_again)              \
+    X(a_server_that_cannot_do_it_instantly_does_it_otherwise)    \
+    X(a_migration_behind_a_dump_keeps_nobody_waiting)            \
+    X(an_absent_server_is_unavailable)                           \
+    X(a_silent_server_is_given_up_soon)                          \
+    X(answers_that_do_not_fit_the_statements_end_the_connection) \
+    X(a_wrong_password_is_permanent)                             \
+    X(a_row_that_the_server_refuses_is_alone)                    \
+    X(slots_of_a_batch_in_parts_move_last)                       \
+    X(a_row_that_moves_meanwhile_hides_no_other)                 \
+    X(large_payloads_travel_in_pieces)                           \
+    X(killed_connections_cost_no_call)                           \
+    X(many_jobs_need_no_prepared_statements)                     \
+    X(a_lock_that_stays_is_an_error_of_nothing_happened)         \
+    X(an_idle_transaction_loses_its_locks)                       \
+    X(beats_never_wait_for_a_commit)                             \
+    X(random_batches_leave_what_memory_holds)                    \
+    X(measure)                                                   \
+    X(measure_ring)                                              \
+    X(measure_single)                                            \
     X(measure_beats)
 
 static const struct test {
