@@ -91,7 +91,7 @@ struct callback_ops {
     int (*open)(const struct callback_options *options, callback_done *done, void *arg, void **ret_self,
                 struct err *e);
     /* Loop thread; cannot fail: what goes wrong is a result. LANE_HASH keeps an endpoint on one lane, so that its kept
-     * connections are found again. */
+     * connections are found again, as long as that lane is not busy. */
     void (*deliver)(void *self, struct callback_attempt *attempt, uint64_t lane_hash);
     /* Loop thread. Close the connection of one that was delivered and has not come back: it ends soon, as RETRY, or as it ended
      * just before. NULL: it runs to its end. */

@@ -22,7 +22,9 @@
 #include "callback/headers.h"
 #include "callback/safety.h"
 
-#define POLL_MS       1000
+#define POLL_MS 1000
+/* Attempts under way by which a lane is busy: half of what one endpoint gets by default. */
+#define LANE_BUSY     32
 #define EASY_KEPT_MAX 256
 /* Authorities read from a file are used this long before it is read again: reading the system's takes 20 ms. */
 #define CA_CACHE_S 30L
@@ -71,6 +73,7 @@ struct lane {
     struct list running;  /* lane thread: transfers under way */
     struct transfer *idle;
     unsigned idle_count;
+    size_t under_way; /* loop thread: attempts delivered and not handed back */
 };
 
 struct http_lanes {
@@ -98,7 +101,9 @@ static void finish(struct lane *lane, struct callback_attempt *a)
 static void hand_back(void *arg, struct list *item)
 {
     struct http_lanes *lanes = arg;
-    lanes->done(lanes->arg, container_of(item, struct callback_attempt, link));
+    struct callback_attempt *a = container_of(item, struct callback_attempt, link);
+    ((struct lane *)a->lane)->under_way--;
+    lanes->done(lanes->arg, a);
 }
 
 /* Ended without a byte on the wire. */
@@ -695,10 +700,24 @@ static int http_open(const struct callback_options *options, callback_done *done
     return 0;
 }
 
+/* The endpoint's own lane, whose kept connections lead there. When that is busy the one with the least to do, so that an endpoint alone,
+ * or several that share a lane by chance, are not bound to one core. */
+static struct lane *choose_lane(const struct http_lanes *lanes, uint64_t lane_hash)
+{
+    struct lane *best = &lanes->lanes[lane_hash % lanes->count];
+    if (best->under_way < LANE_BUSY)
+        return best;
+    for (unsigned i = 0; i < lanes->count; i++)
+        if (lanes->lanes[i].under_way < best->under_way)
+            best = &lanes->lanes[i];
+    return best;
+}
+
 static void http_deliver(void *self, struct callback_attempt *attempt, uint64_t lane_hash)
 {
     struct http_lanes *lanes = self;
-    struct lane *lane = &lanes->lanes[lane_hash % lanes->count];
+    struct lane *lane = choose_lane(lanes, lane_hash);
+    lane->under_way++;
     attempt->lane = lane;
     attempt->ended = false;
     list_init(&attempt->abort_link);

@@ -71,7 +71,7 @@ static void too_long(void *arg)
     cr_fatal("the test waited in vain: %zu of %zu ended", bed.ended, bed.sent);
 }
 
-static void bed_open_with(bool v6, const struct guard_options *guard)
+static void bed_open_lanes(unsigned threads, bool v6, const struct guard_options *guard)
 {
     struct err e = {0};
     memset(&bed, 0, sizeof(bed));
@@ -89,7 +89,7 @@ static void bed_open_with(bool v6, const struct guard_options *guard)
     bed.server = raw_server_start(v6, say, NULL);
     struct callback_options options = {.loop = bed.loop,
                                        .gate = &bed.gate,
-                                       .threads = 1,
+                                       .threads = threads,
                                        .connections_max = 16,
                                        .user_agent = "carillon/test",
                                        .safety = bed.safety};
@@ -100,6 +100,11 @@ static void bed_open_with(bool v6, const struct guard_options *guard)
              raw_server_port(bed.server));
     bed.spec = bed_spec("billing", NULL);
     bed.delivery = bed_delivery(&bed.spec);
+}
+
+static void bed_open_with(bool v6, const struct guard_options *guard)
+{
+    bed_open_lanes(1, v6, guard);
 }
 
 static void bed_open_on(bool v6)
@@ -715,5 +720,24 @@ Test(callback_http, many_at_once_all_end)
     wait_all();
     for (int i = 0; i < ATTEMPTS_MAX; i++)
         cr_assert(eq(int, bed.attempts[i].result.result, ATTEMPT_OK), "%s", bed.attempts[i].result.error);
+    bed_close();
+}
+
+Test(callback_http, an_endpoint_leaves_its_lane_only_when_that_is_busy)
+{
+    bed_open_lanes(2, false, NULL);
+    script.replies[0] = OK_REPLY;
+    for (int i = 0; i < ATTEMPTS_MAX; i++)
+        launch();
+    for (int i = 1; i < ATTEMPTS_MAX; i++) {
+        bool same = bed.attempts[i].lane == bed.attempts[0].lane;
+        cr_assert(i >= 32 || same, "attempt %d", i);
+        cr_assert(i != 32 || !same);
+    }
+    void *own = bed.attempts[0].lane;
+    wait_all();
+    bed.sent = bed.ended = 0;
+    cr_assert(eq(ptr, launch()->lane, own), "nothing is under way any more");
+    wait_all();
     bed_close();
 }
