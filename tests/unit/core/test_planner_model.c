@@ -26,6 +26,7 @@ static const char *const receivers[] = {"", "", "\"to\":\"all\",", "\"to\":\"sha
 
 struct weather {
     bool kills, moves, faults, writes, all_rules, no_memory, async;
+    bool no_room; /* jobs and fires are more than may be in memory */
 };
 
 static void job_text(struct pbed *b, const struct weather *w, char *text, size_t size)
@@ -206,6 +207,8 @@ static void one_life(uint64_t seed, const struct weather *w)
     o.async_early = rng_below(&r, 2) ? 0.1 : 0;
     o.async_fail = o.async_silent = 0.2;
     o.async_max_ms = rng_below(&r, 2) ? 800 : 4000;
+    if (w->no_room)
+        o.memory_max_bytes = 5000 + rng_below(&r, 60000);
     struct pbed *b = pbed_new(&o);
     int a = pbed_node_start(b), c = pbed_node_start(b);
     for (unsigned s = 0; s < o.slots; s++)
@@ -269,6 +272,7 @@ static const struct weather
     deaths = {.kills = true, .moves = true, .writes = true, .faults = true},
     all_rules = {.kills = true, .moves = true, .writes = true, .faults = true, .all_rules = true},
     memory = {.moves = true, .writes = true, .faults = true, .no_memory = true},
+    no_room = {.moves = true, .writes = true, .faults = true, .no_room = true},
     async = {.moves = true, .writes = true, .faults = true, .async = true},
     async_deaths = {
         .kills = true, .moves = true, .writes = true, .faults = true, .all_rules = true, .async = true};
@@ -301,6 +305,11 @@ Test(planner_model, every_concurrency_rule)
 Test(planner_model, allocations_that_fail)
 {
     lives("planner_model/memory", 40, &memory);
+}
+
+Test(planner_model, more_than_memory_holds)
+{
+    lives("planner_model/no_room", 40, &no_room);
 }
 
 Test(planner_model, asynchronous_callees)
