@@ -425,17 +425,3 @@ int json_set(json_t *obj, const char *key, json_t *v, struct err *e)
         return err_set(e, ERR_NOMEM, "no memory for member '%s'", key);
     return 0;
 }
-
-int json_set_instant(json_t *obj, const char *key, int64_t ms, struct err *e)
-{
-    char text[TEXT_INSTANT_SIZE];
-    text_instant_print(text, ms);
-    return json_set(obj, key, json_stringn(text, TEXT_INSTANT_SIZE - 1), e);
-}
-
-int json_set_duration(json_t *obj, const char *key, uint64_t ms, struct err *e)
-{
-    char text[TEXT_DURATION_SIZE];
-    size_t len = text_duration_print(text, ms);
-    return json_set(obj, key, json_stringn(text, len), e);
-}

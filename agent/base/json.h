@@ -139,11 +139,8 @@ void json_print_string(struct buf *out, const char *s, size_t len);
 /* The shortest number that reads back as V (finite), always a real. */
 void json_print_real(struct buf *out, double v);
 
-/* New object member helpers that report failure: set OBJ[KEY] to V, stealing V also on failure; a NULL V (its own
+/* Set OBJ[KEY] to V, stealing V also on failure; a NULL V (its own
  * allocation failed) is ERR_NOMEM too. */
 int json_set(json_t *obj, const char *key, json_t *v, struct err *e);
-/* The same for instants, printed in UTC. */
-int json_set_instant(json_t *obj, const char *key, int64_t ms, struct err *e);
-int json_set_duration(json_t *obj, const char *key, uint64_t ms, struct err *e);
 
 #endif

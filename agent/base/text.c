@@ -7,7 +7,6 @@
 #include <limits.h>
 #include <locale.h>
 #include <math.h>
-#include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -331,9 +330,4 @@ const char *text_nearest(const char *s, size_t len, const char *const *names)
         }
     }
     return best;
-}
-
-bool text_equal_secret(const char *a, size_t a_len, const char *b, size_t b_len)
-{
-    return a_len == b_len && CRYPTO_memcmp(a, b, a_len) == 0;
 }

@@ -102,7 +102,5 @@ const char *text_quote(char buf[TEXTQ_SIZE], const char *s, size_t len);
 unsigned text_edit_distance(const char *a, size_t a_len, const char *b, size_t b_len, unsigned max);
 /* Which of NAMES (NULL-terminated) was probably meant by S: the nearest one, if it is near; or NULL. */
 const char *text_nearest(const char *s, size_t len, const char *const *names);
-/* Equality in time that depends on the lengths only, for secrets. */
-bool text_equal_secret(const char *a, size_t a_len, const char *b, size_t b_len);
 
 #endif

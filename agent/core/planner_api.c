@@ -17,11 +17,6 @@ static void answer(struct planner *p, struct planner_api *api, enum planner_answ
     planner_act(p, PLANNER_DO_REPLY)->api = api;
 }
 
-void papi_refuse(struct planner *p, struct planner_api *api, enum planner_answer a)
-{
-    answer(p, api, a);
-}
-
 static struct planner_api *pop(struct pjob *j)
 {
     struct planner_api *api = j->api;

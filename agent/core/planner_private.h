@@ -532,7 +532,6 @@ void papi_found(struct planner *p, struct pjob *j, const struct revision *found)
 void papi_guessed(struct planner *p, struct pjob *j, bool right);
 void papi_durable(struct planner *p, struct pjob *j, const struct job_change *change);
 void papi_refuse_all(struct planner *p, struct pjob *j, enum planner_answer answer);
-void papi_refuse(struct planner *p, struct planner_api *api, enum planner_answer answer);
 void papi_push(struct pjob *j, struct planner_api *api);
 void papi_unpark(struct planner *p, struct pslot *s);
 /* J's first one comes again in a moment, unless it has waited for too long. */

@@ -65,11 +65,6 @@ int fire_outcome_parse(const char *text)
     return name_index(fire_outcome_names, FIRE_OUTCOME_COUNT_, text);
 }
 
-int fire_reason_parse(const char *text)
-{
-    return name_index(fire_reason_names, FIRE_REASON_COUNT_, text);
-}
-
 int fire_wait_parse(const char *text)
 {
     return name_index(fire_wait_names, FIRE_WAIT_COUNT_, text);

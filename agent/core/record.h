@@ -274,7 +274,6 @@ const char *fire_outcome_name(enum fire_outcome o);
 const char *fire_reason_name(enum fire_reason r); /* NULL for NONE */
 int job_state_parse(const char *text);
 int fire_outcome_parse(const char *text);
-int fire_reason_parse(const char *text);
 const char *fire_wait_name(enum fire_wait w); /* NULL for NONE */
 int fire_wait_parse(const char *text);
 

@@ -72,13 +72,3 @@ enum retry_verdict retry_decide(const struct retry_rule *rule, uint32_t attempts
     *ret_next_ms = next_ms;
     return RETRY_AGAIN;
 }
-
-const char *retry_verdict_name(enum retry_verdict v)
-{
-    static const char *const names[RETRY_VERDICT_COUNT_] = {
-        [RETRY_AGAIN] = "again",
-        [RETRY_MAX_ATTEMPTS] = "max_attempts",
-        [RETRY_MAX_AGE] = "max_age",
-    };
-    return (unsigned)v < RETRY_VERDICT_COUNT_ ? names[v] : "unknown";
-}

@@ -50,7 +50,4 @@ enum retry_verdict retry_decide(const struct retry_rule *rule, uint32_t attempts
                                 int64_t now_ms, uint64_t retry_after_ms, struct rng *rng,
                                 int64_t *ret_next_ms);
 
-/* "again", "max_attempts", "max_age". */
-const char *retry_verdict_name(enum retry_verdict v);
-
 #endif

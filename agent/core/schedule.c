@@ -7,27 +7,6 @@
 
 #include "agent/core/schedule_impl.h"
 
-const char *schedule_gap_name(enum schedule_gap v)
-{
-    static const char *const names[] = {"shift", "skip"};
-    assert((unsigned)v < SCHEDULE_GAP_COUNT_);
-    return names[v];
-}
-
-const char *schedule_repeat_name(enum schedule_repeat v)
-{
-    static const char *const names[] = {"first", "second", "both"};
-    assert((unsigned)v < SCHEDULE_REPEAT_COUNT_);
-    return names[v];
-}
-
-const char *schedule_short_month_name(enum schedule_short_month v)
-{
-    static const char *const names[] = {"skip", "last"};
-    assert((unsigned)v < SCHEDULE_SHORT_MONTH_COUNT_);
-    return names[v];
-}
-
 const char *schedule_note_name(enum schedule_note note)
 {
     static const char *const names[] = {NULL, "short_month", "dst_repeat", "dst_gap"};

@@ -42,11 +42,6 @@ enum schedule_short_month {
     SCHEDULE_SHORT_MONTH_COUNT_
 };
 
-/* The values of the job's fields dst.gap, dst.repeat and short_month. */
-const char *schedule_gap_name(enum schedule_gap v);
-const char *schedule_repeat_name(enum schedule_repeat v);
-const char *schedule_short_month_name(enum schedule_short_month v);
-
 struct schedule_options {
     const struct tz *tz; /* borrowed for the schedule's life; NULL is UTC */
     enum schedule_gap gap;

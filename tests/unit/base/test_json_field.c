@@ -185,20 +185,16 @@ Test(json_field, wrong_containers_are_named)
     expect_problem(&p, 4, "#", "must be an object");
 }
 
-Test(json_field, setters_take_the_value_also_when_they_fail)
+Test(json_field, a_setter_takes_the_value_also_when_it_fails)
 {
     for (unsigned k = 0;; k++) {
         AUTO(json_decref) json_t *o = json_object();
         struct err e = {0};
         fault_arm(k);
-        int r = json_set_instant(o, "due", 0, &e);
-        if (r == 0)
-            r = json_set_duration(o, "timeout", 1500, &e);
+        int r = json_set(o, "a_key", json_string("a value"), &e);
         if (!fault_fired()) {
             cr_assert(zero(int, r));
-            cr_assert(
-                eq(str, (char *)json_string_value(json_object_get(o, "due")), "1970-01-01T00:00:00.000Z"));
-            cr_assert(eq(str, (char *)json_string_value(json_object_get(o, "timeout")), "1s500ms"));
+            cr_assert(eq(str, (char *)json_string_value(json_object_get(o, "a_key")), "a value"));
             break;
         }
         cr_assert(eq(int, r, -ERR_NOMEM), "k=%u", k);

@@ -375,11 +375,3 @@ Test(text, nearest_name_is_only_a_near_one)
     cr_assert(text_nearest(S("colour"), names) == NULL);
     cr_assert(text_nearest(S(""), names) == NULL);
 }
-
-Test(text, secrets_compare)
-{
-    cr_assert(text_equal_secret(S("abc"), S("abc")));
-    cr_assert(not(text_equal_secret(S("abc"), S("abd"))));
-    cr_assert(not(text_equal_secret(S("abc"), S("ab"))));
-    cr_assert(text_equal_secret("", 0, "", 0));
-}

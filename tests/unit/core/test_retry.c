@@ -148,10 +148,3 @@ Test(retry, any_rule_with_max_age_ends_in_time)
         cr_assert(le(i64, now, (int64_t)rule.max_age_ms), "seed=%" PRIu64, seed);
     }
 }
-
-Test(retry, verdicts_have_the_names_of_the_api)
-{
-    cr_assert(eq(str, (char *)retry_verdict_name(RETRY_MAX_ATTEMPTS), "max_attempts"));
-    cr_assert(eq(str, (char *)retry_verdict_name(RETRY_MAX_AGE), "max_age"));
-    cr_assert(eq(str, (char *)retry_verdict_name(RETRY_AGAIN), "again"));
-}

@@ -309,9 +309,8 @@ static uint64_t model_count(const struct model *w, int64_t from_ms, int64_t to_m
 
 static void describe(const struct model *w, uint64_t seed, char text[1024])
 {
-    int n = snprintf(text, 1024, "seed=%" PRIu64 " %s from %" PRId64 " gap=%s repeat=%s short_month=%s", seed,
-                     tz_name(w->o->tz), w->from_s, schedule_gap_name(w->o->gap),
-                     schedule_repeat_name(w->o->repeat), schedule_short_month_name(w->o->short_month));
+    int n = snprintf(text, 1024, "seed=%" PRIu64 " %s from %" PRId64 " gap=%d repeat=%d short_month=%d", seed,
+                     tz_name(w->o->tz), w->from_s, (int)w->o->gap, (int)w->o->repeat, (int)w->o->short_month);
     for (size_t i = 0; i < w->count && n < 900; i++)
         n += snprintf(text + n, (size_t)(1024 - n), " | %.100s", w->members[i].text);
 }
