@@ -199,8 +199,11 @@ static void refuse_finished(struct exchange *x)
 
 static void refuse_superseded(struct exchange *x)
 {
+    const struct planner_api *p = &x->write.papi;
     exchange_refuse_with(x, API_SUPERSEDED,
-                         x->write.papi.fire_ok
+                         p->op == PLANNER_FIRE_HEARTBEAT
+                             ? "a later attempt has followed this one; nobody waits for it any more"
+                         : p->fire_ok
                              ? "a later attempt has followed this one; the fire has ended all the same"
                              : "a later attempt has followed this one, which counts as failed already");
 }

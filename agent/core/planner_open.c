@@ -53,6 +53,15 @@ int64_t popen_deadline_ms(const struct planner *p, const struct pfire *f)
     return f->row.wake_ms > grace_ms ? f->row.wake_ms : grace_ms;
 }
 
+/* Whether the log's last entry is to be told anew: that of the attempt which is open, whichever attempt ends it, or that of NUMBER
+ * itself, which was taken for failed too early. */
+static bool is_told(const struct pfire *f, uint32_t number)
+{
+    const struct fire_row *row = &f->row;
+    bool waits = row->state == FIRE_STATE_WAITING && !f->in_flight;
+    return (row->state == FIRE_STATE_OPEN && row->attempts >= number) || (waits && row->attempts == number);
+}
+
 /* The attempt as the log has it since its 202, or as far as it is known of one whose reply has not come. Actions point to it, so it
  * lives until the next step. */
 static struct attempt *attempt_of(struct planner *p, struct pfire *f, uint32_t number)
@@ -61,12 +70,12 @@ static struct attempt *attempt_of(struct planner *p, struct pfire *f, uint32_t n
     struct attempt *a = mem_new(struct attempt);
     planner_trash(p, mem_free, a);
     *a = (struct attempt){.status = -1, .retry_after_ms = -1, .started_ms = p->now_ms};
-    bool open = row->state == FIRE_STATE_OPEN && row->attempts == number;
+    bool told = is_told(f, number);
     if (row->state == FIRE_STATE_HELD && row->wake_ms < p->now_ms)
         a->started_ms = row->wake_ms;
     else if (f->in_flight && f->begun_ms < p->now_ms)
         a->started_ms = f->begun_ms;
-    if (open && !pend_log_pop(p, row, a))
+    if (told && !pend_log_pop(p, row, a))
         a->started_ms = row->attempt_ms;
     if (number > row->attempts)
         row->attempts = number;

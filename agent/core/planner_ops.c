@@ -55,6 +55,10 @@ static void heartbeat(struct planner *p, struct pjob *j, struct pfire *f)
 {
     struct planner_api *api = j->api;
     uint32_t newest = newest_attempt(f);
+    if (api->fire_attempt < newest) {
+        reply(p, j, f, PLANNER_SUPERSEDED);
+        return;
+    }
     /* One that is newer than the row was sent by a member that died before it could tell. */
     api->fire_continue = api->fire_attempt > newest ||
                          (api->fire_attempt == newest && (is_running(f) || f->row.state == FIRE_STATE_OPEN));

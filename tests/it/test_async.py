@@ -124,11 +124,14 @@ def test_failure_is_retried_and_an_older_attempt_is_superseded(three, service, a
     for agent in three:
         late = tell(agent, first, status="failed")
         assert (late.status_code, late.json()["code"]) == (409, "superseded")
-        assert tell(agent, first, "heartbeat").json() == {"continue": False}
+        late = tell(agent, first, "heartbeat")
+        assert (late.status_code, late.json()["code"]) == (409, "superseded")
         assert tell(agent, second, "heartbeat").json() == {"continue": True}
     late = tell(three[2], first, status="ok")
     assert (late.status_code, late.json()["code"]) == (409, "superseded")
-    assert ended(three[1], name)["outcome"] == "succeeded", "its ok ends the fire"
+    fire = ended(three[1], name)
+    assert fire["outcome"] == "succeeded", "its ok ends the fire"
+    assert [a["attempt"] for a in fire["attempts"]] == [1, 2], fire
     assert tell(three[0], second, "heartbeat").json() == {"continue": False}
     three[0].delete(name)
 

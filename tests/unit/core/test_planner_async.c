@@ -48,6 +48,14 @@ static struct pbed *open_fire(void)
     return b;
 }
 
+static uint32_t attempts_told(const struct fire_row *f)
+{
+    uint32_t n = 0;
+    for (const char *at = f->log; at && (at = strstr(at, "{\"attempt\":")) != NULL; at++)
+        n++;
+    return n;
+}
+
 static void over(struct pbed *b)
 {
     pbed_check(b, true);
@@ -110,11 +118,30 @@ Test(planner_async, an_older_attempt_is_superseded_but_its_ok_ends_the_fire)
     (void)tell(b, PLANNER_FIRE_COMPLETE, 1, false);
     pbed_run(b, 1500);
     cr_assert(eq(int, tell(b, PLANNER_FIRE_COMPLETE, 1, false), PLANNER_SUPERSEDED));
-    cr_assert(not(heartbeat(b, 1)), "nobody waits for it");
+    cr_assert(eq(int, tell(b, PLANNER_FIRE_HEARTBEAT, 1, true), PLANNER_SUPERSEDED), "nobody waits for it");
     cr_assert(heartbeat(b, 2));
     cr_assert(eq(int, fire_1(b)->state, FIRE_STATE_OPEN));
     cr_assert(eq(int, tell(b, PLANNER_FIRE_COMPLETE, 1, true), PLANNER_SUPERSEDED));
     cr_assert(eq(int, fire_1(b)->outcome, FIRE_OUTCOME_SUCCEEDED));
+    cr_assert(eq(u32, attempts_told(fire_1(b)), 2), "%s", fire_1(b)->log);
+    over(b);
+}
+
+Test(planner_async, an_attempt_that_was_thought_silent_is_told_once)
+{
+    struct pbed *b = silent(1);
+    (void)pbed_do(
+        b, PLANNER_CREATE, "a",
+        "{\"schedule\":\"@after 1s\",\"retry\":{\"factor\":100,\"max_backoff\":\"1h\",\"jitter\":0}," ASYNC
+        "}");
+    pbed_run(b, 40000);
+    const struct fire_row *f = fire_1(b);
+    cr_assert(eq(int, f->state, FIRE_STATE_WAITING));
+    cr_assert(eq(u32, attempts_told(f), 2), "%s", f->log);
+    cr_assert(eq(int, tell(b, PLANNER_FIRE_COMPLETE, 2, true), PLANNER_OK));
+    f = fire_1(b);
+    cr_assert(eq(int, f->outcome, FIRE_OUTCOME_SUCCEEDED));
+    cr_assert(eq(u32, attempts_told(f), 2), "%s", f->log);
     over(b);
 }
 
@@ -347,7 +374,7 @@ Test(planner_async, a_retry_by_hand_of_an_open_fire_counts_the_attempt_as_failed
     cr_assert(eq(int, tell(b, PLANNER_FIRE_RETRY, 0, false), PLANNER_ACCEPTED));
     pbed_run(b, 200);
     cr_assert(eq(u32, fire_1(b)->attempts, 2));
-    cr_assert(not(heartbeat(b, 1)));
+    cr_assert(eq(int, tell(b, PLANNER_FIRE_HEARTBEAT, 1, true), PLANNER_SUPERSEDED));
     cr_assert(heartbeat(b, 2));
     (void)tell(b, PLANNER_FIRE_COMPLETE, 2, true);
     over(b);
