@@ -90,7 +90,7 @@ static void on_jobs(void *arg, const struct err *e, struct store_page *page)
         return;
     }
     for (size_t i = 0; i < page->jobs_count; i++)
-        c->jobs[page->jobs[i].row.state]++;
+        c->jobs[job_row_shown_state(&page->jobs[i].row)]++;
     memcpy(c->after_ns, page->next_ns, sizeof(c->after_ns));
     memcpy(c->after_id, page->next_id, sizeof(c->after_id));
     if (!page->more) {

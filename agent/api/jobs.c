@@ -81,7 +81,8 @@ static void answer_job(struct exchange *x, int status, const struct job_spec *sp
 static void answer_deleted(struct exchange *x, const struct job_row *row, bool in_flight)
 {
     struct buf out = BUF_INIT(4096);
-    const char *result = in_flight ? "in_flight" : row->state == JOB_STATE_DONE ? "finished" : "cancelled";
+    bool done = job_row_shown_state(row) == JOB_STATE_DONE;
+    const char *result = in_flight ? "in_flight" : done ? "finished" : "cancelled";
     buf_addf(&out, "{\"result\":\"%s\",\"last_fire\":", result);
     api_print_last_fire(&out, row);
     buf_add_char(&out, '}');

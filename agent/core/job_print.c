@@ -69,14 +69,12 @@ static void add_instant(struct buf *out, const char *key, int64_t ms)
 
 static void add_counts(struct buf *out, const struct job_counts *c)
 {
-    uint64_t ended = c->succeeded + c->dead + c->skipped + c->coalesced + c->cancelled;
-    assert(ended <= c->seq);
     buf_addf(out,
              ",\"counts\":{\"seq\":%llu,\"succeeded\":%llu,\"dead\":%llu,\"skipped\":%llu,\"coalesced\":%llu",
              (unsigned long long)c->seq, (unsigned long long)c->succeeded, (unsigned long long)c->dead,
              (unsigned long long)c->skipped, (unsigned long long)c->coalesced);
     buf_addf(out, ",\"cancelled\":%llu,\"pending\":%llu}", (unsigned long long)c->cancelled,
-             (unsigned long long)(c->seq - ended));
+             (unsigned long long)job_counts_pending(c));
 }
 
 static void add_last_fire(struct buf *out, const struct job_row *row)
@@ -104,7 +102,7 @@ static void add_status(struct buf *out, const struct job_spec *spec, const struc
     char uid[33];
     uid_print(&row->uid, uid);
     buf_addf(out, ",\"status\":{\"uid\":\"%s\",\"version\":%llu,\"state\":\"%s\"", uid,
-             (unsigned long long)row->version, job_state_name(row->state));
+             (unsigned long long)row->version, job_state_name(job_row_shown_state(row)));
     add_instant(out, "next_due", row->state == JOB_STATE_DONE ? RECORD_NONE : row->due_ms);
     if (spec->has_every)
         add_instant(out, "phase", spec->phase_ms);

@@ -55,6 +55,19 @@ static int name_index(const char *const *names, int count, const char *text)
     return -1;
 }
 
+uint64_t job_counts_pending(const struct job_counts *c)
+{
+    uint64_t ended = c->succeeded + c->dead + c->skipped + c->coalesced + c->cancelled;
+    assert(ended <= c->seq);
+    return c->seq - ended;
+}
+
+enum job_state job_row_shown_state(const struct job_row *row)
+{
+    bool ends = row->state == JOB_STATE_DONE && job_counts_pending(&row->counts) > 0;
+    return ends ? JOB_STATE_ACTIVE : row->state;
+}
+
 int job_state_parse(const char *text)
 {
     return name_index(job_state_names, JOB_STATE_COUNT_, text);

@@ -268,6 +268,11 @@ struct slot_change {
     bool changed; /* written by the store; also true if an earlier try of this very change did it */
 };
 
+/* Booked fires that have not ended. */
+uint64_t job_counts_pending(const struct job_counts *c);
+/* The state that people are told: a job that has had its last due is done when its last fire has ended, not before. */
+enum job_state job_row_shown_state(const struct job_row *row);
+
 /* Names as the API prints them, and back (-1: unknown). */
 const char *job_state_name(enum job_state s);
 const char *fire_outcome_name(enum fire_outcome o);

@@ -545,7 +545,7 @@ static bool matches(const struct store_filter *f, const struct mem_job *job)
     if ((f->ns && strcmp(f->ns, row->ns) != 0) ||
         (f->prefix && strncmp(row->id, f->prefix, strlen(f->prefix)) != 0))
         return false;
-    if ((f->state >= 0 && (int)row->state != f->state) ||
+    if ((f->state >= 0 && (int)job_row_shown_state(row) != f->state) ||
         (f->last_outcome >= 0 && (row->last.seq == 0 || (int)row->last.outcome != f->last_outcome)))
         return false;
     for (size_t i = 0; i < f->labels_count; i++)

@@ -72,12 +72,24 @@ static void add_label(struct buf *b, const struct store_filter *f, size_t i)
     sql_add_hex(b, f->label_values[i], strlen(f->label_values[i]));
 }
 
+/* As job_row_shown_state() says it. */
+static void add_state(struct buf *b, int state)
+{
+    static const char ended[] = "j.succeeded + j.dead + j.skipped + j.coalesced + j.cancelled";
+    if (state == JOB_STATE_ACTIVE)
+        buf_addf(b, " AND (j.state = %d OR (j.state = %d AND j.seq > %s))", JOB_STATE_ACTIVE, JOB_STATE_DONE,
+                 ended);
+    else if (state == JOB_STATE_DONE)
+        buf_addf(b, " AND j.state = %d AND j.seq = %s", JOB_STATE_DONE, ended);
+    else if (state >= 0)
+        buf_addf(b, " AND j.state = %d", state);
+}
+
 /* What the index did not sort out. */
 static void add_match(struct buf *b, const struct store_filter *f)
 {
     buf_add_str(b, "j.uid IS NOT NULL");
-    if (f->state >= 0)
-        buf_addf(b, " AND j.state = %d", f->state);
+    add_state(b, f->state);
     if (f->last_outcome >= 0)
         buf_addf(b, " AND j.last_seq > 0 AND j.last_outcome = %d", f->last_outcome);
     if (!f->ns && f->prefix && f->prefix[0])

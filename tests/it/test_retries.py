@@ -21,6 +21,22 @@ def fire_of(agent, job_id):
                       interval=0.1)
 
 
+def test_a_one_shot_is_done_when_its_fire_has_ended(three, service, callee):
+    """Until then there is something to wait for, and to cancel."""
+    name, late = f"wait-{service}", {"min_backoff": "1h", "max_backoff": "1h"}
+    callee.behave({"path": "/down", "status": 503})
+    three[0].put(name, {**one_shot(service, "/down"), "retry": late})
+    status = wait_until(lambda: (s := three[1].get(name)["status"]) and s["counts"]["pending"] == 1 and s, 20, "a retry waits")
+    assert (status["state"], status["next_due"], status["consecutive_failures"]) == ("active", None, 1), status
+    assert [j["id"] for j in three[2].list(prefix=name, state="active")] == [name]
+    assert three[2].list(prefix=name, state="done") == []
+    assert three[1].delete(name)["result"] == "cancelled"
+    three[0].put(name, {**one_shot(service, "/down"), "retry": {"max_attempts": 1}})
+    status = wait_until(lambda: (s := three[1].get(name)["status"]) and s["state"] == "done" and s, 20, "its end")
+    assert status["counts"]["dead"] == 1 and [j["id"] for j in three[2].list(prefix=name, state="done")] == [name]
+    assert three[1].delete(name)["result"] == "finished"
+
+
 @pytest.mark.parametrize("failure", [
     {"status": 503}, {"status": 500}, {"status": 404}, {"status": 302, "headers": {"Location": "/ok"}}, {"reset": True},
     {"close": True}, {"hang": True}], ids=lambda f: "-".join(str(x) for x in list(f.items())[0]))

@@ -191,7 +191,7 @@ static bool matches(const struct store_filter *f, const struct machine_job *job)
         return true;
     struct job_row row;
     machine_job_row(job, &row);
-    return (f->state < 0 || (int)row.state == f->state) &&
+    return (f->state < 0 || (int)job_row_shown_state(&row) == f->state) &&
            (f->last_outcome < 0 || (row.last.seq > 0 && (int)row.last.outcome == f->last_outcome));
 }
 

@@ -20,6 +20,7 @@
     X(slots_of_a_batch_move_with_it)                       \
     X(an_inserted_job_reads_back)                          \
     X(hostile_texts_are_data)                              \
+    X(a_job_is_done_when_no_fire_of_it_waits)              \
     X(a_name_is_taken_once)                                \
     X(every_write_repeats_as_success)                      \
     X(an_update_of_another_revision_is_a_conflict)         \
@@ -245,6 +246,35 @@ static size_t labelled(struct contract *t, const char *name, const char *value)
     size_t n = a->jobs_count;
     contract_free(a);
     return n;
+}
+
+static size_t in_state(struct contract *t, enum job_state state)
+{
+    struct store_filter f = {.state = (int)state, .last_outcome = -1, .limit = 100};
+    struct contract_answer *a = contract_list(t, &f);
+    size_t n = a->jobs_count;
+    contract_free(a);
+    return n;
+}
+
+static void a_job_is_done_when_no_fire_of_it_waits(struct contract *t)
+{
+    static const struct job_counts ended = {5, 1, 1, 1, 1, 1}, waits = {6, 1, 1, 1, 1, 1};
+    static const enum job_state states[] = {JOB_STATE_ACTIVE, JOB_STATE_PAUSED, JOB_STATE_DONE};
+    contract_join(t, "m1");
+    for (uint32_t i = 0; i < 6; i++) {
+        char id[8] = {'j', (char)('0' + i)};
+        struct job_row row = contract_row(1, i, "default", id);
+        row.state = states[i / 2];
+        row.counts = i % 2 ? waits : ended;
+        struct job_change c = contract_change(CHANGE_INSERT, &row);
+        c.spec = contract_spec("default", id, "\"payload\":1");
+        CHECK(contract_one(t, &c) == CHANGE_RESULT_OK, "%s", c.problem);
+        job_spec_unref(c.spec);
+    }
+    CHECK(in_state(t, JOB_STATE_ACTIVE) == 3, "%zu", in_state(t, JOB_STATE_ACTIVE));
+    CHECK(in_state(t, JOB_STATE_PAUSED) == 2, "%zu", in_state(t, JOB_STATE_PAUSED));
+    CHECK(in_state(t, JOB_STATE_DONE) == 1, "%zu", in_state(t, JOB_STATE_DONE));
 }
 
 /* Names were checked before they came here, but a store is asked for anything. */
