@@ -25,10 +25,21 @@ const struct config *node_config(const struct node *n)
     return atomic_load(&n->shown_config);
 }
 
+static bool no_secret_known(void *arg, const char *ns, const char *name, size_t name_len)
+{
+    (void)arg;
+    (void)ns;
+    (void)name;
+    (void)name_len;
+    return false;
+}
+
 void node_job_defaults(const struct node *n, struct job_defaults *ret)
 {
     config_job_defaults(node_config(n), ret);
-    if (n->safety) {
+    if (!n->consul && !node_config(n)->callback.secrets_dir) {
+        ret->secret_known = no_secret_known; /* there is no other agent either that could have it */
+    } else if (n->safety) {
         ret->secret_known = safety_secret_known;
         ret->secret_arg = n->safety;
     }
@@ -261,6 +272,16 @@ static size_t show_members(struct node *n)
     return shown;
 }
 
+/* The log knows agents by their names; NULL: no member now has the leader's. */
+static const char *leading_member(const struct node_cluster_view *v)
+{
+    for (size_t i = 0; v->raft && i < v->raft->voters_count; i++)
+        for (size_t m = 0; v->raft->voters[i].number == v->raft->leader && m < v->members_count; m++)
+            if (strcmp(v->members[m].name, v->raft->voters[i].name) == 0)
+                return v->members[m].id;
+    return NULL;
+}
+
 void node_cluster(struct node *n, struct node_cluster_view *ret)
 {
     *ret = (struct node_cluster_view){.cluster = n->config->cluster.name,
@@ -271,14 +292,12 @@ void node_cluster(struct node *n, struct node_cluster_view *ret)
                                       .consul_ok = !n->consul || consul_client_health(n->consul)->ok,
                                       .slots_total = n->meta.slots,
                                       .raft = node_show_raft(n)};
-    for (size_t i = 0; ret->raft && i < ret->raft->voters_count; i++)
-        if (ret->raft->voters[i].number == ret->raft->leader)
-            ret->store_leader = ret->raft->voters[i].name;
     if (!n->engine)
         return;
     const struct ownership_view *view = engine_ownership_view(n->engine);
     ret->members_count = show_members(n);
     ret->members = n->view_members;
+    ret->store_leader = leading_member(ret);
     ret->slots_owned = view->owned;
     ret->slots_unowned = view->unowned;
     ret->slots_moving = view->moving;

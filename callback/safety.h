@@ -44,7 +44,7 @@ void safety_use(struct safety *s, struct safety_use *ret);
 /* Any thread; USE is empty then. */
 void safety_unuse(struct safety_use *use);
 
-/* Any thread: whether jobs of NS may name the secret; without secrets_dir this cannot be judged, and is true. One that came after the
+/* Any thread: whether jobs of NS may name the secret; without secrets_dir this cannot be judged (another agent may own the job and have it), and is true. One that came after the
  * last look is read now, which blocks shortly. ARG is the struct safety. */
 bool safety_secret_known(void *arg, const char *ns, const char *name, size_t name_len);
 

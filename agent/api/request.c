@@ -146,8 +146,8 @@ static int check_argument(struct reader *r, const char *text, size_t len)
         return 0;
     case API_ARG_FIRE:
         if (!fire_id_parse(text, &rq->fire_uid, &rq->fire_seq))
-            return api_problem_set(r->problem, API_INVALID_REQUEST,
-                                   "'%s' is no fire id: 32 hexadecimal digits, a dot, a number",
+            return api_problem_set(r->problem, API_NOT_FOUND,
+                                   "'%s' is no fire's id: 32 hexadecimal digits, a dot, a number",
                                    TEXTQ(text, len));
         return 0;
     case API_ARG_SERVICE:

@@ -410,9 +410,9 @@ static void read_async(struct job_reader *r, const json_t *cb_doc, const struct 
         return;
     cb->async = true;
     json_unknown_fields(async, known, &here, r->problems);
-    if (json_field_duration_ms(async, "timeout", 1000, ASYNC_MAX_MS, &ms, &here, r->problems))
+    if (json_field_duration_ms(async, "timeout", 1, ASYNC_MAX_MS, &ms, &here, r->problems))
         cb->async_timeout_ms = (int64_t)ms;
-    if (json_field_duration_ms(async, "max", 1000, ASYNC_MAX_MS, &ms, &here, r->problems))
+    if (json_field_duration_ms(async, "max", 1, ASYNC_MAX_MS, &ms, &here, r->problems))
         cb->async_max_ms = (int64_t)ms;
     if (cb->async_max_ms < cb->async_timeout_ms)
         json_problem(r->problems, &here, "max", "must not be shorter than timeout");

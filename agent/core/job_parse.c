@@ -199,7 +199,7 @@ static void read_rules(struct job_reader *r, const json_t *doc)
         json_unknown_fields(misfire, misfire_known, &at, r->problems);
         if (json_field_enum(misfire, "policy", policies, &v, &at, r->problems))
             s->misfire = (enum job_misfire)v;
-        if (json_field_duration_ms(misfire, "window", 1000, (uint64_t)YEAR_MS, &ms, &at, r->problems))
+        if (json_field_duration_ms(misfire, "window", 1, (uint64_t)YEAR_MS, &ms, &at, r->problems))
             s->misfire_window_ms = (int64_t)ms;
     }
     if (json_field_enum(doc, "concurrency", overlaps, &v, NULL, r->problems))

@@ -9,6 +9,7 @@ import time
 
 import pytest
 import requests
+from lib.carillon import Agent
 from lib.procs import wait_until
 
 CB = {"http": {"service": "bad", "path": "/bad"}}
@@ -104,6 +105,15 @@ def test_id_is_refused(three, job_id):
         assert method == "GET" or answer.status_code == 400 or "/" in requests.utils.unquote(job_id)
 
 
+def test_an_agent_alone_without_secrets_knows_none(folder):
+    agent = Agent("alone", folder).start()
+    job = {**GOOD, "callback": {"http": {"url": "http://127.0.0.1:9/", "headers": {"X": "${secret:nowhere}"}}}}
+    answer = agent.call("PUT", "/v1/jobs/x", json=job)
+    agent.end()
+    assert (answer.status_code, answer.json()["code"]) == (400, "unknown_secret"), answer.text
+    assert [e["pointer"] for e in answer.json()["errors"]] == ["#/callback/http/headers/X"]
+
+
 REQUESTS = [
     ("no content type", "PUT", "/v1/jobs/x", {}, b"{}", 415),
     ("text/plain, as a form of a web page", "PUT", "/v1/jobs/x", {"Content-Type": "text/plain"}, b"{}", 415),
@@ -127,7 +137,7 @@ REQUESTS = [
     ("state", "GET", "/v1/jobs?state=sleeping", {}, None, 400),
     ("delete without a filter", "DELETE", "/v1/jobs", {"Carillon-Client": "it"}, None, 400),
     ("delete by a web page", "DELETE", "/v1/jobs/x", {}, None, 415),
-    ("fire", "GET", "/v1/fires/xyz", {}, None, 400),
+    ("no fire's id", "GET", "/v1/fires/xyz", {}, None, 404),
     ("If-Match", "DELETE", "/v1/jobs/x", {"Carillon-Client": "it", "If-Match": "garbage"}, None, 400),
     ("body too big", "PUT", "/v1/jobs/x", {"Content-Type": "application/json"}, b" " * (1 << 20) + b"{}", 413),
     ("a header that forges a peer", "PUT", "/v1/jobs/x", {"Content-Type": "application/json", "Carillon-Context": "{}"},

@@ -45,6 +45,8 @@ def test_whoever_dies_nothing_is_lost(raft_cluster, callee):
     writer.check(agents[1])
     wait_until(lambda: cluster.voters() == {a.name: "voter" for a in agents}, 60, "all are voters still")
     assert sorted(v["number"] for v in cluster.log(agents[0])["voters"]) == [1, 2, 3]
+    leader = cluster.leader().cluster()["self"]
+    wait_until(lambda: all(agent.cluster()["store"]["leader"] == leader for agent in agents), 60, "all tell who leads")
 
 
 def show_between(callee, wall):

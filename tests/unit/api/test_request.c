@@ -80,7 +80,7 @@ Test(request, a_path_argument_is_decoded_once_and_checked)
     char path[300] = "/v1/jobs/";
     memset(path + 9, 'a', 201);
     expect_code(HEAD("GET", path, ""), API_INVALID_REQUEST, "201 bytes");
-    expect_code(HEAD("GET", "/v1/fires/xyz", ""), API_INVALID_REQUEST, "no fire id");
+    expect_code(HEAD("GET", "/v1/fires/xyz", ""), API_NOT_FOUND, "no fire's id");
     expect_code(HEAD("GET", "/v1/services/a%2Fb", ""), API_INVALID_REQUEST, "no service");
 }
 
