@@ -22,7 +22,7 @@ struct export
     struct httpd_stream *stream;
     struct api_request req;
     struct api_context ctx;
-    char *query; /* a client's: passed on with each page */
+    char *query; /* a client's: what a member is asked for with each page, but for the cursor */
     struct api_filter filter;
     char cursor[API_CURSOR_SIZE]; /* "": the beginning */
     struct buf out;
@@ -176,7 +176,7 @@ static void ask_member(struct export *x)
     const char *address = node_any_member(x->api->node, x->tries);
     buf_addf(&target, "/v1/export?%s", x->query);
     if (x->cursor[0])
-        buf_addf(&target, "%scursor=%s", x->query[0] ? "&" : "", x->cursor);
+        buf_addf(&target, "&cursor=%s", x->cursor);
     struct api_peer_request r = {.address = address,
                                  .method = "GET",
                                  .target = buf_str(&target),
@@ -244,6 +244,24 @@ static void room(void *arg)
         loop_post(x->api->loop, &x->room);
 }
 
+/* Its own, from what was understood: the cursor of RQ is that of the first page only. NULL: no memory. */
+static char *print_query(const struct api_request *rq)
+{
+    AUTO(buf_fini) struct buf out = BUF_INIT(1 << 16);
+    buf_addf(&out, "ns=%s", rq->ns_all ? "*" : rq->ns);
+    if (rq->prefix[0]) {
+        buf_add_str(&out, "&prefix=");
+        text_percent_encode(&out, rq->prefix, strlen(rq->prefix));
+    }
+    for (size_t i = 0; i < rq->labels_count; i++) {
+        buf_add_str(&out, "&label=");
+        text_percent_encode(&out, rq->labels[i].name, strlen(rq->labels[i].name));
+        buf_add_str(&out, "%3D");
+        text_percent_encode(&out, rq->labels[i].value, strlen(rq->labels[i].value));
+    }
+    return buf_steal(&out, NULL, NULL);
+}
+
 void api_export(struct exchange *x)
 {
     if (x->ctx.hop != API_HOP_NONE) {
@@ -256,13 +274,9 @@ void api_export(struct exchange *x)
     ex->req = x->req;
     ex->ctx = x->ctx;
     api_context_set_defaults(&ex->ctx, &x->ctx.defaults);
-    const char *ns = httpd_header(x->rq, "Carillon-Namespace"), *query = httpd_query_string(x->rq);
-    struct buf passed = BUF_INIT(1 << 16);
-    buf_add_str(&passed, query);
-    if (ns && !httpd_query(x->rq, "ns"))
-        buf_addf(&passed, "%sns=%s", *query ? "&" : "", ns);
-    ex->query = buf_steal(&passed, NULL, NULL);
-    buf_fini(&passed);
+    ex->query = print_query(&x->req);
+    if (x->req.has_cursor)
+        api_cursor_print(x->req.after_ns, x->req.after_id, ex->cursor);
     buf_init(&ex->out, API_PAGE_BYTES_MAX);
     atomic_init(&ex->room_posted, false);
     list_init(&ex->call.link);

@@ -322,6 +322,8 @@ def test_a_client_of_the_cluster_forwards_everything(cluster):
         lines = [{"op": "create", "id": f"client-{n}", "job": job()} for n in range(1500)]
         assert all(r["status"] == 201 for r in client.bulk(lines))
         assert len(client.call("GET", "/v1/export?prefix=client-").text.splitlines()) == 1500
+        behind = client.ask("GET", "/v1/jobs?prefix=client-&limit=100", 200)["next_cursor"]
+        assert len(client.call("GET", f"/v1/export?prefix=client-&cursor={behind}").text.splitlines()) == 1400
         assert len(client.list(prefix="client-", limit=1000)) == 1500
         assert client.ask("DELETE", "/v1/jobs?prefix=client-", 200) == {"deleted": 1500}
         assert client.delete("by-client")["result"] == "cancelled"
