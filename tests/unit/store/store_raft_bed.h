@@ -82,8 +82,8 @@ static inline struct replica_stats bed_stats(const struct bed_node *n)
     return s;
 }
 
-/* The part of node N, with the folder and the address it had before, if any. FIRST: an empty folder begins with the voters. */
-static inline void bed_start(struct cluster_bed *b, struct bed_node *n, bool first)
+/* The part of node N, with the folder it had before, if any; it does not vote yet. */
+static inline void bed_make(struct cluster_bed *b, struct bed_node *n)
 {
     struct err e = {0};
     struct wire_tls_options tls = {
@@ -98,18 +98,29 @@ static inline void bed_start(struct cluster_bed *b, struct bed_node *n, bool fir
                                                  .tls = &tls,
                                                  .now_ms = bed_now_ms};
     CHECK(store_raft_cluster_new(&options, &n->cluster, &e) == 0, "%s", e.text);
-    if (n->id != 0) {
-        int fd = n->listener.fd;
-        if (fd < 0) {
-            struct listener again;
-            CHECK(listener_open(&again, n->listener.address, 0, &e) == 0, "%s", e.text);
-            fd = fd_take(&again.fd);
-            listener_fini(&again);
-        }
-        n->listener.fd = -1;
-        CHECK(store_raft_cluster_vote(n->cluster, n->id, fd, b->voters, first ? b->voters_count : 0, &e) == 0,
-              "%s", e.text);
+}
+
+/* At the address it had before, if any. FIRST: an empty folder begins with the voters. */
+static inline int bed_vote(struct cluster_bed *b, struct bed_node *n, bool first, struct err *e)
+{
+    int fd = n->listener.fd;
+    if (fd < 0) {
+        struct listener again;
+        CHECK(listener_open(&again, n->listener.address, 0, e) == 0, "%s", e->text);
+        fd = fd_take(&again.fd);
+        listener_fini(&again);
     }
+    n->listener.fd = -1;
+    return store_raft_cluster_vote(n->cluster, n->id, fd, b->voters, first ? b->voters_count : 0, e);
+}
+
+/* All of that. */
+static inline void bed_start(struct cluster_bed *b, struct bed_node *n, bool first)
+{
+    struct err e = {0};
+    bed_make(b, n);
+    if (n->id != 0)
+        CHECK(bed_vote(b, n, first, &e) == 0, "%s", e.text);
     store_raft_cluster_set_voters(n->cluster, b->voters, b->voters_count);
 }
 
