@@ -15,6 +15,7 @@ struct vacuum_op {
     struct my_op op;
     struct store_vacuum what;
     struct uid swept;
+    uint64_t fires, copies, revisions, cut; /* rows that went: all old ones, and of one history */
     bool more;
     store_bool_done *done;
     void *arg;
@@ -23,7 +24,7 @@ struct vacuum_op {
 static int forget_old(struct vacuum_op *o, struct my_script *s, struct err *e)
 {
     long long now_ms = (long long)o->what.now_ms;
-    uint64_t fires = 0, copies = 0, revisions = 0;
+    o->fires = o->copies = o->revisions = 0;
     /* A member that still owns slots stays until they were taken: its row says that it is dead. */
     buf_addf(
         &s->text,
@@ -33,22 +34,22 @@ static int forget_old(struct vacuum_op *o, struct my_script *s, struct err *e)
     buf_addf(&s->text,
              "DELETE FROM fires WHERE ended = 1 AND wake_ms < %lld ORDER BY wake_ms, uid, seq LIMIT %d",
              now_ms, VACUUM_ROWS);
-    s->ret_matched = &fires;
+    s->ret_matched = &o->fires;
     if (r == 0)
         r = my_script_end(s, MY_ANY, 0, e);
     buf_addf(&s->text, "DELETE FROM copies WHERE until_ms < %lld ORDER BY until_ms, uid, version LIMIT %d",
              now_ms, VACUUM_ROWS);
-    s->ret_matched = &copies;
+    s->ret_matched = &o->copies;
     if (r == 0)
         r = my_script_end(s, MY_ANY, 0, e);
     buf_addf(&s->text, "DELETE FROM revisions WHERE at_ms < %lld ORDER BY at_ms, ns, id, change_id LIMIT %d",
              now_ms - (long long)REVISIONS_KEPT_MS, VACUUM_ROWS);
-    s->ret_matched = &revisions;
+    s->ret_matched = &o->revisions;
     if (r == 0)
         r = my_script_end(s, MY_ANY, 0, e);
     if (r == 0)
         r = my_script_run(s, e);
-    o->more = fires == VACUUM_ROWS || copies == VACUUM_ROWS || revisions == VACUUM_ROWS;
+    o->more = o->fires == VACUUM_ROWS || o->copies == VACUUM_ROWS || o->revisions == VACUUM_ROWS;
     return r;
 }
 
@@ -107,16 +108,16 @@ static int find_bound(struct vacuum_op *o, struct my_script *s, struct sweep *w,
 
 static int cut_history(struct vacuum_op *o, struct my_script *s, const struct sweep *w, struct err *e)
 {
-    uint64_t cut = 0;
+    o->cut = 0;
     buf_add_str(&s->text, "DELETE FROM fires WHERE uid = ");
     sql_add_hex(&s->text, w->uid.bytes, sizeof(struct uid));
     buf_addf(&s->text, " AND seq <= %llu AND ended = 1 AND outcome <> %d ORDER BY seq DESC LIMIT %d",
              (unsigned long long)w->seq, FIRE_OUTCOME_DEAD, VACUUM_ROWS);
-    s->ret_matched = &cut;
+    s->ret_matched = &o->cut;
     int r = my_script_end(s, MY_ANY, 0, e);
     if (r == 0)
         r = my_script_run(s, e);
-    o->more |= cut == VACUUM_ROWS;
+    o->more |= o->cut == VACUUM_ROWS;
     return r;
 }
 
