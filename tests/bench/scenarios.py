@@ -8,8 +8,8 @@ from rig import BenchError, Rig, instant, run_tool
 LATE_MS_MAX = 1000
 ARRIVED_MIN = 0.97
 # The rates of a ladder, as shares of what is done bare in the same run: these, then from one on ever higher until one is not sustained.
-LADDER = ((0.14, 0.2, 0.26, 0.32, 0.38), 0.44, 1.08)
-STREAM_LADDER = ((0.07, 0.13), 0.18, 1.15)  # a one-shot costs more than a fire
+LADDER = ((0.14, 0.2, 0.26, 0.35), 0.44, 1.08)
+STREAM_LADDER = ((0.07, 0.13), 0.18, 1.2)  # a one-shot costs more than a fire
 STEPS_MAX = 24
 # So many writes bring about a snapshot, where snapshots are what is measured.
 SNAPSHOT_ENTRIES = 3000
