@@ -35,14 +35,17 @@ struct feed {
 
 /* --- what comes ---------------------------------------------------------------------------------------------------- */
 
-/* Of "event: …\ndata: {…}\n\n"; "": of none. */
+/* Of "event: …\ndata: {…}\n\n"; "": of none. One that cannot be read is nobody's ("?"): only who hears all namespaces hears it. */
 static void read_namespace(const char *text, size_t len, char ret[RECORD_NS_MAX])
 {
     AUTO(json_decref) json_t *doc = NULL;
     const char *data = memmem(text, len, "\ndata: ", 7), *ns = NULL;
     ret[0] = '\0';
-    if (!data || json_read(data + 7, len - (size_t)(data + 7 - text), EVENT_BYTES_MAX, &doc, NULL) < 0)
+    if (!data || json_read(data + 7, len - (size_t)(data + 7 - text), EVENT_BYTES_MAX, &doc, NULL) < 0) {
+        ret[0] = '?';
+        ret[1] = '\0';
         return;
+    }
     ns = json_string_value(json_object_get(doc, "namespace"));
     if (ns)
         (void)snprintf(ret, RECORD_NS_MAX, "%s", ns); /* a longer one is nobody's */
