@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "agent/base/mem.h"
 #include "agent/base/text.h"
 #include "agent/cli/args.h"
 #include "agent/version.h"
@@ -201,15 +202,47 @@ static const struct cli_command *find_command(const struct cli *cli, int argc, c
     return NULL;
 }
 
+/* How many words of ARGV are flags of all commands, with their values, before the command's name. */
+static int count_before(int argc, const char *const *argv)
+{
+    int at = 0;
+    while (at < argc) {
+        const struct cli_flag *f = cli_remote_flags();
+        size_t len = strcspn(argv[at], "=");
+        while (f->name && (strncmp(f->name, argv[at], len) != 0 || f->name[len]))
+            f++;
+        if (!f->name && strcmp(argv[at], "--json") != 0)
+            break;
+        at += f->name && !argv[at][len] ? 2 : 1;
+    }
+    return at < argc ? at : argc;
+}
+
+/* The flags that stood before the command's name, then what stands after it. The caller frees the list. */
+static const char **join_words(const char *const *flags, int flags_count, const char *const *rest,
+                               int rest_count)
+{
+    const char **ret = mem_new_array(const char *, (size_t)(flags_count + rest_count) + 1);
+    for (int i = 0; i < flags_count; i++)
+        ret[i] = flags[i];
+    for (int i = 0; i < rest_count; i++)
+        ret[flags_count + i] = rest[i];
+    return ret;
+}
+
 static int run_command(struct cli *cli, int argc, const char *const *argv)
 {
-    int words, code;
+    int words, code, before = count_before(argc, argv);
     struct cli_args args;
     struct err e;
-    const struct cli_command *c = find_command(cli, argc, argv, &words, &code);
+    if (before == argc)
+        return cli_fail(cli, CLI_USAGE, "a command is missing; `carillon --help` lists them");
+    const struct cli_command *c = find_command(cli, argc - before, argv + before, &words, &code);
     if (!c)
         return code;
-    if (args_read(c, argc - words, argv + words, &args, &e) < 0) {
+    AUTO(mem_free)
+    const char **given = join_words(argv, before, argv + before + words, argc - before - words);
+    if (args_read(c, argc - words, given, &args, &e) < 0) {
         (void)cli_fail(cli, CLI_USAGE, "%s", e.text);
         (void)fprintf(cli->err, "usage: carillon %s%s%s\n", c->name, *c->usage ? " " : "", c->usage);
         return CLI_USAGE;

@@ -58,7 +58,7 @@ static int fill_payload(json_t *job, const struct cli *cli, const struct cli_arg
     const char *data = args_get(args, "--data"), *type = args_get(args, "--content-type");
     if (type && !data)
         return err_set(e, ERR_INVALID, "--content-type needs --data");
-    int r = type ? payload_set_bytes(job, data, type, cli->in, e) : payload_set(job, data, cli->in, e);
+    int r = type ? payload_set_bytes(job, data, type, cli->in, e) : payload_set_any(job, data, cli->in, e);
     return r < 0 ? err_wrap(e, type || r != -ERR_INVALID ? "--data" : "--data without --content-type") : 0;
 }
 

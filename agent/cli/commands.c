@@ -311,7 +311,7 @@ static const struct cli_command commands[] = {
                     DATA_FLAG,
                     {.name = "--content-type",
                      .value = "TYPE",
-                     .help = "the payload is not JSON but this, as text/plain, and is sent as it is"}),
+                     .help = "the payload is this, as image/png, sent as it is (without: JSON, or text)"}),
      .remote = true,
      .args_min = 1,
      .args_max = 1,

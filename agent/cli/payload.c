@@ -17,30 +17,51 @@ static int read_data(const char *data, FILE *in, struct buf *ret, struct err *e)
     return buf_check(ret, e);
 }
 
-int payload_set(json_t *job, const char *data, FILE *in, struct err *e)
+static int set_json(json_t *job, const struct buf *text, struct err *e)
 {
-    AUTO(buf_fini) struct buf text = BUF_INIT(PAYLOAD_MAX);
     json_t *payload = NULL;
-    if (!data)
-        return 0;
-    int r = read_data(data, in, &text, e);
-    if (r == 0)
-        r = json_read(buf_str(&text), text.len, PAYLOAD_MAX, &payload, e);
+    int r = json_read(buf_str(text), text->len, PAYLOAD_MAX, &payload, e);
     if (r == -ERR_INVALID)
         return err_wrap(e, "no JSON (a text needs its quotes: '\"text\"')");
     return r < 0 ? r : json_set(job, "payload", payload, e);
 }
 
-int payload_set_bytes(json_t *job, const char *data, const char *content_type, FILE *in, struct err *e)
+static int set_bytes(json_t *job, const struct buf *bytes, const char *content_type, struct err *e)
 {
-    AUTO(buf_fini) struct buf bytes = BUF_INIT(PAYLOAD_MAX);
     AUTO(buf_fini) struct buf text = BUF_INIT(PAYLOAD_MAX * 4 / 3 + 4);
-    int r = read_data(data, in, &bytes, e);
-    if (r < 0)
-        return r;
-    text_base64_encode(&text, buf_str(&bytes), bytes.len);
-    r = buf_check(&text, e);
+    text_base64_encode(&text, buf_str(bytes), bytes->len);
+    int r = buf_check(&text, e);
     if (r == 0)
         r = json_set(job, "payload_base64", json_string(buf_str(&text)), e);
     return r < 0 ? r : json_set(job, "content_type", json_string(content_type), e);
+}
+
+int payload_set(json_t *job, const char *data, FILE *in, struct err *e)
+{
+    AUTO(buf_fini) struct buf text = BUF_INIT(PAYLOAD_MAX);
+    if (!data)
+        return 0;
+    int r = read_data(data, in, &text, e);
+    return r < 0 ? r : set_json(job, &text, e);
+}
+
+int payload_set_any(json_t *job, const char *data, FILE *in, struct err *e)
+{
+    AUTO(buf_fini) struct buf text = BUF_INIT(PAYLOAD_MAX);
+    if (!data)
+        return 0;
+    int r = read_data(data, in, &text, e);
+    if (r < 0)
+        return r;
+    r = set_json(job, &text, e);
+    bool meant = strchr("{[\"", buf_str(&text)[strspn(buf_str(&text), " \t\r\n")]) !=
+                 NULL; /* nothing at all is no text either */
+    return r == -ERR_INVALID && !meant ? set_bytes(job, &text, "text/plain", e) : r;
+}
+
+int payload_set_bytes(json_t *job, const char *data, const char *content_type, FILE *in, struct err *e)
+{
+    AUTO(buf_fini) struct buf bytes = BUF_INIT(PAYLOAD_MAX);
+    int r = read_data(data, in, &bytes, e);
+    return r < 0 ? r : set_bytes(job, &bytes, content_type, e);
 }

@@ -209,8 +209,11 @@ def test_in_sends_what_is_no_json_with_its_content_type(agent, cli, tmp_path):
         assert code == 0, err
         sent = json.loads(agent.requests[-1][3])
         assert (base64.b64decode(sent["payload_base64"]), sent["content_type"]) == (wanted, content_type) and "payload" not in sent
+    assert cli("in", "15m", "--path", "/tea", "--data", "the tea is ready")[0] == 0
+    sent = json.loads(agent.requests[-1][3])
+    assert (base64.b64decode(sent["payload_base64"]), sent["content_type"]) == (b"the tea is ready", "text/plain")
     asked = len(agent.requests)
-    code, _, err = cli("in", "15m", "--path", "/tea", "--data", "the tea is ready")
+    code, _, err = cli("in", "15m", "--path", "/tea", "--data", '{"tea": ready}')
     assert code == 2 and "--data" in err and "--content-type" in err and "its quotes" in err
     code, _, err = cli("in", "15m", "--path", "/tea", "--content-type", "text/plain")
     assert code == 2 and "--content-type needs --data" in err

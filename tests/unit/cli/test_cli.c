@@ -132,6 +132,20 @@ Test(cli, nouns_may_stand_in_the_plural_and_explain_alone)
            "carillon: 'fire lst' is no command; did you mean 'carillon fire list'?\n");
 }
 
+Test(cli, flags_of_all_commands_may_stand_before_the_name)
+{
+    expect_begin(WORDS("--json", "--ns", "team-b", "--addr=127.0.0.1:9", "job", "get", "--help"), CLI_OK,
+                 "Show a job");
+    expect(WORDS("--ns", "x", "job", "lst"), CLI_USAGE, "",
+           "carillon: 'job lst' is no command; did you mean 'carillon job list'?\n");
+    expect(WORDS("--ns", "x", "version"), CLI_USAGE, "",
+           "carillon: '--ns' is no flag of version\nusage: carillon version\n");
+    expect(WORDS("--json"), CLI_USAGE, "", "carillon: a command is missing; `carillon --help` lists them\n");
+    expect(WORDS("--addr"), CLI_USAGE, "", "carillon: a command is missing; `carillon --help` lists them\n");
+    expect(WORDS("--add", "job"), CLI_USAGE, "",
+           "carillon: '--add' is no command; `carillon --help` lists them\n");
+}
+
 Test(cli, mistaken_commands_get_the_nearest_one)
 {
     expect(WORDS("agnet"), CLI_USAGE, "",
@@ -300,7 +314,7 @@ Test(cli, commands_refuse_what_makes_no_sense_before_they_ask)
            "carillon: give --url, or --service and --path\n");
     expect(WORDS("in", "1s", "--header", "x"), CLI_USAGE, "",
            "carillon: 'x' is no header; write 'Name: value'\n");
-    struct run r = run_env(NO_ENV, " ", WORDS("in", "1s", "--data", "text"));
+    struct run r = run_env(NO_ENV, " ", WORDS("in", "1s", "--data", "{text}"));
     cr_assert(eq(int, r.code, CLI_USAGE));
     const char *said =
         "carillon: --data without --content-type: no JSON (a text needs its quotes: '\"text\"'): ";
