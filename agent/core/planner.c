@@ -200,6 +200,42 @@ static void move_timer(struct planner *p, struct wheel *to, struct wheel_timer *
     wheel_arm(to, t, due_ms);
 }
 
+/* What only makes a pause counts from a moment that comes again: it is over. */
+static void end_pause(struct planner *p, struct wheel_timer *t)
+{
+    if (wheel_timer_armed(t))
+        planner_arm(p, t, p->now_ms);
+}
+
+static void end_pauses_of_job(struct planner *p, struct pjob *j)
+{
+    j->not_before_ms = j->fires_asked_ms = j->queue_look_ms = 0;
+    if (j->state == PJOB_READING)
+        end_pause(p, &j->timer);
+    if (pjob_active(j))
+        pjob_arm_fires(p, j);
+    pjob_arm(p, j);
+}
+
+static void end_pauses(struct planner *p)
+{
+    for (uint32_t i = 0; i < p->options.slots; i++)
+        LIST_FOR (l, &p->slots[i].jobs)
+            end_pauses_of_job(p, container_of(l, struct pjob, slot_link));
+    for (struct map_iter it = {0}; map_next(&p->targets, &it);)
+        end_pause(p, &((struct ptarget *)it.value)->timer);
+    LIST_FOR (l, &p->chains)
+        end_pause(p, &container_of(l, struct pchain, link)->retry);
+    end_pause(p, &p->foreign_timer);
+    end_pause(p, &p->spill_timer);
+    end_pause(p, &p->zones_timer);
+    end_pause(p, &p->parked_timer);
+    end_pause(p, &p->batch_timer);
+    p->batch_again_ms = p->now_ms;
+    if (p->written_ms > p->now_ms)
+        p->written_ms = p->now_ms;
+}
+
 /* The clock was set back: timers of the time that comes again would all be due at once. Rare, so all are moved in one go. */
 static void rebuild_wheel(struct planner *p)
 {
@@ -224,6 +260,7 @@ static void rebuild_wheel(struct planner *p)
     wheel_free(p->wheel);
     p->wheel = w;
     p->wheel_ms = p->now_ms;
+    end_pauses(p);
 }
 
 /* A clock that lags a little is waited for; never early is the rule. */

@@ -429,6 +429,10 @@ void pfire_start(struct planner *p, struct pfire *f)
     struct pjob *j = f->job;
     if (!may_run(f))
         return;
+    if (f->row.state == FIRE_STATE_WAITING && f->row.wake_ms > p->now_ms) { /* the clock was set back */
+        planner_arm(p, &f->timer, f->row.wake_ms);
+        return;
+    }
     if (f->row.state == FIRE_STATE_WAITING && pfire_spent(f)) { /* it may not be tried again any more */
         pfire_end(p, f, FIRE_OUTCOME_DEAD, FIRE_REASON_AT_MOST_ONCE, NULL);
         return;

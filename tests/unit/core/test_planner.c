@@ -739,3 +739,55 @@ Test(planner, a_clock_that_is_set_back_fires_nothing_early)
     cr_assert(ge(sz, sent_count(b), 1));
     pbed_free(b);
 }
+
+static void tick(struct planner *p, int64_t now_ms)
+{
+    struct planner_actions actions = {0};
+    planner_step(p, &(struct planner_event){.kind = PLANNER_TICK, .now_ms = now_ms}, &actions);
+    mem_free(actions.items);
+}
+
+/* They count from a moment that comes again. */
+Test(planner, a_clock_that_is_set_back_prolongs_no_pause)
+{
+    static const int64_t back_ms = 3600000;
+    struct pbed *b = pbed_start(NULL, 1);
+    (void)pbed_do(b, PLANNER_PUT, "a", "{\"schedule\":\"@every 30s\"," CALLBACK "}");
+    struct planner *p = pbed_planner(b, 0);
+    pbed_set(b)->unavailable = 1;
+    struct pbed_call *c = pbed_call(b, PLANNER_PAUSE, "a", NULL);
+    while (!c->in_planner)
+        pbed_run(b, 1);
+    unsigned again = 0;
+    for (int i = 0; i < 50; i++) { /* the batch is out, or has failed and waits */
+        pbed_run(b, 7);
+        tick(p, pbed_now(b) - back_ms);
+        again += planner_has_dirty(p);
+    }
+    cr_assert(gt(uint, again, 10));
+    pbed_set(b)->unavailable = 0;
+    pbed_run(b, 5000);
+    pbed_free(b);
+}
+
+/* What is paced comes in its turn. */
+Test(planner, a_clock_that_is_set_back_holds_up_nothing_that_is_overdue)
+{
+    struct pbed_options o = pbed_defaults(7);
+    o.catch_up_per_s = 10;
+    o.fail = 1;
+    struct pbed *b = pbed_new(&o);
+    for (int i = 0; i < 50; i++) {
+        char id[16];
+        snprintf(id, sizeof(id), "j%d", i);
+        (void)pbed_store_put(b, pbed_spec(b, id, ONCE), BED_NOW - 7200000 + i);
+    }
+    pbed_give_all(b, pbed_node_start(b));
+    pbed_run(b, 1000);
+    size_t before = sent_count(b);
+    cr_assert(lt(sz, before, 40));
+    tick(pbed_planner(b, 0), pbed_now(b) - 3600000);
+    cr_assert(le(i64, planner_next_ms(pbed_planner(b, 0)), pbed_now(b) - 3600000 + 1000));
+    pbed_run(b, 20000);
+    pbed_free(b);
+}
