@@ -69,7 +69,7 @@ static struct pbed *second_window(void)
     struct pbed *b = pbed_new(&o);
     pbed_give_all(b, pbed_node_start(b));
     for (int i = 0; i < 10; i++) {
-        char id[16];
+        char id[24];
         snprintf(id, sizeof(id), "retried%d", i);
         struct job_spec *spec = pbed_spec(
             b, id,
