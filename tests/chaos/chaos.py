@@ -24,7 +24,7 @@ from lib.load import Load, Writer, lateness_between, show  # noqa: E402
 from lib.oracle import Verdict  # noqa: E402
 from lib.proxy import Proxy  # noqa: E402
 
-from churn import Churn  # noqa: E402
+from churn import FAILING, Churn  # noqa: E402
 from nemesis import Nemesis, plan  # noqa: E402
 from stores import STORES  # noqa: E402
 
@@ -183,9 +183,11 @@ def show_errors(agents):
 
 def judge_churn(world, churn, agent, tolerances):
     jobs = churn.finish(agent)
-    # No more dues, so that what an agent says now and what has arrived can be compared. (The fires of a paused job would wait.)
+    # No more dues, so that what an agent says now and what has arrived can be compared; and the fires of a paused job would wait.
+    churn.end_pauses()
     for job_id in jobs:
-        procs.wait_until(lambda job_id=job_id: agent.patch(job_id, {"schedule": "@after 1d"}), 20, f"{job_id} is put off", interval=0.2)
+        procs.wait_until(lambda job_id=job_id: agent.patch(job_id, {"schedule": "@after 1d", "paused": False}), 20,
+                         f"{job_id} is put off", interval=0.2)
 
     def quiet():
         now = {j["id"]: j for j in agent.list(prefix="churn-", limit=1000)}
@@ -195,6 +197,7 @@ def judge_churn(world, churn, agent, tolerances):
     jobs = procs.wait_until(quiet, 30, "churned jobs without pending fires", interval=0.2)
     verdict = Verdict(world.other.records(), gaps_allowed=True, **tolerances)
     churn.judge_jobs(jobs, verdict)
+    churn.judge_pauses(verdict)
     verdict.report("churn")
     # A run, and a PUT that plans anew, have dues of their own.
     verdict.problems = [p for p in verdict.problems if "dues do not grow" not in p]
@@ -215,6 +218,7 @@ def run(args, folder):
         agents = world.cluster.agents
         load = Load(world.cluster, world.callee, "load", args.jobs, job=RETRY, tolerances=tolerances).begin(agents[0])
         world.consuls.register("churned", world.other.port)
+        world.other.behave({"path": FAILING, "status": 503})
         writer = Writer(agents, "w-chaos", pause=0.05)
         churn = Churn(agents, "churned", args.seed).start()
         with writer:

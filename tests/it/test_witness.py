@@ -10,7 +10,7 @@ from lib.oracle import Verdict
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "chaos"))
 # pylint: disable=wrong-import-position
-from churn import Churn  # noqa: E402
+from churn import Churn, Kept, Pause  # noqa: E402
 from witness import COUNTS, HELD, Witness, merged, transactions  # noqa: E402
 
 START = 1_800_000_000.0
@@ -74,9 +74,61 @@ def test_counts_that_do_not_add_up_are_told():
 
 def test_an_acknowledged_run_that_never_came_is_told():
     churn = Churn([], "x", 1)
-    churn.owed = ["u1.4", "u1.9"]
+    churn.kept = {"j": Kept("u1", "k", "@every 1s", False), "gone": None}
+    churn.runs = {"j": ["u1.4", "u1.9"]}
     churn.judge_jobs({}, Verdict(arrivals()))
     assert churn.problems == ["run u1.9 was acknowledged and never came"]
+
+
+def test_a_letter_that_was_not_sent_once_more_is_told():
+    churn = Churn([], "x", 1)
+    churn.kept = {"j": Kept("u1", "k", "@every 1s", False)}
+    churn.letters = {"j": {"u1.2": 0, "u1.3": 1}}
+    churn.judge_jobs({}, Verdict(arrivals()))
+    assert churn.problems == ["j: u1.3 was re-driven after attempt 1, and 1 came last"]
+
+
+def told_of_pause(**changes):
+    """Of one from 1.5 s to 3.5 s. Fires are due at 1, 2, 3 and 4."""
+    pause = Pause(**({"job": "j", "uid": "u1", "begin": (1.5, START + 1.5), "end": (3.5, START + 3.5)} | changes))
+    churn = Churn([], "x", 1)
+    churn.pauses = [pause]
+    churn.by_hand = {"u1.3"}
+    churn.judge_pauses(Verdict(arrivals(), under_way_s=0.3))
+    return churn.problems
+
+
+def test_a_due_of_a_pause_that_came_is_told():
+    due, late = told_of_pause()
+    assert "u1.2 was due 0.500 s after the pause was acknowledged" in due
+    assert "u1.2 came 0.5 s after the pause was acknowledged" in late
+    assert told_of_pause(skips=False) == [late], "a resume may ask for them"
+    assert told_of_pause(judged=False) == [] and told_of_pause(uid="u2") == []
+    assert told_of_pause(begin=(2.5, START + 2.5)) == [], "what was asked for by hand"
+
+
+@pytest.mark.parametrize("change", [{"payload": {"key": "other"}}, {"schedule": "@every 2s"}, {"state": "active"}, {"uid": "u2"}])
+def test_what_is_there_and_was_not_acknowledged_last_is_told(change):
+    there = {"payload": {"key": "k"}, "schedule": "@every 1s", "status": {"uid": "u1", "state": "paused"}}
+
+    class Agent:
+        """Lists one job."""
+        @staticmethod
+        def list(**_):
+            status = there["status"] | {k: v for k, v in change.items() if k in there["status"]}
+            return [{"id": "j"} | there | {k: v for k, v in change.items() if k in there} | {"status": status}]
+
+    churn = Churn([], "x", 1, threads=0)
+    churn.kept = {"j": Kept("u1", "k", "@every 1s", True)}
+    churn.finish(Agent)
+    assert len(churn.problems) == 1 and "acknowledged Kept" in churn.problems[0]
+    change.clear()
+    churn.problems = []
+    churn.finish(Agent)
+    assert churn.problems == []
+    churn.kept = {"j": None}
+    churn.finish(Agent)
+    assert churn.problems == ["j: deleted and there"]
 
 
 # ---- what the database's binlog tells

@@ -15,8 +15,9 @@ SO_LINGER_RESET = b"\x01\x00\x00\x00\x00\x00\x00\x00"
 
 def owns(pid, port):
     """Whether process PID has a connected socket whose own port is PORT."""
+    # Asked for each connection that is tried while it is refused; there may be thousands of rows, of other tests' too.
     with open("/proc/net/tcp", encoding="ascii") as table:
-        rows = [line.split() for line in table][1:]
+        rows = [line.split() for line in table if f":{port:04X} " in line]
     inodes = {row[9] for row in rows if row[1].endswith(f":{port:04X}") and row[2] != "00000000:0000"}
     for fd in pathlib.Path(f"/proc/{pid}/fd").glob("*"):
         try:
