@@ -81,7 +81,9 @@ static int arm_cancel(struct clock_guard *g, struct err *e)
 {
     struct itimerspec never = {
         .it_value = {.tv_sec = INT64_MAX / 1000000000}}; /* as far as the kernel counts: 2262, not 2038 */
-    if (timerfd_settime(g->fd, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &never, NULL) < 0)
+    int rc = fault_hit() ? (errno = EIO, -1)
+                         : timerfd_settime(g->fd, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &never, NULL);
+    if (rc < 0)
         return err_sys(e, errno, "watch the wall clock");
     return 0;
 }
@@ -102,7 +104,7 @@ static void on_clock_set(void *arg, int events)
 int clock_guard_new(struct loop *loop, bool stored, void (*sure)(void *arg, bool sure), void *arg,
                     struct clock_guard **ret, struct err *e)
 {
-    int fd = timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK | TFD_CLOEXEC);
+    int fd = fault_hit() ? (errno = EMFILE, -1) : timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK | TFD_CLOEXEC);
     if (fd < 0)
         return err_sys(e, errno, "timerfd_create");
     struct clock_guard *g = mem_new(struct clock_guard);

@@ -1,6 +1,7 @@
 #include "agent/io/grpcd.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <grpc/byte_buffer.h>
 #include <grpc/byte_buffer_reader.h>
 #include <grpc/grpc.h>
@@ -351,7 +352,7 @@ static int listen_on(struct grpcd *g, const struct grpcd_options *o, struct err 
         return rc;
     g->server = grpc_server_create(&args, NULL);
     grpc_server_register_completion_queue(g->server, g->cq, NULL);
-    g->port = (uint16_t)grpc_server_add_http2_port(g->server, o->listen, creds);
+    g->port = fault_hit() ? 0 : (uint16_t)grpc_server_add_http2_port(g->server, o->listen, creds);
     grpc_server_credentials_release(creds);
     if (g->port == 0)
         return err_set(e, ERR_UNAVAILABLE, "cannot listen on %s", o->listen);
@@ -368,7 +369,7 @@ static int start_thread(struct grpcd *g)
     sigset_t all, before;
     (void)sigfillset(&all); /* these two cannot fail */
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    int rc = pthread_create(&g->thread, NULL, run_server, g);
+    int rc = fault_hit() ? EAGAIN : pthread_create(&g->thread, NULL, run_server, g);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     return rc;
 }

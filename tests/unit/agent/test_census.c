@@ -189,3 +189,29 @@ Test(census, what_is_another_members_to_count_is_told_as_none)
     bed.ours = true;
     cr_assert(told(15, 0, 0), "again ours");
 }
+
+/* Figures that find no room are told with the next round. */
+Test(census, a_start_that_fails_leaves_nothing)
+{
+    unsigned k = 0, refused = 0;
+    struct census_options o = {.loop = bed.loop,
+                               .metrics = bed.metrics,
+                               .every_ms = 5,
+                               .certs = {"no-such-folder/cert.pem"},
+                               .counts = counts};
+    for (bool fired = true; fired; k++) {
+        struct err e = {0};
+        fault_arm(k);
+        int rc = census_new(&o, &bed.census, &e);
+        fired = fault_fired();
+        refused += rc < 0;
+        cr_assert(fired || rc == 0, "%s", e.text);
+        if (rc < 0)
+            cr_assert(zero(ptr, bed.census), "k=%u", k);
+        if (rc < 0)
+            cr_assert(eq(int, rc, -(int)e.code), "k=%u", k);
+        census_free(bed.census);
+        bed.census = NULL;
+    }
+    cr_assert(gt(uint, refused, 0), "without its thread there is none");
+}

@@ -3,6 +3,7 @@
 
 #include "agent/base/clock.h"
 #include "agent/base/err.h"
+#include "agent/base/mem.h"
 #include "agent/clock_guard.h"
 #include "agent/io/loop.h"
 
@@ -186,4 +187,26 @@ Test(clock_guard, without_a_store_a_step_is_believed)
     cr_assert(about(wall_less_guard_ms(), 0));
     cr_assert(zero(int, told));
     end();
+}
+
+Test(clock_guard, every_failure_of_its_start_leaves_nothing)
+{
+    unsigned k = 0;
+    cr_assert(zero(int, loop_new(&loop, NULL)));
+    for (;; k++) {
+        struct err e = {0};
+        guard = NULL;
+        fault_arm(k);
+        int rc = clock_guard_new(loop, true, on_sure, NULL, &guard, &e);
+        if (!fault_fired()) {
+            cr_assert(zero(int, rc), "%s", e.text);
+            break;
+        }
+        cr_assert(lt(int, rc, 0), "k=%u", k);
+        cr_assert(eq(int, rc, -(int)e.code), "k=%u", k);
+        cr_assert(zero(ptr, guard), "k=%u", k);
+    }
+    cr_assert(eq(uint, k, 2), "its descriptor, and what it tells");
+    clock_guard_free(guard);
+    loop_free(loop);
 }

@@ -167,3 +167,21 @@ Test(quota, items_are_a_namespace_and_a_number)
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         cr_assert(eq(int, quota_check_item(bad[i], &e), -ERR_INVALID), "%s", bad[i]);
 }
+
+/* Who cannot be counted for want of memory is let through, and counted with the next one. */
+Test(quota, whatever_fails_the_limit_holds_for_the_next_job)
+{
+    unsigned k = 0;
+    for (bool fired = true; fired; k++) {
+        quotas_free(quotas);
+        fault_arm(k);
+        quotas = quotas_new(loop, &config);
+        quotas_set_store(quotas, &store, NULL);
+        fired = fault_fired();
+        if (!done)
+            cr_assert(may("team-b"), "k=%u", k);
+        answer(3, ERR_OK);
+        cr_assert(not(may("team-b")), "k=%u", k);
+    }
+    cr_assert(gt(uint, k, 2), "the seed, the entry");
+}

@@ -17,6 +17,7 @@
 #include "callback/safety.h"
 #include "tests/lib/callback_bed.h"
 #include "tests/lib/raw_server.h"
+#include "tests/unit/io/certificate.h"
 
 enum { ATTEMPTS_MAX = 64, HELD_MAX = 64 };
 
@@ -171,15 +172,20 @@ static void bed_close(void)
     loop_free(bed.loop);
 }
 
-static struct callback_attempt *launch(void)
+static struct callback_attempt *launch_with(const struct callback_tls *tls)
 {
     struct callback_attempt *a = &bed.attempts[bed.sent++];
-    *a = (struct callback_attempt){.delivery = &bed.delivery, .source = "/carillon/test"};
+    *a = (struct callback_attempt){.delivery = &bed.delivery, .source = "/carillon/test", .tls = tls};
     list_init(&a->link);
     if (bed.spec.callback.service)
         snprintf(a->endpoint, sizeof(a->endpoint), "%s", bed.endpoint);
     callback_grpc.deliver(bed.transport, a, 1);
     return a;
+}
+
+static struct callback_attempt *launch(void)
+{
+    return launch_with(NULL);
 }
 
 static void wait_all(void)
@@ -598,6 +604,120 @@ Test(callback_grpc, a_direct_address_that_is_denied_is_never_connected_to)
     cr_assert(eq(int, r->result, ATTEMPT_RETRY), "also over the connection that stands");
     cr_assert(eq(uint, script.calls, 1));
     bed_close();
+}
+
+/* --- faults -------------------------------------------------------------------------------------------------------- */
+
+/* The transport anew, so that it has neither a thread nor a connection. */
+static void reopen(void)
+{
+    struct callback_options options = {.loop = bed.loop,
+                                       .gate = &bed.gate,
+                                       .threads = 1,
+                                       .connections_max = 4,
+                                       .user_agent = "carillon/test",
+                                       .safety = bed.safety};
+    callback_grpc.close(bed.transport);
+    cr_assert(zero(int, callback_grpc.open(&options, on_done, NULL, &bed.transport, NULL)));
+    bed.sent = bed.ended = 0;
+}
+
+/* The first attempt with one of its steps failing, on whatever thread it runs. What never went out says why, and the next one is as if
+ * nothing had been. Returns the steps. */
+static unsigned fail_each_step(const struct callback_tls *tls)
+{
+    unsigned k = 0;
+    for (bool fired = true; fired; k++) {
+        unsigned calls = script.calls;
+        reopen();
+        fault_arm_threads(k);
+        struct callback_attempt *a = launch_with(tls);
+        wait_all();
+        fired = fault_fired();
+        fault_disarm();
+        bool ok = a->result.result == ATTEMPT_OK;
+        cr_assert(fired || ok, "k=%u: %s", k, a->result.error);
+        cr_assert(eq(uint, script.calls - calls, ok), "k=%u: %s", k, a->result.error);
+        if (!ok) {
+            cr_assert(a->result.result == ATTEMPT_RETRY || a->result.result == ATTEMPT_NOT_STARTED, "k=%u",
+                      k);
+            cr_assert(ne(str, a->result.error, ""), "k=%u", k);
+            cr_assert(eq(int, a->result.status, -1), "k=%u", k);
+        }
+        a = launch_with(tls);
+        wait_all();
+        cr_assert(eq(int, a->result.result, ATTEMPT_OK), "after k=%u: %s", k, a->result.error);
+    }
+    return k;
+}
+
+Test(callback_grpc, every_failure_of_its_opening_leaves_nothing)
+{
+    struct callback_options options = {
+        .loop = NULL, .gate = &bed.gate, .threads = 1, .connections_max = 4, .user_agent = "carillon/test"};
+    void *transport = NULL;
+    unsigned k = 0;
+    bed_open();
+    options.loop = bed.loop;
+    for (;; k++) {
+        struct err e = {0};
+        fault_arm(k);
+        int rc = callback_grpc.open(&options, on_done, NULL, &transport, &e);
+        if (!fault_fired()) {
+            cr_assert(zero(int, rc), "%s", e.text);
+            break;
+        }
+        cr_assert(lt(int, rc, 0), "k=%u", k);
+        cr_assert(zero(ptr, transport), "k=%u", k);
+    }
+    cr_assert(gt(uint, k, 0), "the seed");
+    callback_grpc.close(transport);
+    bed_close();
+}
+
+Test(callback_grpc, whatever_fails_an_attempt_ends_and_says_why)
+{
+    struct job_pair pairs[] = {{"x-team", "pay"}, {"x-other", "a longer value"}};
+    bed_open();
+    bed.delivery.payload = "{\"a\":1}";
+    bed.delivery.payload_bytes = 7;
+    bed.spec.callback.headers = pairs;
+    bed.spec.callback.headers_count = 2;
+    cr_assert(gt(uint, fail_each_step(NULL), 6), "the thread, the key, the line, the metadata, the message");
+    bed_close();
+}
+
+static void read_text(const char *path, char *out, size_t size)
+{
+    FILE *f = fopen(path, "r");
+    cr_assert(ne(ptr, f, NULL), "%s", path);
+    out[fread(out, 1, size - 1, f)] = '\0';
+    fclose(f);
+}
+
+Test(callback_grpc, whatever_fails_of_its_certificates_the_next_attempt_has_them)
+{
+    char folder[] = "/tmp/test-grpc-tls-XXXXXX", text[2][4096];
+    cr_assert(ne(ptr, mkdtemp(folder), NULL));
+    cr_assert(zero(int, chdir(folder)));
+    make_certificate("callee");
+    make_certificate("agent");
+    read_text("callee.pem", text[0], sizeof(text[0]));
+    read_text("callee.key", text[1], sizeof(text[1]));
+    open_with(NULL);
+    struct grpcd_options options = {
+        .listen = "127.0.0.1:0", .handle = handle, .tls_cert = text[0], .tls_key = text[1]};
+    cr_assert(zero(int, grpcd_start(&options, &bed.server, NULL)));
+    snprintf(bed.endpoint, sizeof(bed.endpoint), "%s", grpcd_address(bed.server));
+    bed.spec.callback.tls = true;
+    struct callback_tls *tls = callback_tls_new("callee.pem", "agent.pem", "agent.key", "callee");
+    cr_assert(gt(uint, fail_each_step(tls), 12), "three files more");
+    bed_close();
+    callback_tls_unref(tls);
+    for (size_t i = 0; i < 4; i++)
+        cr_assert(
+            zero(int, unlink((const char *[]){"callee.pem", "callee.key", "agent.pem", "agent.key"}[i])));
+    cr_assert(zero(int, rmdir(folder)));
 }
 
 /* --- secrets and signatures ---------------------------------------------------------------------------------------- */

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "agent/base/mem.h"
 #include "agent/io/loop.h"
 #include "consul/consul_watch.h"
 #include "tests/lib/raw_server.h"
@@ -63,7 +64,7 @@ static void on_changed(void *arg, const char *body, size_t bytes)
         loop_stop(bed.loop);
 }
 
-static void open_bed(bool empty_is_404)
+static void open_with(raw_handler *answer, bool empty_is_404)
 {
     struct err e = {0};
     char address[64];
@@ -71,12 +72,17 @@ static void open_bed(bool empty_is_404)
     cr_assert(zero(int, loop_new(&bed.loop, NULL)));
     bed.watchdog = loop_timer_new(bed.loop, too_long, NULL);
     loop_timer_arm(bed.watchdog, 20000);
-    bed.server = raw_server_start(false, say, NULL);
+    bed.server = raw_server_start(false, answer, NULL);
     snprintf(address, sizeof(address), "127.0.0.1:%u", raw_server_port(bed.server));
     struct consul_client_options options = {.address = address};
     cr_assert(zero(int, consul_client_new(bed.loop, &options, &bed.client, &e)), "%s", e.text);
     struct consul_watch_options watch = {.path = "/v1/kv/p?recurse", .empty_is_404 = empty_is_404, .seed = 1};
     bed.watch = consul_watch_new(bed.client, &watch, on_changed, NULL);
+}
+
+static void open_bed(bool empty_is_404)
+{
+    open_with(say, empty_is_404);
 }
 
 static void poll_requests(void *arg)
@@ -243,4 +249,52 @@ Test(consul_watch, a_query_that_returns_at_once_again_and_again_is_slowed)
     run_requests(REPLIES_MAX + 1); /* a burst passes */
     cr_assert(eq(str, bed.told, "<a>"));
     close_bed();
+}
+
+/* What is there now; with the first index, which came with "a", that it is "b" from now on. */
+static bool say_what_is(const struct raw_request *rq)
+{
+    char byte;
+    bool first = strstr(rq->text, "&index=1&") != NULL, latest = strstr(rq->text, "&index=2&") != NULL;
+    pthread_mutex_lock(&bed.lock);
+    bed.next += first;
+    bool changed = bed.next > 0;
+    pthread_mutex_unlock(&bed.lock);
+    if (latest)
+        (void)recv(rq->fd, &byte, 1, 0); /* no more news */
+    else
+        raw_write(rq->fd, changed ? ANSWER("2", "b") : ANSWER("1", "a"));
+    return !latest;
+}
+
+/* Whoever failed asks again at once. */
+static void hurry(void *arg)
+{
+    struct loop_timer **t = arg;
+    size_t len = strlen(bed.told);
+    if (len >= 3 && strcmp(bed.told + len - 3, "<b>") == 0 && consul_watch_ok(bed.watch))
+        loop_stop(bed.loop);
+    if (!consul_watch_ok(bed.watch))
+        consul_watch_hurry(bed.watch);
+    loop_timer_arm(*t, 1);
+}
+
+Test(consul_watch, whatever_fails_it_asks_again_and_tells_only_what_is_there)
+{
+    unsigned k = 0;
+    for (bool fired = true; fired; k++) {
+        bed.told[0] = '\0';
+        bed.next = 0;
+        open_with(say_what_is, true);
+        struct loop_timer *t = loop_timer_new(bed.loop, hurry, &t);
+        loop_timer_arm(t, 1);
+        fault_arm(k);
+        loop_run(bed.loop);
+        fired = fault_fired();
+        if (!fired || strcmp(bed.told, "<b>") != 0)
+            cr_assert(eq(str, bed.told, "<a><b>"), "k=%u", k);
+        loop_timer_free(t);
+        close_bed();
+    }
+    cr_assert(gt(uint, k, 10), "paths, requests, headers, bodies");
 }
