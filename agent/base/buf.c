@@ -28,6 +28,12 @@ static void close_gap(struct buf *b)
     b->start_ = 0;
 }
 
+void buf_fail_with(struct buf *b, const struct buf *from)
+{
+    if (b->fail_ == ERR_OK)
+        b->fail_ = from->fail_;
+}
+
 static void grow(struct buf *b, size_t need)
 {
     size_t cap = b->cap_ < 64 ? 64 : b->cap_ * 2;

@@ -53,6 +53,9 @@ static inline bool buf_failed(const struct buf *b)
     return b->fail_ != ERR_OK;
 }
 
+/* As if an append had been lost, if one of FROM's was: for what is put together in FROM and appended then. */
+void buf_fail_with(struct buf *b, const struct buf *from);
+
 /* Content as a NUL-terminated string, "" when empty; valid until the next change. */
 static inline const char *buf_str(const struct buf *b)
 {

@@ -146,6 +146,7 @@ static void print_yaml_value(const struct option_row *row, const void *config, s
     if (!option_is_list(row)) {
         AUTO(buf_fini) struct buf text = BUF_INIT(8192);
         print_scalar(row, config, &text);
+        buf_fail_with(out, &text);
         print_yaml_text(buf_str(&text), out);
         return;
     }
@@ -282,6 +283,7 @@ static void print_row_help(const struct option_table *t, const struct option_row
         print_variable(t, row->key, &text);
     }
     buf_add_char(&text, ')');
+    buf_fail_with(out, &text);
     print_comment(out, level, mark, buf_str(&text));
 }
 
@@ -324,6 +326,7 @@ static void print_sample_extra(const struct option_extra *extra, struct buf *out
     AUTO(buf_fini) struct buf text = BUF_INIT(4096);
     buf_addf(&text, "%s (%s%s)", extra->help, extra->allowed,
              extra->flags & OPTION_RELOAD ? "; reloaded" : "");
+    buf_fail_with(out, &text);
     print_comment(out, 1, "#  # ", buf_str(&text));
     buf_addf(out, "  #  #%s: %s\n", extra->key, extra->sample);
 }

@@ -25,8 +25,7 @@ void entry_begin(struct buf *b, uint64_t seq, uint64_t proposer)
 
 void entry_add(struct buf *b, enum command_kind kind, const struct buf *content)
 {
-    if (buf_failed(content)) /* the entry fails with what it was to hold */
-        b->fail_ = content->fail_;
+    buf_fail_with(b, content); /* the entry fails with what it was to hold */
     codec_put_u64(b, kind);
     codec_put_bytes(b, buf_str(content), content->len);
 }

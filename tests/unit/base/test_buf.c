@@ -176,3 +176,16 @@ Test(buf, a_queue_of_bytes_does_not_grow)
     cr_assert(not(buf_failed(&b)));
     cr_assert(lt(sz, b.cap_, 2048));
 }
+
+Test(buf, what_was_put_together_with_a_loss_fails_where_it_is_appended)
+{
+    AUTO(buf_fini) struct buf part = BUF_INIT(4), whole = BUF_INIT(100);
+    buf_add_str(&part, "abc");
+    buf_fail_with(&whole, &part);
+    cr_assert(not(buf_failed(&whole)));
+    buf_add_str(&part, "de");
+    buf_fail_with(&whole, &part);
+    buf_add_str(&whole, "x");
+    cr_assert(eq(int, buf_check(&whole, NULL), -ERR_TOO_BIG));
+    cr_assert(eq(str, (char *)buf_str(&whole), ""));
+}
