@@ -37,7 +37,7 @@ int ask_each(struct cli *cli, const struct cli_args *args, const struct ask_each
         AUTO(buf_fini) struct buf path = BUF_INIT(PATH_MAX_BYTES);
         AUTO(json_decref) json_t *answer = NULL;
         client_path(&path, what->prefix, args->items[i], what->suffix);
-        int code = client_ask(c, what->method, buf_str(&path), what->body, &answer);
+        int code = client_ask(c, what->method, client_path_text(&path), what->body, &answer);
         if (code > worst)
             worst = code;
         if (code == CLI_OK && args_has(args, "--json"))

@@ -230,6 +230,8 @@ static void send_next(struct lane *lane)
     AUTO(buf_fini) struct buf url = BUF_INIT(REQUEST_MAX);
     s->requests->make(s->requests->arg, lane->i, &path, &body);
     buf_addf(&url, "%s%s", s->target.base, buf_str(&path));
+    if (s->failed == 0 && (buf_failed(&path) || buf_failed(&body) || buf_failed(&url)))
+        s->failed = err_set(s->e, ERR_TOO_BIG, "a request is too long, or there is no memory for it");
     struct http_call_options o = {.method = s->requests->method,
                                   .url = buf_str(&url),
                                   .unix_socket = s->target.unix_socket,

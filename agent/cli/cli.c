@@ -6,6 +6,7 @@
 #include "agent/base/mem.h"
 #include "agent/base/text.h"
 #include "agent/cli/args.h"
+#include "agent/cli/show.h"
 #include "agent/version.h"
 
 #define NAMES_MAX 64
@@ -273,5 +274,7 @@ int cli_run(struct cli *cli, int argc, const char *const *argv)
         code = run_command(cli, argc - 1, argv + 1);
     if (fflush(cli->out) != 0 || ferror(cli->out))
         return cli_fail(cli, code ? (enum cli_exit)code : CLI_FAILED, "the output could not be written");
+    if (show_take_lost())
+        return cli_fail(cli, code ? (enum cli_exit)code : CLI_FAILED, "no memory for all of the output");
     return code;
 }

@@ -56,6 +56,9 @@ int client_read_address(const char *address, char **ret_base, char **ret_unix_so
     AUTO(buf_fini) struct buf base = BUF_INIT(4096);
     buf_add_str(&base, scheme);
     buf_add(&base, host, host_len);
+    int r = buf_check(&base, e);
+    if (r < 0)
+        return r;
     *ret_unix_socket = NULL;
     *ret_base = mem_strdup(buf_str(&base));
     return 0;
@@ -185,32 +188,55 @@ static size_t on_header(char *line, size_t size, size_t count, void *arg)
     return bytes;
 }
 
-static void add_header(struct curl_slist **list, const char *name, const char *value)
+static int add_line(struct curl_slist **list, const char *line, struct err *e)
+{
+    struct curl_slist *longer = fault_hit() ? NULL : curl_slist_append(*list, line);
+    if (!longer)
+        return err_set(e, ERR_NOMEM, "no memory for a header");
+    *list = longer;
+    return 0;
+}
+
+static int add_header(struct curl_slist **list, const char *name, const char *value, struct err *e)
 {
     AUTO(buf_fini) struct buf line = BUF_INIT(FILE_SECRET_MAX + 100);
     if (!value)
-        return;
+        return 0;
     buf_addf(&line, "%s: %s", name, value);
-    struct curl_slist *longer = curl_slist_append(*list, buf_str(&line));
-    if (longer)
-        *list = longer;
+    int r = buf_check(&line, e);
+    return r < 0 ? r : add_line(list, buf_str(&line), e);
 }
 
-static struct curl_slist *make_headers(const struct client *c, const struct client_request *rq)
+static int add_token(struct curl_slist **list, const char *token, struct err *e)
 {
+    AUTO(buf_fini) struct buf bearer = BUF_INIT(FILE_SECRET_MAX + 20);
+    if (!token)
+        return 0;
+    buf_addf(&bearer, "Bearer %s", token);
+    int r = buf_check(&bearer, e);
+    return r < 0 ? r : add_header(list, "Authorization", buf_str(&bearer), e);
+}
+
+/* All or none: without its namespace a request would mean another job. */
+static int make_headers(const struct client *c, const struct client_request *rq, struct curl_slist **ret,
+                        struct err *e)
+{
+    const char *type = rq->content_type ? rq->content_type : "application/json";
     struct curl_slist *list = NULL;
-    add_header(&list, "Carillon-Client", version_product());
-    add_header(&list, "Carillon-Namespace", rq->ns ? rq->ns : c->ns);
-    if (rq->body)
-        add_header(&list, "Content-Type", rq->content_type ? rq->content_type : "application/json");
-    if (c->token) {
-        AUTO(buf_fini) struct buf bearer = BUF_INIT(FILE_SECRET_MAX + 20);
-        buf_addf(&bearer, "Bearer %s", c->token);
-        add_header(&list, "Authorization", buf_str(&bearer));
-    }
-    /* libcurl would wait a second for "100 Continue" before it sends a large body. */
-    struct curl_slist *last = curl_slist_append(list, "Expect:");
-    return last ? last : list;
+    int r = add_header(&list, "Carillon-Client", version_product(), e);
+    if (r == 0)
+        r = add_header(&list, "Carillon-Namespace", rq->ns ? rq->ns : c->ns, e);
+    if (r == 0)
+        r = add_header(&list, "Content-Type", rq->body ? type : NULL, e);
+    if (r == 0)
+        r = add_token(&list, c->token, e);
+    if (r == 0)
+        r = add_line(&list, "Expect:", e); /* else libcurl waits a second for "100 Continue" */
+    if (r < 0)
+        curl_slist_free_all(list);
+    else
+        *ret = list;
+    return r;
 }
 
 static void set_target(struct client *c, const struct client_request *rq, const char *url)
@@ -263,12 +289,16 @@ int client_send(struct client *c, const struct client_request *request, struct c
     struct client_reply reply = {.body = BUF_INIT(CLIENT_REPLY_MAX)};
     struct transfer t = {.c = c, .request = request, .reply = &reply};
     AUTO(buf_fini) struct buf url = BUF_INIT(16384);
+    struct curl_slist *headers = NULL;
+    if (!request->path)
+        return err_set(e, ERR_TOO_BIG, "the request is too long, or there is no memory for it");
     buf_addf(&url, "%s%s", c->base, request->path);
     int r = buf_check(&url, e);
+    if (r == 0)
+        r = make_headers(c, request, &headers, e);
     if (r < 0)
         return r;
     curl_easy_reset(c->curl); /* keeps the connection */
-    struct curl_slist *headers = make_headers(c, request);
     c->error[0] = '\0';
     set_target(c, request, buf_str(&url));
     (void)curl_easy_setopt(c->curl, CURLOPT_HTTPHEADER, headers);
@@ -432,6 +462,11 @@ void client_path(struct buf *out, const char *prefix, const char *id, const char
     buf_add_str(out, prefix);
     text_percent_encode(out, id, strlen(id));
     buf_add_str(out, suffix);
+}
+
+const char *client_path_text(const struct buf *path)
+{
+    return buf_failed(path) ? NULL : buf_str(path);
 }
 
 void client_query(struct buf *out, const char *name, const char *value)

@@ -35,8 +35,8 @@ void client_target(const struct client *c, struct client_target *ret);
 
 struct client_request {
     const char *method;
-    const char *path;         /* "/v1/…" with its query, escaped */
-    const char *ns;           /* NULL: the client's */
+    const char *path; /* "/v1/…" with its query, escaped; NULL: something of it was lost, nothing is sent */
+    const char *ns;   /* NULL: the client's */
     const char *content_type; /* of the body; NULL: application/json */
     const void *body;         /* NULL: none */
     size_t body_bytes;
@@ -59,7 +59,7 @@ static inline void client_reply_fini_auto_(struct client_reply *r)
 }
 
 /* Any status is an answer. ERR_UNAVAILABLE: no connection; ERR_UNKNOWN_OUTCOME: it broke off, or no answer came in time;
- * ERR_CANCELLED: PIECE ended it; ERR_TOO_BIG, ERR_NOMEM. RET is the caller's to fini after success. */
+ * ERR_CANCELLED: PIECE ended it; ERR_TOO_BIG, ERR_NOMEM, nothing was sent or the answer is lost. RET is the caller's to fini after success. */
 int client_send(struct client *c, const struct client_request *request, struct client_reply *ret,
                 struct err *e);
 
@@ -78,6 +78,8 @@ int client_ask(struct client *c, const char *method, const char *path, const jso
 /* --- paths --------------------------------------------------------------------------------------------------------- */
 /* "/v1/jobs/" + escaped ID + SUFFIX */
 void client_path(struct buf *out, const char *prefix, const char *id, const char *suffix);
+/* PATH for a request: NULL when an append to it failed, as a request without one of its filters would mean more than was asked for. */
+const char *client_path_text(const struct buf *path);
 /* "?name=value", or "&name=value" when OUT has a '?' already. VALUE NULL adds nothing. */
 void client_query(struct buf *out, const char *name, const char *value);
 

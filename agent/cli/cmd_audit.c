@@ -51,7 +51,7 @@ int cmd_audit(struct cli *cli, const struct cli_args *args)
     buf_add_str(&path, "/v1/audit");
     if (args_has(args, "--all-namespaces"))
         client_query(&path, "ns", "*");
-    int code = client_ask(c, "GET", buf_str(&path), NULL, &answer);
+    int code = client_ask(c, "GET", client_path_text(&path), NULL, &answer);
     if (code != CLI_OK)
         return code;
     if (args_has(args, "--json"))

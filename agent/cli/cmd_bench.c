@@ -159,7 +159,7 @@ static int delete_all(struct bench *b)
     AUTO(buf_fini) struct buf path = BUF_INIT(256);
     AUTO(json_decref) json_t *answer = NULL;
     buf_addf(&path, "/v1/jobs?prefix=%s", b->prefix);
-    return client_ask(b->client, "DELETE", buf_str(&path), NULL, &answer);
+    return client_ask(b->client, "DELETE", client_path_text(&path), NULL, &answer);
 }
 
 static int interrupted(const struct bench *b)

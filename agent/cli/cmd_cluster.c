@@ -92,7 +92,7 @@ static void print_cluster(const struct cli *cli, const json_t *cluster)
              show_string(store, "driver"), health(store));
     if (strcmp(show_string(cluster, "mode"), "consul") == 0)
         buf_addf(&text, "  consul %s", health(consul));
-    AUTO(mem_free) char *clean = show_clean(buf_str(&text), false);
+    AUTO(mem_free) char *clean = show_clean(show_text(&text), false);
     (void)fprintf(cli->out, "%s\n\n", clean);
     print_members(cli, cluster);
     if (json_is_object(json_object_get(store, "raft")))
@@ -121,7 +121,7 @@ int cmd_cluster_owner(struct cli *cli, const struct cli_args *args)
 {
     AUTO(buf_fini) struct buf path = BUF_INIT(PATH_MAX_BYTES);
     client_path(&path, "/v1/cluster/owner/", args->items[0], "");
-    return ask_and_print(cli, args, "GET", buf_str(&path), print_owner);
+    return ask_and_print(cli, args, "GET", client_path_text(&path), print_owner);
 }
 
 /* --- service ------------------------------------------------------------------------------------------------------- */
@@ -168,5 +168,5 @@ int cmd_service_get(struct cli *cli, const struct cli_args *args)
 {
     AUTO(buf_fini) struct buf path = BUF_INIT(PATH_MAX_BYTES);
     client_path(&path, "/v1/services/", args->items[0], "");
-    return ask_and_print(cli, args, "GET", buf_str(&path), print_service);
+    return ask_and_print(cli, args, "GET", client_path_text(&path), print_service);
 }

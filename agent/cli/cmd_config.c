@@ -14,8 +14,8 @@ static json_t *rows_json(const struct option_row *rows, const void *config)
     for (; rows->key; rows++) {
         AUTO(buf_fini) struct buf value = BUF_INIT(TEXT_MAX);
         option_print_value(rows, config, &value);
-        (void)json_set(all, rows->key, json_string(buf_str(&value)),
-                       NULL); /* memory is all that can be missing */
+        if (buf_failed(&value) || json_set(all, rows->key, json_string(buf_str(&value)), NULL) < 0)
+            show_set_lost();
     }
     return all;
 }
@@ -26,9 +26,11 @@ static void print_effective(FILE *out, const struct config *c)
     json_t *all = rows_json(t->rows, c), *services = json_object();
     for (size_t i = 0; i < c->services.count; i++) {
         const struct config_service *s = c->services.items[i];
-        (void)json_set(services, s->name, rows_json(t->groups[0].rows, s), NULL); /* as above */
+        if (json_set(services, s->name, rows_json(t->groups[0].rows, s), NULL) < 0)
+            show_set_lost();
     }
-    (void)json_set(all, "services", services, NULL);
+    if (json_set(all, "services", services, NULL) < 0)
+        show_set_lost();
     show_json(out, all);
     json_decref(all);
 }
@@ -63,7 +65,7 @@ static void add_option_json(json_t *list, const struct told *o)
 {
     json_t *one = json_pack("{s:s,s:s,s:s?,s:b,s:s}", "key", o->key, "allowed", o->allowed, "default", o->def,
                             "reload", o->reload, "help", o->help);
-    (void)json_array_append_new(list, one); /* memory is all that can be missing */
+    show_append(list, one);
 }
 
 static void print_option(FILE *out, const struct told *o)
@@ -98,6 +100,8 @@ static void tell_row(struct telling *t, const char *section, const struct option
 {
     AUTO(buf_fini) struct buf allowed = BUF_INIT(4096);
     option_print_allowed(row, &allowed);
+    if (buf_failed(&allowed))
+        show_set_lost();
     tell(t, section,
          &(struct told){row->key, buf_str(&allowed), row->def, row->help, (row->flags & OPTION_RELOAD) != 0});
 }
@@ -117,6 +121,8 @@ int cmd_config_options(struct cli *cli, const struct cli_args *args)
     struct telling t = {.cli = cli,
                         .prefix = args->count > 0 ? args->items[0] : "",
                         .list = args_has(args, "--json") ? json_array() : NULL};
+    if (args_has(args, "--json") && !t.list)
+        return cli_fail(cli, CLI_FAILED, "no memory for the options");
     for (const struct option_row *row = config_table()->rows; row->key; row++)
         tell_row(&t, "", row);
     for (const struct option_group *g = config_table()->groups; g->section; g++)
@@ -136,6 +142,8 @@ int cmd_config_sample(struct cli *cli, const struct cli_args *args)
         "# carillon agent --config FILE. Every option at its default; `carillon config options` explains them too.\n"
         "# Made by `carillon config sample`.\n\n",
         cli->out);
+    if (buf_failed(&sample))
+        show_set_lost();
     (void)fputs(buf_str(&sample), cli->out); /* cli_run() looks for errors at the end */
     return CLI_OK;
 }

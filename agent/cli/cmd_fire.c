@@ -30,11 +30,8 @@ static void print_status(char ret[STATUS_SIZE], const json_t *attempt)
 /* What went wrong in ATTEMPT, "" when nothing did; for mem_free(). */
 static char *error_of(const json_t *attempt)
 {
-    const char *error = show_string(attempt, "error"), *excerpt = show_string(attempt, "excerpt");
-    json_t *text = json_string(*error ? error : excerpt);
-    char *shown = show_compact(text, ERROR_MAX);
-    json_decref(text);
-    return shown;
+    const char *key = *show_string(attempt, "error") ? "error" : "excerpt";
+    return show_compact(json_object_get(attempt, key), ERROR_MAX);
 }
 
 static const json_t *last_attempt(const json_t *fire)
@@ -217,7 +214,7 @@ int cmd_fire_get(struct cli *cli, const struct cli_args *args)
 {
     AUTO(buf_fini) struct buf path = BUF_INIT(PATH_MAX_BYTES);
     client_path(&path, "/v1/fires/", args->items[0], "");
-    return ask_and_print(cli, args, "GET", buf_str(&path), print_fire);
+    return ask_and_print(cli, args, "GET", client_path_text(&path), print_fire);
 }
 
 static void print_retried(const struct cli *cli, const char *fire, const json_t *answer)
@@ -269,7 +266,7 @@ static int change(struct cli *cli, const struct cli_args *args, const char *meth
     buf_add_str(&path, to);
     ask_query(&path, args, filters);
     ask_query(&path, args, more);
-    return ask_and_print(cli, args, method, buf_str(&path), print_count);
+    return ask_and_print(cli, args, method, client_path_text(&path), print_count);
 }
 
 int cmd_deadletter_redrive(struct cli *cli, const struct cli_args *args)

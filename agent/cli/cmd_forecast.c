@@ -74,5 +74,5 @@ int cmd_forecast(struct cli *cli, const struct cli_args *args)
     if (args_has(args, "--all-namespaces"))
         client_query(&path, "ns", "*");
     ask_query(&path, args, flags);
-    return ask_and_print(cli, args, "GET", buf_str(&path), print_forecast);
+    return ask_and_print(cli, args, "GET", client_path_text(&path), print_forecast);
 }

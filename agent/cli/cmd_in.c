@@ -70,6 +70,9 @@ static int make_job(const struct cli *cli, const struct cli_args *args, json_t *
         return r;
     AUTO(buf_fini) struct buf schedule = BUF_INIT(200);
     buf_addf(&schedule, "@after %s", args->items[0]);
+    r = buf_check(&schedule, e);
+    if (r < 0)
+        return r;
     AUTO(json_decref)
     json_t *job = json_pack("{s:s,s:{s:{}}}", "schedule", buf_str(&schedule), "callback", "http");
     if (!job)
@@ -98,7 +101,7 @@ int cmd_in(struct cli *cli, const struct cli_args *args)
     if (!c)
         return CLI_USAGE;
     client_path(&path, id ? "/v1/jobs/" : "/v1/jobs", id ? id : "", "");
-    int code = client_ask(c, id ? "PUT" : "POST", buf_str(&path), job, &answer);
+    int code = client_ask(c, id ? "PUT" : "POST", client_path_text(&path), job, &answer);
     if (code != CLI_OK)
         return code;
     if (args_has(args, "--json")) {

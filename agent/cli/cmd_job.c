@@ -51,7 +51,7 @@ static void add_target(struct show_table *t, const json_t *callback)
     else
         buf_addf(&text, " %s%s", show_string(to, "url"), show_string(to, "address"));
     buf_addf(&text, " %s", show_string(to, "path"));
-    add_line(t, "callback", buf_str(&text));
+    add_line(t, "callback", show_text(&text));
     add_value(t, "timeout", json_object_get(callback, "timeout"));
 }
 
@@ -100,7 +100,7 @@ static void add_last_error(struct show_table *t, const json_t *fires, int64_t no
              when);
     if (*excerpt)
         buf_addf(&text, ": %.*s", (int)text_utf8_cut(excerpt, strlen(excerpt), VALUE_MAX), excerpt);
-    add_line(t, "last error", buf_str(&text));
+    add_line(t, "last error", show_text(&text));
 }
 
 /* Its newest fires, when they may say what is wrong; NULL: they cannot, or are not to be had. */
@@ -113,7 +113,7 @@ static json_t *ask_fires(struct client *c, const char *id, const json_t *job)
         json_integer_value(json_object_get(status, "consecutive_failures")) == 0)
         return NULL;
     client_path(&path, "/v1/jobs/", id, "/fires?limit=20");
-    (void)client_ask(c, "GET", buf_str(&path), NULL, &answer); /* it has said why */
+    (void)client_ask(c, "GET", client_path_text(&path), NULL, &answer); /* it has said why */
     return answer;
 }
 
@@ -145,7 +145,7 @@ static void print_job(const struct cli *cli, const json_t *job, const json_t *fi
     for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++)
         buf_addf(&text, "%s%s %lld", i ? ", " : "", i ? counts[i] : "fires",
                  (long long)json_integer_value(json_object_get(all, counts[i])));
-    add_line(&t, "counts", buf_str(&text));
+    add_line(&t, "counts", show_text(&text));
     add_instant(&t, "created", json_object_get(status, "created_at"), now_ms);
     add_instant(&t, "updated", json_object_get(status, "updated_at"), now_ms);
     add_value(&t, "version", json_object_get(status, "version"));
@@ -161,7 +161,7 @@ int cmd_job_get(struct cli *cli, const struct cli_args *args)
     if (!c)
         return CLI_USAGE;
     client_path(&path, "/v1/jobs/", args->items[0], "");
-    int code = client_ask(c, "GET", buf_str(&path), NULL, &job);
+    int code = client_ask(c, "GET", client_path_text(&path), NULL, &job);
     if (code != CLI_OK)
         return code;
     if (args_has(args, "--json")) {
@@ -198,6 +198,8 @@ int cmd_job_resume(struct cli *cli, const struct cli_args *args)
         return cli_fail(cli, CLI_USAGE, "--catch-up: '%s' is not one of none, last, all",
                         TEXTQ(catch_up, strlen(catch_up)));
     AUTO(json_decref) json_t *body = catch_up ? json_pack("{s:s}", "catch_up", catch_up) : NULL;
+    if (catch_up && !body)
+        return cli_fail(cli, CLI_FAILED, "no memory for the request");
     return ask_each(cli, args, &(struct ask_each){"POST", "/v1/jobs/", "/resume", body, print_state});
 }
 
@@ -223,7 +225,7 @@ static int delete_many(struct cli *cli, const struct cli_args *args)
     AUTO(buf_fini) struct buf path = BUF_INIT(PATH_MAX_BYTES);
     buf_add_str(&path, "/v1/jobs");
     ask_query(&path, args, filters);
-    return ask_and_print(cli, args, "DELETE", buf_str(&path), print_deleted_count);
+    return ask_and_print(cli, args, "DELETE", client_path_text(&path), print_deleted_count);
 }
 
 int cmd_job_delete(struct cli *cli, const struct cli_args *args)
@@ -248,6 +250,8 @@ int cmd_job_run(struct cli *cli, const struct cli_args *args)
     struct err e;
     if (args_has(args, "--data") || args_has(args, "--force")) {
         body = json_object();
+        if (!body)
+            return cli_fail(cli, CLI_FAILED, "no memory for the request");
         if (payload_set(body, args_get(args, "--data"), cli->in, &e) < 0)
             return cli_fail(cli, CLI_USAGE, "--data: %s", e.text);
         if (args_has(args, "--force") && json_set(body, "force", json_true(), &e) < 0)
@@ -266,7 +270,7 @@ int cmd_job_next(struct cli *cli, const struct cli_args *args)
     client_path(&path, "/v1/jobs/", args->items[0], "/next");
     client_query(&path, "count", count ? count : "10");
     ask_query(&path, args, flags);
-    return ask_and_print(cli, args, "GET", buf_str(&path), dues_print_document);
+    return ask_and_print(cli, args, "GET", client_path_text(&path), dues_print_document);
 }
 
 static void print_backfill(const struct cli *cli, const char *id, const json_t *answer)
@@ -282,6 +286,6 @@ int cmd_job_backfill(struct cli *cli, const struct cli_args *args)
         return cli_fail(cli, CLI_USAGE, "give the span: --from INSTANT --to INSTANT");
     AUTO(json_decref) json_t *body = json_pack("{s:s,s:s}", "from", from, "to", to);
     if (!body)
-        return cli_fail(cli, CLI_USAGE, "--from or --to is no text");
+        return cli_fail(cli, CLI_FAILED, "--from or --to is no text, or there is no memory for the request");
     return ask_each(cli, args, &(struct ask_each){"POST", "/v1/jobs/", "/backfill", body, print_backfill});
 }

@@ -21,9 +21,10 @@ struct apply {
 static void report(const struct apply *a, const char *id, const char *result, const char *detail)
 {
     if (a->results) {
-        json_t *one =
-            json_pack("{s:s,s:s,s:s*}", "id", id, "result", result, "detail", *detail ? detail : NULL);
-        (void)json_array_append_new(a->results, one); /* memory is all that can be missing */
+        json_t *one = json_pack("{s:s,s:s}", "id", id, "result", result);
+        if (*detail && json_set(one, "detail", json_string(detail), NULL) < 0)
+            show_set_lost();
+        show_append(a->results, one);
         return;
     }
     FILE *out = strcmp(result, "failed") == 0 ? a->cli->err : a->cli->out;
@@ -49,7 +50,10 @@ static void report_success(const struct apply *a, const char *id, const struct c
 {
     AUTO(json_decref) json_t *answer = NULL;
     char due[SHOW_BOTH_SIZE] = "", detail[SHOW_BOTH_SIZE + 20] = "";
-    if (json_read(buf_str(&reply->body), reply->body.len, CLIENT_REPLY_MAX, &answer, NULL) == 0) {
+    int r = json_read(buf_str(&reply->body), reply->body.len, CLIENT_REPLY_MAX, &answer, NULL);
+    if (r == -ERR_NOMEM)
+        show_set_lost();
+    if (r == 0) {
         show_warnings(a->cli->err, id, answer);
         const json_t *next = json_object_get(answer, "next");
         show_both(due,
@@ -76,12 +80,15 @@ static int put_job(const struct apply *a, const json_t *job, const char *id)
     client_path(&path, "/v1/jobs/", id, "");
     if (json_print_ordered(job, &body, &e) < 0)
         return cli_fail(a->cli, CLI_FAILED, "%s: %s", id, e.text);
-    int code = a->dry_run ? CLI_OK : read_etag(a, buf_str(&path), ns, before);
+    int code = a->dry_run ? CLI_OK : read_etag(a, client_path_text(&path), ns, before);
     if (code != CLI_OK)
         return code;
     client_query(&path, "dry_run", a->dry_run ? "true" : NULL);
-    struct client_request rq = {
-        .method = "PUT", .path = buf_str(&path), .ns = ns, .body = buf_str(&body), .body_bytes = body.len};
+    struct client_request rq = {.method = "PUT",
+                                .path = client_path_text(&path),
+                                .ns = ns,
+                                .body = buf_str(&body),
+                                .body_bytes = body.len};
     AUTO(client_reply_fini) struct client_reply reply = {.status = 0};
     int r = client_send(a->client, &rq, &reply, &e);
     if (r < 0)
@@ -139,6 +146,8 @@ int cmd_job_apply(struct cli *cli, const struct cli_args *args)
                       .client = c,
                       .dry_run = args_has(args, "--dry-run"),
                       .results = args_has(args, "--json") ? json_array() : NULL};
+    if (args_has(args, "--json") && !a.results)
+        return cli_fail(cli, CLI_FAILED, "no memory for the results");
     int code = apply_all(&a, jobs);
     if (a.results)
         show_json(cli->out, a.results);

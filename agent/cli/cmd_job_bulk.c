@@ -59,9 +59,9 @@ static void take_result(struct import *im, json_t *result)
     im->ok += ok;
     im->failed += !ok;
     if (im->json) {
-        (void)json_object_set_new(result, "line",
-                                  json_integer((json_int_t)line)); /* it is there: no memory needed */
-        (void)json_dumpf(result, im->cli->out, JSON_COMPACT);      /* cli_run() looks for errors at the end */
+        if (json_set(result, "line", json_integer((json_int_t)line), NULL) < 0 ||
+            json_dumpf(result, im->cli->out, JSON_COMPACT) < 0)
+            show_set_lost();
         (void)fputc('\n', im->cli->out);
     } else if (!ok) {
         print_failed(im, line, result);
@@ -95,6 +95,9 @@ static int send_piece(struct import *im)
                                 .body_bytes = im->piece.len,
                                 .timeout_s = BULK_TIME_S};
     AUTO(client_reply_fini) struct client_reply reply = {.status = 0};
+    if (buf_check(&im->piece, &e) < 0)
+        return cli_fail(im->cli, CLI_FAILED, "lines %llu to %llu were not sent: %s",
+                        (unsigned long long)im->first, (unsigned long long)im->line, e.text);
     if (im->piece.len == 0)
         return CLI_OK;
     int r = client_send(im->client, &rq, &reply, &e);

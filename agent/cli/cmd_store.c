@@ -30,7 +30,7 @@ static void on_problem(void *arg, const char *text)
         return;
     AUTO(mem_free) char *clean = show_clean(text, false);
     if (p->list)
-        (void)json_array_append_new(p->list, json_string(clean)); /* memory is all that can be missing */
+        show_append(p->list, json_string(clean));
     else
         (void)fprintf(p->cli->out, "problem: %s\n", clean);
 }

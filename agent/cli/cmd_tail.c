@@ -32,7 +32,7 @@ static void add(struct buf *out, const json_t *data, const char *key, const char
 }
 
 /* "2026-11-23T08:00:00.003Z fire job=hello fire=… outcome=succeeded lateness_ms=1 …" */
-static void print_line(const struct tail *t, const json_t *data)
+static int print_line(const struct tail *t, const json_t *data, struct buf *out, struct err *e)
 {
     static const char *const keys[][2] = {
         {"namespace", "ns"},      {"job", "job"},       {"op", "op"},         {"actor", "by"},
@@ -40,32 +40,42 @@ static void print_line(const struct tail *t, const json_t *data)
         {"outcome", "outcome"},   {"reason", "reason"}, {"status", "status"}, {"lateness_ms", "lateness_ms"},
         {"endpoint", "endpoint"}, {"error", "error"},   {"text", "text"},     {"slots", "slots"},
         {"member", "member"},     {"dropped", "events"}};
-    AUTO(buf_fini) struct buf out = BUF_INIT(EVENT_MAX_BYTES);
-    buf_addf(&out, "%s %s", show_string(data, "at"), t->event);
+    buf_addf(out, "%s %s", show_string(data, "at"), t->event);
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
         if (strcmp(keys[i][0], "namespace") != 0 || strcmp(show_string(data, "namespace"), "default") != 0)
-            add(&out, data, keys[i][0], keys[i][1]);
+            add(out, data, keys[i][0], keys[i][1]);
     if (json_integer_value(json_object_get(data, "count")) > 1)
-        add(&out, data, "count", "count");
-    (void)fprintf(t->cli->out, "%s\n", buf_str(&out));
+        add(out, data, "count", "count");
+    return buf_check(out, e);
+}
+
+static int print_json(const struct tail *t, json_t *data, struct buf *out, struct err *e)
+{
+    int r = json_set(data, "event", json_string(t->event), e);
+    return r < 0 ? r : json_print_ordered(data, out, e);
+}
+
+/* The stream goes on, but not as if there had been nothing. */
+static int not_shown(const struct tail *t, const struct err *e)
+{
+    show_set_lost();
+    (void)cli_fail(t->cli, CLI_FAILED, "an event cannot be shown: %s", e->text);
+    return 0;
 }
 
 static int show(struct tail *t, const char *text, size_t len)
 {
-    json_t *data = NULL;
-    if (strcmp(t->event, "hello") == 0 || (strcmp(t->event, "attempt") == 0 && !t->attempts) ||
-        json_read(text, len, EVENT_MAX_BYTES, &data, NULL) < 0)
+    AUTO(json_decref) json_t *data = NULL;
+    AUTO(buf_fini) struct buf out = BUF_INIT(EVENT_MAX_BYTES);
+    struct err e;
+    if (strcmp(t->event, "hello") == 0 || (strcmp(t->event, "attempt") == 0 && !t->attempts))
         return 0;
-    if (t->json) {
-        AUTO(buf_fini) struct buf out = BUF_INIT(EVENT_MAX_BYTES);
-        (void)json_object_set_new(data, "event",
-                                  json_string(t->event)); /* memory is all that can be missing */
-        if (json_print_ordered(data, &out, NULL) == 0)
-            (void)fprintf(t->cli->out, "%s\n", buf_str(&out));
-    } else {
-        print_line(t, data);
-    }
-    json_decref(data);
+    int r = json_read(text, len, EVENT_MAX_BYTES, &data, &e);
+    if (r == 0)
+        r = t->json ? print_json(t, data, &out, &e) : print_line(t, data, &out, &e);
+    if (r < 0)
+        return not_shown(t, &e);
+    (void)fprintf(t->cli->out, "%s\n", buf_str(&out));
     (void)fflush(t->cli->out);
     return t->left > 0 && --t->left == 0 ? -1 : ferror(t->cli->out) ? -1 : 0;
 }
@@ -73,6 +83,9 @@ static int show(struct tail *t, const char *text, size_t len)
 static int take_line(struct tail *t)
 {
     const char *line = buf_str(&t->line);
+    struct err e;
+    if (buf_check(&t->line, &e) < 0)
+        return not_shown(t, &e);
     if (strncmp(line, "event: ", 7) == 0)
         (void)snprintf(t->event, sizeof(t->event), "%s", line + 7); /* cut: then it is none that we know */
     else if (strncmp(line, "data: ", 6) == 0)

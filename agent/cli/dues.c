@@ -22,7 +22,7 @@ void dues_add(struct dues *d, int64_t due_ms, const char *local, const char *not
     char due[TEXT_INSTANT_SIZE];
     text_instant_print(due, due_ms);
     json_t *one = json_pack("{s:s,s:s,s:s?}", "due", due, "local", local, "note", note);
-    (void)json_array_append_new(json_object_get(d->doc, "next"), one); /* memory is all that can be missing */
+    show_append(json_object_get(d->doc, "next"), one);
 }
 
 /* "Mon" for the wall time "2026-11-23T…"; "" when it is none. */
@@ -83,7 +83,9 @@ void dues_print_document(const struct cli *cli, const json_t *doc)
 
 void dues_print(const struct dues *d, const struct cli *cli, bool json)
 {
-    if (json)
+    if (!d->doc)
+        show_set_lost();
+    else if (json)
         show_json(cli->out, d->doc);
     else
         dues_print_document(cli, d->doc);

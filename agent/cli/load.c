@@ -25,8 +25,7 @@ static void tell_programs(const struct cli *cli, const struct option_errors *err
 {
     AUTO(json_decref) json_t *lines = json_array();
     for (size_t i = 0; i < errors->lines.count; i++)
-        (void)json_array_append_new(
-            lines, json_string(errors->lines.items[i])); /* memory is all that can be missing */
+        show_append(lines, json_string(errors->lines.items[i]));
     AUTO(json_decref)
     json_t *doc = json_pack("{s:O,s:I}", "errors", lines, "more", (json_int_t)errors->dropped);
     show_json(cli->out, doc);

@@ -29,18 +29,20 @@ void pages_hint_more(const struct cli *cli, const struct pages *p)
         cli_hint(cli, "there are more than %zu; --limit 0 lists all", json_array_size(p->items));
 }
 
-static int read_page(struct client *c, const struct cli_args *args, struct pages *p, pages_path *make_path)
+static int read_page(const struct cli *cli, struct client *c, const struct cli_args *args, struct pages *p,
+                     pages_path *make_path)
 {
     AUTO(buf_fini) struct buf path = BUF_INIT(PATH_MAX_BYTES);
     json_t *page = NULL;
     make_path(&path, args, p);
-    int code = client_ask(c, "GET", buf_str(&path), NULL, &page);
+    int code = client_ask(c, "GET", client_path_text(&path), NULL, &page);
     if (code != CLI_OK)
         return code;
     json_decref(p->page);
     p->page = page;
     p->go_on = json_string_value(json_object_get(page, p->next));
-    (void)json_array_extend(p->items, json_object_get(page, p->list)); /* memory is all that can be missing */
+    if (json_array_extend(p->items, json_object_get(page, p->list)) < 0)
+        return cli_fail(cli, CLI_FAILED, "no memory for all of %s, or the answer has none", p->list);
     return CLI_OK;
 }
 
@@ -51,7 +53,7 @@ static int read_pages(struct cli *cli, const struct cli_args *args, struct pages
     if (!c)
         return CLI_USAGE;
     do
-        code = read_page(c, args, p, make_path);
+        code = read_page(cli, c, args, p, make_path);
     while (code == CLI_OK && p->go_on && (p->limit == 0 || json_array_size(p->items) < p->limit));
     return code;
 }
@@ -66,7 +68,8 @@ int pages_list(struct cli *cli, const struct cli_args *args, const char *list, c
     p.items = json_array();
     int code = read_pages(cli, args, &p, path);
     if (code == CLI_OK && args_has(args, "--json")) {
-        (void)json_object_set(p.page, list, p.items); /* memory is all that can be missing */
+        if (json_object_set(p.page, list, p.items) < 0)
+            show_set_lost();
         show_json(cli->out, p.page);
     } else if (code == CLI_OK) {
         print(cli, &p);

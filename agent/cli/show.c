@@ -10,6 +10,29 @@
 #define SECOND_MS  ((uint64_t)1000)
 #define COLUMN_GAP 2
 
+/* --- what could not be shown ----------------------------------------------------------------------------------------- */
+
+static bool lost;
+
+void show_set_lost(void)
+{
+    lost = true;
+}
+
+bool show_take_lost(void)
+{
+    bool was = lost;
+    lost = false;
+    return was;
+}
+
+const char *show_text(const struct buf *text)
+{
+    if (buf_failed(text))
+        show_set_lost();
+    return buf_str(text);
+}
+
 /* --- tables -------------------------------------------------------------------------------------------------------- */
 
 void show_table_init(struct show_table *t, size_t columns, const char *const *heads)
@@ -37,7 +60,7 @@ void show_cell(struct show_table *t, const char *fmt, ...)
         if ((unsigned char)t->text.data[i] < 0x20 || t->text.data[i] == 0x7f)
             t->text.data[i] = '?';
     buf_add_char(&t->text, '\0');
-    t->cells++;
+    t->cells += !buf_failed(&t->text);
 }
 
 /* Characters, as columns of a terminal: what is not ASCII counts one. */
@@ -53,6 +76,10 @@ void show_table_print(const struct show_table *t, FILE *out)
 {
     size_t widths[16] = {0}, columns = t->columns < 16 ? t->columns : 16;
     const char *cell = buf_str(&t->text);
+    if (buf_failed(&t->text)) {
+        show_set_lost();
+        return;
+    }
     for (size_t i = 0; i < t->cells; i++, cell += strlen(cell) + 1)
         if (width_of(cell) > widths[i % columns])
             widths[i % columns] = width_of(cell);
@@ -149,10 +176,15 @@ void show_next_due(char ret[SHOW_BOTH_SIZE], const json_t *status, int64_t now_m
 
 void show_json(FILE *out, const json_t *v)
 {
-    (void)json_dumpf(v, out,
-                     JSON_INDENT(2) | JSON_ENCODE_ANY |
-                         JSON_REAL_PRECISION(15)); /* cli_run() looks for errors at the end */
-    (void)fputc('\n', out);
+    if (json_dumpf(v, out, JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_REAL_PRECISION(15)) < 0)
+        show_set_lost();
+    (void)fputc('\n', out); /* cli_run() looks for errors at the end */
+}
+
+void show_append(json_t *list, json_t *item)
+{
+    if (json_array_append_new(list, item) < 0)
+        show_set_lost();
 }
 
 char *show_clean(const char *s, bool keep_newlines)
@@ -167,11 +199,13 @@ char *show_clean(const char *s, bool keep_newlines)
 char *show_compact(const json_t *v, size_t max)
 {
     AUTO(buf_fini) struct buf text = BUF_INIT(TABLE_MAX);
+    int r = 0;
     if (json_is_string(v))
         buf_add(&text, json_string_value(v), json_string_length(v));
     else if (v)
-        (void)json_print_ordered(v, &text,
-                                 NULL); /* memory is all that can be missing; what is there is shown */
+        r = json_print_ordered(v, &text, NULL);
+    if (r < 0 || buf_failed(&text))
+        show_set_lost();
     if (text.len > max) {
         buf_truncate(&text, text_utf8_cut(buf_str(&text), text.len, max));
         buf_add_str(&text, "…");

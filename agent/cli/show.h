@@ -10,6 +10,15 @@
 
 #include "agent/base/buf.h"
 
+/* Something that was to be shown found no memory: cli_run() says so at the end, as it does for a stream that has failed, and the
+ * command counts as failed. */
+void show_set_lost(void);
+/* Whether that happened since the last call. */
+bool show_take_lost(void);
+
+/* What TEXT holds; when an append to it was lost, that is noted as show_set_lost() does. */
+const char *show_text(const struct buf *text);
+
 /* Columns as wide as their widest cell; the last one is not padded. */
 struct show_table {
     size_t columns;
@@ -26,6 +35,7 @@ static inline void show_table_fini_auto_(struct show_table *t)
 }
 /* The next cell. An empty text is shown as "-". */
 void show_cell(struct show_table *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* All of it, or nothing and show_set_lost(). */
 void show_table_print(const struct show_table *t, FILE *out);
 
 /* "2026-11-23T08:00:00Z"; with milliseconds when there are some. */
@@ -48,8 +58,10 @@ void show_next_due(char ret[SHOW_BOTH_SIZE], const json_t *status, int64_t now_m
 const char *show_string(const json_t *obj, const char *key);
 /* What a write warned of (`warnings` of its ANSWER), a line each that begins with ID. */
 void show_warnings(FILE *out, const char *id, const json_t *answer);
-/* V as JSON, indented, and a newline. */
+/* V as JSON, indented, and a newline; without V, or memory, show_set_lost(). */
 void show_json(FILE *out, const json_t *v);
+/* Add ITEM, which is taken, to the LIST that is to be shown; without either, or memory, show_set_lost(). */
+void show_append(json_t *list, json_t *item);
 /* V on one line, a string bare; cut after MAX bytes. For mem_free(). */
 char *show_compact(const json_t *v, size_t max);
 /* S with control characters as '?', and newlines too unless KEEP_NEWLINES. For mem_free(). */
