@@ -46,7 +46,7 @@ CFLAGS_REL = $(if $(SANITIZE),,-fstack-protector-strong -D_FORTIFY_SOURCE=2)
 
 # pkg-config's answers, kept in a file: making that file is what installs the build packages. The libraries' headers are
 # system headers to us (-isystem), so their own conversions do not fail our build.
-NEEDS_NO_FLAGS := help clean format check-format check-size check-layers check-ban deps test
+NEEDS_NO_FLAGS := help clean format check-format check-size check-layers check-ban check-faults deps test
 ifneq ($(filter-out $(NEEDS_NO_FLAGS),$(or $(MAKECMDGOALS),build)),)
 -include $(O)/flags.mk
 endif
@@ -392,7 +392,7 @@ fuzz-run: $(FUZZ)
 
 C_FILES := $(shell find agent consul callback tests -name '*.[ch]' 2>/dev/null | sort)
 
-.PHONY: format check-format check-size check-layers check-ban lint
+.PHONY: format check-format check-size check-layers check-faults check-ban lint
 format: $(O)/deps-test ## rewrite the C files in the house format
 	@clang-format-14 -i $(C_FILES)
 
@@ -404,6 +404,9 @@ check-size: ## refuse functions over 80 lines and files over 800
 
 check-layers: ## refuse includes against the layers, header cycles, system access in agent/core
 	@tests/tools/check_layers.py
+
+check-faults: ## refuse a module that can fail and that no fault loop of a unit test reaches
+	@tests/tools/check_faults.py
 
 check-ban: ## refuse banned calls
 	@tests/tools/check_ban.py
@@ -450,7 +453,7 @@ coverage: $(O)/deps-test ## line coverage of the unit tests; fails under the flo
 
 # ---- everything -----------------------------------------------------------------------------------------------------
 
-STAGES := build check-format check-size check-layers $(if $(wildcard tests/tools/check_options.py),check-options) \
+STAGES := build check-format check-size check-layers check-faults $(if $(wildcard tests/tools/check_options.py),check-options) \
           check $(if $(SIM),sim fresh) model
 # Side by side: what waits most of its time, and what computes all of it.
 STAGES_WAITING := check-it chaos chaos-raft check-it-asan

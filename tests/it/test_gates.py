@@ -98,6 +98,28 @@ def test_exit_is_for_main_and_tests_only(tree):
     assert run(root, "check_ban.py")[0] == 0
 
 
+FALLIBLE = "int work(struct err *e)\n{\n    return ask(e);\n}\n\nint ask(struct err *e)\n{\n    return mem_try_alloc(1, e) != 0;\n}\n"
+LOOP = "Test(a, b)\n{\n    fault_arm(0);\n    work(0);\n}\n"
+
+
+@pytest.mark.parametrize("files, refused", [
+    ({}, "agent/base/a.c: ask() can fail"),
+    ({"tests/unit/base/test_a.c": LOOP}, None),
+    ({"tests/unit/base/test_b.c": LOOP}, "agent/base/a.c: ask() can fail"),
+    ({"tests/unit/base/test_a.c": LOOP.replace("work(0)", "play(0)")}, "agent/base/a.c: ask() can fail"),
+    ({"tests/unit/base/test_a.c": LOOP.replace("fault_arm(0);", "")}, "agent/base/a.c: ask() can fail"),
+    ({"tests/unit/base/test_b.c": LOOP, "tests/tools/faults.txt": "agent/base/a.c tests/unit/base/test_b.c there\n"}, None),
+    ({"tests/tools/faults.txt": "agent/base/a.c tests/unit/base/test_b.c not there\n"}, "no fault loop of tests/unit/base/test_b.c"),
+    ({"tests/tools/faults.txt": "agent/base/a.c - it ends the program\n"}, None),
+    ({"tests/tools/faults.txt": "agent/base/a.c -\n"}, "faults.txt:1: say why"),
+    ({"tests/unit/base/test_a.c": LOOP, "tests/tools/faults.txt": "agent/base/a.c - why\n"}, "has a fault loop of its own"),
+    ({"tests/unit/base/test_a.c": LOOP, "tests/tools/faults.txt": "agent/base/z.c - why\n"}, "agent/base/z.c is no fallible module"),
+])
+def test_faults_wants_a_loop_or_a_reason(tree, files, refused):
+    code, output = run(tree({"agent/base/a.c": FALLIBLE, "tests/tools/faults.txt": "", **files}), "check_faults.py")
+    assert (code, refused is None or refused in output) == (1 if refused else 0, True), output
+
+
 SYNTHESIS = "[====] Synthesis: Tested: {} | Passing: {} | Failing: {} | Crashing: 0"
 
 
