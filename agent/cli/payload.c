@@ -54,8 +54,8 @@ int payload_set_any(json_t *job, const char *data, FILE *in, struct err *e)
     if (r < 0)
         return r;
     r = set_json(job, &text, e);
-    bool meant = strchr("{[\"", buf_str(&text)[strspn(buf_str(&text), " \t\r\n")]) !=
-                 NULL; /* nothing at all is no text either */
+    const char *first = buf_str(&text) + strspn(buf_str(&text), " \t\r\n");
+    bool meant = !*first || strchr("{[\"", *first) != NULL;
     return r == -ERR_INVALID && !meant ? set_bytes(job, &text, "text/plain", e) : r;
 }
 
