@@ -233,7 +233,8 @@ static void send_next(struct lane *lane)
     if (s->failed == 0 && (buf_failed(&path) || buf_failed(&body) || buf_failed(&url)))
         s->failed = err_set(s->e, ERR_TOO_BIG, "a request is too long, or there is no memory for it");
     struct http_call_options o = {.method = s->requests->method,
-                                  .url = buf_str(&url),
+                                  .url = s->failed ? ""
+                                                   : buf_str(&url), /* goes nowhere, and ends as others do */
                                   .unix_socket = s->target.unix_socket,
                                   .headers = s->headers,
                                   .body = body.len ? buf_str(&body) : NULL,
