@@ -2,7 +2,8 @@
 """Fuzz targets: `replay` feeds each its corpus, `fuzz` lets libFuzzer look for more.
 
 Targets are programs named fuzz_X; the corpus of X is tests/fuzz/corpus/X. What libFuzzer finds to crash is written
-there too, so that the next replay fails until it is mended; inputs that only reach new code stay in the object folder.
+there too, so that the next replay fails until it is mended; inputs that only reach new code stay in the object folder
+(tests/fuzz/README.md tells how they are taken over).
 """
 import argparse
 import concurrent.futures
