@@ -150,7 +150,8 @@ def filter_failure(_context, failure, case, response):
         return False
     if os.environ.get("API_INFERRED") == "tell" and failure.code in INFERRED:
         print(f"check-api: to be looked at, not judged: {failure.code} {case.method} {case.formatted_path}: {response.status_code} "
-              f"{failure.message.splitlines()[0]} {response.content[:300]!r}", file=sys.stderr, flush=True)
+              f"{failure.message.splitlines()[0]} {response.content[:300]!r} asked with query {dict(case.query or {})!r:.300}, "
+              f"headers {dict(case.headers or {})!r:.300}, body {case.body!r:.300}", file=sys.stderr, flush=True)
         return False
     return True
 
