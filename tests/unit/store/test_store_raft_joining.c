@@ -54,13 +54,14 @@ static bool vote_in_the_end(struct cluster_bed *b, struct bed_node *n, bool firs
     return true;
 }
 
+/* Only the first voter's log may be begun by itself: another one's is brought to it. */
 static bool restart_broken(struct cluster_bed *b, struct bed_node *n)
 {
     if (!is_broken(n))
         return false;
     CHECK(fault_fired(), "%s", bed_status(n).problem);
     bed_end(n);
-    bed_start(b, n, true);
+    bed_start(b, n, n->id == 1);
     return true;
 }
 
