@@ -245,8 +245,9 @@ static int new_planner(struct engine *g, struct err *e)
     struct planner_options options = {.member = g->member,
                                       .slots = g->o.slots,
                                       .horizon_ms = (int64_t)c->store.horizon_ms,
-                                      .memory_max_bytes = MEMORY_MAX_BYTES,
-                                      .load_page = LOAD_PAGE,
+                                      .memory_max_bytes =
+                                          g->o.memory_max_bytes ? g->o.memory_max_bytes : MEMORY_MAX_BYTES,
+                                      .load_page = g->o.load_page ? g->o.load_page : LOAD_PAGE,
                                       .unwritten_max = UNWRITTEN_MAX,
                                       .unwritten_stall_ms = UNWRITTEN_STALL_MS,
                                       .catch_up_per_s = CATCH_UP_PER_S,

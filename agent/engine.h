@@ -54,6 +54,8 @@ struct engine_options {
     const char *config_digest;
     int64_t started_ms;
     uint64_t seed;
+    size_t memory_max_bytes; /* of loaded jobs and fires; 0: MEMORY_MAX_BYTES */
+    size_t load_page;        /* rows that a load asks for; 0: LOAD_PAGE */
     /* A bit a slot, SLOTS of them: which are held. Read by any thread, and by all lives in turn: one that ends leaves it empty. */
     _Atomic uint64_t *owned;
     /* Each runs on the loop, never before the call that causes it has returned. */

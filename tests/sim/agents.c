@@ -84,6 +84,8 @@ static void new_life(void *arg)
                                      .config_digest = "",
                                      .started_ms = sim_wall_ms(),
                                      .seed = rng_u64(&sim.rng),
+                                     .memory_max_bytes = sim.memory_max_bytes,
+                                     .load_page = sim.load_page,
                                      .owned = p->owned,
                                      .joined = on_joined,
                                      .rejoin = on_rejoin,

@@ -71,6 +71,15 @@ static void draw_weather(struct story_plan *p)
     }
 }
 
+/* One story in four has agents that cannot have all near jobs in memory. Drawn last, so that it makes no other story of a seed. */
+static void draw_memory(struct story_plan *p)
+{
+    if (sim_plan_below(4) != 0)
+        return;
+    p->memory_max_bytes = (size_t)sim_plan_between(2, 20) << 10;
+    p->load_page = (size_t)sim_plan_between(2, 20);
+}
+
 /* --- wishes and troubles ------------------------------------------------------------------------------------------- */
 
 static void draw_wish(struct story_plan *p, int64_t at_us)
@@ -163,6 +172,7 @@ void story_plan_draw(struct story_plan *p, enum story_kind kind, uint64_t seed, 
         draw_days(p);
     else
         draw_dense(p, minutes);
+    draw_memory(p);
 }
 
 void story_plan_free(struct story_plan *p)

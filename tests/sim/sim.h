@@ -96,6 +96,7 @@ struct sim {
     struct store_mem_world *store;
     void *reader; /* a store handle of the oracle's own */
     struct config *config;
+    size_t memory_max_bytes, load_page; /* of the agents; 0: as they are in earnest */
     struct rng plan; /* of what is asked for now: world and plan draw apart, so that a story can lose parts */
     uint64_t events;
     FILE *trace;       /* the story told; NULL: not */

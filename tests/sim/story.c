@@ -298,6 +298,8 @@ static void tell(const struct story_plan *p, uint64_t world, FILE *trace)
     rng_init(&sim.rng, p->seed + world);
     sim.epoch_ms = p->epoch_ms;
     sim.length_ms = until_us / 1000 + HEAL_MS + calm_ms;
+    sim.memory_max_bytes = p->memory_max_bytes;
+    sim.load_page = p->load_page;
     sim.planned = p->troubles == STORY_PLANNED;
     sim.crashes_only = p->troubles == STORY_CRASHES;
     sim.all_live = p->troubles == STORY_PLANNED || p->troubles == STORY_CONSUL;

@@ -54,7 +54,8 @@ struct story_plan {
     enum story_kind troubles; /* of which kind they are; other than KIND in STORY_DAYS */
     uint64_t seed;
     unsigned hosts;
-    int64_t epoch_ms, until_us; /* trouble until then */
+    int64_t epoch_ms, until_us;         /* trouble until then */
+    size_t memory_max_bytes, load_page; /* of the agents; 0: as they are in earnest */
     struct story_part *parts;
     size_t count;
 };

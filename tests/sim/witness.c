@@ -401,11 +401,13 @@ static int64_t later(int64_t a, int64_t b)
 }
 
 /* A definition counts from its acceptance, and after what has fired by the one before; one that only changes other things goes
- * on where that was. Of the recurring dues between its acceptance and what had fired when it was made, the contract does not
- * say whether they come; an instant does. */
+ * on where that was, unless that had fired all it might. Of the recurring dues between its acceptance and what had fired when it was
+ * made, the contract does not say whether they come; an instant does. */
 static void plan_anew(struct sim_story *s, const struct sim_rules *rules, const struct job_row *now)
 {
-    bool same = s->rules && sim_rules_same_schedule(s->rules, rules) && s->row.state != JOB_STATE_DONE;
+    bool over = s->row.state == JOB_STATE_DONE ||
+                (s->rules && s->rules->max_fires && s->counted >= s->rules->max_fires);
+    bool same = s->rules && sim_rules_same_schedule(s->rules, rules) && !over;
     int64_t low_ms = rules->one_shot ? INT64_MIN : rules->accepted_ms, high_ms = later(low_ms, s->newest_ms);
     if (same)
         low_ms = high_ms = s->at < s->rules->dues_count ? s->rules->dues[s->at] - 1 : INT64_MAX - 1;
