@@ -91,6 +91,7 @@ struct sim {
     unsigned hosts_count;
     bool cut[SIM_HOSTS_MAX][SIM_HOSTS_MAX]; /* between two hosts */
     struct sim_weather weather;
+    int64_t clock_set_us; /* when some agent's clock was set last */
     int64_t store_away_until_us, store_hung_until_us;
     int64_t store_shift_ms; /* of the store's clock */
     struct store_mem_world *store;

@@ -226,6 +226,7 @@ static void instances_trouble(void)
 /* Clocks are stepped on hosts; what is right again comes back by itself. */
 static void clock_back(void *arg)
 {
+    sim.clock_set_us = sim.now_us;
     sim.hosts[(uintptr_t)arg].wall_shift_us = 0;
     sim_note("the clock of a%u is right again", (unsigned)(uintptr_t)arg + 1);
 }
@@ -235,6 +236,7 @@ static void step_clock(void)
     unsigned host = some_host();
     int64_t most_us =
         sim_plan_below(2) ? 240000 : 3000000; /* what the store's clock lets pass, and what not */
+    sim.clock_set_us = sim.now_us;
     sim.hosts[host].wall_shift_us = sim_plan_between(-most_us, most_us);
     sim_note("the clock of a%u is set by %lld ms", host + 1, (long long)sim.hosts[host].wall_shift_us / 1000);
     sim_after(lasting_us(1000, 20000), NULL, clock_back, (void *)(uintptr_t)host);
@@ -264,6 +266,7 @@ static void heal(void)
     sim.calm = true;
     sim.weather = (struct sim_weather){0};
     sim.store_away_until_us = sim.store_hung_until_us = 0;
+    sim.clock_set_us = sim.now_us;
     memset(sim.cut, 0, sizeof(sim.cut));
     sim_consul_down(false);
     sim_consul_leaderless(false);
