@@ -136,9 +136,11 @@ static bool check_dues(const struct audit_job *in, struct audit_result *ret)
     if (row->due_ms == RECORD_NONE ||
         ring_log_read(row->ring, row->ring_bytes, r.ring, &r.ring_count, NULL) < 0 || !record_floor(&r))
         return false;
-    if (in->fires_known && known_since_ms(&r) > r.floor_ms)
-        r.floor_ms = known_since_ms(&r);
     due_ms = r.floor_ms;
+    if (in->fires_known) {
+        int64_t since_ms = known_since_ms(&r);
+        due_ms = since_ms > due_ms ? since_ms : due_ms;
+    }
     for (int n = 0; n < AUDIT_DUES_MAX && job_next_due(in->spec, due_ms, &due_ms) && due_ms < row->due_ms;
          n++) {
         if (recorded(&r, due_ms))
