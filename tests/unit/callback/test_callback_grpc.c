@@ -128,6 +128,18 @@ static struct job_spec grpc_spec(const char *address)
     return spec;
 }
 
+static void open_transport(void)
+{
+    struct err e = {0};
+    struct callback_options options = {.loop = bed.loop,
+                                       .gate = &bed.gate,
+                                       .threads = 1,
+                                       .connections_max = 4,
+                                       .user_agent = "carillon/test",
+                                       .safety = bed.safety};
+    cr_assert(zero(int, callback_grpc.open(&options, on_done, NULL, &bed.transport, &e)), "%s", e.text);
+}
+
 static void open_with(const struct safety_options *safety)
 {
     struct err e = {0};
@@ -143,13 +155,7 @@ static void open_with(const struct safety_options *safety)
         options.look_ms = 3600 * 1000;
         cr_assert(zero(int, safety_new(&options, &bed.safety, &e)), "%s", e.text);
     }
-    struct callback_options options = {.loop = bed.loop,
-                                       .gate = &bed.gate,
-                                       .threads = 1,
-                                       .connections_max = 4,
-                                       .user_agent = "carillon/test",
-                                       .safety = bed.safety};
-    cr_assert(zero(int, callback_grpc.open(&options, on_done, NULL, &bed.transport, &e)), "%s", e.text);
+    open_transport();
     bed.spec = grpc_spec(NULL);
     bed.delivery = bed_delivery(&bed.spec);
 }
@@ -621,14 +627,8 @@ Test(callback_grpc, a_direct_address_that_is_denied_is_never_connected_to)
 /* The transport anew, so that it has neither a thread nor a connection. */
 static void reopen(void)
 {
-    struct callback_options options = {.loop = bed.loop,
-                                       .gate = &bed.gate,
-                                       .threads = 1,
-                                       .connections_max = 4,
-                                       .user_agent = "carillon/test",
-                                       .safety = bed.safety};
     callback_grpc.close(bed.transport);
-    cr_assert(zero(int, callback_grpc.open(&options, on_done, NULL, &bed.transport, NULL)));
+    open_transport();
     bed.sent = bed.ended = 0;
 }
 
