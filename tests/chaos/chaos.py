@@ -9,6 +9,7 @@ import os
 import pathlib
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from lib.load import Load, Writer, lateness_between, show  # noqa: E402
 from lib.oracle import Verdict  # noqa: E402
 from lib.proxy import Proxy  # noqa: E402
 
+import fake_clock  # noqa: E402
 from churn import FAILING, Churn  # noqa: E402
 from nemesis import Nemesis, plan  # noqa: E402
 from stores import STORES  # noqa: E402
@@ -49,19 +51,19 @@ class World:
         self.store = STORES[store](self)
         self.callee = Callee(3, "callee", folder)
         self.other = Callee(1, "churn-callee", folder)
-        self.clock_file = folder / "clock"
+        self.clock = fake_clock.FakeClock(folder / "clock")
         self.count, self.seed = agents, seed
         self.cluster = None
 
     def start(self):
+        fake_clock.sweep()  # a run that was killed did not
         for server in (self.consuls, self.callee, self.other):
             server.start()
         self.cluster = self.store.start()
         for n in range(self.count):
             self.add_agent(n)
-        self.set_clock(0.0)
         last = self.cluster.agents[-1].process
-        last.env = {**last.env, **fake_clock(self.clock_file), "LD_PRELOAD": f"{last.env['LD_PRELOAD']}:{fake_clock_library()}"}
+        last.env |= self.clock.env(last.env["LD_PRELOAD"])
         for agent in self.cluster.agents:
             agent.start(wait=False)
         for agent in self.cluster.agents:
@@ -88,11 +90,6 @@ class World:
     def agent(self, name):
         return next(a for a in self.cluster.agents if a.name == name)
 
-    def set_clock(self, offset):
-        new = self.clock_file.with_suffix(".new")
-        new.write_text(f"{offset:+.3f}s\n", encoding="ascii")
-        new.rename(self.clock_file)
-
     def expect(self, condition, text):
         if not condition:
             self.problems.append(text)
@@ -101,17 +98,7 @@ class World:
         for proxy in self.proxies:
             proxy.close()
         procs.end_all(1)
-
-
-def fake_clock_library():
-    [library] = pathlib.Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
-    return library
-
-
-def fake_clock(path):
-    """The environment that gives a process a wall clock that is off by what PATH says; its monotonic clocks are left alone."""
-    return {"FAKETIME_TIMESTAMP_FILE": str(path), "FAKETIME_CACHE_DURATION": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1", "FAKETIME_DISABLE_SHM": "1", "NO_FAKE_STAT": "1"}
+        fake_clock.sweep()
 
 
 def perform(world, steps, begin):
@@ -122,6 +109,7 @@ def perform(world, steps, begin):
     while moments:
         at, heals, n = heapq.heappop(moments)
         time.sleep(max(0.0, begin + at - time.monotonic()))
+        fake_clock.sweep()
         now = time.monotonic() - begin
         if not heals:
             print(f"  {now:6.1f} s  {steps[n].fault} {steps[n].target}", flush=True)
@@ -236,7 +224,15 @@ def run(args, folder):
     return steps, world.problems
 
 
+def end_by_signal(number, _):
+    """As any other end of `run`: everything that was started ends. Whoever asks twice waits all the same."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(f"chaos: ended by {signal.Signals(number).name}")
+
+
 def main():
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, end_by_signal)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=45.0, help="how long things go wrong")
     parser.add_argument("--seed", type=int, default=None)

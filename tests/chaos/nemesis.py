@@ -175,5 +175,5 @@ class Nemesis:
 
     def clock_off(self):
         offset = self.rng.choice([-30.0, -3.0, -0.2, 0.2, 0.4, 3.0, 30.0])
-        self.world.set_clock(offset)
-        return lambda: self.world.set_clock(0.0)
+        self.world.clock.set(offset)
+        return lambda: self.world.clock.set(0.0)

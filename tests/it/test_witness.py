@@ -7,9 +7,11 @@ import sys
 import pytest
 
 from lib.oracle import Verdict
+from lib.procs import Process, wait_until
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "chaos"))
 # pylint: disable=wrong-import-position
+import fake_clock  # noqa: E402
 from churn import Churn, Kept, Pause  # noqa: E402
 from witness import COUNTS, HELD, Witness, merged, transactions  # noqa: E402
 
@@ -341,3 +343,21 @@ def test_servers_of_a_galera_cluster_that_differ_are_told():
     assert merged({"x": whole, "y": whole[2:], "z": whole}) == ([(1, [one]), (2, [two])], [])
     assert merged({"x": whole, "y": [("7-2-2", [other])]})[1] == ["y: transaction 2 is another one than elsewhere"]
     assert merged({"x": [whole[2], whole[0]]})[1] == ["x: transaction 1 after 2"]
+
+
+# ---- a wall clock of one's own
+
+def test_what_a_killed_process_leaves_of_its_clock_is_taken_away(folder):
+    clock = fake_clock.FakeClock(folder / "clock")
+    told = Process("told", ["date", "+%s"], folder, clock.env())
+    clock.set(-1_000_000_000)
+    told.start().wait(10)
+    assert int(told.log_text()) < START - 500_000_000
+    killed = Process("killed", ["sleep", "60"], folder, clock.env()).start()
+    left = [fake_clock.SHARED / f"{prefix}{killed.pid}" for prefix in fake_clock.LEFT_BEHIND]
+    wait_until(lambda: all(path.exists() for path in left), 10, "the library shares its memory", alive=[killed])
+    fake_clock.sweep()
+    assert all(path.exists() for path in left), "its process lives"
+    killed.kill9()
+    fake_clock.sweep()
+    assert not any(path.exists() for path in left)
