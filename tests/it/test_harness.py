@@ -9,6 +9,7 @@ import pytest
 import requests
 from lib import oracle, procs
 from lib.carillon import ApiError
+from lib.mariadb import MariaDB
 from lib.procs import NotReady, Process, can_connect, free_ports, wait_until
 
 
@@ -27,6 +28,12 @@ def test_wait_until_gives_up_early_when_the_process_died(folder):
     with pytest.raises(NotReady, match="ended with 3(.|\n)*last words"):
         wait_until(lambda: False, 30, "never", alive=[short])
     assert time.monotonic() - begin < 30
+
+
+def test_wait_until_asks_a_database_again_that_is_not_there_yet(folder):
+    mariadb = MariaDB(folder=folder)
+    with pytest.raises(NotReady, match="not within .* OperationalError"):
+        wait_until(lambda: mariadb.sql("SELECT 1"), 0, "a database that was never started")
 
 
 def test_an_agent_is_asked_again_after_a_503(cluster, callee):

@@ -16,6 +16,8 @@ import tempfile
 import threading
 import time
 
+import pymysql
+
 CACHE = pathlib.Path(os.environ.get("CARILLON_CACHE")
                      or pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "carillon")
 LOG_TAIL_LINES = 60
@@ -47,7 +49,7 @@ def wait_until(condition, timeout, what, interval=0.02, alive=()):
             if value:
                 return value
             last = value
-        except (OSError, AssertionError, LookupError, ValueError, TransientError) as e:
+        except NOT_YET as e:
             last = e
         for process in alive:
             if not process.alive():
@@ -60,6 +62,10 @@ def wait_until(condition, timeout, what, interval=0.02, alive=()):
 
 class TransientError(Exception):
     """Raised by helpers for an answer that may become right by asking again."""
+
+
+# A database that is coming up or joins others ends connections in the middle of a statement.
+NOT_YET = (OSError, AssertionError, LookupError, ValueError, TransientError, pymysql.err.OperationalError)
 
 
 def make_folder(prefix="carillon-it-"):
