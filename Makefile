@@ -252,7 +252,9 @@ MAKE_ASAN = flock $(O)/asan.lock $(MAKE) O=$(O)/asan SANITIZE=address,undefined 
 SAN_ENV = ASAN_OPTIONS=abort_on_error=1:detect_leaks=1:detect_stack_use_after_return=1:log_path=$(abspath $1)/x \
           UBSAN_OPTIONS=print_stacktrace=1:log_path=$(abspath $1)/x \
           LSAN_OPTIONS=suppressions=$(abspath tests/tools/lsan.supp):print_suppressions=0
-SAN_REPORTS = if ls $1/x.* >/dev/null 2>&1; then head -n 60 $$(ls $1/x.* | head -n 3); exit 1; fi
+# The last lines say what it was, for who sees only these.
+SAN_REPORTS = if ls $1/x.* >/dev/null 2>&1; then head -n 60 $$(ls $1/x.* | head -n 3); \
+              grep -h -m 1 -A 8 -e 'ERROR:' -e 'WARNING:' -e 'runtime error:' $$(ls $1/x.* | head -n 1); exit 1; fi
 check-asan: ## check under AddressSanitizer and UBSan; any report fails
 	@rm -rf $(O)/san && mkdir -p $(O)/san
 	@$(call SAN_ENV,$(O)/san) $(MAKE_ASAN) check; code=$$?; $(call SAN_REPORTS,$(O)/san); exit $$code
@@ -462,6 +464,7 @@ STAGES_BUSY := check-clang lint $(if $(SIM),sim-mutants) check-asan build-asan $
 .PHONY: test
 test: export FUZZ_SECONDS = 8
 test: export IT_AGAIN = 5
+test: export UNIT_AGAIN = 2
 test: export MUTANT_ARGS = --common
 test: export CHAOS_SEED = 394
 test: export API_SEED = 8

@@ -141,12 +141,31 @@ def test_unit_runner_adds_up_and_refuses_silence(tree, script, passed, failed):
     assert (root / "results/check.json").read_text() == f'{{"passed": {passed + 2}, "failed": {failed}}}'
 
 
+@pytest.mark.parametrize("first, second, failed", [
+    ("echo m: TEST_SEED=12", "[ $TEST_SEED = 12 ]", 0),
+    ("echo m: TEST_SEED=12", "[ $TEST_SEED = 13 ]", 1),
+    ("echo m: TEST_SEED=12; echo n: TEST_SEED=13", "[ $TEST_SEED = 12 ]", 1),  # each seed has to pass
+    ("true", "true", 0),
+    ("true", "false", 1),
+    ("echo '[CRASH] a::b'", "true", 1),
+    ("kill -SEGV $$", "true", 1),
+])
+def test_what_fails_beside_others_may_pass_alone_with_the_same_seeds(tree, first, second, failed):
+    good, bad = SYNTHESIS.format(3, 3, 0), SYNTHESIS.format(3, 2, 1)
+    root = tree({"b/tests/unit/x": f"#!/bin/sh\nif [ -e again ]; then {second} && echo '{good}'; exit; fi\n"
+                                   f"touch again; {first}; echo '{bad}'; exit 1\n"})
+    (root / "b/tests/unit/x").chmod(0o755)
+    code, output = run(root, "run_unit.py", "--again", 1, "--results", root / "results", "--name", "check", root / "b/tests/unit/x")
+    assert code == failed
+    assert ("==> FLAKY" in output, "==> FAILED" in output) == (not failed, bool(failed))
+
+
 MAKEFILE = """
 build good-gate:
 check:
 \t@mkdir -p results; echo '{{"passed": 5, "failed": {failed}}}' >results/check.json; exit {failed}
 bad-gate:
-\t@exit 1
+\t@echo what was wrong; exit 1
 """
 
 
@@ -164,6 +183,7 @@ def test_stages_end_with_one_line_of_counts(tree, failed, stages, line):
     root = tree({"Makefile": MAKEFILE.format(failed=failed)})
     code, output = run(root, "run_stages.py", "--results", root / "results", *stages)
     assert output.splitlines()[-1] == line
+    assert ("what was wrong" in output.split("in all")[1]) == ("bad-gate" in stages)
     assert code == (0 if line.endswith(" 0 failed") else 1)
 
 

@@ -5,9 +5,10 @@ First come the targets that stand alone. Then two rows side by side: the waiting
 another) and the busy ones (compilers, sanitizers), which take at the lowest priority what processor time the former leave.
 Tests are counted where they run as themselves (check, check-it), not again under sanitizers or for coverage. Any other
 target that fails counts as one failure. All run, so that one run shows everything that is wrong; only when the program
-does not build is the rest pointless.
+does not build is the rest pointless. The last lines of what failed come again at the end: many keep only the end of a log.
 """
 import argparse
+import collections
 import concurrent.futures
 import json
 import os
@@ -20,6 +21,8 @@ import time
 
 COUNTED = {"check": "check.json", "check-it": "check-it.json", "chaos": "chaos.json", "chaos-raft": "chaos-raft.json", "check-api": "check-api.json"}
 
+LAST_LINES = 15
+
 
 def environment():
     """Ours, less what ties a make to the one above it: each stage is a make of its own, with all the jobs."""
@@ -30,22 +33,22 @@ def environment():
 
 
 def make(target, *, beside, least):
-    """The target's exit code. beside others, each of its lines says whose it is; least: at the lowest priority."""
+    """The target's exit code and last lines. beside others, each line says whose it is; least: at the lowest priority."""
     command = [*(["nice", "-n", "19"] if least else []), "make", target]
-    if not beside:
-        return subprocess.run(command, stdin=subprocess.DEVNULL, env=environment(), check=False).returncode
+    last = collections.deque(maxlen=LAST_LINES)
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           env=environment(), text=True, errors="replace") as child:
         for line in child.stdout:
-            print(f"[{target}] {line}", end="", flush=True)
-    return child.returncode
+            print(f"[{target}] {line}" if beside else line, end="", flush=True)
+            last.append(line)
+    return child.returncode, last
 
 
 def run_stage(target, results, *, beside=False, least=False):
-    """(target, passed, failed, seconds)"""
+    """(target, passed, failed, seconds, last lines)"""
     print(f"\n==== {target}", flush=True)
     begin = time.monotonic()
-    code = make(target, beside=beside, least=least)
+    code, last = make(target, beside=beside, least=least)
     seconds = time.monotonic() - begin
     print(f"==== {target}: {'ok' if code == 0 else 'FAILED'} in {seconds:.1f} s", flush=True)
     passed = failed = 0
@@ -55,7 +58,7 @@ def run_stage(target, results, *, beside=False, least=False):
         passed, failed = numbers["passed"], numbers["failed"]
     if code != 0 and failed == 0:
         failed = 1
-    return target, passed, failed, seconds
+    return target, passed, failed, seconds, last
 
 
 def run_all(args, results):
@@ -83,9 +86,12 @@ def main():
     begin = time.monotonic()
     done = run_all(args, results)
     print()
-    for target, _, failed, seconds in done:
+    for target, _, failed, seconds, _ in done:
         print(f"  {target:16} {'ok' if failed == 0 else 'FAILED':6} {seconds:8.1f} s")
     print(f"  {'in all':23} {time.monotonic() - begin:8.1f} s")
+    for target, _, failed, _, last in done:
+        if failed:
+            print(f"\n==== {target} failed; its last lines:\n{''.join(last)}", end="")
     passed, failed = sum(stage[1] for stage in done), sum(stage[2] for stage in done)
     if passed + failed == 0:
         print("no test ran")
