@@ -616,9 +616,14 @@ static void commit_finish(struct my_op *op)
     mem_free(o);
 }
 
+/* Those that go come first: however a batch is parted, what frees a name is written before, or with, what takes it. Each statement has
+ * its rows in the order of their keys all the same. */
 static int compare_items(const void *a, const void *b)
 {
     const struct commit_item *x = a, *y = b;
+    bool x_goes = x->change->op == CHANGE_DELETE, y_goes = y->change->op == CHANGE_DELETE;
+    if (x_goes != y_goes)
+        return x_goes ? -1 : 1;
     return memcmp(x->change->row.uid.bytes, y->change->row.uid.bytes, sizeof(struct uid));
 }
 

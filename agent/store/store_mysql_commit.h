@@ -21,7 +21,8 @@ struct commit_op {
     struct store_batch *batch;
     store_done *done;
     void *arg;
-    struct commit_item *items; /* sorted by uid: rows are locked in key order by everyone */
+    struct commit_item
+        *items; /* deletes, then the others, by uid: rows are locked in key order by everyone */
     size_t items_count;
     struct commit_fire *fires; /* sorted by (uid, seq) */
     size_t fires_count;

@@ -397,6 +397,43 @@ static void a_row_that_the_server_refuses_is_alone(struct contract *t)
     CHECK(strstr(c[3].problem, "too long"), "%s", c[3].problem);
 }
 
+/* Four jobs go and others of their names come, whose uids are lower, in one batch with a row that the server refuses: parts of it are
+ * written one by one, and none of the new ones may come before the old one has gone. */
+static void names_change_hands_in_a_batch_in_parts(struct contract *t)
+{
+    struct job_change c[9];
+    char text[256];
+    contract_join(t, "m1");
+    for (uint32_t i = 0; i < 4; i++) {
+        char id[16];
+        (void)snprintf(id, sizeof(id), "n%u", i);
+        struct job_row old = contract_make(t, 1, 100 + i, "default", id, ""),
+                       next = contract_row(1, 10 + i, "default", id);
+        c[2 * i] = contract_change(CHANGE_INSERT, &next);
+        c[2 * i].spec = contract_spec("default", id, "");
+        c[2 * i + 1] = contract_change(CHANGE_DELETE, &old);
+    }
+    struct job_row bad = contract_row(1, 50, "default", "bad");
+    c[8] = contract_change(CHANGE_INSERT, &bad);
+    c[8].spec = contract_spec("default", "bad", "");
+    (void)snprintf(text, sizeof(text),
+                   "CREATE TRIGGER %s.bad BEFORE INSERT ON %s.jobs FOR EACH ROW SET NEW.tzdata = "
+                   "IF(NEW.id = 'bad', REPEAT('x', 99), NEW.tzdata)",
+                   ((struct server *)t->driver)->database, ((struct server *)t->driver)->database);
+    run_sql(t->driver, text);
+    contract_commit(t, c, 9);
+    for (uint32_t i = 0; i < 9; i++) {
+        CHECK(c[i].result == (i == 8 ? CHANGE_RESULT_REFUSED : CHANGE_RESULT_OK), "change %u: %d %s", i,
+              (int)c[i].result, c[i].problem);
+        job_spec_unref(c[i].spec);
+    }
+    for (uint32_t i = 0; i < 4; i++) {
+        struct contract_answer *a = contract_get(t, "default", c[2 * i].row.id);
+        contract_same_row(&a->jobs[0].row, &c[2 * i].row);
+        contract_free(a);
+    }
+}
+
 /* A batch that is halved for what the server refuses moves its slots with the last part: no row of theirs comes behind. */
 static void slots_of_a_batch_in_parts_move_last(struct contract *t)
 {
@@ -660,6 +697,7 @@ static void many_jobs_need_no_prepared_statements(struct contract *t)
     X(answers_that_do_not_fit_the_statements_end_the_connection) \
     X(a_wrong_password_is_permanent)                             \
     X(a_row_that_the_server_refuses_is_alone)                    \
+    X(names_change_hands_in_a_batch_in_parts)                    \
     X(slots_of_a_batch_in_parts_move_last)                       \
     X(a_row_that_moves_meanwhile_hides_no_other)                 \
     X(large_payloads_travel_in_pieces)                           \
