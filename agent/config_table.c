@@ -175,8 +175,9 @@ static const struct option_row rows_before[] = {
     ROW("api.advertise_url", STRING, api.advertise_url, .flags = CONFIG_PLACE, .max = 280,
         .check = check_advertise_url,
         .help =
-            "Where callees reach an agent's API, as http://carillon.internal:7420: put in front of the path in "
-            "Carillon-Complete, which is a bare path otherwise."),
+            "Where callees reach some agent's API, as http://carillon.internal:7420: put in front of the path in "
+            "Carillon-Complete, which is a bare path otherwise. Any agent will do, so best a name that stands for all: "
+            "work may be completed when the agent that sent it is gone."),
     ROW("api.tokens_file", PATH, api.tokens_file, .flags = CONFIG_PLACE,
         .help =
             "Who may use the API: a YAML list of {name, sha256 (of the token, in hexadecimal) or uid (of a unix socket's "

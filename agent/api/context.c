@@ -77,6 +77,8 @@ int api_context_print(const struct api_context *c, struct buf *out, struct err *
     rc |= json_set(doc, "change", hex_u64(c->change_id), e);
     rc |= json_set(doc, "accepted", json_integer(c->accepted_ms), e);
     rc |= json_set(doc, "actor", json_string(c->actor), e);
+    if (c->until_ms)
+        rc |= json_set(doc, "until", json_integer(c->until_ms), e);
     if (c->to[0])
         rc |= json_set(doc, "to", json_string(c->to), e);
     if (c->trace.parent[0])
@@ -153,17 +155,19 @@ int api_context_parse(const char *text, struct api_context *ret, struct err *e)
     if (rc < 0)
         return err_wrap(e, "request context");
     int hop, fresh, repeated;
-    json_int_t accepted;
+    json_int_t accepted, until = 0;
     json_t *defaults;
     memset(ret, 0, sizeof(*ret));
-    if (json_unpack(doc, "{s:i,s:b,s:b,s:I,s:o}", "hop", &hop, "fresh", &fresh, "repeated", &repeated,
-                    "accepted", &accepted, "defaults", &defaults) < 0 ||
-        hop < API_HOP_ROUTE || hop > API_HOP_FINAL || accepted < 0 || accepted > TEXT_INSTANT_MAX_MS)
+    if (json_unpack(doc, "{s:i,s:b,s:b,s:I,s?I,s:o}", "hop", &hop, "fresh", &fresh, "repeated", &repeated,
+                    "accepted", &accepted, "until", &until, "defaults", &defaults) < 0 ||
+        hop < API_HOP_ROUTE || hop > API_HOP_FINAL || accepted < 0 || accepted > TEXT_INSTANT_MAX_MS ||
+        until < 0 || until > TEXT_INSTANT_MAX_MS)
         return err_set(e, ERR_INVALID, "request context: not understood");
     ret->hop = (unsigned)hop;
     ret->fresh_id = fresh;
     ret->repeated = repeated;
     ret->accepted_ms = accepted;
+    ret->until_ms = until;
     copy_text(ret->to, sizeof(ret->to), json_string_value(json_object_get(doc, "to")));
     trace_read(json_string_value(json_object_get(doc, "traceparent")),
                json_string_value(json_object_get(doc, "tracestate")), &ret->trace);

@@ -26,6 +26,7 @@ struct api_context {
     struct uid uid;
     uint64_t change_id;
     int64_t accepted_ms;
+    int64_t until_ms; /* when who sends this stops waiting, by its clock; 0: of a version that did not say */
     char actor[64];
     char to
         [API_ADDRESS_MAX]; /* the agent it is for, as it is told to others; "": of a version that did not say */

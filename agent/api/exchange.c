@@ -8,6 +8,8 @@
 #include "agent/base/text.h"
 #include "agent/telemetry.h"
 
+#define LATE_MS 2000
+
 /* --- replies ------------------------------------------------------------------------------------------------------- */
 
 static size_t common_headers(struct exchange *x, const char *type, const struct httpd_header *more,
@@ -330,6 +332,31 @@ static const struct {
     [API_PEER] = {.run = api_peer, .by_client = true},
 };
 
+/* Who sent X has told its client that the write may have happened, and that client goes on from there: a write that comes to light after
+ * that, from a stopped process or a network that is whole again, would undo what was written since. Clocks differ by less than LATE_MS:
+ * an agent whose clock is further off fires nothing either, and what it sends is refused with this reason. */
+static bool came_too_late(struct exchange *x)
+{
+    char text[120];
+    int64_t late_ms = node_now_ms(x->api->node) - x->ctx.until_ms;
+    if (x->req.route->method == API_GET || x->ctx.until_ms == 0 || late_ms <= LATE_MS)
+        return false;
+    (void)snprintf(text, sizeof(text),
+                   "it came %lld ms after its sender had given it up; or a clock is wrong",
+                   (long long)late_ms); /* fits */
+    exchange_refuse_with(x, API_NO_OWNER, text);
+    return true;
+}
+
+/* Loop time: nobody waits longer than who sent X. */
+static int64_t deadline_ms(const struct exchange *x)
+{
+    int64_t ms = api_deadline_ms(x->api), left_ms = x->ctx.until_ms - node_now_ms(x->api->node);
+    if (x->ctx.until_ms && loop_now_ms(x->api->loop) + left_ms < ms)
+        ms = loop_now_ms(x->api->loop) + left_ms;
+    return ms;
+}
+
 void api_on_arrived(void *face, struct list *item)
 {
     struct exchange *x = container_of(item, struct exchange, arrived);
@@ -339,7 +366,7 @@ void api_on_arrived(void *face, struct list *item)
         exchange_refuse_with(x, API_OVERLOADED, "the agent is stopping");
         return;
     }
-    x->deadline_ms = api_deadline_ms(x->api);
+    x->deadline_ms = deadline_ms(x);
     if (actions[action].write && x->req.dry_run && !node_is_client(x->api->node))
         api_dry_run(x);
     else if (!actions[action].write && !actions[action].by_client && node_is_client(x->api->node))
@@ -419,6 +446,8 @@ void api_on_handle(struct httpd_request *rq, void *arg)
                              "the store has not been reached since the agent was started");
         return;
     }
+    if (came_too_late(x))
+        return;
     if (check_body(x) < 0 || (actions[action].write && read_write(x) < 0)) {
         exchange_refuse(x);
     } else if (actions[action].at_once) {

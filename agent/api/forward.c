@@ -137,6 +137,7 @@ bool api_call_peer(struct api *api, struct api_call *c, const struct api_peer_re
     char signature[PEER_AUTH_SIZE];
     struct api_context ctx = *r->ctx;
     (void)snprintf(ctx.to, sizeof(ctx.to), "%s", r->address); /* addresses of members are shorter */
+    ctx.until_ms = node_now_ms(api->node) + r->timeout_ms;
     if (api->calls_count >= API_WAITING_MAX || api_context_print(&ctx, &context, NULL) < 0 ||
         !sign_call(api, r, buf_str(&context), signature))
         return false;

@@ -141,6 +141,8 @@ static int read_definition(void *arg, MYSQL_ROW row, const unsigned long *length
     return 0;
 }
 
+/* All rows of the name are looked at, some 0.7 us each: no index leads to the newest. It would cost each new job another entry, and who
+ * changes or runs a job so often that it matters (one a minute for 90 days: 130,000 rows, 0.1 s) is rare. */
 static int ask_rows(struct revisions_op *o, struct my_conn *c, struct err *e)
 {
     const struct store_revisions *w = o->which;

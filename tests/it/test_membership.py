@@ -165,6 +165,24 @@ def test_a_members_words_count_once_and_where_they_were_sent(three, shared_clust
     assert say(other, words) == 425
 
 
+def test_a_write_that_comes_after_its_sender_gave_it_up_is_not_made(three, shared_cluster):
+    """As from the socket of a process that was stopped: its client has had a 503 and written anew since."""
+    target, body = "/v1/jobs/given-up", b'{"schedule":"@after 1d","callback":{"http":{"service":"x","path":"/x"}}}'
+    owner = next(a for a in three if a.name == three[0].ask("GET", "/v1/cluster/owner/given-up", 200)["name"])
+
+    def say(method, seconds, body):
+        words = signed(shared_cluster, method, target, body, uid=secrets.token_hex(16), until=int((time.time() + seconds) * 1000))
+        return requests.request(method, f"http://127.0.0.1:{owner.cluster_port}{target}", data=body, headers=words, timeout=60)
+
+    late = say("PUT", -15, body)
+    assert late.status_code == 503 and late.json()["code"] == "no_owner" and "given it up" in late.json()["detail"]
+    assert owner.get("given-up") is None
+    assert say("PUT", 60, body).status_code == 201
+    assert say("DELETE", -15, b"").status_code == 503
+    assert say("GET", -15, b"").status_code == 200  # what changes nothing may be late
+    owner.delete("given-up")
+
+
 def test_callee_that_comes_is_used_and_one_that_goes_is_not(three, shared_consul, callees):
     callee = callees(ports=2)
     service, (stays, comes) = f"moving-{callee.port}", callee.ports

@@ -27,6 +27,7 @@ static void make(struct api_context *c, bool with_app)
     memset(c->uid.bytes, 0xa5, sizeof(c->uid.bytes));
     c->change_id = 0xfedcba9876543210u;
     c->accepted_ms = 1790000000123;
+    c->until_ms = with_app ? 1790000005123 : 0;
     memcpy(c->actor, "local", 6);
     trace_read("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "a=\"1\\,b=2", &c->trace);
     api_context_set_defaults(c, &d);
@@ -43,6 +44,7 @@ static void expect_equal(const struct api_context *a, const struct api_context *
     cr_assert(eq(str, (char *)a->trace.parent, (char *)b->trace.parent));
     cr_assert(eq(str, (char *)a->trace.state, (char *)b->trace.state));
     cr_assert(eq(i64, a->accepted_ms, b->accepted_ms));
+    cr_assert(eq(i64, a->until_ms, b->until_ms));
     cr_assert(eq(str, (char *)a->actor, (char *)b->actor));
     const struct job_defaults *x = &a->defaults, *y = &b->defaults;
     cr_assert(eq(i64, x->timeout_ms, y->timeout_ms));
