@@ -133,7 +133,7 @@ static bool check_dues(const struct audit_job *in, struct audit_result *ret)
     const struct job_row *row = in->row;
     uint64_t lost = 0;
     int64_t first_ms = RECORD_NONE, due_ms;
-    if (row->due_ms == RECORD_NONE ||
+    if (job_row_next_due_ms(row) == RECORD_NONE ||
         ring_log_read(row->ring, row->ring_bytes, r.ring, &r.ring_count, NULL) < 0 || !record_floor(&r))
         return false;
     due_ms = r.floor_ms;
@@ -166,7 +166,7 @@ static bool check_next(const struct audit_job *in, struct audit_result *ret)
     const struct job_row *row = in->row;
     char text[TEXT_INSTANT_SIZE];
     int64_t due_ms;
-    if (row->due_ms == RECORD_NONE || row->state == JOB_STATE_DONE)
+    if (job_row_next_due_ms(row) == RECORD_NONE)
         return false;
     text_instant_print(text, row->due_ms);
     if (!job_next_due(in->spec, row->due_ms - 1, &due_ms) || due_ms != row->due_ms) {

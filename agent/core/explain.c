@@ -385,7 +385,7 @@ static int add_unseen(struct explain_work *x, const struct era *era, const struc
 {
     const struct era *last = last_of_schedule(x, era);
     const struct job_row *row = x->f->row;
-    int64_t open_ms = last->ended ? last->ended->row.due_ms : row ? row->due_ms : RECORD_NONE;
+    int64_t open_ms = last->ended ? last->ended->row.due_ms : row ? job_row_next_due_ms(row) : RECORD_NONE;
     if (is_after_last(x, era, due->due_ms))
         return add_said(x, era, due, EXPLAIN_NOT_DUE, 0, explain_say_finished, e);
     if (open_ms != RECORD_NONE && due->due_ms >= open_ms && last->ended) {

@@ -103,7 +103,7 @@ static void add_status(struct buf *out, const struct job_spec *spec, const struc
     uid_print(&row->uid, uid);
     buf_addf(out, ",\"status\":{\"uid\":\"%s\",\"version\":%llu,\"state\":\"%s\"", uid,
              (unsigned long long)row->version, job_state_name(job_row_shown_state(row)));
-    add_instant(out, "next_due", row->state == JOB_STATE_DONE ? RECORD_NONE : row->due_ms);
+    add_instant(out, "next_due", job_row_next_due_ms(row));
     if (spec->has_every)
         add_instant(out, "phase", spec->phase_ms);
     add_instant(out, "created_at", row->created_ms);

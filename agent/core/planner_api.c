@@ -268,7 +268,7 @@ static void replace(struct planner *p, struct pjob *j, const struct planner_api 
         papi_reply(p, j, PLANNER_UNAVAILABLE);
         return;
     }
-    int64_t fired_ms = pchange_fired_ms(p, j), due_ms = j->row.due_ms;
+    int64_t fired_ms = pchange_fired_ms(p, j), due_ms = job_row_next_due_ms(&j->row);
     revoke_all(p, j);
     keep_definition(j);
     pjob_set_spec(p, j, spec);
@@ -338,7 +338,7 @@ static void delete_now(struct planner *p, struct pjob *j, const struct planner_a
     j->row.updated_ms = planner_later(p->now_ms, j->row.updated_ms + 1); /* when its unfinished fires end */
     j->row.wake_ms = planner_add_ms(p->now_ms, p->options.history_keep_ms);
     keep_definition(j);
-    papi_revise(j, api, op, j->row.due_ms);
+    papi_revise(j, api, op, job_row_next_due_ms(&j->row));
     pjob_dirty(p, j, CHANGE_DELETE);
 }
 
@@ -361,7 +361,7 @@ static bool pause_now(struct planner *p, struct pjob *j, const struct planner_ap
     revoke_all(p, j);
     pause_row(p, j);
     new_version(j, api, RECORD_NONE);
-    papi_revise(j, api, op, j->row.due_ms);
+    papi_revise(j, api, op, job_row_next_due_ms(&j->row));
     pjob_dirty(p, j, CHANGE_UPDATE);
     return true;
 }
@@ -427,7 +427,7 @@ static void run(struct planner *p, struct pjob *j, struct planner_api *api)
         pfire_end(p, f, FIRE_OUTCOME_SKIPPED, skipped, NULL);
     else if (!api->run_force)
         pjob_run_rule(p, j, f);
-    papi_revise(j, api, "run", j->row.due_ms);
+    papi_revise(j, api, "run", job_row_next_due_ms(&j->row));
     pjob_dirty(p, j, CHANGE_UPDATE);
     papi_applied(j, PLANNER_ACCEPTED);
 }

@@ -130,7 +130,7 @@ void pbackfill_ask(struct planner *p, struct pjob *j, struct planner_api *api)
         papi_reply(p, j, PLANNER_EXISTS);
         return;
     }
-    int64_t due_ms = j->row.due_ms;
+    int64_t due_ms = job_row_next_due_ms(&j->row);
     if (api->backfill_dues > 0) {
         j->row.backfill_next_ms = api->backfill_from_ms;
         j->row.backfill_until_ms = api->backfill_to_ms;

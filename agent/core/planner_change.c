@@ -26,31 +26,13 @@ static size_t read_ring(const struct pjob *j, struct ring_entry entries[RING_LOG
     return ring_log_read(j->row.ring, j->row.ring_bytes, entries, &n, NULL) < 0 ? 0 : n;
 }
 
-static bool newest_is_here(const struct pjob *j)
+/* Nobody wrote down the last due of a done job before: it came before its last fire ended. */
+static int64_t unknown_by_ms(const struct planner *p, const struct pjob *j)
 {
-    LIST_FOR (l, &j->fires) {
-        const struct fire_row *f = &container_of(l, struct pfire, job_link)->row;
-        if (f->kind == FIRE_KIND_SCHEDULED && f->seq_last == j->row.counts.seq)
-            return true;
-    }
-    return false;
-}
-
-/* A done job has no next due that tells. Its newest due is that of its newest success or of its last end, but if another number
- * than the newest ended last: then it came before that. */
-static int64_t done_by_ms(const struct planner *p, const struct pjob *j)
-{
-    struct ring_entry entries[RING_LOG_KEEP_MAX];
-    const struct job_row *row = &j->row;
-    int64_t newest_ms = read_ring(j, entries) > 0 ? entries[0].due_ms : RECORD_NONE, due_ms;
-    int64_t done_ms = row->wake_ms - j->spec->ttl_after_done_ms;
-    bool known = row->last.seq == row->counts.seq || row->last.due_ms < newest_ms || last_was_by_hand(j) ||
-                 newest_is_here(j);
-    if (known && !j->spec->one_shot)
-        return newest_ms;
+    int64_t done_ms = j->row.wake_ms - j->spec->ttl_after_done_ms, due_ms;
     if (j->spec->one_shot || done_ms > p->now_ms)
         done_ms = p->now_ms;
-    return job_last_due_before(j->spec, done_ms + 1, &due_ms) ? due_ms : newest_ms;
+    return job_last_due_before(j->spec, done_ms + 1, &due_ms) ? due_ms : RECORD_NONE;
 }
 
 /* That fire may be under way still, and not even here: but what the schedule asked for since the last change was given numbers one
@@ -60,7 +42,9 @@ int64_t pchange_fired_ms(const struct planner *p, const struct pjob *j)
     const struct job_row *row = &j->row;
     int64_t ret_ms = last_was_by_hand(j) ? RECORD_NONE : row->last.due_ms, due_ms;
     if (row->due_ms == RECORD_NONE)
-        ret_ms = planner_later(ret_ms, done_by_ms(p, j));
+        ret_ms = planner_later(ret_ms, unknown_by_ms(p, j));
+    else if (row->state == JOB_STATE_DONE)
+        ret_ms = row->due_ms;
     else if (job_last_due_before(j->spec, row->due_ms, &due_ms) && due_ms > row->updated_ms)
         ret_ms = planner_later(ret_ms, due_ms);
     LIST_FOR (l, &j->fires) {
@@ -104,12 +88,19 @@ static bool first_instant(const struct pjob *j, const struct job_spec *before, i
     return true;
 }
 
+void pchange_done(struct pjob *j, int64_t fired_ms)
+{
+    if (j->row.state == JOB_STATE_DONE)
+        j->row.due_ms = planner_later(fired_ms, j->row.created_ms);
+}
+
 void pchange_plan(struct planner *p, struct pjob *j, const struct planner_api *api, bool same_schedule,
                   int64_t fired_ms)
 {
     int64_t due_ms = j->row.due_ms;
     if (same_schedule && j->row.state != JOB_STATE_DONE) {
         pjob_advance(p, j, due_ms != RECORD_NONE, due_ms); /* jitter and max_fires may be others now */
+        pchange_done(j, fired_ms);
         return;
     }
     bool any = same_schedule ? job_next_due(j->spec, planner_later(api->accepted_ms, fired_ms), &due_ms)
@@ -120,5 +111,6 @@ void pchange_plan(struct planner *p, struct pjob *j, const struct planner_api *a
     if (j->row.state == JOB_STATE_DONE)
         j->row.state = JOB_STATE_ACTIVE;
     pjob_advance(p, j, any, due_ms);
+    pchange_done(j, fired_ms);
     pzones_stamp(p, j); /* also where the due of another zone is the same */
 }

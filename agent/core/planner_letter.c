@@ -166,7 +166,7 @@ static void act(struct planner *p, struct pjob *j, struct planner_api *api)
         papi_reply(p, j, PLANNER_OK);
         return;
     }
-    papi_revise(j, api, redrives ? "redrive" : "discard", j->row.due_ms);
+    papi_revise(j, api, redrives ? "redrive" : "discard", job_row_next_due_ms(&j->row));
     papi_applied(j, PLANNER_OK);
 }
 
@@ -288,7 +288,7 @@ bool pletter_retry(struct planner *p, struct pjob *j, struct fire_row *row)
     struct pfire *f = pjob_find_fire(j, api->seq);
     f->by_hand = true;
     api->outcome = FIRE_OUTCOME_PENDING;
-    papi_revise(j, api, "retry", j->row.due_ms);
+    papi_revise(j, api, "retry", job_row_next_due_ms(&j->row));
     papi_applied(j, PLANNER_ACCEPTED);
     return true;
 }

@@ -87,7 +87,7 @@ static void retry(struct planner *p, struct pjob *j, struct pfire *f)
         pfire_wait_until(p, f, p->now_ms);
     pfire_set_target(p, f, true);
     f->by_hand = true;
-    papi_revise(j, j->api, "retry", j->row.due_ms);
+    papi_revise(j, j->api, "retry", job_row_next_due_ms(&j->row));
     pjob_dirty(p, j, CHANGE_UPDATE);
     j->api->outcome = f->row.outcome;
     papi_applied(j, PLANNER_ACCEPTED);
@@ -99,7 +99,7 @@ static void cancel(struct planner *p, struct pjob *j, struct pfire *f)
         pfire_abort(p, f);
         f->ignored = true;
     }
-    papi_revise(j, j->api, "cancel", j->row.due_ms);
+    papi_revise(j, j->api, "cancel", job_row_next_due_ms(&j->row));
     j->api->outcome = FIRE_OUTCOME_CANCELLED;
     papi_applied(j, PLANNER_OK);
     pfire_end(p, f, FIRE_OUTCOME_CANCELLED, FIRE_REASON_CANCELLED, NULL); /* may free it */

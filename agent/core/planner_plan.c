@@ -18,14 +18,13 @@ static bool fires_left(const struct pjob *j)
     return j->spec->max_fires == 0 || j->row.scheduled < j->spec->max_fires;
 }
 
-/* The next occurrence of the row. NEXT_MS counts only when there is one. */
+/* The row goes on from its due, which has its fire. NEXT_MS counts only when there is a next one. */
 void pjob_advance(struct planner *p, struct pjob *j, bool has_next, int64_t next_ms)
 {
     j->plan_dirty = true;
     j->not_before_ms = 0;
     if (!has_next || !fires_left(j)) {
-        j->row.state = JOB_STATE_DONE;
-        j->row.due_ms = RECORD_NONE;
+        j->row.state = JOB_STATE_DONE; /* whose due is its last one */
         j->row.wake_ms = planner_add_ms(p->now_ms, j->spec->ttl_after_done_ms);
         return;
     }
@@ -75,8 +74,8 @@ static struct pfire *book_run(struct planner *p, struct pjob *j, uint64_t count,
 /* Skip what was due before UNTIL_MS. False: nothing was, or there is no memory to tell of it now. */
 bool pjob_skip(struct planner *p, struct pjob *j, int64_t until_ms, enum fire_reason reason)
 {
-    int64_t last_ms = 0;
-    if (j->row.due_ms == RECORD_NONE || j->row.due_ms >= until_ms)
+    int64_t last_ms = 0, due_ms = job_row_next_due_ms(&j->row);
+    if (due_ms == RECORD_NONE || due_ms >= until_ms)
         return false;
     uint64_t count = run_count(j, &until_ms, &last_ms);
     if (count == 0 || !book_run(p, j, count, last_ms, FIRE_OUTCOME_SKIPPED, reason))

@@ -591,6 +591,8 @@ void pletter_forget(struct planner_api *api);
 /* --- planner_change.c --- */
 /* The newest due of J's definition, which is about to be changed, that has its fire already; RECORD_NONE: none has. */
 int64_t pchange_fired_ms(const struct planner *p, const struct pjob *j);
+/* J, if it is done, without having fired the due that was next: up to FIRED_MS all have their fires. */
+void pchange_done(struct pjob *j, int64_t fired_ms);
 /* J, which has the definition that API asks for and in `replaced` the one before, goes on to the first due of it that has no fire. */
 void pchange_plan(struct planner *p, struct pjob *j, const struct planner_api *api, bool same_schedule,
                   int64_t fired_ms);

@@ -72,8 +72,10 @@ void pzones_replan(struct planner *p, struct pjob *j)
     if (j->first || row->due_ms == RECORD_NONE || row->due_ms <= p->now_ms + PLANNER_CLOCKS_DIFFER_MS)
         return;
     bool any = counterpart(p, j, &next_ms);
+    int64_t fired_ms = pchange_fired_ms(p, j);
     planner_start_cancel(p, &j->start);
     pjob_advance(p, j, any, next_ms);
+    pchange_done(j, fired_ms);
     pzones_stamp(p, j);
     pjob_dirty(p, j, CHANGE_UPDATE);
     p->zones_replanned++;

@@ -68,6 +68,11 @@ enum job_state job_row_shown_state(const struct job_row *row)
     return ends ? JOB_STATE_ACTIVE : row->state;
 }
 
+int64_t job_row_next_due_ms(const struct job_row *row)
+{
+    return row->state == JOB_STATE_DONE ? RECORD_NONE : row->due_ms;
+}
+
 int job_state_parse(const char *text)
 {
     return name_index(job_state_names, JOB_STATE_COUNT_, text);

@@ -95,7 +95,9 @@ struct job_row {
     uint64_t version;   /* of the definition: +1 with every accepted change of it; starts at 1 */
     uint64_t change_id; /* of the API write that made this version */
     enum job_state state;
-    int64_t due_ms;  /* nominal instant of the next occurrence that is not booked yet */
+    /* Nominal instant of the next occurrence that is not booked yet: job_row_next_due_ms(). Of a done job that up to which its dues
+     * have had their fires (RECORD_NONE: not known, the row is by an earlier program): what a later definition fires comes after it */
+    int64_t due_ms;
     int64_t wake_ms; /* when the owner must look at the job: due + jitter, or the end of a done job's ttl */
     struct job_counts counts;
     uint64_t scheduled; /* scheduled fires of any outcome but skipped, against max_fires */
@@ -272,6 +274,9 @@ struct slot_change {
 uint64_t job_counts_pending(const struct job_counts *c);
 /* The state that people are told: a job that has had its last due is done when its last fire has ended, not before. */
 enum job_state job_row_shown_state(const struct job_row *row);
+
+/* Of the next occurrence that is not booked yet; RECORD_NONE: there is none. */
+int64_t job_row_next_due_ms(const struct job_row *row);
 
 /* Names as the API prints them, and back (-1: unknown). */
 const char *job_state_name(enum job_state s);

@@ -387,10 +387,10 @@ static void judge_next(const struct sim_story *s, const struct job_row *now)
     bool used_up = r->max_fires && s->counted >= r->max_fires;
     bool over = due_ms == RECORD_NONE && (r->one_shot || (r->ends_ms != RECORD_NONE && r->ends_ms <= end_ms));
     bool far = due_ms == RECORD_NONE && !over;
-    if (used_up || over ? now->due_ms == RECORD_NONE : far ? now->due_ms >= end_ms : now->due_ms == due_ms)
+    if (used_up || over ? now->state == JOB_STATE_DONE : far ? now->due_ms >= end_ms : now->due_ms == due_ms)
         return;
     sim_broken("%s: the next due is %lld, the schedule says %lld (%llu of %llu fires)", s->job->id,
-               (long long)(now->due_ms == RECORD_NONE ? -1 : now->due_ms - sim.epoch_ms),
+               (long long)(now->state == JOB_STATE_DONE ? -1 : now->due_ms - sim.epoch_ms),
                (long long)(used_up || due_ms == RECORD_NONE ? -1 : due_ms - sim.epoch_ms),
                (unsigned long long)s->counted, (unsigned long long)r->max_fires);
 }
@@ -530,7 +530,7 @@ static void judge_job(struct sim_story *s, const struct witness_change *t)
             (long long)(now->backfill_until_ms == RECORD_NONE ? -1 : now->backfill_until_ms - sim.epoch_ms),
             now->backfill_pending);
     sim_note("%s: %s by %s, next due %lld, seq %llu", s->job->id, t->change_id ? t->revision : "updated",
-             touched.member, (long long)(now->due_ms == RECORD_NONE ? -1 : now->due_ms - sim.epoch_ms),
+             touched.member, (long long)(now->state == JOB_STATE_DONE ? -1 : now->due_ms - sim.epoch_ms),
              (unsigned long long)now->counts.seq);
     s->row = *now;
 }

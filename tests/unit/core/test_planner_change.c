@@ -129,6 +129,58 @@ Test(planner_change, nor_when_one_of_them_ended_last_that_is_not_the_newest)
     }
 }
 
+/* What of a backfill ended last tells nothing about the schedule. */
+Test(planner_change, nor_does_a_backfill_beside_hide_those_that_did_not)
+{
+    unsigned other_last = 0;
+    for (uint64_t seed = 1; seed <= 10; seed++) {
+        struct pbed_options o = pbed_defaults(seed);
+        struct pbed *b = pbed_start(&o, 1);
+        (void)pbed_do(
+            b, PLANNER_PUT, "a",
+            "{\"schedule\":\"*/10 * * * * *\",\"max_fires\":3,\"retry\":{\"min_backoff\":\"15s\"}," CALLBACK
+            "}");
+        pbed_run(b, 60500);
+        pbed_set(b)->fail = 1;
+        struct pbed_call *c = pbed_call(b, PLANNER_BACKFILL, "a", NULL);
+        c->api.backfill_from_ms = BED_NOW;
+        c->api.backfill_to_ms = BED_NOW + 45 * SECOND;
+        pbed_run(b, 5 * SECOND);
+        cr_assert(eq(int, c->api.answer, PLANNER_ACCEPTED));
+        pbed_set(b)->fail = 0;
+        pbed_run(b, 80 * SECOND);
+        const struct job_row *row = pbed_job(b, "a");
+        cr_assert(eq(u64, row->counts.succeeded, row->counts.seq));
+        other_last += row->last.seq != row->counts.seq;
+        put_late(b, "{\"schedule\":\"*/10 * * * * *\",\"max_fires\":5," CALLBACK "}",
+                 pbed_now(b) - BED_NOW - 41 * SECOND);
+        pbed_run(b, 1 * SECOND);
+        size_t n;
+        const struct pbed_sent *sent = pbed_sent(b, &n);
+        int64_t first_ms = BED_NOW + 50 * SECOND, sum_ms = sent[n - 2].due_ms + sent[n - 1].due_ms;
+        cr_assert(eq(i64, sum_ms, 2 * first_ms + 10 * SECOND), "seed %d", (int)seed);
+        pbed_check(b, true);
+        pbed_free(b);
+    }
+    cr_assert(gt(uint, other_last, 0));
+}
+
+/* It was done before its due came. */
+Test(planner_change, a_due_that_a_smaller_max_fires_took_away_comes_back_with_a_larger_one)
+{
+    struct pbed *b = pbed_start_job("{\"schedule\":\"*/10 * * * * *\"," CALLBACK "}");
+    pbed_run(b, 25500);
+    put_late(b, "{\"schedule\":\"*/10 * * * * *\",\"max_fires\":2," CALLBACK "}", 0);
+    cr_assert(eq(int, pbed_job(b, "a")->state, JOB_STATE_DONE));
+    pbed_run(b, SECOND);
+    put_late(b, "{\"schedule\":\"*/10 * * * * *\",\"max_fires\":3," CALLBACK "}", 0);
+    pbed_run(b, 10 * SECOND);
+    cr_assert(eq(i64, pbed_job(b, "a")->last.due_ms, BED_NOW + 30 * SECOND));
+    cr_assert(eq(u64, pbed_job(b, "a")->counts.seq, 3));
+    check_dues(b);
+    pbed_free(b);
+}
+
 /* It fires at once, whatever the schedule before has fired since. */
 Test(planner_change, an_instant_in_the_past_is_not_dropped)
 {
