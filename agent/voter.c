@@ -46,6 +46,7 @@ struct voter_agent {
     size_t silent_count;
     struct store_raft_status status;
     char waits[VOTERS_WHY_SIZE];
+    char unwritable[VOTERS_WHY_SIZE]; /* why the folder could not be written; "": it could */
     char key[128];
 };
 
@@ -228,26 +229,46 @@ static void note_used(struct voter_agent *v)
 
 /* --- becoming a voter ---------------------------------------------------------------------------------------------- */
 
+/* Who cannot write down that it votes does not vote yet, nor claims a place that others could take: a disk may be full for a while. */
+static bool can_write(struct voter_agent *v, const struct voter_folder *f)
+{
+    struct err e = {0};
+    bool could = v->unwritable[0] == '\0';
+    bool can = voter_folder_write(v->dir, f, &e) == 0;
+    (void)snprintf(v->unwritable, sizeof(v->unwritable), "%.*s", can ? 0 : VOTERS_WHY_SIZE - 1, e.text);
+    if (could && !can)
+        log_warn(&log_here, "cannot vote yet, trying again", "error=%s", LOGQ(e.text));
+    return can;
+}
+
+static bool remember_place(struct voter_agent *v, const struct voters_place *place)
+{
+    struct voter_folder next = v->folder;
+    if (!v->me.has_data)
+        memcpy(next.set, v->doc.set, sizeof(next.set));
+    next.number = place->number;
+    bool same = next.number == v->folder.number && strcmp(next.set, v->folder.set) == 0;
+    if (!same && !can_write(v, &next))
+        return false;
+    v->folder = next;
+    v->unwritable[0] = '\0';
+    return true;
+}
+
 static void begin_voting(struct voter_agent *v, const struct voters_place *place)
 {
     struct store_raft_voter first[VOTERS_MAX] = {0};
     size_t count = place->begin ? v->doc.first_count : 0;
     struct err e = {0};
     int fd = v->listener.fd;
+    if (!remember_place(v, place))
+        return;
     for (size_t i = 0; i < count; i++) {
         first[i].id = v->doc.first[i].number;
         memcpy(first[i].address, v->doc.first[i].address, sizeof(first[i].address));
     }
-    if (!v->me.has_data)
-        memcpy(v->folder.set, v->doc.set, sizeof(v->folder.set));
-    v->folder.number = place->number;
     v->listener.fd = -1; /* the store's from now on */
     v->votes = true;
-    if (voter_folder_write(v->dir, &v->folder, &e) < 0) {
-        fd_close(fd);
-        give_up(v, &e);
-        return;
-    }
     if (store_raft_cluster_vote(v->cluster, place->number, fd, first, count, &e) < 0) {
         give_up(v, &e);
         return;
@@ -332,6 +353,11 @@ static void step(struct voter_agent *v)
         write_doc(v, &next);
 }
 
+static bool may_step(struct voter_agent *v)
+{
+    return v->unwritable[0] == '\0' || can_write(v, &v->folder);
+}
+
 /* NEWS: the document was just read. */
 static void look(struct voter_agent *v, bool news)
 {
@@ -346,7 +372,7 @@ static void look(struct voter_agent *v, bool news)
         remember_voters(v);
         tell_store(v);
     }
-    if (v->sensible && !consul_kv_is_writing(v->kv))
+    if (v->sensible && !consul_kv_is_writing(v->kv) && may_step(v))
         step(v);
 }
 
@@ -501,6 +527,8 @@ const char *voter_agent_waits(struct voter_agent *v)
         v->waits[0] = '\0';
     else if (v->status.role == STORE_RAFT_BROKEN)
         (void)snprintf(v->waits, sizeof(v->waits), "%.190s", v->status.problem);
+    else if (v->unwritable[0] != '\0')
+        (void)snprintf(v->waits, sizeof(v->waits), "%s", v->unwritable);
     else if (!v->heard)
         (void)snprintf(v->waits, sizeof(v->waits), "Consul's key %.100s was not read yet%s%.60s", v->key,
                        consul_kv_trouble(v->kv)[0] ? ": " : "", consul_kv_trouble(v->kv));

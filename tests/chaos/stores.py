@@ -253,8 +253,9 @@ class Raft:
 
     @staticmethod
     def may_end(agent):
-        """One that is started while its disk is full says so and ends."""
-        return agent.process.code == 1 and "No space left" in agent.process.log_tail(10)
+        """One that is started while its disk is full says so and ends; one that was ready goes on."""
+        life = agent.process.log_text().rpartition("msg=starting")[2]
+        return agent.process.code == 1 and "No space left" in life and "msg=ready" not in life
 
     def settle(self, cluster):
         assert cluster.voters(), "nobody votes"

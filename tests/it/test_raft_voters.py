@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 
@@ -158,3 +159,27 @@ def test_a_full_disk_stops_one_voter_only(raft_cluster, callee, whose):
     cluster.wait_settled(60)
     load.finish(rest[0])
     writer.check(victim)
+
+
+def test_whose_disk_is_full_votes_when_there_is_space(raft_cluster, callee):
+    """Its turn to vote comes while it cannot write that down: it goes on without, as what it was."""
+    cluster = raft_cluster
+    by = disk.way()
+    if by is None:
+        print("no file system can be mounted on this machine: a disk cannot be filled")
+        return
+    agents = start(cluster)
+    fourth = cluster.agent()
+    space = disk.Disk(fourth.config["agent"]["data_dir"], DISK_BYTES, by)
+    fourth.process.argv = space.wrap(fourth.process.argv)
+    back(cluster, [fourth])
+    load = Load(cluster, callee, "turn", 60).begin(fourth)
+    space.fill()
+    leader = cluster.leader()
+    leader.process.signal(signal.SIGTERM)
+    wait_until(lambda: "cannot vote yet" in fourth.process.log_text(), 60, "its turn has come", alive=[fourth.process])
+    assert cluster.voters(fourth).get("d") != "voter"
+    space.free()
+    wait_until(lambda: cluster.voters(fourth).get("d") == "voter", 60, "it votes", alive=[fourth.process])
+    assert leader.process.wait(60) == 0
+    load.finish(other(agents, leader))
