@@ -74,7 +74,7 @@ static void on_done(void *arg, const struct err *e, const struct consul_reply *r
 static void ask_path(const char *path, const char *reply)
 {
     bed.reply = reply;
-    struct consul_request request = {.method = "GET", .path = path, .timeout_ms = 5000};
+    struct consul_request request = {.method = "GET", .path = path, .timeout_ms = 60000};
     consul_send(bed.client, &request, on_done, NULL);
     cr_assert(zero(uint, bed.done), "before return");
     loop_run(bed.loop);
@@ -282,7 +282,7 @@ Test(consul_client, every_step_may_fail_and_the_end_is_told_once)
     unsigned k = 0;
     open_bed((struct consul_client_options){0});
     struct consul_client_options options = {.address = bed.address};
-    struct consul_request request = {.method = "GET", .path = "/v1/x", .timeout_ms = 5000};
+    struct consul_request request = {.method = "GET", .path = "/v1/x", .timeout_ms = 60000};
     consul_client_free(bed.client);
     bed.client = NULL;
     bed.reply = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";

@@ -30,7 +30,7 @@ static void handle(struct httpd_request *rq, void *arg)
     handled++;
     httpd_reply(rq, strncmp(httpd_header(rq, "Host"), "127.0.0.1:", 10) == 0 ? 200 : 421, NULL, 0, NULL);
 }
-static void serve_named(const char *client_ca, const char *client_name)
+static void serve_with(const char *client_ca, const char *client_name, unsigned idle_timeout_ms)
 {
     struct httpd_options o = {.listen = "127.0.0.1:0",
                               .tls_cert = "server.test.pem",
@@ -38,7 +38,7 @@ static void serve_named(const char *client_ca, const char *client_name)
                               .tls_client_ca = client_ca,
                               .tls_client_name = client_name,
                               .connections_max = 2,
-                              .idle_timeout_ms = 300,
+                              .idle_timeout_ms = idle_timeout_ms,
                               .header_bytes_max = 4096,
                               .accept = accept_request,
                               .handle = handle,
@@ -47,7 +47,7 @@ static void serve_named(const char *client_ca, const char *client_name)
 }
 static void serve(const char *client_ca)
 {
-    serve_named(client_ca, NULL);
+    serve_with(client_ca, NULL, 600000); /* a connection is kept however long a starved test takes */
 }
 
 static void begin(void)
@@ -88,8 +88,8 @@ static void call(const struct http_tls *tls)
     struct http_call_options o = {.method = "GET",
                                   .url = url,
                                   .tls = tls,
-                                  .timeout_ms = 5000,
-                                  .connect_timeout_ms = 5000,
+                                  .timeout_ms = 60000,
+                                  .connect_timeout_ms = 60000,
                                   .reply_bytes_max = 10000};
     (void)http_send(client, &o, on_done, NULL);
     loop_run(loop);
@@ -151,7 +151,7 @@ Test(tls, with_a_name_only_clients_who_have_it_are_let_in)
     other.cert_file = "stranger.test.pem";
     other.key_file = "stranger.test.key";
     cr_assert(zero(int, system("cat client.test.pem stranger.test.pem > both.pem")));
-    serve_named("both.pem", "client.test");
+    serve_with("both.pem", "client.test", 600000);
     call(&other);
     cr_assert(eq(int, status, 403), "%d %s", status, result.text);
     cr_assert(zero(int, handled));
@@ -161,7 +161,7 @@ Test(tls, with_a_name_only_clients_who_have_it_are_let_in)
 
 Test(tls, a_handshake_that_does_not_begin_is_closed_in_time)
 {
-    serve(NULL);
+    serve_with(NULL, NULL, 300);
     int fd = client_connect(httpd_port(server));
     cr_assert(client_closed(fd));
     close(fd);
