@@ -361,10 +361,7 @@ static int prepare(struct httpd *h, struct err *e)
 
 static int thread_start(struct httpd *h, struct err *e)
 {
-    h->unavailable = MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT);
-    const struct httpd_header headers[] = {{"Connection", "close"}, {"Retry-After", "1"}};
-    if (h->unavailable)
-        httpd_add_headers_(h->unavailable, headers, 2);
+    h->unavailable = httpd_unavailable_new_();
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);

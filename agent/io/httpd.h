@@ -102,7 +102,7 @@ void httpd_set_user(struct httpd_request *rq, void *user, void (*user_free)(void
 void *httpd_user(const struct httpd_request *rq);
 
 /* Any thread, exactly once. Takes BODY's bytes (BODY is empty afterwards; NULL: none; a failed buffer becomes
- * an empty 500); headers are copied, one that HTTP forbids (CR, LF) is left out and logged. */
+ * a 503 with a problem, without the headers); headers are copied, one that HTTP forbids (CR, LF) is left out and logged. */
 void httpd_reply(struct httpd_request *rq, int status, const struct httpd_header *headers,
                  size_t headers_count, struct buf *body);
 
@@ -122,5 +122,8 @@ int httpd_stream_write(struct httpd_stream *s, const void *data, size_t bytes);
 void httpd_stream_on_room(struct httpd_stream *s, void (*room)(void *arg), void *arg);
 /* No more will come; S is freed by the server once the queued bytes are sent. */
 void httpd_stream_end(struct httpd_stream *s);
+/* In place of httpd_stream_end(): what is queued is dropped and the connection closed, so that the client sees that the reply is not
+ * whole. */
+void httpd_stream_break(struct httpd_stream *s);
 
 #endif

@@ -27,7 +27,7 @@ struct httpd {
     uint64_t tls_stamp; /* httpd_look_tls()'s caller */
     struct listener listener;
     struct MHD_Daemon *daemon;
-    struct MHD_Response *unavailable; /* 503, while stopping */
+    struct MHD_Response *unavailable; /* 503, while stopping and without memory */
     pthread_t thread;
     int wake_fd;
     atomic_uint connections;
@@ -107,6 +107,7 @@ struct httpd_request {
     bool begun;
     bool handed_over; /* the handler's reference is the handler's */
     bool too_large;
+    bool starved; /* there was no memory for its body */
     uint64_t body_max, dropped;
 };
 
@@ -145,6 +146,8 @@ void httpd_on_completed_(void *h, struct MHD_Connection *mhd, void **slot,
                          enum MHD_RequestTerminationCode code);
 /* Give RQ its response (takes it; NULL closes the connection) and the handler's reference back. */
 void httpd_respond_(struct httpd_request *rq, int status, struct MHD_Response *response, uint64_t bytes);
+/* A problem document that takes none of our memory; NULL: libmicrohttpd had none. */
+struct MHD_Response *httpd_unavailable_new_(void);
 void httpd_add_headers_(struct MHD_Response *response, const struct httpd_header *headers, size_t count);
 /* The server stops: answer RQ, which is suspended, by itself. */
 void httpd_abandon_(struct httpd_request *rq);

@@ -27,6 +27,9 @@ enum {
 #define BAD_TARGET                                                                                      \
     "{\"type\":\"about:blank\",\"title\":\"The request is not valid\",\"status\":400,\"detail\":\"the " \
     "request's target holds a byte that must be percent-encoded\",\"code\":\"invalid_request\",\"errors\":[]}\n"
+#define UNAVAILABLE                                                                                               \
+    "{\"type\":\"about:blank\",\"title\":\"The agent has too much to do now\",\"status\":503,\"detail\":\"there " \
+    "is no memory for this, or the agent is stopping\",\"code\":\"overloaded\",\"errors\":[]}\n"
 
 static const struct log_ctx log_httpd = {.module = "httpd"};
 
@@ -254,6 +257,17 @@ void httpd_add_headers_(struct MHD_Response *response, const struct httpd_header
             log_warn(&log_httpd, "reply header left out", "name=%s", LOGQ(headers[i].name));
 }
 
+struct MHD_Response *httpd_unavailable_new_(void)
+{
+    static const struct httpd_header headers[] = {
+        {"Connection", "close"}, {"Content-Type", "application/problem+json"}, {"Retry-After", "1"}};
+    struct MHD_Response *r =
+        MHD_create_response_from_buffer(strlen(UNAVAILABLE), (void *)UNAVAILABLE, MHD_RESPMEM_PERSISTENT);
+    if (r)
+        httpd_add_headers_(r, headers, sizeof(headers) / sizeof(headers[0]));
+    return r;
+}
+
 void httpd_respond_(struct httpd_request *rq, int status, struct MHD_Response *response, uint64_t bytes)
 {
     struct httpd *h = rq->h;
@@ -282,11 +296,12 @@ void httpd_reply(struct httpd_request *rq, int status, const struct httpd_header
                  size_t headers_count, struct buf *body)
 {
     size_t bytes = 0;
-    char *data = body && body->len > 0 && !buf_failed(body) ? buf_steal(body, &bytes, NULL) : NULL;
     if (body && buf_failed(body)) {
-        status = MHD_HTTP_INTERNAL_SERVER_ERROR;
         buf_fini(body);
+        httpd_respond_(rq, MHD_HTTP_SERVICE_UNAVAILABLE, httpd_unavailable_new_(), strlen(UNAVAILABLE));
+        return;
     }
+    char *data = body && body->len > 0 ? buf_steal(body, &bytes, NULL) : NULL;
     struct MHD_Response *response =
         data ? MHD_create_response_from_buffer(bytes, data, MHD_RESPMEM_MUST_FREE)
              : MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT);
@@ -312,6 +327,12 @@ void httpd_abandon_(struct httpd_request *rq)
 static bool replied(const struct httpd_request *rq)
 {
     return atomic_load_explicit(&rq->state, memory_order_acquire) == RQ_REPLIED;
+}
+
+static bool starved(const struct httpd_request *rq)
+{
+    return rq->starved || buf_check(&rq->head, NULL) == -ERR_NOMEM ||
+           buf_check(&rq->query, NULL) == -ERR_NOMEM;
 }
 
 /* Whether it is better to answer at once than to read the body that is announced. */
@@ -342,16 +363,15 @@ static enum MHD_Result begin(struct httpd_request *rq, const char *method, const
     struct httpd *h = rq->h;
     rq->begun = true;
     httpd_limit_(rq->conn, 0);
-    if (buf_failed(&rq->head))
-        return MHD_NO;
-    if (h->stopping)
+    if (h->stopping || starved(rq))
         return queue_now(rq, MHD_HTTP_SERVICE_UNAVAILABLE, h->unavailable);
     if (uri_was_cut(rq, version) || strchr(httpd_path(rq), ' ') || strchr(httpd_query_string(rq), ' '))
         return queue_refusal(rq, MHD_HTTP_BAD_REQUEST, BAD_TARGET);
     if (!client_allowed(rq))
         return queue_refusal(rq, MHD_HTTP_FORBIDDEN, NO_CERTIFICATE);
     if (!head_take(rq, method))
-        return queue_refusal(rq, MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE, "");
+        return starved(rq) ? queue_now(rq, MHD_HTTP_SERVICE_UNAVAILABLE, h->unavailable)
+                           : queue_refusal(rq, MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE, "");
     uint64_t length = announced_length(rq);
     int64_t body_max = h->o.accept(rq, h->o.arg);
     assert((body_max < 0) == replied(rq));
@@ -370,11 +390,15 @@ static enum MHD_Result take_piece(struct httpd_request *rq, const char *data, si
     rq->conn->ended = false;
     if (rq->conn->deadline_ms)
         rq->conn->deadline_ms += bytes / BYTES_PER_MS;
-    if (!replied(rq) && !rq->too_large && bytes <= rq->body_max - rq->body.len) {
+    bool kept = !replied(rq) && !rq->too_large && !rq->starved;
+    if (kept && bytes <= rq->body_max - rq->body.len) {
         buf_add(&rq->body, data, bytes);
-        return buf_failed(&rq->body) ? MHD_NO : MHD_YES;
+        rq->starved = buf_failed(&rq->body);
+        if (!rq->starved)
+            return MHD_YES;
+    } else if (kept) {
+        rq->too_large = true;
     }
-    rq->too_large = true;
     buf_fini(&rq->body);
     rq->dropped += bytes;
     return rq->dropped > DROP_MAX_BYTES ? MHD_NO : MHD_YES;
@@ -389,7 +413,7 @@ static enum MHD_Result end(struct httpd_request *rq)
         reply_too_large(rq);
     if (rq->handed_over || replied(rq))
         return queue_reply(rq);
-    if (h->stopping)
+    if (h->stopping || rq->starved)
         return queue_now(rq, MHD_HTTP_SERVICE_UNAVAILABLE, h->unavailable);
     rq->handed_over = true;
     rq->conn->deadline_ms = 0; /* the time of the handler is not the client's fault */

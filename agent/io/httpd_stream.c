@@ -141,6 +141,16 @@ void httpd_stream_end(struct httpd_stream *s)
     httpd_stream_unref_(s);
 }
 
+void httpd_stream_break(struct httpd_stream *s)
+{
+    pthread_mutex_lock(&s->lock);
+    s->gone = true;
+    s->room = NULL;
+    wake_up(s);
+    pthread_mutex_unlock(&s->lock);
+    httpd_stream_unref_(s);
+}
+
 /* --- the server's side -------------------------------------------------------------------------------------------- */
 
 void httpd_stream_attach_(struct httpd_stream *s, struct MHD_Connection *mhd)

@@ -751,3 +751,48 @@ Test(httpd, every_failure_of_its_start_leaves_nothing)
     httpd_stop(server);
     rmdir(socket_dir);
 }
+
+static void check_unavailable(void)
+{
+    cr_assert(eq(int, reply.status, 503));
+    cr_assert(strstr(reply.head, "\r\nContent-Type: application/problem+json\r\n") != NULL, "%s", reply.head);
+    cr_assert(strstr(reply.body, "\"status\":503") != NULL, "%s", reply.body);
+}
+
+Test(httpd, a_reply_that_lost_a_piece_becomes_a_problem)
+{
+    const struct httpd_header header = {"ETag", "\"1\""};
+    struct buf lost = BUF_INIT(4);
+    start();
+    int fd = client_connect(httpd_port(server));
+    client_say(fd, "GET /later HTTP/1.1\r\nHost: h\r\n\r\n");
+    buf_add_str(&lost, "[1,");
+    buf_add_str(&lost, "2]");
+    httpd_reply(wait_for_later(0), 200, &header, 1, &lost);
+    client_reply(fd, &reply);
+    check_unavailable();
+    cr_assert(zero(ptr, strstr(reply.head, "ETag")));
+    close(fd);
+    httpd_stop(server);
+}
+
+Test(httpd, a_request_that_finds_no_memory_is_told_so)
+{
+    unsigned k = 0;
+    start();
+    for (bool fired = true; fired; k++) {
+        int fd = client_connect(httpd_port(server));
+        fault_arm_threads(k);
+        client_say(fd, "POST /x?a=1 HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody");
+        client_reply(fd, &reply);
+        fired = fault_fired();
+        fault_disarm();
+        if (fired)
+            check_unavailable();
+        else
+            cr_assert(eq(int, reply.status, 200));
+        close(fd);
+    }
+    cr_assert(gt(u32, k, 3), "the head, the query, the body");
+    httpd_stop(server);
+}

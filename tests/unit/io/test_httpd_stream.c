@@ -205,6 +205,23 @@ Test(httpd_stream, a_stream_in_answer_to_head_has_no_content)
     httpd_stop(server);
 }
 
+Test(httpd_stream, a_stream_that_is_broken_off_does_not_look_whole)
+{
+    for (int piece = 0; piece < 2; piece++) {
+        int fd;
+        char got[4096];
+        struct httpd_stream *s = begin(&fd, GET("1.1"));
+        cr_assert(client_read_until(fd, got, sizeof got, "\r\n\r\n"));
+        if (piece)
+            cr_assert(zero(int, httpd_stream_write(s, "one", 3)));
+        httpd_stream_break(s);
+        size_t len = client_read_to_end(fd, got, sizeof got);
+        cr_assert(zero(ptr, memmem(got, len, "0\r\n\r\n", 5)));
+        close(fd);
+    }
+    httpd_stop(server);
+}
+
 Test(httpd_stream, stopping_breaks_streams_off)
 {
     int sleeping, full;
