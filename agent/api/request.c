@@ -168,6 +168,8 @@ static int read_argument(struct reader *r, const char *arg, size_t arg_len)
         return 0;
     AUTO(buf_fini) struct buf out = BUF_INIT(sizeof(r->rq->arg) - 1);
     int rc = text_percent_decode(&out, arg, arg_len, false, NULL);
+    if (rc == -ERR_NOMEM)
+        return api_problem_set(r->problem, API_OVERLOADED, "no memory to read the path");
     if (rc < 0 || !text_utf8_valid(buf_str(&out), out.len))
         return api_problem_set(r->problem, API_INVALID_REQUEST,
                                rc == -ERR_TOO_BIG ? "'%s' in the path is too long"
@@ -415,21 +417,32 @@ static void query_param(struct reader *r, const char *name, const char *value, b
     r->seen |= bit;
 }
 
-/* One "name=value" of the raw query, decoded into OUT as two texts. */
-static bool query_decode(const char *at, size_t len, struct buf *out, const char **ret_value)
+/* One "name=value" of the raw query, decoded into OUT as two texts. ERR_INVALID, ERR_TOO_BIG, ERR_NOMEM. */
+static int query_decode(const char *at, size_t len, struct buf *out, const char **ret_value, struct err *e)
 {
     const char *equals = memchr(at, '=', len);
     size_t name_len = equals ? (size_t)(equals - at) : len;
     buf_reset(out);
-    if (text_percent_decode(out, at, name_len, true, NULL) < 0)
-        return false;
+    int rc = text_percent_decode(out, at, name_len, true, e);
     buf_add_char(out, '\0');
     size_t value_at = out->len;
-    if (equals && text_percent_decode(out, equals + 1, len - name_len - 1, true, NULL) < 0)
-        return false;
+    if (rc == 0 && equals)
+        rc = text_percent_decode(out, equals + 1, len - name_len - 1, true, e);
     buf_add_char(out, '\0');
+    if (rc == 0)
+        rc = buf_check(out, e);
+    if (rc == 0 && !text_utf8_valid(out->data, out->len))
+        rc = err_set(e, ERR_INVALID, "is not UTF-8");
     *ret_value = buf_str(out) + value_at;
-    return !buf_failed(out) && text_utf8_valid(out->data, out->len);
+    return rc;
+}
+
+static void refuse_undecoded(struct reader *r, const char *at, size_t len, int rc)
+{
+    if (rc == -ERR_NOMEM)
+        r->problem->errors.nomem = true;
+    else
+        bad_query(r, TEXTQ(at, len), rc == -ERR_TOO_BIG ? "is too long" : "is not properly encoded text");
 }
 
 /* Twice: the namespace is what a cursor is checked against. */
@@ -440,14 +453,16 @@ static void query_pass(struct reader *r, bool ns_pass)
     for (const char *at = r->head->query; *at;) {
         size_t len = strcspn(at, "&");
         const char *value;
+        struct err e;
+        int rc = len > 0 ? query_decode(at, len, &out, &value, &e) : 0;
         if (len > 0 && ++n > QUERY_PARAMS_MAX) {
             bad_query(r, "", "the query has too many parameters");
             return;
         }
-        if (len > 0 && query_decode(at, len, &out, &value))
+        if (len > 0 && rc == 0)
             query_param(r, buf_str(&out), value, ns_pass);
-        else if (len > 0 && !ns_pass)
-            bad_query(r, TEXTQ(at, len), "is not properly encoded text");
+        else if (rc == -ERR_NOMEM || !ns_pass)
+            refuse_undecoded(r, at, len, rc);
         at += len + (at[len] == '&');
     }
 }
@@ -460,6 +475,8 @@ static int read_query(struct reader *r)
     rq->count = COUNT_DEFAULT;
     rq->from_ms = rq->to_ms = RECORD_NONE;
     query_pass(r, true);
+    if (r->problem->errors.nomem) /* whose namespace the rest is about is not known */
+        return api_problem_errors(r->problem, API_INVALID_REQUEST);
     bool given = rq->ns[0] || rq->ns_all;
     const char *ns = header(r, "Carillon-Namespace");
     struct err e = {0};
@@ -663,119 +680,4 @@ void api_etag_print(const struct uid *uid, uint64_t version, char ret[API_ETAG_S
     char text[33];
     uid_print(uid, text);
     (void)snprintf(ret, API_ETAG_SIZE, "\"%s.%llu\"", text, (unsigned long long)version);
-}
-
-/* base64url without padding */
-static void cursor_encode(const char *plain, size_t len, char ret[API_CURSOR_SIZE])
-{
-    AUTO(buf_fini) struct buf out = BUF_INIT(API_CURSOR_SIZE - 1);
-    text_base64_encode(&out, plain, len);
-    size_t n = strcspn(buf_str(&out), "=");
-    memcpy(ret, buf_str(&out), n);
-    ret[n] = '\0';
-    for (char *c = ret; *c; c++)
-        *c = *c == '+' ? '-' : *c == '/' ? '_' : *c;
-}
-
-/* OUT is NUL-terminated text then. */
-static bool cursor_decode(const char *text, struct buf *out)
-{
-    char standard[API_CURSOR_SIZE];
-    size_t len = strlen(text);
-    if (len == 0 || len > sizeof(standard) - 4)
-        return false;
-    for (size_t i = 0; i < len; i++)
-        standard[i] = text[i] == '-'                     ? '+'
-                      : text[i] == '_'                   ? '/'
-                      : text[i] == '+' || text[i] == '/' ? '!'
-                                                         : text[i];
-    while (len % 4)
-        standard[len++] = '=';
-    return text_base64_decode(out, standard, len, NULL) == 0 && strlen(buf_str(out)) == out->len;
-}
-
-/* The part of *AT up to the next slash, or to the end, into RET; false: too long, or there is nothing left. */
-static bool cursor_part(const char **at, char *ret, size_t size)
-{
-    size_t len = *at ? strcspn(*at, "/") : size;
-    if (len >= size)
-        return false;
-    memcpy(ret, *at, len);
-    ret[len] = '\0';
-    *at = (*at)[len] ? *at + len + 1 : NULL;
-    return true;
-}
-
-void api_cursor_print(const char *ns, const char *id, char ret[API_CURSOR_SIZE])
-{
-    char plain[RECORD_NS_MAX + RECORD_ID_MAX];
-    int len = snprintf(plain, sizeof(plain), "%s/%s", ns, id);
-    cursor_encode(plain, (size_t)len, ret);
-}
-
-bool api_cursor_parse(const char *text, char ret_ns[RECORD_NS_MAX], char ret_id[RECORD_ID_MAX])
-{
-    AUTO(buf_fini) struct buf out = BUF_INIT(API_CURSOR_SIZE);
-    char ns[RECORD_NS_MAX], id[RECORD_ID_MAX];
-    if (!cursor_decode(text, &out))
-        return false;
-    const char *at = buf_str(&out);
-    if (!cursor_part(&at, ns, sizeof(ns)) || !cursor_part(&at, id, sizeof(id)) || at ||
-        text_check_namespace(ns, strlen(ns), NULL) < 0 || text_check_id(id, strlen(id), NULL) < 0)
-        return false;
-    memcpy(ret_ns, ns, sizeof(ns));
-    memcpy(ret_id, id, sizeof(id));
-    return true;
-}
-
-void api_fire_cursor_print(const char *ns, const struct api_fire_cursor *c, char ret[API_CURSOR_SIZE])
-{
-    char plain[RECORD_NS_MAX + RECORD_ID_MAX + 96], uid[33];
-    uid_print(&c->uid, uid);
-    int len = c->in_rings ? snprintf(plain, sizeof(plain), "%s/s/%s/%llu/%s", ns, uid,
-                                     (unsigned long long)c->seq, c->after_id)
-                          : snprintf(plain, sizeof(plain), "%s/b/%s/%llu/%lld", ns, uid,
-                                     (unsigned long long)c->seq, (long long)c->due_ms);
-    cursor_encode(plain, (size_t)len, ret);
-}
-
-bool api_fire_cursor_parse(const char *text, char ret_ns[RECORD_NS_MAX], struct api_fire_cursor *ret)
-{
-    AUTO(buf_fini) struct buf out = BUF_INIT(API_CURSOR_SIZE);
-    char ns[RECORD_NS_MAX], kind[2], uid[33], seq[24], rest[RECORD_ID_MAX];
-    struct api_fire_cursor c = {0};
-    if (!cursor_decode(text, &out))
-        return false;
-    const char *at = buf_str(&out);
-    if (!cursor_part(&at, ns, sizeof(ns)) || !cursor_part(&at, kind, sizeof(kind)) ||
-        !cursor_part(&at, uid, sizeof(uid)) || !cursor_part(&at, seq, sizeof(seq)) ||
-        !cursor_part(&at, rest, sizeof(rest)) || at)
-        return false;
-    c.in_rings = kind[0] == 's';
-    if (text_check_namespace(ns, strlen(ns), NULL) < 0 || !uid_parse(uid, strlen(uid), &c.uid) ||
-        text_u64(seq, strlen(seq), 0, UINT64_MAX, &c.seq, NULL) < 0)
-        return false;
-    if (c.in_rings && rest[0] && text_check_id(rest, strlen(rest), NULL) < 0)
-        return false;
-    if (!c.in_rings &&
-        (kind[0] != 'b' || text_i64(rest, strlen(rest), INT64_MIN + 1, INT64_MAX, &c.due_ms, NULL) < 0))
-        return false;
-    if (c.in_rings)
-        memcpy(c.after_id, rest, sizeof(rest));
-    memcpy(ret_ns, ns, sizeof(ns));
-    *ret = c;
-    return true;
-}
-
-void api_revision_cursor_print(int64_t at_ms, uint64_t change_id, char ret[API_REVISION_CURSOR_SIZE])
-{
-    (void)snprintf(ret, API_REVISION_CURSOR_SIZE, "%lld.%llu", (long long)at_ms,
-                   (unsigned long long)change_id); /* fits */
-}
-
-bool api_revision_cursor_parse(const char *text, int64_t *ret_at_ms, uint64_t *ret_change_id)
-{
-    const char *dot = strchr(text, '.');
-    return dot && text_i64(text, (size_t)(dot - text), 0, INT64_MAX, ret_at_ms, NULL) == 0 &&
-           text_u64(dot + 1, strlen(dot + 1), 0, UINT64_MAX, ret_change_id, NULL) == 0;
 }

@@ -83,6 +83,10 @@ void text_base64_encode(struct buf *out, const void *data, size_t len);
 /* Strict: canonical padding, no white space, no bits left over. Appends to OUT. ERR_INVALID, ERR_TOO_BIG, ERR_NOMEM;
  * OUT's content is unchanged then. */
 int text_base64_decode(struct buf *out, const char *s, size_t len, struct err *e);
+/* The same without memory of its own. AT: room for (LEN + 2) / 3 * 4 bytes and a NUL, which ends it. */
+void text_base64_encode_to(char *at, const void *data, size_t len);
+/* AT: room for LEN / 4 * 3 bytes, undefined after a failure. ERR_INVALID, ERR_TOO_BIG. */
+int text_base64_decode_to(char *at, size_t *ret_bytes, const char *s, size_t len, struct err *e);
 /* All but RFC 3986 unreserved characters as %XX (also '/'). */
 void text_percent_encode(struct buf *out, const char *s, size_t len);
 /* %XX to bytes, '+' to space if PLUS_IS_SPACE (queries). A broken escape or %00 is ERR_INVALID. Errors as

@@ -113,8 +113,14 @@ void text_base64_encode(struct buf *out, const void *data, size_t len)
     char *at = need ? buf_reserve(out, need) : NULL;
     if (!at)
         return;
-    (void)EVP_EncodeBlock((unsigned char *)at, data, (int)len); /* cannot fail; writes need bytes and NUL */
+    text_base64_encode_to(at, data, len);
     buf_commit(out, need);
+}
+
+void text_base64_encode_to(char *at, const void *data, size_t len)
+{
+    assert(len <= MEM_TRY_MAX_BYTES);
+    (void)EVP_EncodeBlock((unsigned char *)at, data, (int)len); /* cannot fail; ends it with a NUL */
 }
 
 static bool is_base64(const char *s, size_t len)
@@ -142,6 +148,18 @@ static bool decode_strict(const char *s, size_t len, char *at, size_t *ret_len)
     return memcmp(last, s + len - 4, 4) == 0;
 }
 
+int text_base64_decode_to(char *at, size_t *ret_bytes, const char *s, size_t len, struct err *e)
+{
+    size_t n = 0;
+    if (len > INT_MAX / 2)
+        return err_set(e, ERR_TOO_BIG, "%zu bytes of base64", len);
+    if (len > 0 && (len % 4 != 0 || !decode_strict(s, len, at, &n)))
+        return err_set(e, ERR_INVALID, "'%s' is not base64 with the standard alphabet and padding",
+                       TEXTQ(s, len));
+    *ret_bytes = n;
+    return 0;
+}
+
 int text_base64_decode(struct buf *out, const char *s, size_t len, struct err *e)
 {
     if (len > INT_MAX / 2)
@@ -149,18 +167,14 @@ int text_base64_decode(struct buf *out, const char *s, size_t len, struct err *e
     if (len == 0)
         return 0;
     /* Room for what is left, so that padding does not count against a ceiling that the content just meets. */
-    char *tmp = mem_try_alloc(len / 4 * 3 + 1, e);
+    AUTO(mem_free) char *tmp = mem_try_alloc(len / 4 * 3 + 1, e);
     if (!tmp)
         return err_wrap(e, "decode base64");
-    size_t n = 0;
-    bool ok = len % 4 == 0 && decode_strict(s, len, tmp, &n);
-    size_t before = out->len;
-    if (ok)
-        buf_add(out, tmp, n);
-    mem_free(tmp);
-    if (!ok)
-        return err_set(e, ERR_INVALID, "'%s' is not base64 with the standard alphabet and padding",
-                       TEXTQ(s, len));
+    size_t n, before = out->len;
+    int rc = text_base64_decode_to(tmp, &n, s, len, e);
+    if (rc < 0)
+        return rc;
+    buf_add(out, tmp, n);
     if (buf_failed(out))
         buf_truncate(out, before);
     return buf_check(out, e);
