@@ -61,17 +61,38 @@ static void end_span(const struct exchange *x, int status)
     telemetry_add(node_telemetry(x->api->node), &s);
 }
 
-void exchange_reply(struct exchange *x, int status, const char *type, const struct httpd_header *headers,
-                    size_t headers_count, struct buf *body)
+static void reply(struct exchange *x, int status, const char *type, const struct httpd_header *headers,
+                  size_t headers_count, struct buf *body)
 {
     struct httpd_header all[EXCHANGE_HEADERS_MAX];
     size_t n = common_headers(x, type, headers, headers_count, all);
-    if (body && body->len > 0 && body->data[body->len - 1] != '\n')
-        buf_add_char(body, '\n'); /* for people at a terminal */
     count(x, status);
     gate_audit(x, status);
     end_span(x, status);
     httpd_reply(x->rq, status, all, n, body);
+}
+
+/* One of which a piece was lost must not go out, nor be counted as done. */
+static void refuse_lost(struct exchange *x, struct buf *body)
+{
+    struct err e;
+    (void)buf_check(body, &e); /* why, which is told */
+    buf_fini(body);
+    char text[sizeof(e.text) + 80];
+    (void)snprintf(text, sizeof(text), "what was asked is done, but the answer to it is lost: %s",
+                   e.text); /* fits */
+    exchange_refuse_with(x, API_OVERLOADED, text);
+}
+
+void exchange_reply(struct exchange *x, int status, const char *type, const struct httpd_header *headers,
+                    size_t headers_count, struct buf *body)
+{
+    if (body && body->len > 0 && body->data[body->len - 1] != '\n')
+        buf_add_char(body, '\n'); /* for people at a terminal */
+    if (body && buf_failed(body))
+        refuse_lost(x, body);
+    else
+        reply(x, status, type, headers, headers_count, body);
 }
 
 void exchange_json(struct exchange *x, int status, struct buf *body)
@@ -87,6 +108,7 @@ void exchange_refuse(struct exchange *x)
     size_t n = 0;
     struct buf body = BUF_INIT(1 << 20);
     api_problem_print(&x->problem, x->ctx.request_id, &body);
+    buf_add_char(&body, '\n');
     if (api_code_retry_after_s(code)) {
         (void)snprintf(text, sizeof(text), "%u", api_code_retry_after_s(code)); /* fits */
         more[n++] = (struct httpd_header){"Retry-After", text};
@@ -98,7 +120,7 @@ void exchange_refuse(struct exchange *x)
     }
     if (!x->api->stopping)
         node_count_rejected(x->api->node, api_code_name(code));
-    exchange_reply(x, api_code_status(code), "application/problem+json", more, n, &body);
+    reply(x, api_code_status(code), "application/problem+json", more, n, &body);
 }
 
 void exchange_refuse_with(struct exchange *x, enum api_code code, const char *detail)

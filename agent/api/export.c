@@ -97,7 +97,9 @@ static void export_free(struct export *x)
 /* A reply that breaks off tells the client that it is not whole. */
 static void finish(struct export *x)
 {
-    if (x->stream)
+    if (x->stream && x->gone)
+        httpd_stream_break(x->stream);
+    else if (x->stream)
         httpd_stream_end(x->stream);
     x->stream = NULL;
     if (!atomic_load(&x->room_posted)) /* else the message that is under way frees it */

@@ -195,10 +195,20 @@ static void make_way(json_t *base, const json_t *patch)
         (void)json_object_del(base, "retry");
 }
 
+/* NULL: no memory. jansson leaves a member out that it has no memory for, and says nothing. */
+static json_t *copy_members(const json_t *object)
+{
+    json_t *copy = json_copy((json_t *)object);
+    if (json_object_size(copy) == json_object_size(object))
+        return copy;
+    json_decref(copy);
+    return NULL;
+}
+
 static int merge_patch(const json_t *target, const json_t *patch, json_t **ret, struct err *e)
 {
-    AUTO(json_decref) json_t *base = json_copy((json_t *)target);
-    AUTO(json_decref) json_t *rest = json_copy((json_t *)patch);
+    AUTO(json_decref) json_t *base = copy_members(target);
+    AUTO(json_decref) json_t *rest = copy_members(patch);
     json_t *payload = json_object_get(patch, "payload");
     if (!base || !rest)
         return err_set(e, ERR_NOMEM, "no memory to merge");

@@ -27,7 +27,7 @@ JANSSON = "object|array|string|stringn|integer|real|pack|sprintf|dumps|loads|loa
 STEP = re.compile(rf"\b(mem_try_\w+|fault_hit|json_(?:{JANSSON}|object_set\w*|array_append\w*|array_insert\w*|object_update\w*))\s*\(")
 ARM = re.compile(r"\b(fault_arm|fault_arm_threads)\b")
 ERRORS = re.compile(r"\bstruct err\b")
-TABLE = re.compile(r"^(?:static )?(?:const )?\w[\w ]*[ *](?P<name>\w+)(?:\[\w*\])? = \{(?P<body>.*?)\};", re.M | re.DOTALL)
+TABLE = re.compile(r"^(?:(?:static )?(?:const )?\w[\w ]*[ *]|\} )(?P<name>\w+)(?:\[\w*\])? = \{(?P<body>.*?)\};", re.M | re.DOTALL)
 INCLUDE = re.compile(r'^#include "(tests/[^"]+\.h)"', re.MULTILINE)
 GENERATED = re.compile(r"^ *#define .*\n?.*\bTest\(", re.M)
 STATIC = re.compile(r"^static\b")
