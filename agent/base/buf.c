@@ -10,11 +10,16 @@ void buf_init(struct buf *b, size_t max_bytes)
     *b = BUF_INIT(max_bytes);
 }
 
+static struct buf empty_as(const struct buf *b)
+{
+    return (struct buf){.max_bytes = b->max_bytes, .or_die_ = b->or_die_};
+}
+
 void buf_fini(struct buf *b)
 {
     if (b->data)
         mem_free(b->data - b->start_);
-    *b = BUF_INIT(b->max_bytes);
+    *b = empty_as(b);
 }
 
 /* Move the content to the beginning of its allocation. */
@@ -42,7 +47,7 @@ static void grow(struct buf *b, size_t need)
     if (cap > b->max_bytes + 1) /* need itself is never over it */
         cap = b->max_bytes + 1;
     struct err e;
-    char *data = mem_try_realloc(b->data, cap, 1, &e);
+    char *data = b->or_die_ ? mem_realloc_or_die(b->data, cap) : mem_try_realloc(b->data, cap, 1, &e);
     if (!data) {
         b->fail_ = e.code;
         return;
@@ -216,11 +221,11 @@ char *buf_steal(struct buf *b, size_t *ret_len, struct err *e)
         return NULL;
     if (b->data)
         close_gap(b);
-    char *data = b->data ? b->data : mem_try_strndup("", 0, e);
+    char *data = b->data ? b->data : b->or_die_ ? mem_strdup("") : mem_try_strndup("", 0, e);
     if (!data)
         return NULL;
     if (ret_len)
         *ret_len = b->len;
-    *b = BUF_INIT(b->max_bytes);
+    *b = empty_as(b);
     return data;
 }

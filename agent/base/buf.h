@@ -20,12 +20,15 @@ struct buf {
     size_t cap_;         /* bytes of the allocation, from its beginning */
     size_t max_bytes;    /* ceiling for len */
     enum err_code fail_; /* ERR_OK, ERR_TOO_BIG or ERR_NOMEM, sticky */
+    bool or_die_;        /* without memory the process ends */
 };
 
 /* Empty buffer in caller's storage; allocates nothing. MAX_BYTES at most MEM_TRY_MAX_BYTES / 2. */
 void buf_init(struct buf *b, size_t max_bytes);
 /* The same as an initialiser: struct buf b = BUF_INIT(4096); */
 #define BUF_INIT(max) ((struct buf){.max_bytes = (max)})
+/* One that never meets ERR_NOMEM: without memory the process ends, as with mem_new. For what cannot be left undone. */
+#define BUF_INIT_OR_DIE(max) ((struct buf){.max_bytes = (max), .or_die_ = true})
 /* Free the content; the buffer is then empty and usable, with the same ceiling. */
 void buf_fini(struct buf *b);
 static inline void buf_fini_auto_(struct buf *b) /* for AUTO(buf_fini) struct buf b = BUF_INIT(n); */

@@ -80,14 +80,23 @@ bool fault_hit(void)
 }
 #endif
 
-void *mem_alloc_or_die(size_t n, size_t size_bytes)
+static void *or_die(void *p)
 {
-    void *p = calloc(n ? n : 1, size_bytes ? size_bytes : 1);
     if (!p) {
         (void)!write(STDERR_FILENO, "out of memory\n", 14); /* nothing is left to report a failure with */
         abort();
     }
     return p;
+}
+
+void *mem_alloc_or_die(size_t n, size_t size_bytes)
+{
+    return or_die(calloc(n ? n : 1, size_bytes ? size_bytes : 1));
+}
+
+void *mem_realloc_or_die(void *p, size_t size_bytes)
+{
+    return or_die(realloc(p, size_bytes ? size_bytes : 1));
 }
 
 char *mem_strdup(const char *s)

@@ -19,6 +19,9 @@ struct err;
 /* Implementation of mem_new*: zeroed, aborts when N * SIZE_BYTES overflows or memory is out. */
 void *mem_alloc_or_die(size_t n, size_t size_bytes);
 
+/* Resize P (may be NULL); new bytes are not zeroed. Aborts when memory is out. */
+void *mem_realloc_or_die(void *p, size_t size_bytes);
+
 /* Copy of the NUL-terminated S, which must be small and ours; aborts without memory. NULL gives NULL. */
 char *mem_strdup(const char *s);
 

@@ -14,7 +14,7 @@ struct machine *machine_new(void)
     struct machine *m = mem_new(struct machine);
     m->slab = slab_new();
     machine_indexes_init(m);
-    buf_init(&m->pack, ENTRY_MAX_BYTES);
+    m->pack = BUF_INIT_OR_DIE(ENTRY_MAX_BYTES);
     return m;
 }
 

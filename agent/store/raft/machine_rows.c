@@ -80,8 +80,7 @@ static const struct buf *write_body(struct machine *m, const struct codec_table 
 {
     buf_reset(&m->pack);
     codec_put_row(&m->pack, t, row, CODEC_BODY);
-    assert(!buf_failed(
-        &m->pack)); /* a row was bounded when it was read; without memory we end, as mem_new does */
+    assert(!buf_failed(&m->pack)); /* a row was bounded when it was read */
     return &m->pack;
 }
 

@@ -12,8 +12,8 @@
 static void begin_block(struct snapshot_out *o)
 {
     static const char head[SNAPSHOT_HEAD_BYTES];
-    buf_init(&o->block, 2 * ENTRY_MAX_BYTES);
-    (void)buf_reserve(&o->block, BLOCK_BYTES + BLOCK_BYTES / 4); /* a failure stays, and is met at the end */
+    o->block = BUF_INIT_OR_DIE(2 * ENTRY_MAX_BYTES);
+    (void)buf_reserve(&o->block, BLOCK_BYTES + BLOCK_BYTES / 4); /* there is room */
     buf_add(&o->block, head, sizeof(head));                      /* filled when the block is closed */
 }
 
@@ -25,7 +25,7 @@ static void set_fixed64(char *at, uint64_t v)
 
 static void close_block(struct snapshot_out *o)
 {
-    assert(!buf_failed(&o->block)); /* without memory we end, as mem_new does */
+    assert(!buf_failed(&o->block)); /* an item is smaller than an entry */
     size_t bytes = o->block.len, body = bytes - SNAPSHOT_HEAD_BYTES;
     set_fixed64(o->block.data, SNAPSHOT_MAGIC);
     set_fixed64(o->block.data + 8, body);
