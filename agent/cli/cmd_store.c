@@ -19,7 +19,8 @@
 
 struct check_problems {
     const struct cli *cli;
-    json_t *list; /* NULL: for people */
+    bool json;
+    json_t *list; /* with JSON */
     size_t count;
 };
 
@@ -29,7 +30,7 @@ static void on_problem(void *arg, const char *text)
     if (++p->count > PROBLEMS_SHOWN)
         return;
     AUTO(mem_free) char *clean = show_clean(text, false);
-    if (p->list)
+    if (p->json)
         show_append(p->list, json_string(clean));
     else
         (void)fprintf(p->cli->out, "problem: %s\n", clean);
@@ -77,9 +78,9 @@ static int look(struct check_problems *p, const char *dir)
     struct machine *m = machine_new();
     int r = folder_read(dir, m, false, on_problem, p, &seen, &e);
     if (r == 0)
-        (void)machine_audit(m, on_problem, p); /* counted in P */
+        r = machine_audit(m, on_problem, p, &e);
     if (r == 0 || r == -ERR_PROTOCOL) {
-        if (p->list)
+        if (p->json)
             print_check_json(p->cli, dir, m, &seen, p);
         else if (r == 0)
             print_seen(p->cli, dir, m, &seen);
@@ -90,7 +91,7 @@ static int look(struct check_problems *p, const char *dir)
     if (r < 0 && r != -ERR_PROTOCOL)
         return cli_fail(p->cli, CLI_FAILED, "%s", e.text);
     if (p->count == 0) {
-        if (!p->list)
+        if (!p->json)
             (void)fprintf(p->cli->out, "ok\n");
         return CLI_OK;
     }
@@ -102,14 +103,14 @@ static int look(struct check_problems *p, const char *dir)
 
 static int check_locked(struct cli *cli, const struct cli_args *args, const char *dir)
 {
-    struct check_problems p = {.cli = cli, .list = args_has(args, "--json") ? json_array() : NULL};
+    struct check_problems p = {.cli = cli, .json = args_has(args, "--json")};
     struct err e = {0};
     AUTO(fd_close) int fd = -1;
-    int code, r = folder_lock_existing(dir, &fd, &e);
+    int r = folder_lock_existing(dir, &fd, &e);
     if (r < 0)
-        code = cli_fail(cli, r == -ERR_NOT_FOUND ? CLI_NOT_FOUND : CLI_FAILED, "%s", e.text);
-    else
-        code = look(&p, dir);
+        return cli_fail(cli, r == -ERR_NOT_FOUND ? CLI_NOT_FOUND : CLI_FAILED, "%s", e.text);
+    p.list = p.json ? json_array() : NULL; /* without memory nothing of it is shown, which cli_run() tells */
+    int code = look(&p, dir);
     json_decref(p.list);
     return code;
 }
@@ -118,9 +119,11 @@ static int check_locked(struct cli *cli, const struct cli_args *args, const char
 static int check_given(struct cli *cli, const struct cli_args *args, const char *dir)
 {
     AUTO(buf_fini) struct buf inner = BUF_INIT(PATH_MAX);
+    struct err e;
     buf_addf(&inner, "%s/" DEFAULT_FOLDER, dir);
-    bool there = !buf_failed(&inner) && access(buf_str(&inner), F_OK) == 0;
-    return check_locked(cli, args, there ? buf_str(&inner) : dir);
+    if (buf_check(&inner, &e) < 0)
+        return cli_fail(cli, CLI_FAILED, "%s", e.text);
+    return check_locked(cli, args, access(buf_str(&inner), F_OK) == 0 ? buf_str(&inner) : dir);
 }
 
 int cmd_store_check(struct cli *cli, const struct cli_args *args)

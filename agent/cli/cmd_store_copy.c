@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/base/json.h"
 #include "agent/base/mem.h"
 #include "agent/cli/commands.h"
 #include "agent/cli/load.h"
@@ -22,29 +23,77 @@ struct named_store {
     size_t sets_count;
 };
 
-static void add_set(struct named_store *s, const char *key, const char *value)
+static bool add_set(struct named_store *s, const char *key, const char *value)
 {
-    if (value && value[0] && s->sets_count < SETS_MAX)
-        (void)snprintf(s->sets[s->sets_count++], SET_BYTES, "store.mysql.%s=%s", key,
-                       value); /* cut: refused */
+    return s->sets_count < SETS_MAX &&
+           snprintf(s->sets[s->sets_count++], SET_BYTES, "store.mysql.%s=%s", key, value) < SET_BYTES;
+}
+
+/* TEXT without its escapes; NULL: it holds what no option can, or there is no memory. The caller's to curl_free(). */
+static char *unescape(const char *text, size_t len)
+{
+    int bytes = 0;
+    char *plain = fault_hit() ? NULL : curl_easy_unescape(NULL, text, (int)len, &bytes);
+    if (!plain || strlen(plain) == (size_t)bytes)
+        return plain;
+    curl_free(plain);
+    return NULL;
 }
 
 /* "password_file=FILE&tls_mode=verify" */
-static void add_query(struct named_store *s, const char *query)
+static bool add_query(struct named_store *s, const char *query)
 {
-    for (size_t n; query && *query; query += n + (query[n] == '&')) {
-        char key[64], value[VALUE_BYTES];
+    bool ok = true;
+    for (size_t n; ok && *query; query += n + (query[n] == '&')) {
         n = strcspn(query, "&");
         size_t name = strcspn(query, "=&");
-        if (name >= sizeof(key) || name >= n || n - name > sizeof(value))
-            continue;
-        (void)snprintf(key, sizeof(key), "%.*s", (int)name, query);
-        (void)snprintf(value, sizeof(value), "%.*s", (int)(n - name - 1), query + name + 1);
-        add_set(s, key, value);
+        if (n > VALUE_BYTES || name == 0 || name == n)
+            return false;
+        char *key = unescape(query, name), *value = unescape(query + name + 1, n - name - 1);
+        ok = key && value && add_set(s, key, value);
+        curl_free(key);
+        curl_free(value);
+    }
+    return ok;
+}
+
+/* A part of URL, to be freed with curl_free(); NULL: it has none. False: it cannot be read. */
+static bool get_part(CURLU *url, CURLUPart part, unsigned flags, char **ret)
+{
+    *ret = NULL;
+    switch ((int)curl_url_get(url, part, ret, flags)) {
+    case CURLUE_OK:
+    case CURLUE_NO_USER:
+    case CURLUE_NO_PASSWORD:
+    case CURLUE_NO_PORT:
+    case CURLUE_NO_QUERY:
+    case CURLUE_NO_FRAGMENT:
+        return true;
+    default:
+        return false;
     }
 }
 
-/* Takes one part of URL, decoded, as an option. False: it has a password, which others could see. */
+/* An IPv6 address stands in brackets in a URL. */
+static const char *bare_host(char *host)
+{
+    size_t len = strlen(host);
+    if (host[0] != '[' || host[len - 1] != ']')
+        return host;
+    host[len - 1] = '\0';
+    return host + 1;
+}
+
+/* Others could see a password; what stands behind a '#' would be left out. */
+static bool has_part(CURLU *url, CURLUPart part)
+{
+    char *text;
+    bool has = !get_part(url, part, 0, &text) || text;
+    curl_free(text);
+    return has;
+}
+
+/* Takes the parts of URL, decoded, as options. */
 static bool add_parts(struct named_store *s, CURLU *url)
 {
     static const struct {
@@ -55,20 +104,20 @@ static bool add_parts(struct named_store *s, CURLU *url)
                  {CURLUPART_USER, "user"},
                  {CURLUPART_PATH, "database"}};
     char *text = NULL;
-    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
-        if (curl_url_get(url, parts[i].part, &text, CURLU_URLDECODE) != CURLUE_OK)
-            continue;
-        add_set(s, parts[i].key, text + (parts[i].part == CURLUPART_PATH));
+    bool ok = true;
+    for (size_t i = 0; ok && i < sizeof(parts) / sizeof(parts[0]); i++) {
+        ok = get_part(url, parts[i].part, CURLU_URLDECODE, &text);
+        const char *value = !ok || !text                      ? NULL
+                            : parts[i].part == CURLUPART_PATH ? text + 1
+                            : parts[i].part == CURLUPART_HOST ? bare_host(text)
+                                                              : text;
+        ok = ok && (!value || (value[0] && add_set(s, parts[i].key, value)));
         curl_free(text);
+        text = NULL;
     }
-    if (curl_url_get(url, CURLUPART_QUERY, &text, CURLU_URLDECODE) == CURLUE_OK) {
-        add_query(s, text);
-        curl_free(text);
-    }
-    if (curl_url_get(url, CURLUPART_PASSWORD, &text, 0) != CURLUE_OK)
-        return true;
+    ok = ok && get_part(url, CURLUPART_QUERY, 0, &text) && (!text || add_query(s, text));
     curl_free(text);
-    return false;
+    return ok;
 }
 
 /* CLI_OK, or what was answered. */
@@ -78,16 +127,18 @@ static int parse_mysql(const struct cli *cli, struct named_store *s)
     int code = CLI_OK;
     CURLU *url = curl_url();
     bool ok = url && curl_url_set(url, CURLUPART_URL, s->name, CURLU_NON_SUPPORT_SCHEME) == CURLUE_OK;
-    bool secret = ok && !add_parts(s, url);
+    bool secret = ok && has_part(url, CURLUPART_PASSWORD);
+    ok = ok && !has_part(url, CURLUPART_FRAGMENT) && add_parts(s, url);
     curl_url_cleanup(url);
-    if (!ok)
-        return cli_fail(cli, CLI_USAGE, "'%s' is no mysql://[USER@]HOST[:PORT]/DATABASE", s->name);
     if (secret) {
         (void)cli_fail(cli, CLI_USAGE,
                        "a password on the command line can be seen by others"); /* returned below */
         cli_hint(cli, "put it into a file: mysql://user@host/database?password_file=FILE");
         return CLI_USAGE;
     }
+    if (!ok)
+        return cli_fail(cli, CLI_USAGE, "'%s' is no mysql://[USER@]HOST[:PORT]/DATABASE[?OPTION=VALUE&…]",
+                        s->name);
     for (size_t i = 0; i < s->sets_count; i++)
         sets[i] = s->sets[i];
     s->config = load_config(cli, NULL, sets, s->sets_count, &code);
@@ -128,36 +179,37 @@ static void on_difference(void *arg, const char *text)
     (void)fprintf(d->cli->err, "difference: %s\n", clean);
 }
 
-static void print_counts(const struct cli *cli, const struct dump_counts *c, bool verified, bool json)
+static void print_json(const struct cli *cli, const struct dump_counts *c, bool verified)
 {
-    json_t *o = json_object();
-    for (int k = DUMP_MEMBER; k < DUMP_KIND_COUNT_; k++) {
-        json_int_t n = (json_int_t)c->records[k];
-        (void)json_object_set_new(o, dump_kind_name((enum dump_kind)k),
-                                  json_integer(n)); /* only memory can lack */
-        if (!json)
-            (void)fprintf(cli->out, "%s%lld %s", k == DUMP_MEMBER ? "copied: " : ", ", (long long)n,
-                          dump_kind_name((enum dump_kind)k));
-    }
-    (void)json_object_set_new(o, "dead_letters", json_integer((json_int_t)c->dead_letters)); /* as above */
-    (void)json_object_set_new(o, "verified", json_boolean(verified));
-    if (json)
-        show_json(cli->out, o);
-    else
-        (void)fprintf(cli->out, " (%llu of the fires are dead letters)\n%s",
-                      (unsigned long long)c->dead_letters,
-                      verified ? "verified: all records are the same\n" : "");
-    json_decref(o);
+    AUTO(json_decref) json_t *o = json_object();
+    struct err e;
+    int r = 0;
+    for (int k = DUMP_MEMBER; r == 0 && k < DUMP_KIND_COUNT_; k++)
+        r = json_set(o, dump_kind_name((enum dump_kind)k), json_integer((json_int_t)c->records[k]), &e);
+    if (r == 0)
+        r = json_set(o, "dead_letters", json_integer((json_int_t)c->dead_letters), &e);
+    if (r == 0)
+        r = json_set(o, "verified", json_boolean(verified), &e);
+    show_json(cli->out, r == 0 ? o : NULL);
+}
+
+static void print_counts(const struct cli *cli, const struct dump_counts *c, bool verified)
+{
+    for (int k = DUMP_MEMBER; k < DUMP_KIND_COUNT_; k++)
+        (void)fprintf(cli->out, "%s%llu %s", k == DUMP_MEMBER ? "copied: " : ", ",
+                      (unsigned long long)c->records[k], dump_kind_name((enum dump_kind)k));
+    (void)fprintf(cli->out, " (%llu of the fires are dead letters)\n%s", (unsigned long long)c->dead_letters,
+                  verified ? "verified: all records are the same\n" : "");
 }
 
 static int failed(const struct cli *cli, const struct err *e)
 {
-    (void)cli_fail(cli, CLI_FAILED, "%s", e->text); /* returned below */
-    if (e->code != ERR_EXISTS && e->code != ERR_PERMANENT)
+    int code = cli_fail(cli, e->code == ERR_NOT_FOUND ? CLI_NOT_FOUND : CLI_FAILED, "%s", e->text);
+    if (e->code != ERR_EXISTS && e->code != ERR_PERMANENT && e->code != ERR_NOT_FOUND)
         cli_hint(
             cli,
             "nothing is lost: the source is as it was, and no agent uses the target; run the same command again");
-    return CLI_FAILED;
+    return code;
 }
 
 static int copy(struct cli *cli, const struct cli_args *args, struct named_store *from,
@@ -171,7 +223,10 @@ static int copy(struct cli *cli, const struct cli_args *args, struct named_store
         return cli_fail(cli, CLI_USAGE, "--from and --to are the same store");
     if (dump_copy(&from->place, &to->place, verify, on_difference, &differences, &counts, &e) < 0)
         return failed(cli, &e);
-    print_counts(cli, &counts, verify, args_has(args, "--json"));
+    if (args_has(args, "--json"))
+        print_json(cli, &counts, verify);
+    else
+        print_counts(cli, &counts, verify);
     return CLI_OK;
 }
 

@@ -205,16 +205,24 @@ static void write_block(void *arg, void *data, size_t bytes)
     mem_free(data);
 }
 
-/* What an interrupted copy left. */
+static bool is_of_a_copy(const char *name)
+{
+    static const char *const begins[] = {PART, FOLDER_UNFINISHED ".new-", "snapshot-", "metadata1"};
+    for (size_t i = 0; i < sizeof(begins) / sizeof(begins[0]); i++)
+        if (strncmp(name, begins[i], strlen(begins[i])) == 0)
+            return true;
+    return false;
+}
+
+/* What an interrupted copy left; nothing else, for DIR may have been a mistake. */
 static int clear_folder(const char *dir, struct err *e)
 {
-    DIR *d = opendir(dir);
+    DIR *d = fault_hit() ? (errno = EIO, NULL) : opendir(dir);
     if (!d)
         return err_sys(e, errno, "read the folder %s", dir);
     int r = 0;
     for (struct dirent *f; r == 0 && (f = readdir(d));)
-        if (f->d_name[0] != '.' && strcmp(f->d_name, "lock") != 0 &&
-            strcmp(f->d_name, FOLDER_UNFINISHED) != 0 && unlinkat(dirfd(d), f->d_name, 0) < 0)
+        if (is_of_a_copy(f->d_name) && unlinkat(dirfd(d), f->d_name, 0) < 0)
             r = err_sys(e, errno, "remove %s/%s", dir, f->d_name);
     (void)closedir(d); /* only read */
     return r;
@@ -248,7 +256,7 @@ static int write_open(struct dump_place *p, const struct store_meta *meta, void 
         r = path_in(p->dir, PART, path, sizeof(path), e);
     if (r < 0)
         return r;
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    int fd = fault_hit() ? (errno = EIO, -1) : open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)
         return err_sys(e, errno, "make %s", path);
     struct writer *w = mem_new(struct writer);
@@ -347,7 +355,7 @@ static int write_put(void *writer, const struct dump_record *r, struct err *e)
 }
 
 /* Of the snapshot: format, checksum, index and length of the configuration; one voter, as a new store has it. */
-static int write_description(const struct writer *w, const char *path, struct err *e)
+static int write_description(const char *path, struct err *e)
 {
     AUTO(buf_fini) struct buf config = BUF_INIT(256), rest = BUF_INIT(256), all = BUF_INIT(512);
     buf_add_char(&config, 1); /* its format */
@@ -358,11 +366,12 @@ static int write_description(const struct writer *w, const char *path, struct er
     codec_put_fixed64(&rest, 1);
     codec_put_fixed64(&rest, config.len);
     buf_add(&rest, buf_str(&config), config.len);
+    buf_fail_with(&rest, &config);
     codec_put_fixed64(&all, 1);
     codec_put_fixed64(&all, folder_crc32(0, buf_str(&rest), rest.len));
     buf_add(&all, buf_str(&rest), rest.len);
+    buf_fail_with(&all, &rest);
     int r = buf_check(&all, e);
-    (void)w;
     return r < 0 ? r : file_write(path, buf_str(&all), all.len, 0600, e);
 }
 
@@ -384,18 +393,18 @@ static int write_end(void *writer, struct err *e)
     snapshot_out_end(&w->out);
     if (w->failed.code != ERR_OK)
         return err_set(e, w->failed.code, "%s", w->failed.text);
-    if (fsync(w->fd) < 0)
+    if (fault_hit() ? (errno = EIO, -1) : fsync(w->fd) < 0)
         return err_sys(e, errno, "write %s/%s", w->dir, PART);
     (void)snprintf(name, sizeof(name), "snapshot-1-%d-%llu", SNAPSHOT_INDEX,
                    (unsigned long long)clock_boot_ms()); /* it fits */
     if (path_in(w->dir, PART, part, sizeof(part), e) < 0 || path_in(w->dir, name, path, sizeof(path), e) < 0)
         return -ERR_INVALID;
-    if (rename(part, path) < 0)
+    if (fault_hit() ? (errno = EIO, -1) : rename(part, path) < 0)
         return err_sys(e, errno, "rename %s", part);
     if (strlen(path) + sizeof(".meta") > sizeof(path))
         return err_set(e, ERR_INVALID, "the path of the data folder is too long");
     memcpy(path + strlen(path), ".meta", sizeof(".meta"));
-    int r = write_description(w, path, e);
+    int r = write_description(path, e);
     if (r == 0)
         r = path_in(w->dir, "metadata1", path, sizeof(path), e);
     return r < 0 ? r : write_terms(path, e);
@@ -404,7 +413,8 @@ static int write_end(void *writer, struct err *e)
 static int write_done(void *writer, struct err *e)
 {
     struct writer *w = writer;
-    AUTO(fd_close) int dir = open(w->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    AUTO(fd_close)
+    int dir = fault_hit() ? (errno = EIO, -1) : open(w->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir < 0 || unlinkat(dir, FOLDER_UNFINISHED, 0) < 0 || fsync(dir) < 0)
         return err_sys(e, errno, "finish %s", w->dir);
     return 0;

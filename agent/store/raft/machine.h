@@ -151,8 +151,8 @@ struct machine_counts {
 void machine_count(const struct machine *m, struct machine_counts *ret);
 /* Asserts the invariants of all indexes. */
 void machine_validate(const struct machine *m);
-/* What no command leads to but a broken program might: told to FN, a line each. How many. */
+/* What no command leads to but a broken program might: told to FN, a line each. ERR_NOMEM: not all was looked at. */
 typedef void machine_problem_fn(void *arg, const char *text);
-size_t machine_audit(const struct machine *m, machine_problem_fn *fn, void *arg);
+int machine_audit(const struct machine *m, machine_problem_fn *fn, void *arg, struct err *e);
 
 #endif

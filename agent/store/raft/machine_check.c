@@ -152,7 +152,7 @@ struct audit {
     const struct machine *m;
     machine_problem_fn *fn;
     void *arg;
-    size_t problems;
+    struct err no_memory; /* something could not be looked at */
 };
 
 static void found(struct audit *a, const char *kind, const char *ns, const char *id, const char *what)
@@ -160,7 +160,6 @@ static void found(struct audit *a, const char *kind, const char *ns, const char 
     char text[500];
     (void)snprintf(text, sizeof(text), "%s %s/%s %s", kind, ns, id, what); /* names are short */
     a->fn(a->arg, text);
-    a->problems++;
 }
 
 static bool slot_is_right(const struct audit *a, const struct uid *uid, uint16_t slot)
@@ -168,13 +167,16 @@ static bool slot_is_right(const struct audit *a, const struct uid *uid, uint16_t
     return slot == uid_slot(uid) && slot < a->m->meta.slots;
 }
 
-static bool is_readable(const struct machine_blob *packed)
+static bool is_readable(struct audit *a, const struct machine_blob *packed)
 {
     struct pack_text text;
-    if (pack_text(packed->data, packed->bytes, &text, NULL) < 0)
-        return false;
-    mem_free(text.memory);
-    return true;
+    struct err e;
+    int r = pack_text(packed->data, packed->bytes, &text, &e);
+    if (r == 0)
+        mem_free(text.memory);
+    else if (r == -ERR_NOMEM)
+        a->no_memory = e;
+    return r == 0 || r == -ERR_NOMEM;
 }
 
 static void audit_jobs(struct audit *a)
@@ -189,7 +191,7 @@ static void audit_jobs(struct audit *a)
             found(a, "job", row.ns, row.id, "stands under another slot than its own");
         if (c->succeeded + c->dead + c->skipped + c->coalesced + c->cancelled > c->seq)
             found(a, "job", row.ns, row.id, "counts more fires that ended than it had");
-        if (!is_readable(job->spec))
+        if (!is_readable(a, job->spec))
             found(a, "job", row.ns, row.id, "has a definition that cannot be read");
     }
 }
@@ -218,17 +220,17 @@ static void audit_copies(struct audit *a)
          sorted_next(&a->m->copies_by_version, &at)) {
         char uid[33];
         uid_print(&copy->uid, uid);
-        if (!is_readable(copy->spec))
+        if (!is_readable(a, copy->spec))
             found(a, "what a dead letter was to deliver", "uid", uid, "cannot be read");
     }
 }
 
-size_t machine_audit(const struct machine *m, machine_problem_fn *fn, void *arg)
+int machine_audit(const struct machine *m, machine_problem_fn *fn, void *arg, struct err *e)
 {
     struct audit a = {.m = m, .fn = fn, .arg = arg};
     machine_validate(m);
     audit_jobs(&a);
     audit_fires(&a);
     audit_copies(&a);
-    return a.problems;
+    return a.no_memory.code == ERR_OK ? 0 : err_set(e, a.no_memory.code, "%s", a.no_memory.text);
 }

@@ -296,7 +296,7 @@ static int look_at(const struct bed *b, size_t *ret_problems, struct folder_seen
     *ret_problems = 0;
     int r = folder_read(b->dir, m, false, count_problem, ret_problems, ret, &e);
     if (r == 0)
-        *ret_problems += machine_audit(m, count_problem, ret_problems);
+        r = machine_audit(m, count_problem, ret_problems, &e);
     machine_free(m);
     return r;
 }
