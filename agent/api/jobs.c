@@ -341,6 +341,8 @@ static void on_dry_job(void *arg, const struct err *e, struct store_job *jobs, s
         refuse_version(x);
     else if (!present && (op == PLANNER_PATCH || op == PLANNER_DELETE))
         refuse_absent(x);
+    else if (!present && x->write.papi.merge_only)
+        refuse_merged(x);
     else if (op == PLANNER_DELETE)
         answer_deleted(x, &jobs[0].row, false);
     else if (!present || op == PLANNER_CREATE)

@@ -152,19 +152,18 @@ static void refuse_unbuilt(const struct job_spec *spec, struct problems *p)
         problems_add(p, "#/callback/async", "is for fires that go to one endpoint");
 }
 
-static int parse_job(struct api_write *w, const json_t *doc, const struct job_spec *present,
-                     int64_t created_ms, const char *id, struct api_problem *problem, int *ret_paused,
-                     struct job_spec **ret)
+/* Of ASKED counts what the job was before: present, present_unseen, created_ms. */
+static int parse_job(struct api_write *w, const json_t *doc, const struct job_context *asked,
+                     struct api_problem *problem, int *ret_paused, struct job_spec **ret)
 {
     enum job_refusal refusal = JOB_REFUSED_INVALID;
     struct err e = {0};
-    struct job_context ctx = {.ns = w->papi.ns,
-                              .id = id,
-                              .now_ms = w->ctx.accepted_ms,
-                              .created_ms = created_ms,
-                              .present = present,
-                              .trace = &w->ctx.trace,
-                              .defaults = &w->ctx.defaults};
+    struct job_context ctx = *asked;
+    ctx.ns = w->papi.ns;
+    ctx.id = w->papi.id;
+    ctx.now_ms = w->ctx.accepted_ms;
+    ctx.trace = &w->ctx.trace;
+    ctx.defaults = &w->ctx.defaults;
     json_decref(w->warnings);
     w->warnings = json_array();
     int rc = job_spec_parse(doc, &ctx, zone_of, w->zones, &problem->errors, &refusal, w->warnings, ret_paused,
@@ -247,8 +246,13 @@ int api_write_merge(struct api_write *w, const struct job_spec *present, const s
         return -ERR_INVALID;
     if (merged)
         doc = merged;
-    if (parse_job(w, doc, present, row->created_ms, w->papi.id, &w->problem, &paused, ret) < 0)
+    struct job_context asked = {.present = present, .created_ms = row->created_ms};
+    struct api_problem problem = {0};
+    if (parse_job(w, doc, &asked, &problem, &paused, ret) < 0) {
+        api_problem_fini(&w->problem);
+        w->problem = problem; /* moved */
         return -ERR_INVALID;
+    }
     w->papi.paused = paused;
     return 0;
 }
@@ -298,6 +302,28 @@ static int choose_id(struct api_write *w, const struct api_write_parts *parts, c
     return 0;
 }
 
+/* A PUT of what has passed: a job that is there may have had it. W keeps what to say to who has none. */
+static int build_kept(struct api_write *w, const struct api_write_parts *parts)
+{
+    const struct job_context unseen = {.created_ms = RECORD_NONE, .present_unseen = true};
+    struct api_problem problem = {0};
+    int rc = parse_job(w, parts->doc, &unseen, &problem, &w->papi.paused, &w->papi.spec);
+    api_problem_fini(&problem);
+    w->papi.merge_only = rc == 0;
+    return rc;
+}
+
+static int build_new(struct api_write *w, const struct api_write_parts *parts, struct api_problem *problem)
+{
+    const struct job_context none = {.created_ms = RECORD_NONE};
+    int rc = parse_job(w, parts->doc, &none, problem, &w->papi.paused, &w->papi.spec);
+    if (rc == 0 || parts->op != PLANNER_PUT || problem->code != API_DUE_IN_PAST || build_kept(w, parts) < 0)
+        return rc;
+    w->problem = *problem; /* moved */
+    memset(problem, 0, sizeof(*problem));
+    return 0;
+}
+
 static int build_job(struct api_write *w, const struct api_write_parts *parts, struct api_problem *problem)
 {
     if (!json_expect_object(parts->doc, parts->at, &problem->errors))
@@ -309,11 +335,13 @@ static int build_job(struct api_write *w, const struct api_write_parts *parts, s
     }
     if (w->keyed)
         digest_body(w, parts->doc);
-    if (parse_job(w, parts->doc, NULL, RECORD_NONE, w->papi.id, problem, &w->papi.paused, &w->papi.spec) < 0)
+    if (build_new(w, parts, problem) < 0)
         return -ERR_INVALID;
     assert(w->papi.spec);
-    if (parts->op == PLANNER_PUT && w->papi.spec->has_every && w->papi.spec->starts_ms == RECORD_NONE) {
-        w->doc = json_incref(parts->doc); /* its phase is that of the job it replaces */
+    bool takes_phase = w->papi.spec->has_every && w->papi.spec->starts_ms == RECORD_NONE;
+    if (parts->op == PLANNER_PUT && (takes_phase || w->papi.merge_only)) {
+        w->doc =
+            json_incref(parts->doc); /* its phase is that of the job it replaces, and so are its instants */
         w->papi.merge = merge_hook;
     }
     return 0;

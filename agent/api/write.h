@@ -12,7 +12,7 @@
 
 struct api_write {
     struct planner_api papi;    /* papi.driver is free for who sends it */
-    struct api_problem problem; /* why merge refused */
+    struct api_problem problem; /* why merge refused; with papi.merge_only: why no job is made */
     struct api_context ctx;
     struct tzload *zones;
     json_t *doc;      /* PATCH: the patch; else the body, if merge or a comparison needs it again */

@@ -223,6 +223,8 @@ int job_schedule_parse(struct job_spec *spec, const struct tz *zone, const struc
         schedule_options_of(spec, zone, arming ? arming->defaults->min_interval_ms : 1);
     o.arming = arming != NULL;
     o.accepted_ms = arming ? arming->now_ms : 0;
+    o.before = arming && arming->present ? arming->present->schedule : NULL;
+    o.before_unseen = arming && arming->present_unseen;
     struct schedule *schedule;
     int rc = schedule_parse(exprs, expressions_of(spec, exprs), &o, &schedule, issues, e);
     if (rc < 0)

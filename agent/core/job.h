@@ -135,9 +135,10 @@ struct job_context {
     int64_t created_ms; /* of the job that is replaced: the phase of its @every; RECORD_NONE: a new job */
     const struct job_defaults *defaults;
     const struct trace *trace; /* that the write belongs to; NULL: none */
-    /* The job that is changed: a schedule that stays as it is, is not judged anew (an @at may have passed
-     * meanwhile); NULL: none */
+    /* The job that is changed: a schedule that stays as it is, is not judged anew, and of one that changes no @at that
+     * it had (it may have passed meanwhile); NULL: none */
     const struct job_spec *present;
+    bool present_unseen; /* there may be one, which is not at hand: no @at has passed too long ago for it */
 };
 
 /* What refuses a whole job beside the list of problems: becomes `code` of the answer. */

@@ -347,16 +347,6 @@ static void report_issue(struct job_reader *r, const struct schedule_issue *issu
         r->failed = true;
 }
 
-/* Recurring dues count from the write, so an instant that passed before it would stand out of order among them. */
-static void check_mixed_past(struct job_reader *r)
-{
-    int64_t due_ms;
-    if (!r->spec->one_shot && job_first_due(r->spec, r->ctx->now_ms, RECORD_NONE, &due_ms) &&
-        due_ms < r->ctx->now_ms)
-        job_refuse(r, JOB_REFUSED_DUE_IN_PAST, NULL, "schedule",
-                   "an @at that has passed does not go with a recurring schedule; make it a job of its own");
-}
-
 /* What the schedule says of itself, once its zone is known; then its texts are those that will be stored. */
 static void read_dues(struct job_reader *r, const struct tz *zone, json_t *warnings)
 {
@@ -372,8 +362,6 @@ static void read_dues(struct job_reader *r, const struct tz *zone, json_t *warni
     }
     for (size_t i = 0; i < r->spec->schedules_count; i++)
         r->spec->schedules[i] = schedule_expr_text(r->spec->schedule, i);
-    if (!stays)
-        check_mixed_past(r);
 }
 
 static void read_zone(struct job_reader *r, const json_t *doc,

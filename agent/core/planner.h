@@ -152,10 +152,12 @@ struct planner_api {
     char no_more[160];     /* why no job may be created now; "": one may */
     struct job_spec *spec; /* CREATE, PUT: a reference of the request's own */
     int paused;            /* CREATE, PUT, PATCH: 0, 1, or -1 when not said */
-    /* PATCH and PUT of a body that needs the present job (phase): make the new spec. 0 or -ERR_INVALID with problems kept by
-     * the request. */
+    /* PATCH and PUT of a body that needs the present job (phase, instants): make the new spec. 0 or -ERR_INVALID with problems
+     * kept by the request. */
     int (*merge)(struct planner_api *api, const struct job_spec *present, const struct job_row *row,
                  struct job_spec **ret);
+    bool
+        merge_only; /* PUT: no job can be made of it (INVALID, with the problems that the request has), one may be changed */
     enum planner_catch_up catch_up; /* RESUME */
     void *run_payload;              /* RUN with a payload of its own; the request's */
     size_t run_payload_bytes;

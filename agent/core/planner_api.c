@@ -506,6 +506,8 @@ static void apply_absent(struct planner *p, struct pjob *j, struct planner_api *
     bool makes = api->op == PLANNER_CREATE || api->op == PLANNER_PUT;
     if (makes && api->no_more[0])
         papi_reply(p, j, PLANNER_FULL);
+    else if (makes && api->merge_only)
+        papi_reply(p, j, PLANNER_INVALID);
     else if (makes)
         create(p, j, api);
     else
@@ -624,7 +626,7 @@ void papi_run(struct planner *p, struct pjob *j)
 static bool guess_free(struct planner *p, const struct planner_api *api)
 {
     if ((api->op != PLANNER_CREATE && api->op != PLANNER_PUT) || api->repeated || api->if_match ||
-        api->no_more[0])
+        api->no_more[0] || api->merge_only)
         return false;
     if (api->op == PLANNER_CREATE && api->fresh_id)
         return true;

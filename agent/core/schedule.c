@@ -173,7 +173,8 @@ bool schedule_next_accepted(const struct schedule *s, int64_t accepted_ms, int64
         return false;
     struct schedule_due recurring, instant;
     uint32_t at = schedule_members(s, MEMBER_AT);
-    int64_t past_ms = max_i64(accepted_ms, SCHEDULE_MIN_MS) - SCHEDULE_PAST_MS;
+    int64_t past_ms =
+        schedule_is_recurring(s) ? accepted_ms - 1 : max_i64(accepted_ms, SCHEDULE_MIN_MS) - SCHEDULE_PAST_MS;
     bool have = schedule_next_of(s, ~at, max_i64(after_ms, accepted_ms) + 1, &recurring);
     if (schedule_next_of(s, at, max_i64(after_ms, past_ms) + 1, &instant))
         have = keep_earlier(&recurring, have, &instant);

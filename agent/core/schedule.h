@@ -59,6 +59,10 @@ struct schedule_options {
      * read back from the store, where the text is canonical */
     bool arming;
     int64_t accepted_ms; /* when it was accepted; only used while arming */
+    /* Arming: the schedule that this one follows, whose instants may have passed; NULL: none, or, with before_unseen, one that is
+     * not at hand and may have had all that passed */
+    const struct schedule *before;
+    bool before_unseen;
 };
 
 struct schedule_expr {
@@ -133,8 +137,8 @@ struct schedule_due {
 /* The first due after AFTER_MS (strictly); false if there is none before ends_ms and SCHEDULE_END_MS. */
 bool schedule_next(const struct schedule *s, int64_t after_ms, struct schedule_due *ret);
 
-/* The same for a job accepted at ACCEPTED_MS: recurring expressions count from then on, instants from SCHEDULE_PAST_MS
- * before (they are due at once). With AFTER_MS = SCHEDULE_NONE: the job's first due. */
+/* The same for a job accepted at ACCEPTED_MS: recurring expressions count from then on, and so do instants beside them; instants
+ * alone from SCHEDULE_PAST_MS before (they are due at once). With AFTER_MS = SCHEDULE_NONE: the job's first due. */
 bool schedule_next_accepted(const struct schedule *s, int64_t accepted_ms, int64_t after_ms,
                             struct schedule_due *ret);
 

@@ -103,12 +103,22 @@ static void parse_every(struct parse *p, const struct schedule_expr *x, size_t o
         m->at_ms += m->interval_ms;
 }
 
+/* It was there before, so it has been judged: it does not come again, and is no mistake of this write. */
+static bool was_there(const struct parse *p, int64_t at_ms)
+{
+    const struct schedule *before = p->o->before;
+    for (size_t i = 0; before && i < before->count; i++)
+        if (before->members[i].kind == MEMBER_AT && before->members[i].at_ms == at_ms)
+            return true;
+    return !before && p->o->before_unseen;
+}
+
 static void set_instant(struct parse *p, const char *word, int64_t at_ms, size_t offset, struct member *m)
 {
     if (at_ms >= SCHEDULE_END_MS)
         report(p, SCHEDULE_ERROR, SCHEDULE_FIELD_SCHEDULE, offset,
                "%s: the instant must be before the year 2200", word);
-    else if (p->o->arming && at_ms <= p->o->accepted_ms - SCHEDULE_PAST_MS)
+    else if (p->o->arming && at_ms <= p->o->accepted_ms - SCHEDULE_PAST_MS && !was_there(p, at_ms))
         report(p, SCHEDULE_ERROR_PAST, SCHEDULE_FIELD_SCHEDULE, offset,
                "%s: the instant is more than 24h ago", word);
     m->kind = MEMBER_AT;
@@ -292,6 +302,21 @@ static int parse_one(struct parse *p, const struct schedule_expr *given, struct 
     return m->text ? 0 : err_wrap(e, "keep the schedule's text");
 }
 
+/* Recurring dues count from the write, so an instant that passed before it would stand out of order among them. */
+static void check_mixed_past(struct parse *p)
+{
+    const struct schedule *s = p->s;
+    if (p->failed || !p->o->arming || !schedule_is_recurring(s))
+        return;
+    for (p->expr = 0; p->expr < s->count; p->expr++) {
+        const struct member *m = &s->members[p->expr];
+        if (m->kind == MEMBER_AT && m->at_ms < p->o->accepted_ms && m->at_ms >= s->starts_ms &&
+            m->at_ms < s->ends_ms && !was_there(p, m->at_ms))
+            report(p, SCHEDULE_ERROR_PAST, SCHEDULE_FIELD_SCHEDULE, 0,
+                   "an @at that has passed does not go with a recurring schedule; make it a job of its own");
+    }
+}
+
 static void check_bounds(struct parse *p)
 {
     const struct schedule_options *o = p->o;
@@ -325,6 +350,7 @@ static int parse_all(struct parse *p, const struct schedule_expr *exprs, size_t 
         if (parse_one(p, &exprs[p->expr], &p->s->members[p->expr], e) < 0)
             return -ERR_NOMEM;
     }
+    check_mixed_past(p);
     check_bounds(p);
     check_jitter(p);
     return 0;

@@ -147,6 +147,33 @@ def test_writes_replace_patch_and_keep_versions(three, job, name):
     assert reborn["status"]["uid"] != made["status"]["uid"] and reborn["status"]["version"] == 1
 
 
+def test_an_instant_that_has_passed_stands_in_nobodys_way(three, job, name, callee):
+    """Of a job whose other dues go on: GET, edit, PUT and what else leaves the instant as it was. It does not come again."""
+    soon = rfc3339(time.time() + 2)
+    made = three[0].put(name, job(["0 9 1 1 *", f"@at {soon}"]))
+    callee.wait_for(1, 60)
+    wait_until(lambda: three[0].get(name)["status"]["counts"]["succeeded"] == 1, 60, "its end")
+    edits = ({"jitter": "5s"}, {"timezone": "Europe/Berlin"}, {"ends_at": "2190-01-01T00:00:00Z"},
+             {"schedule": ["0 10 1 1 *", made["schedule"][1]]}, {"payload": 1})
+    for n, edit in enumerate(edits):
+        agent, body = three[n % 3], {**three[n % 3].get(name), **edit}
+        shown = agent.put(name, body, dry_run="true")
+        assert all(due["due"] > soon for due in shown["next"])
+        if n % 2:
+            agent.patch(name, edit)
+        else:
+            agent.put(name, body)
+        agent.bulk([{"op": "put", "id": name, "job": body}])
+        assert three[(n + 1) % 3].get(name)["status"]["version"] == n + 2
+    other = job([*body["schedule"], "@at " + rfc3339(time.time() - 60)])
+    for method, path, body in (("PUT", name, other), ("PUT", name + "-absent", body), ("PATCH", name, other)):
+        for params in ({}, {"dry_run": "true"}):
+            answer = three[1].call(method, f"/v1/jobs/{path}", json={**body, "id": path}, params=params)
+            assert (answer.status_code, answer.json()["code"]) == (400, "due_in_past"), f"{method} {path}: {answer.text}"
+    assert three[0].get(name + "-absent") is None
+    assert three[0].get(name)["status"]["counts"]["seq"] == 1 and callee.count() == 1
+
+
 def test_idempotent_post_makes_one_job_wherever_it_is_repeated(three, job, name):
     body = job(payload=name)
     answers = [agent.call("POST", "/v1/jobs", json=body, headers={"Idempotency-Key": name}) for agent in three * 2]

@@ -268,6 +268,31 @@ Test(write, a_patch_to_at_most_once_takes_the_rule_of_retry_away)
     api_write_fini(&w);
 }
 
+/* GET, edit, PUT, of a job whose instant has passed meanwhile: whether it was there the owner sees. */
+Test(write, what_has_passed_may_be_put_where_it_was_there)
+{
+    static const char body[] = "{\"schedule\":[\"@daily\",\"@at 2001-01-01T00:00:00Z\"]," CALLBACK "}";
+    struct api_write w;
+    struct job_spec *spec = NULL, *without = present(JOB);
+    struct job_row row = {.created_ms = BED_NOW_MS};
+    expect_ok(&w, PUT, body);
+    cr_assert(w.papi.merge_only);
+    cr_assert(eq(int, w.problem.code, API_DUE_IN_PAST), "for a job that is not there");
+    cr_assert(zero(int, w.papi.merge(&w.papi, w.papi.spec, &row, &spec)), "%s", w.problem.detail);
+    cr_assert(job_spec_equal(spec, w.papi.spec));
+    cr_assert(eq(int, w.problem.code, API_DUE_IN_PAST), "it may be deleted before this is written");
+    job_spec_unref(spec);
+    cr_assert(eq(int, w.papi.merge(&w.papi, without, &row, &spec), -ERR_INVALID));
+    cr_assert(eq(int, w.problem.code, API_DUE_IN_PAST));
+    cr_assert(eq(sz, w.problem.errors.count, 1));
+    cr_assert(eq(str, w.problem.errors.items[0].pointer, "#/schedule/1"));
+    job_spec_unref(without);
+    api_write_fini(&w);
+    expect_code(POST, body, API_DUE_IN_PAST, "#/schedule/1");
+    expect_code(PUT, "{\"schedule\":[\"@at 2001-01-01T00:00:00Z\",\"61 * * * *\"]," CALLBACK "}",
+                API_DUE_IN_PAST, "#/schedule/1");
+}
+
 Test(write, a_patch_that_makes_no_job_says_where)
 {
     struct api_write w;

@@ -355,7 +355,7 @@ Test(job, a_past_instant_is_refused_or_due_at_once)
     refused_at("{\"schedule\":\"@at 2026-11-20T09:00:00Z\"," CALLBACK "}",
                (const char *const[]){"#/schedule", NULL}, JOB_REFUSED_DUE_IN_PAST);
     refused_at("{\"schedule\":[\"@at 2026-11-23T08:00:00Z\",\"@hourly\"]," CALLBACK "}",
-               (const char *const[]){"#/schedule", NULL}, JOB_REFUSED_DUE_IN_PAST);
+               (const char *const[]){"#/schedule/0", NULL}, JOB_REFUSED_DUE_IN_PAST);
     struct result r = parse_ok("{\"schedule\":\"@at 2026-11-23T08:00:00Z\"," CALLBACK "}");
     int64_t due;
     cr_assert(job_first_due(r.spec, NOW, RECORD_NONE, &due));
@@ -383,6 +383,44 @@ Test(job, a_schedule_that_stays_as_it_is_is_not_judged_anew)
     done(&changed);
     done(&again);
     done(&present);
+}
+
+/* Its instant passed a month ago and its other dues go on: what is changed beside the instant is judged, the instant is not. */
+Test(job, an_instant_that_was_there_before_may_have_passed)
+{
+#define AT "\"@at 2026-11-23T10:00:00Z\""
+    struct result present = parse_ok("{\"schedule\":[\"@daily\"," AT "]," CALLBACK "}");
+    struct job_context ctx = {.ns = "default",
+                              .id = "j1",
+                              .now_ms = NOW + 30 * INT64_C(86400000),
+                              .created_ms = NOW,
+                              .defaults = &defaults,
+                              .present = present.spec};
+    static const char *const good[] = {
+        "{\"schedule\":[\"@daily\"," AT "],\"jitter\":\"5s\"," CALLBACK "}",
+        "{\"schedule\":[\"@daily\"," AT "],\"starts_at\":\"2026-11-01T00:00:00Z\"," CALLBACK "}",
+        "{\"schedule\":[\"@daily\"," AT "],\"ends_at\":\"2027-12-01T00:00:00Z\"," CALLBACK "}",
+        "{\"schedule\":[\"@at 2026-11-23T11:00:00+01:00\",\"@hourly\"]," CALLBACK "}",
+        "{\"schedule\":" AT "," CALLBACK "}",
+        "{\"schedule\":[" AT ",\"@at 2027-11-23T10:00:00Z\"]," CALLBACK "}"};
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+        struct result r = parse_with(good[i], &ctx);
+        cr_assert(zero(int, r.rc), "%s", good[i]);
+        int64_t due;
+        bool any = job_first_due(r.spec, ctx.now_ms, RECORD_NONE, &due);
+        cr_assert(eq(int, any &&due <= ctx.now_ms, 0), "%s", good[i]);
+        done(&r);
+    }
+    static const char *const bad[] = {
+        "{\"schedule\":[\"@daily\"," AT ",\"@at 2026-11-23T11:00:00Z\"]," CALLBACK "}",
+        "{\"schedule\":[\"@daily\",\"@at 2026-12-23T08:00:00Z\"]," CALLBACK "}"};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        struct result r = parse_with(bad[i], &ctx);
+        cr_assert(eq(int, (int)r.refusal, JOB_REFUSED_DUE_IN_PAST), "%s", bad[i]);
+        done(&r);
+    }
+    done(&present);
+#undef AT
 }
 
 Test(job, phase_of_every_is_the_creation_or_starts_at)

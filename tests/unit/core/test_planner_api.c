@@ -92,3 +92,21 @@ Test(planner_api, without_its_lease_a_member_answers_only_what_it_writes)
     cr_assert(eq(int, resume->api.answer, PLANNER_OK));
     pbed_free(b);
 }
+
+/* An instant of its schedule has passed, so nobody may be given it who had it not. */
+Test(planner_api, a_put_that_may_only_change_makes_no_job)
+{
+    struct pbed *b = pbed_start(NULL, 1);
+    (void)pbed_do(b, PLANNER_PUT, "a", ONCE);
+    pbed_node_kill(b, 0, 0);
+    pbed_give_all(b, pbed_node_start(b)); /* to whom nothing is known of it */
+    struct pbed_call *there = pbed_call(b, PLANNER_PUT, "a", EVERY_1S),
+                     *absent = pbed_call(b, PLANNER_PUT, "nobody", EVERY_1S);
+    there->api.merge_only = absent->api.merge_only = true;
+    pbed_run(b, 100);
+    cr_assert(eq(int, there->api.answer, PLANNER_OK));
+    cr_assert(eq(u64, there->api.row.version, 2));
+    cr_assert(eq(int, absent->api.answer, PLANNER_INVALID));
+    cr_assert(zero(ptr, (void *)pbed_job(b, "nobody")));
+    pbed_free(b);
+}

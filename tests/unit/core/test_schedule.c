@@ -239,15 +239,29 @@ Test(schedule, nothing_is_due_from_2200_on)
 Test(schedule, an_instant_of_the_last_day_is_the_first_due_of_a_new_job)
 {
     struct schedule_options o = options_in(NULL);
-    AUTO(schedule_free) struct schedule *s = compile("@hourly|@at 2026-11-23T06:10:00Z", &o);
+    AUTO(schedule_free) struct schedule *s = compile("@at 2026-11-24T06:10:00Z|@at 2026-11-23T06:10:00Z", &o);
     struct schedule_due due;
     cr_assert(schedule_next_accepted(s, o.accepted_ms, SCHEDULE_NONE, &due));
     cr_expect(eq(i64, due.due_ms, instant_ms("2026-11-23T06:10:00Z")));
     cr_assert(schedule_next_accepted(s, o.accepted_ms, due.due_ms, &due));
-    cr_expect(eq(i64, due.due_ms, instant_ms("2026-11-23T09:00:00Z")),
-              "hours before acceptance do not count");
+    cr_expect(eq(i64, due.due_ms, instant_ms("2026-11-24T06:10:00Z")));
     cr_assert(schedule_next_accepted(s, o.accepted_ms + DAY_MS, SCHEDULE_NONE, &due));
-    cr_expect(eq(i64, due.due_ms, instant_ms("2026-11-24T09:00:00Z")), "the instant is too old by then");
+    cr_expect(eq(i64, due.due_ms, instant_ms("2026-11-24T06:10:00Z")), "the other is too old by then");
+}
+
+/* Such a job was changed after its instant: nothing that was due before the change comes after it. */
+Test(schedule, beside_recurring_dues_an_instant_counts_from_acceptance_too)
+{
+    struct schedule_options before = options_in(NULL), o = options_in(NULL);
+    before.accepted_ms -= DAY_MS;
+    AUTO(schedule_free) struct schedule *was = compile("@daily|@at 2026-11-23T06:10:00Z", &before);
+    o.before = was;
+    AUTO(schedule_free) struct schedule *s = compile("@hourly|@at 2026-11-23T06:10:00Z", &o);
+    struct schedule_due due;
+    cr_assert(schedule_next_accepted(s, o.accepted_ms, SCHEDULE_NONE, &due));
+    cr_expect(eq(i64, due.due_ms, instant_ms("2026-11-23T09:00:00Z")));
+    cr_assert(schedule_next_accepted(s, instant_ms("2026-11-23T06:10:00Z"), SCHEDULE_NONE, &due));
+    cr_expect(eq(i64, due.due_ms, instant_ms("2026-11-23T06:10:00Z")), "it has not passed");
 }
 
 /* ---- counting, looking back, gaps, jitter ---------------------------------------------------------------------- */
