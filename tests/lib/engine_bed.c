@@ -11,6 +11,7 @@
 #include "agent/base/mem.h"
 #include "agent/core/hashring.h"
 #include "agent/core/tz.h"
+#include "tests/lib/patience.h"
 
 #define MUST(condition)                                                                  \
     do {                                                                                 \
@@ -469,7 +470,7 @@ void engine_bed_close(struct engine_bed *bed)
 int64_t engine_bed_patience_ms(struct engine_bed *bed)
 {
     (void)bed;
-    return (int64_t)clock_boot_ms() + BED_WAIT_MS;
+    return (int64_t)clock_boot_ms() + PATIENCE_MS;
 }
 
 bool engine_bed_turn(struct engine_bed *bed, int64_t end_ms)

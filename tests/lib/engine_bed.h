@@ -17,14 +17,7 @@
 #include "agent/metrics.h"
 #include "agent/store/store_mem.h"
 
-enum {
-    BED_AGENTS = 4,
-    BED_SLOTS = 64,
-    BED_LIVES = 8,
-    BED_FIRES_MAX = 4096,
-    BED_HELD_MAX = 256,
-    BED_WAIT_MS = 20000
-};
+enum { BED_AGENTS = 4, BED_SLOTS = 64, BED_LIVES = 8, BED_FIRES_MAX = 4096, BED_HELD_MAX = 256 };
 
 struct engine_bed;
 

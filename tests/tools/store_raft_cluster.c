@@ -162,7 +162,7 @@ static int take_over(uint32_t jobs)
 {
     struct cluster_bed b;
     bed_open_loop(&b, "a secret");
-    b.patience_ms = BED_WAIT_MS;
+    b.patience_ms = PATIENCE_MS;
     b.snapshot_entries = 1000000;
     bed_open_all(&b, 3, 0);
     struct bed_node *leader = bed_wait_leader(&b), *away = bed_follower(&b);

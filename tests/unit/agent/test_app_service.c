@@ -9,6 +9,7 @@
 #include "agent/config.h"
 #include "agent/io/loop.h"
 #include "consul/consul_client.h"
+#include "tests/lib/patience.h"
 #include "tests/lib/raw_server.h"
 
 /* A Consul that knows no service yet, and keeps what it is told of the first. */
@@ -81,7 +82,7 @@ static void expect(const char *address, const char *host, const char *health_pat
     cr_assert(zero(int, loop_new(&bed.loop, NULL)));
     bed.watchdog = loop_timer_new(bed.loop, too_long, NULL);
     bed.look = loop_timer_new(bed.loop, on_look, NULL);
-    loop_timer_arm(bed.watchdog, 60000);
+    loop_timer_arm(bed.watchdog, PATIENCE_MS);
     loop_timer_arm(bed.look, 5);
     struct raw_server *server = raw_server_start(false, say, NULL);
     snprintf(consul, sizeof(consul), "127.0.0.1:%u", raw_server_port(server));

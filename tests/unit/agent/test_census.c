@@ -123,7 +123,7 @@ static void end(void)
     loop_free(bed.loop);
 }
 
-TestSuite(census, .init = begin, .fini = end, .timeout = 180);
+TestSuite(census, .init = begin, .fini = end, .timeout = 600);
 
 static bool shows(const char *state, unsigned count)
 {

@@ -7,6 +7,7 @@
 #include "agent/base/err.h"
 #include "agent/base/mem.h"
 #include "tests/lib/engine_bed.h"
+#include "tests/lib/patience.h"
 
 static struct engine_bed bed;
 
@@ -242,7 +243,7 @@ Test(engine, the_lease_ends_by_itself_when_no_beat_comes_through)
     a->hang = true;
     int64_t until_ms = engine_lease_until_ms(a->engine);
     cr_assert(engine_bed_until(&bed, !engine_may_start(a->engine)));
-    cr_assert(lt(i64, loop_now_ms(bed.loop), until_ms + 10000), "told late");
+    cr_assert(lt(i64, loop_now_ms(bed.loop), until_ms + PATIENCE_MS), "told late");
     engine_bed_go_on(a);
     cr_assert(engine_bed_until(&bed, engine_may_start(a->engine)));
     leave_clean(a);

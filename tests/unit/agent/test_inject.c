@@ -43,7 +43,7 @@ static void end(void)
     inject_template_free(template);
 }
 
-TestSuite(inject, .init = begin, .fini = end, .timeout = 180);
+TestSuite(inject, .init = begin, .fini = end, .timeout = 600);
 
 /* The response, and the patch's operations if there is one. */
 static void read_answer(void)

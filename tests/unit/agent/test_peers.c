@@ -13,6 +13,7 @@
 #include "agent/io/loop.h"
 #include "agent/peer_auth.h"
 #include "agent/peers.h"
+#include "tests/lib/patience.h"
 
 #define SECRET "a secret of the cluster"
 
@@ -133,13 +134,13 @@ TestSuite(peers, .init = begin, .fini = end);
 static void send(json_t *body)
 {
     got.count = 0;
-    peers_send(peers, httpd_address(peer), "look", body, 1000, on_done, &got);
+    peers_send(peers, httpd_address(peer), "look", body, PATIENCE_MS, on_done, &got);
     cr_assert(zero(int, got.count), "never before return");
 }
 
 static void wait_for(int count)
 {
-    int64_t end_ms = (int64_t)clock_boot_ms() + 8000;
+    int64_t end_ms = (int64_t)clock_boot_ms() + PATIENCE_MS;
     while (got.count < count && (int64_t)clock_boot_ms() < end_ms) {
         loop_timer_arm(patience, 10);
         loop_run(loop);
@@ -188,7 +189,7 @@ Test(peers, each_fault_is_told_once_and_passes)
         json_t *body = json_pack("{s:s,s:[i,i,i]}", "member", "b.2", "slots", 1, 2, 3);
         got.count = 0;
         fault_arm(k);
-        peers_send(peers, httpd_address(peer), "look", body, 8000, on_done, &got);
+        peers_send(peers, httpd_address(peer), "look", body, PATIENCE_MS, on_done, &got);
         wait_for(1);
         fired = fault_fired();
         fault_disarm();

@@ -63,7 +63,7 @@ static void end(void)
     loop_free(loop);
 }
 
-TestSuite(quota, .init = begin, .fini = end, .timeout = 180);
+TestSuite(quota, .init = begin, .fini = end, .timeout = 600);
 
 static bool may(const char *ns)
 {

@@ -60,7 +60,7 @@ static void end(void)
     buf_fini(&got);
 }
 
-TestSuite(telemetry, .init = begin, .fini = end, .timeout = 180);
+TestSuite(telemetry, .init = begin, .fini = end, .timeout = 600);
 
 static void start(const char *endpoint)
 {

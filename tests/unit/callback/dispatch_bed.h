@@ -13,6 +13,7 @@
 #include "agent/core/fire_parts.h"
 #include "callback/dispatch.h"
 #include "tests/lib/callback_bed.h"
+#include "tests/lib/patience.h"
 
 enum { DELIVERIES_MAX = 2000, SENT_MAX = 4000 };
 
@@ -194,7 +195,7 @@ static inline void bed_open(void)
     memset(&bed, 0, sizeof(bed));
     cr_assert(zero(int, loop_new(&bed.loop, NULL)));
     bed.watchdog = loop_timer_new(bed.loop, too_long, NULL);
-    loop_timer_arm(bed.watchdog, 20000);
+    loop_timer_arm(bed.watchdog, PATIENCE_MS);
     struct endpoints_options table = {
         .loop = bed.loop, .node = "node-a", .zone = "zone-1", .want = on_want, .unwant = on_unwant};
     bed.endpoints = endpoints_new(&table);

@@ -16,6 +16,7 @@
 #include "callback/fire_message.h"
 #include "callback/safety.h"
 #include "tests/lib/callback_bed.h"
+#include "tests/lib/patience.h"
 #include "tests/lib/raw_server.h"
 #include "tests/unit/io/certificate.h"
 
@@ -148,7 +149,7 @@ static void open_with(const struct safety_options *safety)
     atomic_init(&bed.gate.wall_offset_us, clock_wall_us() - (int64_t)clock_boot_us());
     cr_assert(zero(int, loop_new(&bed.loop, &e)), "%s", e.text);
     bed.watchdog = loop_timer_new(bed.loop, too_long, NULL);
-    loop_timer_arm(bed.watchdog, 30000);
+    loop_timer_arm(bed.watchdog, PATIENCE_MS);
     if (safety) {
         struct safety_options options = *safety;
         options.loop = bed.loop;

@@ -12,6 +12,7 @@
 #include "callback/callback.h"
 #include "callback/safety.h"
 #include "tests/lib/callback_bed.h"
+#include "tests/lib/patience.h"
 #include "tests/lib/raw_server.h"
 
 enum { ATTEMPTS_MAX = 64, TEXT_SIZE = 8192 };
@@ -79,7 +80,7 @@ static void bed_open_lanes(unsigned threads, bool v6, const struct guard_options
     atomic_init(&bed.gate.wall_offset_us, clock_wall_us() - (int64_t)clock_boot_us());
     cr_assert(zero(int, loop_new(&bed.loop, &e)), "%s", e.text);
     bed.watchdog = loop_timer_new(bed.loop, too_long, NULL);
-    loop_timer_arm(bed.watchdog, 20000);
+    loop_timer_arm(bed.watchdog, PATIENCE_MS);
     /* Before the server listens: its port is to be a stranger's. */
     struct safety_options safety = {.loop = bed.loop, .look_ms = 3600 * 1000};
     if (guard) {

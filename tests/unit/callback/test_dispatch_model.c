@@ -193,7 +193,7 @@ static void on_want(void *arg, const char *service, const char *datacenter)
     (void)datacenter;
 }
 
-Test(dispatch_model, holds_its_promises_whatever_happens, .timeout = 180)
+Test(dispatch_model, holds_its_promises_whatever_happens, .timeout = 600)
 {
     seed_rng(&model.rng, "dispatch_model");
     make_specs();

@@ -8,6 +8,7 @@
 #include "agent/base/mem.h"
 #include "agent/io/loop.h"
 #include "callback/resolve.h"
+#include "tests/lib/patience.h"
 
 static struct bed {
     struct loop *loop;
@@ -27,7 +28,7 @@ static void bed_begin(void)
 {
     cr_assert(zero(int, loop_new(&bed.loop, NULL)));
     bed.watchdog = loop_timer_new(bed.loop, too_long, NULL);
-    loop_timer_arm(bed.watchdog, 60000);
+    loop_timer_arm(bed.watchdog, PATIENCE_MS);
     bed.r = resolver_new(bed.loop, 1);
 }
 

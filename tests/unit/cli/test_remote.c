@@ -86,7 +86,7 @@ static void serve(void)
                    raw_server_port(agent.server));
 }
 
-TestSuite(remote, .timeout = 300);
+TestSuite(remote, .timeout = 600);
 
 struct run {
     char *out, *err, *asked;

@@ -7,6 +7,7 @@
 #include "agent/base/mem.h"
 #include "agent/io/loop.h"
 #include "consul/consul_client.h"
+#include "tests/lib/patience.h"
 #include "tests/lib/raw_server.h"
 
 static struct {
@@ -44,7 +45,7 @@ static void open_bed(struct consul_client_options options)
     memset(&bed, 0, sizeof(bed));
     cr_assert(zero(int, loop_new(&bed.loop, NULL)));
     bed.watchdog = loop_timer_new(bed.loop, too_long, NULL);
-    loop_timer_arm(bed.watchdog, 20000);
+    loop_timer_arm(bed.watchdog, PATIENCE_MS);
     bed.server = raw_server_start(false, say, NULL);
     snprintf(bed.address, sizeof(bed.address), "127.0.0.1:%u", raw_server_port(bed.server));
     options.address = bed.address;

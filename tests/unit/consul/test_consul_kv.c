@@ -7,6 +7,7 @@
 
 #include "agent/io/loop.h"
 #include "consul/consul_kv.h"
+#include "tests/lib/patience.h"
 #include "tests/lib/raw_server.h"
 
 /* A Consul with one key. */
@@ -99,7 +100,7 @@ static void open_bed(void)
     pthread_mutex_init(&bed.lock, NULL);
     cr_assert(zero(int, loop_new(&bed.loop, NULL)));
     bed.watchdog = loop_timer_new(bed.loop, too_long, NULL);
-    loop_timer_arm(bed.watchdog, 20000);
+    loop_timer_arm(bed.watchdog, PATIENCE_MS);
     bed.server = raw_server_start(false, say, NULL);
     snprintf(address, sizeof(address), "127.0.0.1:%u", raw_server_port(bed.server));
     struct consul_client_options options = {.address = address};

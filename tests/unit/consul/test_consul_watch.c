@@ -8,6 +8,7 @@
 #include "agent/base/mem.h"
 #include "agent/io/loop.h"
 #include "consul/consul_watch.h"
+#include "tests/lib/patience.h"
 #include "tests/lib/raw_server.h"
 
 enum { REPLIES_MAX = 8 };
@@ -71,7 +72,7 @@ static void open_with(raw_handler *answer, bool empty_is_404)
     pthread_mutex_init(&bed.lock, NULL);
     cr_assert(zero(int, loop_new(&bed.loop, NULL)));
     bed.watchdog = loop_timer_new(bed.loop, too_long, NULL);
-    loop_timer_arm(bed.watchdog, 20000);
+    loop_timer_arm(bed.watchdog, PATIENCE_MS);
     bed.server = raw_server_start(false, answer, NULL);
     snprintf(address, sizeof(address), "127.0.0.1:%u", raw_server_port(bed.server));
     struct consul_client_options options = {.address = address};

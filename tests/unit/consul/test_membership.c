@@ -10,6 +10,7 @@
 #include "agent/base/text.h"
 #include "agent/io/loop.h"
 #include "consul/membership.h"
+#include "tests/lib/patience.h"
 #include "tests/lib/raw_server.h"
 
 /* --- the list ------------------------------------------------------------------------------------------------------ */
@@ -320,7 +321,7 @@ static void open_bed(void)
     fake.index = 10;
     cr_assert(zero(int, loop_new(&bed.loop, NULL)));
     bed.watchdog = loop_timer_new(bed.loop, too_long, NULL);
-    loop_timer_arm(bed.watchdog, 20000);
+    loop_timer_arm(bed.watchdog, PATIENCE_MS);
     bed.server = raw_server_start(false, say, NULL);
     snprintf(address, sizeof(address), "127.0.0.1:%u", raw_server_port(bed.server));
     struct consul_client_options options = {.address = address};
@@ -470,7 +471,7 @@ Test(membership, leaving_is_written_into_the_own_key)
     membership_leave(bed.m);
     membership_leave(bed.m);
     struct loop_timer *t = loop_timer_new(bed.loop, look, &t);
-    for (int i = 0; i < 400 && !membership_view(bed.m)->members[0].leaving; i++) {
+    for (int i = 0; i < PATIENCE_MS / 10 && !membership_view(bed.m)->members[0].leaving; i++) {
         loop_timer_arm(t, 10);
         loop_run(bed.loop);
     }

@@ -364,7 +364,7 @@ static void event(struct world *w)
     pass(w, (int64_t)rng_below(&w->rng, 50000));
 }
 
-Test(voters_model, whatever_happens_there_is_one_set_and_no_number_twice, .timeout = 60)
+Test(voters_model, whatever_happens_there_is_one_set_and_no_number_twice, .timeout = 600)
 {
     static struct world w;
     struct rng seeds;

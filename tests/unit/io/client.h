@@ -14,7 +14,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { CLIENT_PATIENCE_MS = 8000 };
+#include "tests/lib/patience.h"
 
 static inline int client_connect(unsigned port)
 {
@@ -56,7 +56,7 @@ static inline void client_say(int fd, const char *text)
 static inline size_t client_read(int fd, char *out, size_t max)
 {
     struct pollfd p = {.fd = fd, .events = POLLIN};
-    cr_assert(poll(&p, 1, CLIENT_PATIENCE_MS) == 1, "the server said nothing");
+    cr_assert(poll(&p, 1, PATIENCE_MS) == 1, "the server said nothing");
     ssize_t n = recv(fd, out, max, 0);
     return n > 0 ? (size_t)n : 0;
 }

@@ -26,7 +26,7 @@ static void leave(void)
     cr_assert(zero(int, system(command)));
 }
 
-TestSuite(file, .init = enter, .fini = leave, .timeout = 180);
+TestSuite(file, .init = enter, .fini = leave, .timeout = 600);
 
 static void put(const char *path, const void *data, size_t bytes)
 {

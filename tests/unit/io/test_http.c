@@ -11,6 +11,7 @@
 #include "agent/io/httpd.h"
 #include "agent/io/listener.h"
 #include "agent/io/loop.h"
+#include "tests/lib/patience.h"
 #include "tests/unit/io/client.h"
 
 static struct loop *loop;
@@ -67,7 +68,7 @@ static void close_client(void)
     loop_free(loop);
 }
 
-TestSuite(http, .init = open_client, .fini = close_client, .timeout = 180);
+TestSuite(http, .init = open_client, .fini = close_client, .timeout = 600);
 
 static struct http_call_options to(const char *path, unsigned port)
 {
@@ -293,7 +294,7 @@ static void play_end(struct play *p)
 static int play_accept(struct play *p)
 {
     struct pollfd pfd = {.fd = p->listener.fd, .events = POLLIN};
-    cr_assert(eq(int, poll(&pfd, 1, CLIENT_PATIENCE_MS), 1), "no connection came");
+    cr_assert(eq(int, poll(&pfd, 1, PATIENCE_MS), 1), "no connection came");
     p->connections++;
     return accept(p->listener.fd, NULL, NULL);
 }

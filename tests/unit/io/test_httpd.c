@@ -117,7 +117,7 @@ static struct httpd_request *wait_for_later(int index)
     return atomic_load(&later[index]);
 }
 
-TestSuite(httpd, .init = prepare, .timeout = 180);
+TestSuite(httpd, .init = prepare, .timeout = 600);
 
 static int ask(const char *request)
 {

@@ -68,7 +68,7 @@ static void start(void)
     cr_assert(zero(int, httpd_start(&options, &server, &e)), "%s", e.text);
 }
 
-TestSuite(httpd_crowd, .init = prepare, .timeout = 180);
+TestSuite(httpd_crowd, .init = prepare, .timeout = 600);
 
 static int ask(const char *request)
 {

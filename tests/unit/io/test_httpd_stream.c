@@ -51,7 +51,7 @@ static void start(void)
     cr_assert(zero(int, httpd_start(&o, &server, &e)), "%s", e.text);
 }
 
-TestSuite(httpd_stream, .init = start, .timeout = 180);
+TestSuite(httpd_stream, .init = start, .timeout = 600);
 
 static void on_room(void *arg)
 {

@@ -61,7 +61,7 @@ static void end(void)
     loop_free(loop);
 }
 
-TestSuite(inbox, .init = prepare, .fini = end, .timeout = 60);
+TestSuite(inbox, .init = prepare, .fini = end, .timeout = 600);
 
 Test(inbox, an_item_comes_at_once_unless_they_are_gathered)
 {

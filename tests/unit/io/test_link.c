@@ -38,7 +38,7 @@ static void close_loop(void)
     loop_free(loop);
 }
 
-TestSuite(link, .init = open_loop, .fini = close_loop, .timeout = 180);
+TestSuite(link, .init = open_loop, .fini = close_loop, .timeout = 600);
 
 static void run_until(enum link_event ev)
 {

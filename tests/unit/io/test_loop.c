@@ -13,7 +13,7 @@
 #include "agent/base/mem.h"
 #include "agent/io/loop.h"
 
-TestSuite(loop, .timeout = 180);
+TestSuite(loop, .timeout = 600);
 
 static struct loop *loop;
 

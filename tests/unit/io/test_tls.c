@@ -71,7 +71,7 @@ static void end(void)
     cr_assert(zero(int, system(command)));
 }
 
-TestSuite(tls, .init = begin, .fini = end, .timeout = 180);
+TestSuite(tls, .init = begin, .fini = end, .timeout = 600);
 
 static void on_done(void *arg, const struct err *err, const struct http_reply *reply)
 {

@@ -8,7 +8,7 @@
 #include "agent/base/mem.h"
 #include "agent/io/worker.h"
 
-TestSuite(worker, .timeout = 180);
+TestSuite(worker, .timeout = 600);
 
 static struct loop *loop;
 static struct worker_pool *pool;

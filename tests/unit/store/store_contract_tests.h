@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "tests/lib/patience.h"
 #include "tests/unit/store/store_contract.h"
 #include "tests/unit/store/store_contract_loads.h"
 #include "tests/unit/store/store_contract_many.h"
@@ -714,7 +715,7 @@ static bool keeps_trace(struct contract *t, const struct uid *uid, uint64_t seq,
 static void the_trace_of_a_run_stays_with_it(struct contract *t)
 {
     static const char trace[] = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01 a='\\,b=\"";
-    uint64_t until_ms = clock_boot_ms() + 60000, seq = 1;
+    uint64_t until_ms = clock_boot_ms() + PATIENCE_MS, seq = 1;
     contract_join(t, "m1");
     struct job_row row = contract_make(t, 1, 1, "default", "a", "");
     while (!keeps_trace(t, &row.uid, seq, trace)) {

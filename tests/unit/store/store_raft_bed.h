@@ -16,9 +16,10 @@
 #include "agent/store/raft/replica.h"
 #include "agent/store/raft/wire_tls.h"
 #include "agent/store/store_raft.h"
+#include "tests/lib/patience.h"
 #include "tests/unit/store/store_contract.h"
 
-enum { BED_MAX = 6, BED_WAIT_MS = 60000 };
+enum { BED_MAX = 6 };
 
 struct bed_node {
     struct contract t;
@@ -61,7 +62,7 @@ static inline void bed_turn(struct cluster_bed *b)
 
 #define BED_WAIT(b, condition)                                               \
     do {                                                                     \
-        uint64_t until_ms_ = clock_boot_ms() + BED_WAIT_MS;                  \
+        uint64_t until_ms_ = clock_boot_ms() + PATIENCE_MS;                  \
         while (!(condition)) {                                               \
             CHECK(clock_boot_ms() < until_ms_, "%s", "waited for too long"); \
             bed_turn(b);                                                     \
@@ -220,7 +221,7 @@ static inline void bed_open_all(struct cluster_bed *b, size_t voters, size_t cli
 static inline void bed_open_cluster(struct cluster_bed *b, size_t voters, size_t clients, const char *secret)
 {
     bed_open_loop(b, secret);
-    b->patience_ms = BED_WAIT_MS;
+    b->patience_ms = PATIENCE_MS;
     bed_open_all(b, voters, clients);
 }
 
@@ -228,7 +229,7 @@ static inline void bed_open_cluster(struct cluster_bed *b, size_t voters, size_t
 static inline void bed_open_quick(struct cluster_bed *b, size_t voters, size_t clients, const char *secret)
 {
     bed_open_loop(b, secret);
-    b->patience_ms = BED_WAIT_MS;
+    b->patience_ms = PATIENCE_MS;
     b->election_ms = 120;
     bed_open_all(b, voters, clients);
 }

@@ -73,7 +73,7 @@ static void writer_open(struct writer *w, struct cluster_bed *b, struct bed_node
 static void write_some(struct writer *w, unsigned count)
 {
     unsigned until = w->acknowledged + count;
-    uint64_t deadline_ms = clock_boot_ms() + BED_WAIT_MS;
+    uint64_t deadline_ms = clock_boot_ms() + PATIENCE_MS;
     while (w->acknowledged < until) {
         CHECK(clock_boot_ms() < deadline_ms, "%u of %u", w->acknowledged, until);
         write_next(w);
@@ -170,7 +170,7 @@ Test(store_raft_failures, a_leader_that_is_cut_off_answers_nothing_that_is_not_c
 static void join_at_last(struct contract *t, const char *member)
 {
     enum err_code code;
-    uint64_t until_ms = clock_boot_ms() + BED_WAIT_MS;
+    uint64_t until_ms = clock_boot_ms() + PATIENCE_MS;
     do {
         code = contract_join(t, member);
         CHECK(code == ERR_OK || clock_boot_ms() < until_ms, "%s", err_code_name(code));
@@ -367,7 +367,7 @@ static void found_with(unsigned count)
     struct cluster_bed b;
     struct writer w;
     bed_open_loop(&b, NULL);
-    b.patience_ms = BED_WAIT_MS;
+    b.patience_ms = PATIENCE_MS;
     b.election_ms = 120;
     struct bed_node *founder = bed_add(&b, 7);
     open_alone(&b, founder);

@@ -27,7 +27,7 @@ static unsigned open_files(void)
 static void bed_open_empty(struct cluster_bed *b)
 {
     bed_open_loop(b, "a secret");
-    b->patience_ms = BED_WAIT_MS;
+    b->patience_ms = PATIENCE_MS;
     b->election_ms = 120;
 }
 

@@ -29,7 +29,7 @@ static void end(void)
     cr_assert(zero(int, system(command)));
 }
 
-TestSuite(wire_tls, .init = begin, .fini = end, .timeout = 180);
+TestSuite(wire_tls, .init = begin, .fini = end, .timeout = 600);
 
 static struct wire_tls *with(const char *name, const char *server_name)
 {
