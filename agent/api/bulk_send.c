@@ -125,12 +125,22 @@ static void misdirected(struct bulk_item *item)
     bulk_item_answered(item);
 }
 
+/* Letters of a job that is gone are sent by one definition at a time. */
+static bool may_come_later(const struct bulk_item *item)
+{
+    const struct planner_api *p = &item->line.write.papi;
+    return item->line.of_letters && p->answer == PLANNER_UNAVAILABLE && p->later &&
+           loop_now_ms(item->chunk->bulk->api->loop) < item->deadline_ms;
+}
+
 static void on_planned(void *arg, struct planner_api *papi)
 {
     struct bulk_item *item = arg;
     struct bulk *b = item->chunk->bulk;
     if (b->api->stopping) {
         fail(item, API_OVERLOADED, "the agent is stopping");
+    } else if (may_come_later(item)) {
+        try_again(item);
     } else if (papi->answer != PLANNER_NOT_OWNER) {
         take_answer(item);
         bulk_item_answered(item);

@@ -20,6 +20,7 @@ struct letters { /* x->state */
 struct letter {
     const struct fire_row *row;
     int64_t at_ms;
+    int64_t since_ms; /* of those that died by the same definition, when the first did */
 };
 
 static void on_changed(void *arg, const struct bulk *b)
@@ -38,10 +39,13 @@ static void on_changed(void *arg, const struct bulk *b)
 /* By job and definition, newest first: what goes to the owner in one line. */
 static int compare_letters(const void *a, const void *b)
 {
-    const struct fire_row *x = ((const struct letter *)a)->row, *y = ((const struct letter *)b)->row;
+    const struct letter *l = a, *m = b;
+    const struct fire_row *x = l->row, *y = m->row;
     int order = memcmp(x->uid.bytes, y->uid.bytes, sizeof(x->uid.bytes));
     if (order)
         return order;
+    if (l->since_ms != m->since_ms)
+        return l->since_ms < m->since_ms ? -1 : 1;
     if (x->version != y->version)
         return x->version < y->version ? -1 : 1;
     return (x->seq < y->seq) - (x->seq > y->seq);
@@ -50,6 +54,22 @@ static int compare_letters(const void *a, const void *b)
 static bool same_line(const struct letter *a, const struct letter *b)
 {
     return memcmp(&a->row->uid, &b->row->uid, sizeof(a->row->uid)) == 0 && a->row->version == b->row->version;
+}
+
+/* Of a job that is gone, one definition's go at a time. If they die again while the others have not had their turn, a second request
+ * begins with the others. */
+static void sort(struct letter *letters, size_t count)
+{
+    qsort(letters, count, sizeof(*letters), compare_letters);
+    for (size_t i = 0, n; i < count; i += n) {
+        int64_t since_ms = letters[i].row->finished_ms;
+        for (n = 1; i + n < count && same_line(&letters[i], &letters[i + n]); n++)
+            if (letters[i + n].row->finished_ms < since_ms)
+                since_ms = letters[i + n].row->finished_ms;
+        for (size_t k = 0; k < n; k++)
+            letters[i + k].since_ms = since_ms;
+    }
+    qsort(letters, count, sizeof(*letters), compare_letters);
 }
 
 static void print_lines(const struct letters *l, const struct letter *letters, size_t count, struct buf *body)
@@ -80,8 +100,8 @@ static void change_page(struct exchange *x, const struct store_fire_page *page)
         return;
     }
     for (size_t i = 0; i < page->fires_count; i++)
-        letters[i] = (struct letter){&page->fires[i], send_at_ms(x, l, l->matched++)};
-    qsort(letters, page->fires_count, sizeof(*letters), compare_letters);
+        letters[i] = (struct letter){&page->fires[i], send_at_ms(x, l, l->matched++), 0};
+    sort(letters, page->fires_count);
     print_lines(l, letters, page->fires_count, &body);
     mem_free(letters);
     api_walk_change(x, &l->walk, &body, on_changed);

@@ -195,6 +195,7 @@ struct planner_api {
     uint64_t backfill_dues; /* BACKFILL: how many it is; with EXISTS: another one is under way */
     size_t
         letters_done; /* LETTERS_… with OK: how many were changed, now or by the try that this one repeats */
+    bool later; /* LETTERS_… with UNAVAILABLE: nothing was done, as others of that job have to end first */
     struct fire_row *found; /* LETTERS_…: the planner's until REPLY, NULL then */
     size_t found_count, letters_read;
     char refusal[120];         /* INVALID: why, "" when merge knows */

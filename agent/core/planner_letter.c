@@ -170,19 +170,25 @@ static void act(struct planner *p, struct pjob *j, struct planner_api *api)
     papi_applied(j, PLANNER_OK);
 }
 
+static void reply_later(struct planner *p, struct pjob *j)
+{
+    j->api->later = true;
+    papi_reply(p, j, PLANNER_UNAVAILABLE);
+}
+
 /* False: it has been answered, or waits for the job. */
 static bool has_job(struct planner *p, struct pjob *j, struct planner_api *api)
 {
     bool redrives = api->op == PLANNER_LETTERS_REDRIVE;
     if (j->state == PJOB_LIVE && j->ghost && redrives && (!j->spec || j->row.version != api->version)) {
-        papi_reply(p, j, PLANNER_UNAVAILABLE); /* others of that job are under way, by another definition */
+        reply_later(p, j); /* others of that job are under way, by another definition */
         return false;
     }
     if (j->state == PJOB_LIVE)
         return true;
     assert(j->state == PJOB_ABSENT);
     if (j->in_keys) { /* deleted just now: its name may be taken, so a ghost is another one */
-        papi_reply(p, j, PLANNER_UNAVAILABLE);
+        reply_later(p, j);
         return false;
     }
     if (!redrives) {
@@ -209,6 +215,7 @@ void pletter_begin(struct planner *p, struct pjob *j)
     struct planner_api *api = j->api;
     pletter_forget(api);
     api->letters_done = 0;
+    api->later = false;
     if (!has_job(p, j, api))
         return;
     api->found = mem_try_array(api->letters_count ? api->letters_count : 1, sizeof(*api->found), NULL);

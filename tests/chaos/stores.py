@@ -255,7 +255,8 @@ class Raft:
     def may_end(agent):
         """One that is started while its disk is full says so and ends; one that was ready goes on."""
         life = agent.process.log_text().rpartition("msg=starting")[2]
-        return agent.process.code == 1 and "No space left" in life and "msg=ready" not in life
+        told = any(words in life for words in ("No space left", "not enough space"))  # the system's and libraft's
+        return agent.process.code == 1 and told and "msg=ready" not in life
 
     def settle(self, cluster):
         assert cluster.voters(), "nobody votes"

@@ -1,4 +1,5 @@
 """Fires that were given up: kept, sent once more, discarded; also when their job, or the agent at work on them, is gone."""
+import json
 import time
 
 import pytest
@@ -117,6 +118,27 @@ def test_letters_outlive_their_jobs(three, service, callee):
     wait_until(lambda: three[0].ask("GET", f"/v1/fires/{one}", 200)["outcome"] == "succeeded", 20, "recorded", interval=0.1)
     assert discard(three[0], service=service) == {"discarded": 2}
     assert not letters(three[1], service=service)
+
+
+def test_letters_of_a_job_that_is_gone_go_with_what_it_was_when_they_died(three, service, callee):
+    """Those of one definition wait until those of the other have ended; and whoever fails again does not keep the others back."""
+    callee.behave({"path": "/dead", "status": 503})
+    name = f"{service}-twice"
+    three[0].put(name, job(service, schedule="@every 1s"))
+    wait_until(lambda: letters(three[0], job=name), 20, "one died", interval=0.1)
+    three[1].patch(name, {"payload": {"n": 2}})
+    before = len(letters(three[0], job=name)) + 1  # the one under way may be the old one's
+    wait_until(lambda: len(letters(three[0], job=name)) > before, 20, "one of the new definition died", interval=0.1)
+    three[2].delete(name)
+    wait_until(lambda: three[0].get(name) is None, 20, "deleted")
+    dead = {f["fire"] for f in letters(three[0], job=name)}
+    for agent, status in ((three[0], 503), (three[1], 200)):
+        callee.behave({"path": "/dead", "status": status})
+        since = callee.count()
+        wait_until(lambda agent=agent: redrive(agent, job=name), 20, "all were sent")
+        wait_until(lambda since=since: {f"{d.uid}.{d.seq}" for d in deliveries(callee.records(since))} == dead, 20, "sent", interval=0.1)
+        assert {json.loads(r["body"])["n"] for r in callee.records(since)} == {1, 2}
+        wait_until(lambda status=status: len(letters(three[2], job=name)) == (len(dead) if status == 503 else 0), 20, "ended", interval=0.1)
 
 
 def test_discarded_letters_are_cancelled(three, service, callee):

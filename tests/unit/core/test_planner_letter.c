@@ -193,6 +193,39 @@ Test(planner_letter, of_a_deleted_job_goes_by_its_copy)
     }
 }
 
+/* One definition is kept of a job that is gone. */
+Test(planner_letter, of_a_deleted_job_waits_for_those_of_another_definition)
+{
+    struct pbed *b = with_letters(5, 2);
+    pbed_set(b)->fail = 1;
+    cr_assert(eq(int, pbed_do(b, PLANNER_PUT, "a", EVERY_1S), PLANNER_OK));
+    pbed_run(b, 1500);
+    struct uid uid = pbed_job(b, "a")->uid;
+    cr_assert(eq(u64, pbed_job(b, "a")->counts.dead, 3));
+    (void)pbed_do(b, PLANNER_DELETE, "a", NULL);
+    pbed_set(b)->fail = 0;
+    cr_assert(eq(int, letters(b, PLANNER_LETTERS_REDRIVE, &uid, 1, 2, 1, 3000)->api.answer, PLANNER_OK));
+    static struct planner_letter letter = {.seq = 3};
+    struct pbed_call *c = pbed_call(b, PLANNER_LETTERS_REDRIVE, "a", NULL);
+    c->api.uid = uid;
+    c->api.version = 3;
+    c->api.letters = &letter;
+    c->api.letters_count = 1;
+    bool later = false;
+    for (int i = 0; i < 10000 && !c->answered; i++) { /* the bed asks again */
+        pbed_run(b, 1);
+        later |= c->api.answer == PLANNER_UNAVAILABLE && c->api.later;
+    }
+    cr_assert(later, "nothing of it was done");
+    cr_assert(eq(int, c->api.answer, PLANNER_OK));
+    cr_assert(not(c->api.later));
+    cr_assert(eq(int, pbed_fire(b, &uid, 2)->outcome, FIRE_OUTCOME_SUCCEEDED), "before it was done");
+    pbed_run(b, 2000);
+    for (uint64_t seq = 1; seq <= 3; seq++)
+        cr_assert(eq(int, pbed_fire(b, &uid, seq)->outcome, FIRE_OUTCOME_SUCCEEDED));
+    pbed_free(b);
+}
+
 Test(planner_letter, of_a_deleted_job_is_discarded)
 {
     struct pbed *b = with_letters(3, 4);
