@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "agent/api/request.h"
+#include "agent/base/mem.h"
 #include "tests/lib/api_head.h"
 
 #define JSON {"Content-Type", "application/json"},
@@ -339,4 +340,40 @@ Test(request, an_etag_is_parsed_as_printed)
         cr_assert(zero(int, memcmp(&uid, &back, sizeof(uid))));
         cr_assert(eq(u64, version, versions[i]));
     }
+}
+
+/* What cannot be read for want of memory is nobody's mistake, and above all not read as something else. */
+Test(request, every_failing_step_is_survived)
+{
+    char cursor[API_CURSOR_SIZE], query[API_CURSOR_SIZE + 64];
+    api_cursor_print("team-b", "x", cursor);
+    snprintf(query, sizeof(query), "ns=team%%2Db&prefix=a%%2Eb&label=team%%3Dpay&cursor=%s", cursor);
+    const struct api_head heads[] = {HEAD("GET", "/v1/jobs", query),
+                                     HEAD("GET", "/v1/jobs/a%3Ab", "ns=team-b"),
+                                     HEAD("GET", "/v1/jobs", "ns=team-b&limit=0&colour=red")};
+    for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); i++) {
+        bool fired = true;
+        for (unsigned k = 0; fired; k++) {
+            struct api_request rq;
+            struct api_problem p;
+            fault_arm(k);
+            int rc = read_head(&heads[i], &rq, &p);
+            fired = fault_fired();
+            cr_assert(eq(int, rc == 0, p.code == API_OK), "%zu k=%u", i, k);
+            cr_assert(rc < 0 || (strcmp(rq.ns, "team-b") == 0 && i < 2), "%zu k=%u ns=%s", i, k, rq.ns);
+            cr_assert(rc == 0 || p.code == (i < 2 ? API_OVERLOADED : p.code), "%zu k=%u: %s", i, k, p.detail);
+            cr_assert(fired || (rc == 0) == (i < 2), "%zu k=%u: %s", i, k, p.detail);
+            api_problem_fini(&p);
+        }
+    }
+}
+
+Test(request, a_cursor_needs_no_memory)
+{
+    char text[API_CURSOR_SIZE], ns[RECORD_NS_MAX], id[RECORD_ID_MAX];
+    fault_arm(0);
+    api_cursor_print("team-b", "x", text);
+    cr_assert(api_cursor_parse(text, ns, id));
+    cr_assert(not(fault_fired()));
+    cr_assert(eq(str, id, "x"));
 }
