@@ -330,6 +330,7 @@ static int daemon_start(struct httpd *h, struct err *e)
      * Its memory also holds a record for each header and the head of the reply. */
     size_t memory_bytes = h->o.header_bytes_max * 3 / 2 + 2048;
     unsigned timeout_s = h->o.idle_timeout_ms / 1000 + (h->o.idle_timeout_ms % 1000 != 0);
+    errno = 0;
     h->daemon =
         fault_hit()
             ? NULL
@@ -340,6 +341,8 @@ static int daemon_start(struct httpd *h, struct err *e)
                                h->o.connections_max + 1, MHD_OPTION_CONNECTION_TIMEOUT, timeout_s,
                                MHD_OPTION_CONNECTION_MEMORY_LIMIT, memory_bytes, MHD_OPTION_ARRAY, tls,
                                MHD_OPTION_END);
+    if (!h->daemon && !h->start_error[0]) /* it says so only of some things */
+        return err_sys(e, errno ? errno : ENOMEM, "start libmicrohttpd");
     if (!h->daemon)
         return err_set(e, h->o.tls_cert ? ERR_INVALID : ERR_IO, "start libmicrohttpd: %s", h->start_error);
     return 0;
