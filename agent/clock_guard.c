@@ -154,10 +154,10 @@ void clock_guard_compare(struct clock_guard *g, int64_t store_ms, int64_t sent_m
     int64_t offset = wall_offset_us();
     int64_t middle = sent_ms + (done_ms - sent_ms) / 2;
     int64_t difference = middle + offset / 1000 - store_ms;
-    int64_t unsure = (done_ms - sent_ms) / 2; /* the answer may have been made at either end */
+    int64_t unsure = (done_ms - sent_ms + 1) / 2; /* the answer may have been made at either end */
     int64_t distance = difference < 0 ? -difference : difference;
     g->difference_ms = difference;
-    if (distance <= CLOCK_GUARD_OFF_MS && unsure <= CLOCK_GUARD_OFF_MS) {
+    if (distance + unsure <= CLOCK_GUARD_OFF_MS) {
         g->off = false;
         g->stepped = false;
         atomic_store(&g->offset_us, offset);

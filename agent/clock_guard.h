@@ -28,8 +28,8 @@ int64_t clock_guard_now_ms(const struct clock_guard *g);
 /* What to add to CLOCK_BOOTTIME in us. Any thread. */
 int64_t clock_guard_offset_us(const struct clock_guard *g);
 
-/* The store showed STORE_MS at some moment between the boot times SENT_MS and DONE_MS. Far apart they decide nothing, unless the
- * clock is off whenever it was. */
+/* The store showed STORE_MS at some moment between the boot times SENT_MS and DONE_MS. It confirms, or says that the clock is off, where
+ * that is so whenever it was; else it decides nothing. */
 void clock_guard_compare(struct clock_guard *g, int64_t store_ms, int64_t sent_ms, int64_t done_ms);
 
 bool clock_guard_sure(const struct clock_guard *g);
