@@ -13,7 +13,8 @@
 #include "agent/store/raft/wire_tls.h"
 
 #define WIRE_HEAD_MAX ((size_t)1 << 16)
-#define WIRE_BODY_MAX ((size_t)4 << 30)
+#define WIRE_BODY_MAX \
+    ((size_t)64 << 30) /* a snapshot is one: no cluster may outgrow what its voters can be sent */
 
 struct wire;
 
