@@ -66,25 +66,21 @@ static void judge_strangers(struct engine *g)
 }
 
 /* A row that shows our own listen address is of a process that is gone: we hold its port. Without one there is no such proof. */
-static void judge_namesakes(struct engine *g)
+static bool is_namesake(const struct engine *g, const struct store_member *me, const struct store_member *m)
 {
-    const struct store_member *me = engine_find_member(g, g->member);
-    for (size_t i = 0; me && g->o.peer_port > 0 && i < g->members_count; i++) {
-        const struct store_member *m = &g->members[i];
-        struct ownership_event event = {.kind = OWNERSHIP_PEER_REFUSED, .member = m->id, .ok = true};
-        if (!m->dead && m != me && strcmp(m->address, me->address) == 0)
-            engine_own(g, &event);
-    }
+    return me && g->o.peer_port > 0 && !m->dead && strcmp(m->id, me->id) != 0 &&
+           strcmp(m->address, me->address) == 0;
 }
 
 static void feed_beat(struct engine *g, const struct store_beat *beat)
 {
     struct ownership_member *members = mem_new_array(struct ownership_member, beat->members_count + 1);
     struct ownership_slot *slots = mem_new_array(struct ownership_slot, beat->slots_count + 1);
+    const struct store_member *me = engine_find_member(g, g->member);
     for (size_t i = 0; i < beat->members_count; i++) {
         const struct store_member *from = &beat->members[i];
-        members[i] =
-            (struct ownership_member){.beat = from->beat, .weight = from->weight, .dead = from->dead};
+        members[i] = (struct ownership_member){
+            .beat = from->beat, .weight = from->weight, .dead = from->dead, .here = is_namesake(g, me, from)};
         memcpy(members[i].id, from->id, sizeof(members[i].id));
     }
     for (size_t i = 0; i < beat->slots_count; i++) {
@@ -123,7 +119,6 @@ static void on_beat(void *arg, const struct err *e, const struct store_beat *bea
     share_rates(g);
     judge_strangers(g);
     feed_beat(g, beat);
-    judge_namesakes(g);
     if (!g->first_beat && beat->alive) {
         g->first_beat = true;
         g->o.joined(g->o.arg);

@@ -23,6 +23,12 @@ struct engine_asked *engine_asked_new(struct engine *g, const char *member, uint
     return a;
 }
 
+static const char *text_of(const json_t *doc, const char *key)
+{
+    const char *text = json_string_value(json_object_get(doc, key));
+    return text && text[0] && strlen(text) < RECORD_MEMBER_MAX ? text : NULL;
+}
+
 /* --- asking peers -------------------------------------------------------------------------------------------------- */
 
 static void send_to(struct engine *g, const char *member, const char *path, json_t *body, peers_done *done,
@@ -37,16 +43,36 @@ static void send_to(struct engine *g, const char *member, const char *path, json
     mem_free(arg); /* an answer may stay out */
 }
 
+static void on_told_who(void *arg, const struct err *e, const json_t *doc)
+{
+    struct engine_asked *a = arg;
+    if (e->code != ERR_CANCELLED) {
+        const char *who = e->code == ERR_OK ? text_of(doc, "member") : NULL;
+        struct ownership_event event = {.kind = OWNERSHIP_PROBED,
+                                        .ok = true,
+                                        .member = a->member,
+                                        .replaced = who && strcmp(who, a->member) != 0};
+        engine_own(a->engine, &event);
+    }
+    mem_free(a);
+}
+
 static void on_probed(void *arg, enum link_event ev)
 {
     struct engine_asked *a = arg;
+    struct engine *g = a->engine;
     struct ownership_event event = {
         .kind = OWNERSHIP_PROBED, .ok = ev != LINK_LOST, .member = a->member, .yes = ev == LINK_REFUSED};
-    a->engine->store_calls--;
-    if (!engine_dead(a->engine))
-        engine_own(a->engine, &event);
-    engine_check_end(a->engine);
-    mem_free(a);
+    const char *address = ev == LINK_UP ? engine_address(g, a->member) : NULL;
+    g->store_calls--;
+    if (address && !engine_dead(g)) {
+        peers_send(g->peers, address, "who", json_object(), PEER_TIMEOUT_MS, on_told_who, a);
+    } else {
+        if (!engine_dead(g))
+            engine_own(g, &event);
+        mem_free(a);
+    }
+    engine_check_end(g);
 }
 
 void engine_probe(struct engine *g, const char *member)
@@ -229,12 +255,6 @@ static uint64_t keep_question(struct engine *g, void (*done)(void *arg, int stat
     return g->last_question;
 }
 
-static const char *text_of(const json_t *doc, const char *key)
-{
-    const char *text = json_string_value(json_object_get(doc, key));
-    return text && text[0] && strlen(text) < RECORD_MEMBER_MAX ? text : NULL;
-}
-
 static bool read_epochs(const json_t *epochs, struct ownership_slot *slots, size_t count)
 {
     if (json_array_size(epochs) != count)
@@ -310,6 +330,14 @@ static bool feed_member(struct engine *g, enum ownership_event_kind kind, const 
     return true;
 }
 
+static void tell_who(const struct engine *g, void (*done)(void *arg, int status, const char *body), void *arg)
+{
+    struct buf text = BUF_INIT(RECORD_MEMBER_MAX + 32);
+    buf_addf(&text, "{\"member\":\"%s\"}", g->member); /* an id has nothing to escape */
+    done(arg, 200, buf_str(&text));
+    buf_fini(&text);
+}
+
 void engine_peer_message(struct engine *g, const char *path, const char *body, size_t bytes,
                          void (*done)(void *arg, int status, const char *body), void *arg)
 {
@@ -321,6 +349,11 @@ void engine_peer_message(struct engine *g, const char *path, const char *body, s
     }
     if (json_read(body, bytes, 1 << 20, &doc, NULL) < 0) {
         done(arg, 400, "{}");
+        return;
+    }
+    if (strcmp(path, "who") == 0) {
+        json_decref(doc);
+        tell_who(g, done, arg);
         return;
     }
     uint64_t question = asks ? keep_question(g, done, arg) : 0;

@@ -128,6 +128,7 @@ static void read_members(struct sim *s, struct sim_op *op)
         m->beat = p->beat;
         m->weight = 1;
         m->dead = p->dead;
+        m->here = i != op->proc && p->node == s->procs[op->proc].node;
     }
 }
 

@@ -276,6 +276,10 @@ void sim_do_peers(struct sim *s, struct sim_proc *p, const struct ownership_acti
         it = event_in(s, sim_between(s, 1, 3), i, OWNERSHIP_PROBED, a->member);
         it->ev.ok = r != REACH_LOST;
         it->ev.yes = r == REACH_REFUSED;
+        it->ev.replaced =
+            r == REACH_UP &&
+            strcmp(s->procs[s->current[s->procs[sim_proc_of(a->member)].node]].id, a->member) != 0 &&
+            !sim_chance(s, s->lossy_percent);
     } else if (a->kind == OWNERSHIP_DO_ASK) {
         it = message(s, p, a->via, OWNERSHIP_LOOK, a->member);
         if (it)

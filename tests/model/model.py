@@ -28,7 +28,8 @@ CASES = (
     ("lease", "two take a dead owner's slot", ("WATCHERS=2", "LEASE=1"), ("CAS_BLIND", "UNKNOWN_IS_MINE")),
     ("lease", "only the store is away", ("STORE_ONLY", "LEASE=4"), ("NO_RESTART", "NO_GAP")),
     ("verdict", "one way out at a time is broken", (),
-     ("ONE_WITNESS", "REACHABLE_THIRD", "OLD_WORD", "WITNESS_REPEATS", "HAUNTS", "NO_REST")),
+     ("ONE_WITNESS", "REACHABLE_THIRD", "OLD_WORD", "WITNESS_REPEATS", "HAUNTS", "NO_REST",
+      "NAMESAKE_ALONE", "LIVES_OR_NOT")),
 )
 
 

@@ -1,6 +1,8 @@
-/* Dead at once: who declares a member dead because connections to it are refused. Three members, all alive and with good leases; the way
- * out of one of them at a time is broken (it sees everybody refused, and is heard all the same). Nobody may be declared dead then: only a
- * refusal that two members see at the same time is one. What DECLARE compares is in lease.pml; here it always succeeds.
+/* Dead at once: who declares a member dead because connections to it are refused, or another member answers there. Three members, all alive
+ * and with good leases; of one of them at a time the way out is broken (it sees everybody refused, and is heard all the same), or a fourth
+ * was given its address by mistake and takes it for a former life of its own. Nobody may be declared dead then: only what two members see
+ * at the same time is the end of one. The end of member 2 itself is seen by all; then a new life may answer at its address, and be the one
+ * who says so. What DECLARE compares is in lease.pml; here it always succeeds.
  * Names in [] are the functions that a step stands for. */
 
 #define N       3
@@ -16,6 +18,8 @@ byte breaks;
 bool gone;            /* nothing listens at member 2: everybody is refused */
 byte back = LONG;     /* ticks since something does again */
 bool went;
+bool other;           /* somebody else answers at the address of member 2 [member_seen] */
+byte shared = QUIET;  /* ticks since a living member 2 has its address for itself */
 
 bool dead[N];         /* the store's word, known at once */
 
@@ -29,7 +33,12 @@ bool memory[9];       /* a look once said refused (for the mutant that repeats i
 byte rested[N];       /* ticks since the last verdict by refusal, up to VERDICT */
 
 #define AT(m, v)      (3 * (m) + (v))
-#define REFUSES(m, v) (broken == (m) || ((v) == 2 && gone))
+#ifdef M_LIVES_OR_NOT
+#define ANOTHER (other)
+#else
+#define ANOTHER (other && gone) /* and no beat [is_silent] */
+#endif
+#define REFUSES(m, v) (broken == (m) || ((v) == 2 && ((gone && !other) || ANOTHER))) /* [verdict_probed] */
 #define THIRD(m, v)   (3 - (m) - (v))
 
 #ifdef M_ONE_WITNESS
@@ -97,6 +106,35 @@ proctype observer(byte m; byte v)
     od
 }
 
+/* Who listens at the address of member 2: a new life of it, or one that has it by mistake. Its witnesses answer as those of the others do;
+ * it renews its suspicion each second by itself, so that only the witness's word can be old. [verdict_round, renew] */
+byte word = FRESH + 2; /* ticks since a witness said yes */
+byte rest = VERDICT;
+proctype namesake()
+{
+    byte t;
+    do
+    :: atomic { other && !dead[2] && rest >= VERDICT && !(dead[0] && dead[1]) -> /* [ask, pick_witness, verdict_looked] */
+        if
+        :: !dead[0] -> t = 0
+        :: !dead[1] -> t = 1
+        fi;
+        if
+        :: REFUSES(t, 2) -> word = 0
+        :: else
+        fi;
+        t = 0 }
+    :: atomic { other && !dead[2] && rest >= VERDICT &&
+#ifdef M_NAMESAKE_ALONE
+        true ->
+#else
+        (word <= FRESH || (dead[0] && dead[1])) -> /* [judge, third_exists] */
+#endif
+        assert(gone || back < LONG || (dead[0] && dead[1]));
+        dead[2] = true; rest = 0; word = FRESH + 2 }
+    od
+}
+
 /* The next second comes when everybody has renewed or dropped what it suspects: rounds follow beats. */
 #ifdef M_HAUNTS
 #define RENEWED(m, v) true
@@ -116,7 +154,8 @@ init {
         for (i : 0 .. 8) { witness[i] = NO_WITNESS }
         for (i : 0 .. 2) { rested[i] = VERDICT }
         i = 0;
-        run observer(0, 1); run observer(0, 2); run observer(1, 0); run observer(1, 2); run observer(2, 0); run observer(2, 1)
+        run observer(0, 1); run observer(0, 2); run observer(1, 0); run observer(1, 2); run observer(2, 0); run observer(2, 1);
+        run namesake()
     }
     do
     :: atomic { RENEWED(0, 1) && RENEWED(0, 2) && RENEWED(1, 0) && RENEWED(1, 2) && RENEWED(2, 0) && RENEWED(2, 1) ->
@@ -125,12 +164,17 @@ init {
         if :: rested[1] < VERDICT -> rested[1]++ :: else fi;
         if :: rested[2] < VERDICT -> rested[2]++ :: else fi;
         if :: !gone && back < LONG -> back++ :: else fi;
+        if :: word <= FRESH -> word++ :: else fi;
+        if :: rest < VERDICT -> rest++ :: else fi;
+        if :: (!other || gone) && shared < QUIET -> shared++ :: else fi;
         if :: broken == NOBODY && quiet < QUIET -> quiet++ :: else fi }
-    :: atomic { broken == NOBODY && quiet == QUIET && breaks < 2 ->
+    :: atomic { broken == NOBODY && quiet == QUIET && shared == QUIET && breaks < 2 ->
         breaks++; quiet = 0;
         if :: broken = 0 :: broken = 1 :: broken = 2 fi }
     :: atomic { broken != NOBODY -> broken = NOBODY }
     :: atomic { !went && !dead[2] && broken != 2 -> went = true; gone = true; back = 0 }
-    :: atomic { gone -> gone = false }
+    :: atomic { gone && !other -> if :: gone = false :: other = true fi }
+    :: atomic { !gone && !other && !dead[2] && broken == NOBODY && quiet == QUIET && breaks < 2 -> breaks++; shared = 0; other = true }
+    :: atomic { !gone && other -> other = false }
     od
 }

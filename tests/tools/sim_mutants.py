@@ -118,6 +118,8 @@ MUTANTS = (
      "int64_t until_ms = o->now_ms + OWNERSHIP_LEASE_MS - OWNERSHIP_LEASE_MARGIN_MS;", "network"),
     ("one who cannot connect declares a member dead", "agent/core/ownership/verdict.c",
      "if (third_exists(o, m) && (", "if (false && (", "network"),
+    ("whoever answers at a member's address is somebody else", "agent/engine_peers.c",
+     ".replaced = who && strcmp(who, a->member) != 0};", ".replaced = who != NULL};", "all"),
     ("a commit with an unknown outcome counts as done", "agent/core/planner_batch.c",
      "    if (code == 0)\n        written(p);", "    if (code == 0 || code == ERR_UNKNOWN_OUTCOME)\n        written(p);", "store"),
     ("a slot that another one took counts as won", "agent/core/ownership/slots.c",

@@ -57,6 +57,7 @@ void member_died(struct ownership *o, struct member *m)
 static void member_seen(struct ownership *o, struct member *m, const struct ownership_member *row)
 {
     m->listed = true;
+    m->here = row->here;
     m->weight = row->weight;
     m->ring_version = row->ring_version;
     if (m->state == MEMBER_UNKNOWN) {

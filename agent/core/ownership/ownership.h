@@ -13,18 +13,19 @@
 struct err;
 struct ownership;
 
-#define OWNERSHIP_BEAT_MS         1000  /* one beat a second */
-#define OWNERSHIP_BEAT_RETRY_MS   250   /* after one that failed */
-#define OWNERSHIP_LEASE_MS        5000  /* seen unchanged this long: over */
-#define OWNERSHIP_LEASE_MARGIN_MS 250   /* the own lease ends this much earlier */
-#define OWNERSHIP_READ_GAP_MS     2000  /* reads further apart than this start every count anew */
-#define OWNERSHIP_VERDICT_MS      5000  /* not more than one verdict by refusal in this time */
-#define OWNERSHIP_FRESH_MS        1000  /* a verdict needs an own beat this fresh, and a second witness */
-#define OWNERSHIP_LEFT_OVER_MS    3000  /* a dead member's slot may then be taken by anyone */
-#define OWNERSHIP_SETTLE_MS       1000  /* the ring must be this old before slots move because of it */
-#define OWNERSHIP_OFFER_MS        1000  /* an offer without an answer is void after this */
-#define OWNERSHIP_OFFER_RETRY_MS  500   /* and may be made again after this */
-#define OWNERSHIP_AGREED_MS       250   /* who agreed and was given nothing looks into the store after this */
+#define OWNERSHIP_BEAT_MS         1000 /* one beat a second */
+#define OWNERSHIP_BEAT_RETRY_MS   250  /* after one that failed */
+#define OWNERSHIP_LEASE_MS        5000 /* seen unchanged this long: over */
+#define OWNERSHIP_LEASE_MARGIN_MS 250  /* the own lease ends this much earlier */
+#define OWNERSHIP_READ_GAP_MS     2000 /* reads further apart than this start every count anew */
+#define OWNERSHIP_VERDICT_MS      5000 /* not more than one verdict by refusal in this time */
+#define OWNERSHIP_FRESH_MS        1000 /* a verdict needs an own beat this fresh, and a second witness */
+#define OWNERSHIP_SILENT_MS       1250 /* no beat for so long: another process at its address has its place */
+#define OWNERSHIP_LEFT_OVER_MS    3000 /* a dead member's slot may then be taken by anyone */
+#define OWNERSHIP_SETTLE_MS       1000 /* the ring must be this old before slots move because of it */
+#define OWNERSHIP_OFFER_MS        1000 /* an offer without an answer is void after this */
+#define OWNERSHIP_OFFER_RETRY_MS  500  /* and may be made again after this */
+#define OWNERSHIP_AGREED_MS       250  /* who agreed and was given nothing looks into the store after this */
 #define OWNERSHIP_READ_SLOTS_MS   10000 /* all slots are read at least this often, and after every change */
 #define OWNERSHIP_CHANGES_MAX     1024  /* slots in one CHANGE_SLOTS */
 #define OWNERSHIP_NEIGHBOURS      2 /* members each one keeps a connection to: so each is watched by two */
@@ -43,6 +44,7 @@ struct ownership_member {
     uint32_t weight;
     uint32_t ring_version; /* 0: not said, taken as our own */
     bool dead;
+    bool here; /* its address is our own, which this process listens at */
 };
 
 struct ownership_slot {
@@ -60,8 +62,8 @@ enum ownership_event_kind {
     OWNERSHIP_PEER_REFUSED, /* member: its connection closed and connecting again is refused */
     OWNERSHIP_PEER_UP,      /* member: reachable */
     OWNERSHIP_LOOK,         /* a peer asks what we see of `member`; the answer goes out as LOOKED */
-    OWNERSHIP_LOOKED,       /* our question was answered: yes = refused there too; ok false: no answer */
-    OWNERSHIP_PROBED,       /* answer to PROBE: yes = refused */
+    OWNERSHIP_LOOKED,       /* our question was answered: yes = gone for them too; ok false: no answer */
+    OWNERSHIP_PROBED,       /* answer to PROBE: yes = refused; replaced = another member answers there */
     OWNERSHIP_DECLARED,     /* answer to DECLARE: ok, yes = dead now */
     OWNERSHIP_TOLD_DEAD, /* news (a peer's TELL_DEAD, or a batch of ours was refused: member = own id): look at the store */
     OWNERSHIP_SLOTS_ALL, /* answer to READ_SLOTS: all slots */
@@ -78,7 +80,7 @@ enum ownership_event_kind {
 struct ownership_event {
     enum ownership_event_kind kind;
     int64_t now_ms; /* boot */
-    bool ok, yes, alive, leaving;
+    bool ok, yes, alive, leaving, replaced;
     int64_t sent_ms; /* BEAT: boot ms just before it was sent */
     const char *member;
     /* OFFERED, GIVEN: the member id that the peer addressed (an older life of ours may have had our
@@ -100,10 +102,10 @@ enum ownership_action_kind {
     OWNERSHIP_DO_DECLARE, /* store.declare_dead(member, beat); yes: by refusal, else because its lease is over */
     OWNERSHIP_DO_READ_SLOTS,
     OWNERSHIP_DO_CHANGE_SLOTS, /* changes[]: take or adopt; ours until CHANGED was fed */
-    OWNERSHIP_DO_PROBE,        /* look at `member` with a fresh connection, answer PROBED */
-    OWNERSHIP_DO_ASK,          /* ask `via` to look at `member`, answer LOOKED with `question` */
-    OWNERSHIP_DO_LOOKED,       /* answer the LOOK with `question`: yes = refused here */
-    OWNERSHIP_DO_TELL_DEAD,    /* tell members[] that `member` is dead */
+    OWNERSHIP_DO_PROBE,     /* look who is at the address of `member`, by a fresh connection, answer PROBED */
+    OWNERSHIP_DO_ASK,       /* ask `via` to look at `member`, answer LOOKED with `question` */
+    OWNERSHIP_DO_LOOKED,    /* answer the LOOK with `question`: yes = gone for us */
+    OWNERSHIP_DO_TELL_DEAD, /* tell members[] that `member` is dead */
     OWNERSHIP_DO_OFFER, /* ask `member` to agree to slots[] (leaving: ours), answer AGREED with `question` */
     OWNERSHIP_DO_AGREE, /* answer the OFFERED of `member` with `question`: slots[] we take (may be none), leaving */
     OWNERSHIP_DO_MOVE,   /* planner MOVE: slots[] to `member` */

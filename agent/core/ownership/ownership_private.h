@@ -36,6 +36,7 @@ struct member {
     uint64_t as_of;   /* UNKNOWN: a beat issued after this number without its row means that it is gone */
     size_t refs;      /* slots and looks that point here */
     bool listed;      /* in the last read */
+    bool here;        /* this process listens at its address */
     bool leaving;     /* it said so itself */
     bool declaring;
     bool by_refusal; /* ... for that reason */

@@ -1,4 +1,4 @@
-/* Dead at once: a member that two others cannot connect to because nothing listens there any more. */
+/* Dead at once: a member whose process two others find gone: nothing listens at its address any more, or somebody else does. */
 #include "agent/core/ownership/ownership_private.h"
 
 #include <string.h>
@@ -31,8 +31,8 @@ static struct member *pick_witness(struct ownership *o, const struct member *vic
     uint64_t seen = 0;
     for (size_t i = 0; i < o->members_count; i++) {
         struct member *m = o->members[i];
-        if (m == o->me || m == victim || m->state != MEMBER_ALIVE || m->refused)
-            continue;
+        if (m == o->me || m == victim || m->state != MEMBER_ALIVE || m->refused || m->here)
+            continue; /* who is asked at our own address is ourselves */
         if (rng_below(&o->rng, ++seen) == 0)
             picked = m;
     }
@@ -53,7 +53,10 @@ static void ask(struct ownership *o, struct member *m)
 
 void declare(struct ownership *o, struct member *m, bool by_refusal)
 {
-    say(o, "declaring %s dead: %s", m->id, by_refusal ? "connections are refused" : "its lease is over");
+    say(o, "declaring %s dead: %s", m->id,
+        !by_refusal ? "its lease is over"
+        : m->here   ? "another process listens at its address"
+                    : "connections are refused");
     m->declaring = true;
     m->by_refusal = by_refusal;
     struct ownership_action *a = act(o, OWNERSHIP_DO_DECLARE, m);
@@ -118,8 +121,17 @@ static void cleared(struct member *m)
 void verdict_up(struct ownership *o, const struct ownership_event *ev)
 {
     struct member *m = member_find(o, ev->member);
-    if (m)
+    if (m && !m->here)
         cleared(m);
+}
+
+/* Where we listen ourselves there is nothing to look at: whose address that was is gone. */
+static void renew(struct ownership *o, struct member *m)
+{
+    if (m->here)
+        refused(o, m);
+    else
+        probe(o, m);
 }
 
 /* Each second, after a beat: a suspicion is renewed by a fresh look or forgotten. */
@@ -127,10 +139,10 @@ void verdict_round(struct ownership *o)
 {
     for (size_t i = 0; i < o->members_count; i++) {
         struct member *m = o->members[i];
-        if (m->state != MEMBER_ALIVE || !m->refused)
+        if (m == o->me || m->state != MEMBER_ALIVE || !(m->refused || m->here))
             continue;
-        if (o->now_ms - m->probed_ms >= OWNERSHIP_BEAT_MS)
-            probe(o, m);
+        if (!m->refused || o->now_ms - m->probed_ms >= OWNERSHIP_BEAT_MS)
+            renew(o, m);
         judge(o, m);
     }
 }
@@ -160,12 +172,19 @@ void verdict_look(struct ownership *o, const struct ownership_event *ev)
     act(o, OWNERSHIP_DO_PROBE, m);
 }
 
+/* Two living members may have been given one address, and either may answer there: but who lives beats. */
+static bool is_silent(const struct ownership *o, const struct member *m)
+{
+    return m->state == MEMBER_ALIVE && o->now_ms - o->last_read_ms <= OWNERSHIP_READ_GAP_MS &&
+           o->last_read_ms - m->since_ms >= OWNERSHIP_SILENT_MS;
+}
+
 void verdict_probed(struct ownership *o, const struct ownership_event *ev)
 {
     struct member *m = member_find(o, ev->member);
     if (!m)
         return;
-    bool yes = ev->ok && ev->yes;
+    bool yes = ev->ok && (ev->yes || (ev->replaced && is_silent(o, m)));
     for (size_t i = 0; i < LOOKS_MAX; i++)
         if (o->looks[i].member == m)
             answer_look(o, &o->looks[i], yes);

@@ -433,12 +433,13 @@ Test(engine, leaving_while_commits_hang_answers_who_waits)
 
 struct reply {
     int status, count;
+    char body[128];
 };
 
 static void keep_status(void *arg, int status, const char *body)
 {
     struct reply *r = arg;
-    (void)body;
+    (void)snprintf(r->body, sizeof(r->body), "%s", body);
     r->status = status;
     r->count++;
 }
@@ -491,6 +492,18 @@ Test(engine, messages_that_make_no_sense_are_refused)
     cr_assert(eq(sz, engine_bed_owned(a), BED_SLOTS));
     leave_clean(a);
     cr_assert(eq(int, say(a, "look", "{\"member\":\"nobody.1\"}"), 503));
+    engine_bed_close(&bed);
+}
+
+Test(engine, who_asks_who_is_there_is_told)
+{
+    struct bed_agent *a = start_alone();
+    struct reply r = {0};
+    engine_peer_message(a->engine, "who", "{}", 2, keep_status, &r);
+    cr_expect(eq(int, r.status, 200));
+    cr_expect(eq(str, r.body, "{\"member\":\"agent0.0\"}"));
+    leave_clean(a);
+    cr_expect(eq(int, say(a, "who", "{}"), 503), "who has left is nobody's successor");
     engine_bed_close(&bed);
 }
 

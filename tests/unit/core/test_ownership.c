@@ -220,6 +220,78 @@ Test(ownership, a_second_who_sees_it_up_prevents_the_verdict)
     story_end(t);
 }
 
+/* Two may have been given one address by mistake. */
+Test(ownership, who_listens_at_a_members_address_asks_a_second_too)
+{
+    struct story *t = STORY("b.1", "b.1", "c.1");
+    t->rows[1].here = true;
+    story_pass(t, 500);
+    story_feed(t, (struct ownership_event){.kind = OWNERSHIP_PEER_UP, .member = "b.1"}); /* it is ourselves */
+    cr_expect(eq(str, (char *)story_last(t, OWNERSHIP_DO_ASK)->via, "c.1"));
+    story_looked(t, true, false);
+    story_pass(t, 700);
+    cr_expect(zero(sz, story_count(t, OWNERSHIP_DO_DECLARE)));
+    t->silent[1] = true;
+    story_pass(t, 1000);
+    cr_expect(zero(sz, story_count(t, OWNERSHIP_DO_DECLARE)));
+    story_looked(t, true, true);
+    cr_expect(eq(sz, story_count(t, OWNERSHIP_DO_DECLARE), 1));
+    cr_expect(eq(sz, story_count(t, OWNERSHIP_DO_ASK), 3));
+    cr_expect(zero(sz, story_count(t, OWNERSHIP_DO_PROBE)));
+    story_end(t);
+}
+
+Test(ownership, who_listens_at_a_members_address_is_enough_without_a_third)
+{
+    struct story *t = STORY("b.1", "b.1");
+    t->rows[1].here = t->silent[1] = true;
+    story_pass(t, 100);
+    cr_expect(eq(sz, story_count(t, OWNERSHIP_DO_DECLARE), 1));
+    cr_expect(story_last(t, OWNERSHIP_DO_DECLARE)->yes);
+    story_end(t);
+}
+
+Test(ownership, nobody_is_asked_who_would_be_ourselves)
+{
+    struct story *t = STORY("b.1", "b.1", "c.1", "d.1");
+    t->rows[1].here = t->rows[2].here = true;
+    story_pass(t, 4500);
+    cr_assert(ge(sz, story_count(t, OWNERSHIP_DO_ASK), 8));
+    for (size_t i = 0; i < t->seen_count; i++)
+        if (t->seen[i].kind == OWNERSHIP_DO_ASK)
+            cr_expect(eq(str, t->seen[i].via, "d.1"));
+    story_end(t);
+}
+
+/* Whose look finds another member at the address. */
+static bool finds_gone(struct story *t)
+{
+    story_forget(t);
+    story_feed(t, (struct ownership_event){.kind = OWNERSHIP_LOOK, .member = "b.1", .question = 77});
+    story_feed(
+        t, (struct ownership_event){.kind = OWNERSHIP_PROBED, .member = "b.1", .ok = true, .replaced = true});
+    return story_last(t, OWNERSHIP_DO_LOOKED)->yes;
+}
+
+Test(ownership, who_is_replaced_at_its_address_and_silent_is_gone)
+{
+    struct story *t = STORY("b.1", "b.1", "c.1");
+    story_pass(t, 4500);
+    cr_expect(not(finds_gone(t)), "it beats");
+    t->silent[1] = true;
+    story_pass(t, 1000);
+    cr_expect(not(finds_gone(t)), "one second says nothing");
+    story_pass(t, 1500);
+    cr_expect(finds_gone(t));
+    t->beats_fail = true;
+    story_pass(t, 2100);
+    cr_expect(not(finds_gone(t)), "who cannot read does not know");
+    t->beats_fail = false;
+    story_pass(t, 1000);
+    cr_expect(not(finds_gone(t)), "the silence counts from the store's return");
+    story_end(t);
+}
+
 Test(ownership, who_sees_everybody_refused_declares_nobody)
 {
     struct story *t = STORY("b.1", "b.1", "c.1");
