@@ -23,12 +23,6 @@ struct engine_asked *engine_asked_new(struct engine *g, const char *member, uint
     return a;
 }
 
-static const char *text_of(const json_t *doc, const char *key)
-{
-    const char *text = json_string_value(json_object_get(doc, key));
-    return text && text[0] && strlen(text) < RECORD_MEMBER_MAX ? text : NULL;
-}
-
 /* --- asking peers -------------------------------------------------------------------------------------------------- */
 
 static void send_to(struct engine *g, const char *member, const char *path, json_t *body, peers_done *done,
@@ -47,7 +41,7 @@ static void on_told_who(void *arg, const struct err *e, const json_t *doc)
 {
     struct engine_asked *a = arg;
     if (e->code != ERR_CANCELLED) {
-        const char *who = e->code == ERR_OK ? text_of(doc, "member") : NULL;
+        const char *who = e->code == ERR_OK ? json_string_value(json_object_get(doc, "member")) : NULL;
         struct ownership_event event = {.kind = OWNERSHIP_PROBED,
                                         .ok = true,
                                         .member = a->member,
@@ -253,6 +247,12 @@ static uint64_t keep_question(struct engine *g, void (*done)(void *arg, int stat
         return 0;
     }
     return g->last_question;
+}
+
+static const char *text_of(const json_t *doc, const char *key)
+{
+    const char *text = json_string_value(json_object_get(doc, key));
+    return text && text[0] && strlen(text) < RECORD_MEMBER_MAX ? text : NULL;
 }
 
 static bool read_epochs(const json_t *epochs, struct ownership_slot *slots, size_t count)

@@ -472,6 +472,8 @@ void node_peer_message(struct node *n, const char *path, const char *body, size_
 {
     if (n->engine)
         engine_peer_message(n->engine, path, body, bytes, done, arg);
+    else if (strcmp(path, "who") == 0)
+        done(arg, 200, "{\"member\":\"\"}"); /* no member yet, so none that had this address before */
     else
         done(arg, 503, "{}");
 }

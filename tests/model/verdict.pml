@@ -34,11 +34,12 @@ byte rested[N];       /* ticks since the last verdict by refusal, up to VERDICT 
 
 #define AT(m, v)      (3 * (m) + (v))
 #ifdef M_LIVES_OR_NOT
-#define ANOTHER (other)
+#define BEATS(m, v)   false
 #else
-#define ANOTHER (other && gone) /* and no beat [is_silent] */
+#define BEATS(m, v)   (broken != (m) && (v) == 2 && other && !gone) /* another answers there, and it beats [is_silent] */
 #endif
-#define REFUSES(m, v) (broken == (m) || ((v) == 2 && ((gone && !other) || ANOTHER))) /* [verdict_probed] */
+#define ODD(m, v)     (broken == (m) || ((v) == 2 && (gone || other))) /* [verdict_probed] */
+#define REFUSES(m, v) (ODD(m, v) && !BEATS(m, v))
 #define THIRD(m, v)   (3 - (m) - (v))
 
 #ifdef M_ONE_WITNESS
@@ -77,12 +78,12 @@ proctype observer(byte m; byte v)
     byte t = THIRD(m, v);
     do
     /* A connection closed, and connecting again is refused. [verdict_refused] */
-    :: atomic { !dead[m] && !dead[v] && !refused[i] && REFUSES(m, v) -> see_refused(m, v) }
+    :: atomic { !dead[m] && !dead[v] && !refused[i] && ODD(m, v) -> see_refused(m, v) }
     /* A look says otherwise. [verdict_probed, verdict_up, cleared] */
-    :: atomic { !dead[m] && refused[i] && !REFUSES(m, v) ->
+    :: atomic { !dead[m] && refused[i] && !ODD(m, v) ->
         refused[i] = false; asks[i] = false; witness[i] = NO_WITNESS; probed[i] = 0 }
     /* Each second it looks again. [verdict_round, probe] */
-    :: atomic { !dead[m] && refused[i] && REFUSES(m, v) && probed[i] > 0 -> see_refused(m, v) }
+    :: atomic { !dead[m] && refused[i] && ODD(m, v) && probed[i] > 0 -> see_refused(m, v) }
     :: atomic { !dead[m] && refused[i] && !asks[i] && !dead[t] && !refused[AT(m, t)] && !WITNESSED(m, v) -> asks[i] = true } /* [ask, pick_witness] */
     /* The witness looks anew and answers; or no answer comes. [verdict_look, verdict_probed, answer_look, verdict_looked] */
     :: atomic { asks[i] && !dead[t] ->
@@ -99,7 +100,7 @@ proctype observer(byte m; byte v)
     :: atomic { !dead[m] && REFUSES(m, v) -> memory[i] = true }
 #endif
     /* [judge, declare, verdict_declared] */
-    :: atomic { !dead[m] && !dead[v] && refused[i] && (!NEEDS_WITNESS(m, v) || WITNESSED(m, v)) && RESTED(m) ->
+    :: atomic { !dead[m] && !dead[v] && refused[i] && !BEATS(m, v) && (!NEEDS_WITNESS(m, v) || WITNESSED(m, v)) && RESTED(m) ->
         assert(rested[m] >= VERDICT);                         /* what breaks for all at once takes one member in VERDICT at most */
         assert((v == 2 && (gone || back < LONG)) || dead[t]); /* else a healthy one, while a third could contradict */
         dead[v] = true; rested[m] = 0; refused[i] = false; asks[i] = false; witness[i] = NO_WITNESS; probed[i] = 0 }

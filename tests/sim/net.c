@@ -140,6 +140,8 @@ static void take_message(void *arg)
     if (call->to->engine)
         engine_peer_message(call->to->engine, call->path + strlen("/peer/v1/"), call->body,
                             strlen(call->body), on_peer_answer, call);
+    else if (strcmp(call->path, "/peer/v1/who") == 0)
+        on_peer_answer(call, 200, "{\"member\":\"\"}"); /* as agent/node.c does */
     else
         on_peer_answer(call, 503, "{}");
 }

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Breaks a rule of the protocol at a time and counts the simulated stories until the oracle notices.
 
-A simulation that cannot fail proves nothing. Each mutation is one edit of one source, compiled beside the tree's own objects and linked
+A simulation that cannot fail proves nothing. A rule that only something outside of its world could need, as an operator's hand in the
+tables, has a test of its own that notices instead: it stands where the kind of story does. Each mutation is one edit of one source, compiled beside the tree's own objects and linked
 before them; it has to match exactly once, so the list cannot rot. A mutation that survives fails the run. The story that
 noticed the first one is then told without the parts that it does not need, which has to leave few of them.
 """
@@ -22,10 +23,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 RARE = ("the own lease is not looked at before a request goes out", "after a write what waits with the driver is not called back",
         "what was begun before the clock was set back goes out", "a queue has no order", "the last overdue fire is folded with the others",
         "fires that had no room in memory are forgotten", "a due is sent beside what another member holds",
-        "a commit with an unknown outcome counts as done", "a change of slots with an unknown outcome counts as done",
-        "what the store does not name any more is kept")
+        "a commit with an unknown outcome counts as done", "a change of slots with an unknown outcome counts as done")
 
-# what is broken, file, text, replacement, the kind of story that should tell
+# what is broken, file, text, replacement, the kind of story that should tell, or the unit test that does
 MUTANTS = (
     ("the next due is computed from now, not from the persisted one", "agent/core/planner_plan.c",
      "return job_next_due(j->spec, j->row.due_ms, ret_ms);",
@@ -129,7 +129,8 @@ MUTANTS = (
     ("who takes a slot goes on with its old epoch", "agent/core/ownership/slots.c",
      "slot_know(o, s, o->me, c->from_epoch + 1);", "slot_know(o, s, o->me, c->from_epoch);", "crashes"),
     ("what the store does not name any more is kept", "agent/core/ownership/slots.c",
-     "if (s->owner != o->me || s->named == no || no <= s->as_of ||", "if (s->owner != o->me || s->named <= no || no <= s->as_of ||", "network"),
+     "if (s->owner != o->me || s->named == no || no <= s->as_of ||", "if (s->owner != o->me || s->named <= no || no <= s->as_of ||",
+     "tests/unit/core/test_ownership.c"),
     ("a retry forgets the attempts before it", "agent/core/planner_attempt.c",
      "    f->row.attempts = f->delivery.attempt;\n    f->row.attempt_ms =", "    f->row.attempts = f->row.attempts_before + 1;\n    f->row.attempt_ms =", "planned"),
     ("one fire fewer than max_fires", "agent/core/planner_plan.c",
@@ -153,14 +154,18 @@ def run(command, **kwargs):
                           errors="replace", **kwargs)
 
 
-def build(args, folder, name, text, replacement):
-    """The simulation with one source changed."""
+def build(args, folder, name, text, replacement, kind):
+    """The simulation, or the unit test that KIND is, with one source changed."""
     original = (ROOT / name).read_text(encoding="utf-8")
     if original.count(text) != 1:
         sys.exit(f"sim-mutants: '{text[:60]}' stands {original.count(text)} times in {name}")
-    source, obj, binary = folder / pathlib.Path(name).name, folder / "mutant.o", folder / "test_sim"
+    source, obj, binary = folder / pathlib.Path(name).name, folder / "mutant.o", folder / "test"
     source.write_text(original.replace(text, replacement), encoding="utf-8")
-    for command in (f"{args.compile} -w -c -o {obj} {source}", f"{args.link} -o {binary} {obj} {args.inputs}"):
+    commands, inputs = [f"{args.compile} -w -c -o {obj} {source}"], args.inputs
+    if kind.endswith(".c"):
+        commands.append(f"{args.compile} -w -c -o {folder / 'unit.o'} {kind}")
+        inputs = " ".join([str(folder / "unit.o"), *(i for i in inputs.split() if "/tests/sim/" not in i)])
+    for command in (*commands, f"{args.link} -o {binary} {obj} {inputs}"):
         done = run(shlex.split(command), cwd=ROOT)
         if done.returncode:
             sys.exit(f"sim-mutants: {name} does not build\n{done.stdout[-2000:]}")
@@ -173,6 +178,12 @@ def stories_until_noticed(binary, kind, most):
     output = run([str(binary), "--color=never", "--jobs", "1"], env=env).stdout
     found = re.search(r"^seed (\d+), (.*)$", output, re.M)
     return (int(found.group(1)), found.group(2)) if found else (None, "")
+
+
+def unit_noticed(binary):
+    """The test that fails, or ""."""
+    found = re.search(r"^\[FAIL\] (\S+)", run([str(binary), "--color=never", "--jobs", "1"]).stdout, re.M)
+    return found.group(1).rstrip(":") if found else ""
 
 
 def shrunk(binary, kind, seed):
@@ -190,7 +201,10 @@ def judge(args, mutant, first):
     words, name, text, replacement, kind = mutant
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="carillon-mutant-") as folder:
-        binary = build(args, pathlib.Path(folder), name, text, replacement)
+        binary = build(args, pathlib.Path(folder), name, text, replacement, kind)
+        if kind.endswith(".c"):
+            failed = unit_noticed(binary)
+            return f"{words}: " + (f"noticed by {failed}" if failed else "NOT NOTICED"), bool(failed)
         count, said = stories_until_noticed(binary, kind, args.stories)
         if count is None and kind != "all":
             kind = "all"

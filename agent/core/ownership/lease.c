@@ -60,6 +60,7 @@ static void member_seen(struct ownership *o, struct member *m, const struct owne
     m->here = row->here;
     m->weight = row->weight;
     m->ring_version = row->ring_version;
+    m->silent_ms = m->state == MEMBER_ALIVE && row->beat == m->beat ? m->silent_ms + o->run_ms : 0;
     if (m->state == MEMBER_UNKNOWN) {
         m->state = MEMBER_ALIVE;
         m->since_ms = o->now_ms;
@@ -176,6 +177,7 @@ void lease_beat(struct ownership *o, const struct ownership_event *ev)
     o->beat_ok_sent_ms = ev->sent_ms;
     if (o->last_read_ms == NEVER || o->now_ms - o->last_read_ms > OWNERSHIP_READ_GAP_MS)
         o->run_broken = true;
+    o->run_ms = o->run_broken ? 0 : o->now_ms - o->last_read_ms;
     o->last_read_ms = o->now_ms;
     read_members(o, ev, no);
     o->run_broken = false;

@@ -13,19 +13,19 @@
 struct err;
 struct ownership;
 
-#define OWNERSHIP_BEAT_MS         1000 /* one beat a second */
-#define OWNERSHIP_BEAT_RETRY_MS   250  /* after one that failed */
-#define OWNERSHIP_LEASE_MS        5000 /* seen unchanged this long: over */
-#define OWNERSHIP_LEASE_MARGIN_MS 250  /* the own lease ends this much earlier */
-#define OWNERSHIP_READ_GAP_MS     2000 /* reads further apart than this start every count anew */
-#define OWNERSHIP_VERDICT_MS      5000 /* not more than one verdict by refusal in this time */
-#define OWNERSHIP_FRESH_MS        1000 /* a verdict needs an own beat this fresh, and a second witness */
-#define OWNERSHIP_SILENT_MS       1250 /* no beat for so long: another process at its address has its place */
-#define OWNERSHIP_LEFT_OVER_MS    3000 /* a dead member's slot may then be taken by anyone */
-#define OWNERSHIP_SETTLE_MS       1000 /* the ring must be this old before slots move because of it */
-#define OWNERSHIP_OFFER_MS        1000 /* an offer without an answer is void after this */
-#define OWNERSHIP_OFFER_RETRY_MS  500  /* and may be made again after this */
-#define OWNERSHIP_AGREED_MS       250  /* who agreed and was given nothing looks into the store after this */
+#define OWNERSHIP_BEAT_MS         1000  /* one beat a second */
+#define OWNERSHIP_BEAT_RETRY_MS   250   /* after one that failed */
+#define OWNERSHIP_LEASE_MS        5000  /* seen unchanged this long: over */
+#define OWNERSHIP_LEASE_MARGIN_MS 250   /* the own lease ends this much earlier */
+#define OWNERSHIP_READ_GAP_MS     2000  /* reads further apart than this start every count anew */
+#define OWNERSHIP_VERDICT_MS      5000  /* not more than one verdict by refusal in this time */
+#define OWNERSHIP_FRESH_MS        1000  /* a verdict needs an own beat this fresh, and a second witness */
+#define OWNERSHIP_SILENT_MS       1250  /* no beat for so long: who answers at its address is in its place */
+#define OWNERSHIP_LEFT_OVER_MS    3000  /* a dead member's slot may then be taken by anyone */
+#define OWNERSHIP_SETTLE_MS       1000  /* the ring must be this old before slots move because of it */
+#define OWNERSHIP_OFFER_MS        1000  /* an offer without an answer is void after this */
+#define OWNERSHIP_OFFER_RETRY_MS  500   /* and may be made again after this */
+#define OWNERSHIP_AGREED_MS       250   /* who agreed and was given nothing looks into the store after this */
 #define OWNERSHIP_READ_SLOTS_MS   10000 /* all slots are read at least this often, and after every change */
 #define OWNERSHIP_CHANGES_MAX     1024  /* slots in one CHANGE_SLOTS */
 #define OWNERSHIP_NEIGHBOURS      2 /* members each one keeps a connection to: so each is watched by two */

@@ -39,9 +39,11 @@ struct member {
     bool here;        /* this process listens at its address */
     bool leaving;     /* it said so itself */
     bool declaring;
-    bool by_refusal; /* ... for that reason */
+    bool by_refusal;   /* ... for that reason */
+    int64_t silent_ms; /* this beat was seen for so long, counting only the time between reads of one run */
     /* suspicion: see verdict.c */
     bool refused;
+    bool replaced;       /* ... no more, but another member answers at its address */
     bool probing;        /* for ourselves */
     uint64_t refused_no; /* requests issued until then say nothing about it */
     int64_t probed_ms;
@@ -98,6 +100,7 @@ struct ownership {
     int64_t beat_ms, read_ms;  /* when the next is due anyway */
     int64_t beat_issued_ms;
     int64_t last_read_ms; /* arrival of the last beat that succeeded */
+    int64_t run_ms;       /* since the one before it; 0: one between them failed, or was too late */
     uint64_t beat_ok_no;
     int64_t beat_ok_sent_ms;
 

@@ -54,9 +54,9 @@ static void ask(struct ownership *o, struct member *m)
 void declare(struct ownership *o, struct member *m, bool by_refusal)
 {
     say(o, "declaring %s dead: %s", m->id,
-        !by_refusal ? "its lease is over"
-        : m->here   ? "another process listens at its address"
-                    : "connections are refused");
+        !by_refusal              ? "its lease is over"
+        : m->here || m->replaced ? "another process listens at its address"
+                                 : "connections are refused");
     m->declaring = true;
     m->by_refusal = by_refusal;
     struct ownership_action *a = act(o, OWNERSHIP_DO_DECLARE, m);
@@ -64,11 +64,17 @@ void declare(struct ownership *o, struct member *m, bool by_refusal)
     a->yes = by_refusal;
 }
 
+/* Two living members may have been given one address by mistake, and either may answer there: but who lives beats. */
+static bool is_silent(const struct member *m)
+{
+    return m->silent_ms >= OWNERSHIP_SILENT_MS;
+}
+
 /* All that a verdict needs; what is missing is asked for. The beat has to be one sent after the refusal: it shows the last
  * beat of the victim (the declaration compares it) and that our own way to the store works now. */
 static void judge(struct ownership *o, struct member *m)
 {
-    if (!m->refused || m->declaring)
+    if (!m->refused || m->declaring || (m->replaced && !is_silent(m)))
         return;
     if (third_exists(o, m) && (m->witnessed_ms == NEVER || o->now_ms - m->witnessed_ms > OWNERSHIP_FRESH_MS))
         return;
@@ -107,13 +113,15 @@ static void probe(struct ownership *o, struct member *m)
 void verdict_refused(struct ownership *o, const struct ownership_event *ev)
 {
     struct member *m = suspectable(o, ev->member);
-    if (m && !m->refused)
+    if (m && (!m->refused || m->replaced)) {
+        m->replaced = false;
         refused(o, m);
+    }
 }
 
 static void cleared(struct member *m)
 {
-    m->refused = false;
+    m->refused = m->replaced = false;
     m->question = 0;
     m->witnessed_ms = NEVER;
 }
@@ -121,8 +129,12 @@ static void cleared(struct member *m)
 void verdict_up(struct ownership *o, const struct ownership_event *ev)
 {
     struct member *m = member_find(o, ev->member);
-    if (m && !m->here)
-        cleared(m);
+    if (!m || m->here)
+        return;
+    bool was_refused = m->refused;
+    cleared(m);
+    if (was_refused && m->state == MEMBER_ALIVE) /* it was gone a moment ago: who is there now? */
+        probe(o, m);
 }
 
 /* Where we listen ourselves there is nothing to look at: whose address that was is gone. */
@@ -172,25 +184,19 @@ void verdict_look(struct ownership *o, const struct ownership_event *ev)
     act(o, OWNERSHIP_DO_PROBE, m);
 }
 
-/* Two living members may have been given one address, and either may answer there: but who lives beats. */
-static bool is_silent(const struct ownership *o, const struct member *m)
-{
-    return m->state == MEMBER_ALIVE && o->now_ms - o->last_read_ms <= OWNERSHIP_READ_GAP_MS &&
-           o->last_read_ms - m->since_ms >= OWNERSHIP_SILENT_MS;
-}
-
 void verdict_probed(struct ownership *o, const struct ownership_event *ev)
 {
     struct member *m = member_find(o, ev->member);
     if (!m)
         return;
-    bool yes = ev->ok && (ev->yes || (ev->replaced && is_silent(o, m)));
+    bool yes = ev->ok && (ev->yes || ev->replaced);
     for (size_t i = 0; i < LOOKS_MAX; i++)
         if (o->looks[i].member == m)
-            answer_look(o, &o->looks[i], yes);
+            answer_look(o, &o->looks[i], yes && (ev->yes || is_silent(m)));
     if (!m->probing)
         return;
     m->probing = false;
+    m->replaced = ev->ok && ev->replaced;
     if (!yes)
         cleared(m);
     else if (suspectable(o, ev->member))

@@ -283,13 +283,57 @@ Test(ownership, who_is_replaced_at_its_address_and_silent_is_gone)
     cr_expect(not(finds_gone(t)), "one second says nothing");
     story_pass(t, 1500);
     cr_expect(finds_gone(t));
-    t->beats_fail = true;
-    story_pass(t, 2100);
-    cr_expect(not(finds_gone(t)), "who cannot read does not know");
-    t->beats_fail = false;
-    story_pass(t, 1000);
-    cr_expect(not(finds_gone(t)), "the silence counts from the store's return");
     story_end(t);
+}
+
+Test(ownership, while_nobody_can_beat_nobody_is_silent)
+{
+    struct story *t = STORY("b.1", "b.1", "c.1");
+    t->silent[1] = true;
+    story_pass(t, 1100);
+    t->beats_fail = true;
+    story_pass(t, 10000);
+    t->beats_fail = false;
+    cr_expect(not(finds_gone(t)));
+    story_pass(t, 300);
+    cr_expect(not(finds_gone(t)));
+    story_pass(t, 1000);
+    cr_expect(finds_gone(t), "the second before counts");
+    story_end(t);
+}
+
+/* Each second it looks again, and so does the second. */
+static size_t verdicts_on_another(bool silent)
+{
+    struct ownership_event another = {
+        .kind = OWNERSHIP_PROBED, .member = "b.1", .ok = true, .replaced = true};
+    struct story *t = STORY("b.1", "b.1", "c.1");
+    story_pass(t, 500);
+    t->silent[1] = silent;
+    story_refused(t, "b.1");
+    story_looked(t, true, false);
+    t->beats_fail = true;
+    story_pass(t, 2000);
+    story_forget(t);
+    story_feed(t, (struct ownership_event){.kind = OWNERSHIP_PEER_UP, .member = "b.1"});
+    cr_expect(eq(sz, story_count(t, OWNERSHIP_DO_PROBE), 1));
+    story_feed(t, another);
+    t->beats_fail = false;
+    for (int s = 0; s < 4; s++) {
+        story_looked(t, true, true);
+        cr_expect(s > 0 || story_count(t, OWNERSHIP_DO_DECLARE) == 0);
+        story_pass(t, 1000);
+        story_feed(t, another);
+    }
+    size_t n = story_count(t, OWNERSHIP_DO_DECLARE);
+    story_end(t);
+    return n;
+}
+
+Test(ownership, who_is_up_again_as_another_is_suspect_still)
+{
+    cr_expect(eq(sz, verdicts_on_another(true), 1));
+    cr_expect(zero(sz, verdicts_on_another(false)), "it shares its address");
 }
 
 Test(ownership, who_sees_everybody_refused_declares_nobody)
