@@ -152,8 +152,12 @@ def judge(world, load, writer, churn, tolerances):
 
 def judge_audit(agent):
     """What should have happened by the jobs, against what is recorded: the product's own auditor."""
-    done = subprocess.run([binary(), "audit", "--addr", agent.url, "--all-namespaces"], capture_output=True, text=True, timeout=300,
-                          check=False)
+    def ask():
+        answer = subprocess.run([binary(), "audit", "--addr", agent.url, "--all-namespaces"], capture_output=True, text=True, timeout=300,
+                                check=False)
+        assert answer.stdout, answer.stderr  # else nothing was looked at
+        return answer
+    done = procs.wait_until(ask, 60, "an answer of the auditor", interval=0.2)
     print(f"audit: {done.stdout.strip()}")
     assert done.returncode == 0, f"carillon audit: exit {done.returncode}\n{done.stdout}{done.stderr}"
 
