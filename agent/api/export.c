@@ -13,6 +13,7 @@ enum {
     PAGE_JOBS = 200,
     PAGE_TIMEOUT_MS = 10000,
     TRIES_MAX = 5, /* members asked for one page */
+    BODY_MAX = 4 << 20,
 };
 
 struct export
@@ -39,9 +40,47 @@ static void go_on(struct export *x);
 
 /* --- lines --------------------------------------------------------------------------------------------------------- */
 
+/* An instant that has its fire, beside dues that go on: where the job is not there it could not be written any more. */
+static bool is_over(const struct store_job *job, size_t i)
+{
+    const char *text = job->spec->schedules[i];
+    int64_t at_ms;
+    return !job->spec->one_shot && job->row.due_ms != RECORD_NONE && strncmp(text, "@at ", 4) == 0 &&
+           text_instant_ms(text + 4, strlen(text + 4), &at_ms, NULL) == 0 && at_ms < job->row.due_ms;
+}
+
+/* False without memory: nothing is printed. */
+static bool print_rest(struct buf *out, const struct store_job *job)
+{
+    AUTO(json_decref) json_t *doc = NULL;
+    if (job_document(job->spec, &job->row, &doc, NULL) < 0)
+        return false;
+    json_t *schedules = json_object_get(doc, "schedule");
+    for (size_t i = job->spec->schedules_count; i-- > 0;)
+        if (is_over(job, i))
+            (void)json_array_remove(schedules, i); /* there is one: several expressions are a list */
+    AUTO(buf_fini) struct buf text = BUF_INIT(BODY_MAX);
+    if (json_print_ordered(doc, &text, NULL) < 0)
+        return false;
+    buf_add(out, buf_str(&text), text.len);
+    return true;
+}
+
+static bool any_is_over(const struct store_job *job)
+{
+    for (size_t i = 0; i < job->spec->schedules_count; i++)
+        if (is_over(job, i))
+            return true;
+    return false;
+}
+
 static void print_line(struct buf *out, const struct store_job *job)
 {
     buf_addf(out, "{\"op\":\"put\",\"namespace\":\"%s\",\"id\":\"%s\",\"job\":", job->row.ns, job->row.id);
+    if (any_is_over(job) && print_rest(out, job)) {
+        buf_add_str(out, "}\n");
+        return;
+    }
     if (job_print(job->spec, NULL, "", out, NULL) < 0)
         return; /* OUT is short of memory and says so at its end */
     if (job->row.state == JOB_STATE_PAUSED) {

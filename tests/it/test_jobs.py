@@ -172,6 +172,13 @@ def test_an_instant_that_has_passed_stands_in_nobodys_way(three, job, name, call
             assert (answer.status_code, answer.json()["code"]) == (400, "due_in_past"), f"{method} {path}: {answer.text}"
     assert three[0].get(name + "-absent") is None
     assert three[0].get(name)["status"]["counts"]["seq"] == 1 and callee.count() == 1
+    # What is exported can be written where the job is gone.
+    three[1].ask("POST", f"/v1/jobs/{name}/pause", 200, headers={"Carillon-Client": "it"})
+    line = json.loads(three[2].call("GET", "/v1/export", params={"prefix": name}).text)
+    assert line["job"]["schedule"] == ["0 10 1 1 *"] and line["job"]["payload"] == 1 and line["job"]["paused"]
+    three[1].delete(name)
+    three[2].bulk([line])
+    assert three[0].get(name)["status"]["state"] == "paused"
 
 
 def test_idempotent_post_makes_one_job_wherever_it_is_repeated(three, job, name):
