@@ -252,6 +252,7 @@ static int new_planner(struct engine *g, struct err *e)
                                       .unwritten_stall_ms = UNWRITTEN_STALL_MS,
                                       .catch_up_per_s = CATCH_UP_PER_S,
                                       .retry_window = RETRY_WINDOW,
+                                      .batches_max = g->o.store->commits_max,
                                       .out_max = out_max(c),
                                       .history_keep = (uint32_t)c->history.keep,
                                       .history_keep_ms = (int64_t)c->history.keep_for_ms,
@@ -384,7 +385,7 @@ void engine_free(struct engine *g)
 {
     if (!g)
         return;
-    assert(g->state == ENGINE_GONE && g->store_calls == 0 && !g->batch);
+    assert(g->state == ENGINE_GONE && g->store_calls == 0 && g->commits_out == 0);
     hollow(g);
     mem_free(g);
 }
@@ -432,7 +433,8 @@ static void end_membership(struct engine *g)
 static bool idle(const struct engine *g)
 {
     const struct planner_stats *s = planner_stats(g->planner);
-    return !g->joining && s->in_flight == 0 && !planner_has_dirty(g->planner) && !g->batch && !g->replies;
+    return !g->joining && s->in_flight == 0 && !planner_has_dirty(g->planner) && g->commits_out == 0 &&
+           !g->replies;
 }
 
 static void gone(struct engine *g)
@@ -446,7 +448,7 @@ static void gone(struct engine *g)
 static void check_retired(struct engine *g)
 {
     void (*retired)(void *arg) = g->retired;
-    if (g->batch)
+    if (g->commits_out > 0)
         return;
     g->retired = NULL;
     if (retired)
@@ -470,7 +472,7 @@ void engine_check_end(struct engine *g)
     } else if (leaves && g->state == ENGINE_DRAINING && idle(g)) {
         g->clean = true;
         end_membership(g);
-    } else if (g->state == ENGINE_ENDING && g->ending == 0 && g->store_calls == 0 && !g->batch &&
+    } else if (g->state == ENGINE_ENDING && g->ending == 0 && g->store_calls == 0 && g->commits_out == 0 &&
                !g->turn_asked) {
         gone(g);
     } else if (g->state == ENGINE_RETIRING && g->retiring) {

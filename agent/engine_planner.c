@@ -309,25 +309,27 @@ static void find_change(struct engine *g, const struct planner_action *a)
 
 /* --- batches ------------------------------------------------------------------------------------------------------- */
 
-static void count_commit(struct engine *g, const struct err *e)
+static void count_commit(struct engine *g, const struct engine_commit *c, const struct err *e)
 {
-    double took_s = (double)((int64_t)clock_boot_us() - g->commit_sent_us) / 1e6;
-    engine_count_store(g, "commit", g->commit_sent_us, e);
-    metrics_observe(g->o.metrics, METRIC_STORE_BATCH_ROWS, NULL, NULL, (double)g->store_batch.jobs_count);
-    for (size_t i = 0; e->code == ERR_OK && i < g->store_batch.jobs_count; i++)
+    double took_s = (double)((int64_t)clock_boot_us() - c->sent_us) / 1e6;
+    engine_count_store(g, "commit", c->sent_us, e);
+    metrics_observe(g->o.metrics, METRIC_STORE_BATCH_ROWS, NULL, NULL, (double)c->store_batch.jobs_count);
+    for (size_t i = 0; e->code == ERR_OK && i < c->store_batch.jobs_count; i++)
         metrics_observe(g->o.metrics, METRIC_FIRE_STAGE, "store", NULL, took_s);
 }
 
 static void on_committed(void *arg, const struct err *e)
 {
-    struct engine *g = arg;
-    struct planner_event event = {.kind = PLANNER_BATCH_DONE, .batch = g->batch, .code = (int)e->code};
+    struct engine_commit *c = arg;
+    struct engine *g = c->engine;
+    struct planner_event event = {.kind = PLANNER_BATCH_DONE, .batch = c->batch, .code = (int)e->code};
     g->store_calls--;
-    count_commit(g, e);
-    g->batch = NULL;
+    g->commits_out--;
+    count_commit(g, c, e);
+    c->batch = NULL;
     if (e->code != ERR_OK && e->code != ERR_CANCELLED) {
         log_warn(&log_here, "batch was not written, it is sent again", "rows=%zu error=%s",
-                 g->store_batch.jobs_count, LOGQ(e->text));
+                 c->store_batch.jobs_count, LOGQ(e->text));
         g->commit_not_before_ms = loop_now_ms(g->o.loop) + COMMIT_RETRY_MS;
     }
     engine_plan(g, &event);
@@ -338,7 +340,7 @@ static void on_committed(void *arg, const struct err *e)
 
 bool engine_may_flush(const struct engine *g)
 {
-    return g->planner && !g->batch && !engine_dead(g) && planner_has_dirty(g->planner);
+    return g->planner && !engine_dead(g) && planner_has_dirty(g->planner);
 }
 
 /* Nobody waits for the result of a fire, so many share a commit; an answer to the API goes with the next one. */
@@ -348,26 +350,41 @@ int64_t engine_flush_at_ms(const struct engine *g)
     return gather_ms > g->commit_not_before_ms ? gather_ms : g->commit_not_before_ms;
 }
 
-/* Whatever waits goes into one transaction: a lone write at once, many while the one before is under way. */
+_Static_assert(STORE_COMMITS_MAX <= PLANNER_BATCHES_MAX, "the one is given as the other");
+
+static void commit(struct engine *g, struct planner_batch *batch)
+{
+    struct engine_commit *c = g->commits;
+    assert(g->commits_out < g->o.store->commits_max);
+    while (c->batch)
+        c++;
+    *c = (struct engine_commit){.engine = g,
+                                .batch = batch,
+                                .store_batch = {.member = g->member,
+                                                .jobs = batch->jobs,
+                                                .jobs_count = batch->jobs_count,
+                                                .slots = batch->slots,
+                                                .slots_count = batch->slots_count},
+                                .sent_us = (int64_t)clock_boot_us()};
+    g->store_calls++;
+    g->commits_out++;
+    g->o.store->commit(g->o.store_self, &c->store_batch, on_committed, c);
+}
+
+/* Whatever waits goes into one transaction: a lone write at once, many while the one before is under way. When so many wait that they
+ * fill one, it is made and sent while the one before is written. */
 void engine_flush(struct engine *g)
 {
     int64_t now_ms = loop_now_ms(g->o.loop);
-    if (!engine_may_flush(g) || now_ms < engine_flush_at_ms(g))
-        return;
-    g->batch = planner_take_batch(g->planner, (size_t)g->o.config->store.batch_rows);
-    if (!g->batch) { /* no memory to make it, or nothing to be written after all: not in a tight loop */
-        g->commit_not_before_ms = now_ms + EMPTY_RETRY_MS;
-        return;
+    while (engine_may_flush(g) && now_ms >= engine_flush_at_ms(g)) {
+        struct planner_batch *batch = planner_take_batch(g->planner, (size_t)g->o.config->store.batch_rows);
+        if (!batch) { /* no memory to make it, or nothing to be written after all: not in a tight loop */
+            g->commit_not_before_ms = now_ms + EMPTY_RETRY_MS;
+            return;
+        }
+        g->commit_gather_ms = now_ms + (int64_t)g->o.config->store.batch_delay_ms;
+        commit(g, batch);
     }
-    g->store_batch = (struct store_batch){.member = g->member,
-                                          .jobs = g->batch->jobs,
-                                          .jobs_count = g->batch->jobs_count,
-                                          .slots = g->batch->slots,
-                                          .slots_count = g->batch->slots_count};
-    g->commit_sent_us = (int64_t)clock_boot_us();
-    g->commit_gather_ms = now_ms + (int64_t)g->o.config->store.batch_delay_ms;
-    g->store_calls++;
-    g->o.store->commit(g->o.store_self, &g->store_batch, on_committed, g);
 }
 
 /* --- answers and counts -------------------------------------------------------------------------------------------- */

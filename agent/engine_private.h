@@ -118,9 +118,14 @@ struct engine {
 
     /* planner's world */
     struct planner_actions plan;
-    struct planner_batch *batch; /* out */
-    struct store_batch store_batch;
-    int64_t commit_sent_us, beat_sent_us;
+    struct engine_commit {
+        struct engine *engine;
+        struct planner_batch *batch; /* NULL: none is out */
+        struct store_batch store_batch;
+        int64_t sent_us;
+    } commits[STORE_COMMITS_MAX];
+    unsigned commits_out;
+    int64_t beat_sent_us;
     int64_t commit_not_before_ms; /* after a failure */
     /* Until then results wait for others, unless somebody waits for what they ride with */
     int64_t commit_gather_ms;

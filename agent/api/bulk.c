@@ -10,7 +10,7 @@ enum {
     PEER_BULKS_MAX = 256,
     STREAM_BYTES = 256 << 10,
     WRITE_BYTES = 64 << 10,
-    BATCHES = 3,    /* worth of lines under way */
+    BATCHES = 4,    /* worth of lines under way */
     CHUNKS_MIN = 4, /* so that reading goes on while others are written */
     MANY_MAX = 4,   /* chunks, when they are large */
 };
@@ -311,7 +311,7 @@ void bulk_go_on(struct bulk *b)
 
 /* --- beginning ----------------------------------------------------------------------------------------------------- */
 
-/* As much is under way as keeps the store busy: one batch there, one that waits, one that is read. */
+/* As much is under way as keeps the store busy: two batches there, one that waits, one that is read. */
 static void set_sizes(struct bulk *b)
 {
     const struct node *n = b->api->node;

@@ -454,6 +454,7 @@ int planner_new(const struct planner_options *options, struct planner **ret, str
     p->options.member = p->member;
     p->options.tzdata = p->tzdata;
     p->span_ms = options->horizon_ms;
+    assert(options->batches_max <= PLANNER_BATCHES_MAX);
     rng_init(&p->rng, options->seed);
     p->wheel = wheel_new(0);
     init_lists(p);
@@ -484,7 +485,7 @@ void planner_free(struct planner *p)
 {
     if (!p)
         return;
-    assert(p->batch.state != PBATCH_OUT && "a batch is out");
+    assert(!planner_batch_is_out(p) && "a batch is out");
     planner_batch_fini(p);
     for (uint32_t i = 0; i < p->options.slots; i++)
         free_jobs(p, &p->slots[i].jobs);

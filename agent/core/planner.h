@@ -21,6 +21,8 @@ struct err;
 struct fire_parts;
 struct planner;
 
+#define PLANNER_BATCHES_MAX 2
+
 struct planner_options {
     const char *member; /* own member id: the holder of what it has in flight */
     uint32_t slots;
@@ -37,6 +39,7 @@ struct planner_options {
     int64_t dead_keep_ms;       /* ... and that of one that was given up */
     uint64_t seed;              /* of jitter and back-off */
     const char *tzdata;         /* version of the zone data that plans are made with; NULL: unknown */
+    unsigned batches_max;       /* that may be out at a time: 1 to PLANNER_BATCHES_MAX */
 };
 
 /* One attempt to be made. Owned by the planner until its ATTEMPT event came back (or REVOKED). */
@@ -321,7 +324,7 @@ struct planner_actions { /* caller's; reset before each step */
 };
 
 /* What one transaction of the store shall hold. Owned by the planner; the caller hands it to store.commit and gives it back
- * with BATCH_DONE. At most one is out at a time. */
+ * with BATCH_DONE. No two that are out have a job in common, so they may be written in any order, and at the same time. */
 struct planner_batch {
     struct job_change **jobs;
     size_t jobs_count;
@@ -344,9 +347,9 @@ void planner_free(struct planner *p); /* no delivery, api or batch may be out */
 void planner_step(struct planner *p, const struct planner_event *event, struct planner_actions *actions);
 /* When the next TICK is wanted (wall ms; INT64_MAX: never). */
 int64_t planner_next_ms(const struct planner *p);
-/* The next batch if anything is dirty and none is out: at most ROWS_MAX jobs. NULL: nothing. */
+/* The next batch, of at most ROWS_MAX jobs, if anything is dirty and none is out; or a whole one while another is out. NULL: nothing. */
 struct planner_batch *planner_take_batch(struct planner *p, size_t rows_max);
-bool planner_has_dirty(const struct planner *p);
+bool planner_has_dirty(const struct planner *p); /* whether there is one to be taken */
 /* The next batch has an answer to the API or a planned move in it: a wait for more rows would be somebody's wait. */
 bool planner_awaited(const struct planner *p);
 /* How many deliveries of a target may be out from now on. */

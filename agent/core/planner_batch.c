@@ -124,6 +124,35 @@ static int fill_change(struct planner *p, struct pchange *c, struct pjob *j, str
     return 0;
 }
 
+static size_t count_batches(const struct planner *p, enum pbatch_state state)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < PLANNER_BATCHES_MAX; i++)
+        n += p->batches[i].state == state;
+    return n;
+}
+
+static struct pbatch *find_batch(struct planner *p, enum pbatch_state state)
+{
+    for (size_t i = 0; i < PLANNER_BATCHES_MAX; i++)
+        if (p->batches[i].state == state)
+            return &p->batches[i];
+    return NULL;
+}
+
+bool planner_batch_is_out(const struct planner *p)
+{
+    return count_batches(p, PBATCH_OUT) > 0;
+}
+
+bool planner_batch_has_move(const struct planner *p, const struct pmove *m)
+{
+    for (size_t i = 0; i < PLANNER_BATCHES_MAX; i++)
+        if (p->batches[i].move == m)
+            return true;
+    return false;
+}
+
 static void make_room(struct pbatch *b, size_t rows_max)
 {
     if (b->capacity >= rows_max)
@@ -135,20 +164,19 @@ static void make_room(struct pbatch *b, size_t rows_max)
     b->capacity = rows_max;
 }
 
-static void fill(struct planner *p, struct list *dirty, size_t rows_max)
+static void fill(struct planner *p, struct pbatch *b, struct list *dirty, size_t rows_max)
 {
-    struct pbatch *b = &p->batch;
     while (b->pub.jobs_count < rows_max && !list_empty(dirty)) {
         struct pjob *j = container_of(list_first(dirty), struct pjob, dirty_link);
         if (j->op == CHANGE_NONE && dirty_fires(j) == 0) {
-            list_remove(&j->dirty_link);
+            pjob_unlink_dirty(p, j);
             j->fires_dirty = false;
             continue;
         }
         struct pchange *c = &b->changes[b->pub.jobs_count];
         if (fill_change(p, c, j, NULL) < 0)
             return; /* it stays first in line */
-        list_remove(&j->dirty_link);
+        pjob_unlink_dirty(p, j);
         b->pub.jobs[b->pub.jobs_count++] = &c->change;
     }
 }
@@ -173,15 +201,17 @@ static void fill_slots(struct planner *p, struct pbatch *b)
 
 struct planner_batch *planner_take_batch(struct planner *p, size_t rows_max)
 {
-    struct pbatch *b = &p->batch;
     assert(rows_max > 0);
     if (!planner_has_dirty(p))
         return NULL;
-    if (b->state == PBATCH_NONE) {
+    struct pbatch *b = find_batch(p, PBATCH_AGAIN);
+    if (!b) {
+        b = find_batch(p, PBATCH_NONE);
         make_room(b, rows_max);
-        fill(p, &p->dirty_moving, rows_max);
+        p->batch_rows = rows_max;
+        fill(p, b, &p->dirty_moving, rows_max);
         fill_slots(p, b);
-        fill(p, &p->dirty, rows_max);
+        fill(p, b, &p->dirty, rows_max);
         p->awaited = !list_empty(&p->dirty);
         if (!list_empty(&p->dirty) || !list_empty(&p->dirty_moving)) /* no room, or no memory: come back */
             planner_arm(p, &p->batch_timer, p->now_ms + AGAIN_MIN_MS);
@@ -192,12 +222,23 @@ struct planner_batch *planner_take_batch(struct planner *p, size_t rows_max)
     return &b->pub;
 }
 
+/* Beside one that is out, a whole one: a part of one is written sooner with what comes meanwhile. Not while slots move, for these go
+ * when all else is written; nor while there is anything left of slots that went, which may be ours again by now: what is written of the
+ * same job, as it was and as it is, goes in its order. And what may have been written goes before anything else. */
+static bool may_go_beside(const struct planner *p)
+{
+    return count_batches(p, PBATCH_OUT) < p->options.batches_max && list_empty(&p->moves) &&
+           list_empty(&p->orphans) && p->dirty_count >= p->batch_rows;
+}
+
 bool planner_has_dirty(const struct planner *p)
 {
-    if (p->fenced || p->batch.state == PBATCH_OUT)
+    if (p->fenced)
         return false;
-    if (p->batch.state == PBATCH_AGAIN)
+    if (count_batches(p, PBATCH_AGAIN) > 0)
         return p->now_ms >= p->batch_again_ms;
+    if (planner_batch_is_out(p))
+        return may_go_beside(p);
     return !list_empty(&p->dirty) || !list_empty(&p->dirty_moving) || !list_empty(&p->moves);
 }
 
@@ -213,7 +254,7 @@ static void forget_job(struct planner *p, struct pjob *j)
 {
     wheel_cancel(p->wheel, &j->timer);
     planner_start_cancel(p, &j->start);
-    list_remove(&j->dirty_link);
+    pjob_unlink_dirty(p, j);
     pjob_drop_fires(p, j);
     p->stats.unwritten -= j->unwritten;
     j->unwritten = 0;
@@ -380,9 +421,8 @@ static void batch_clear(struct pbatch *b)
     b->state = PBATCH_NONE;
 }
 
-static void written(struct planner *p)
+static void written(struct planner *p, struct pbatch *b)
 {
-    struct pbatch *b = &p->batch;
     struct pmove *move = b->move;
     p->written_ms = p->now_ms;
     p->batch_failures = 0;
@@ -397,9 +437,8 @@ static void written(struct planner *p)
 }
 
 /* The very same batch goes again, for it may have been done: the store knows its own writes by their rev. */
-static void again(struct planner *p, int code)
+static void again(struct planner *p, struct pbatch *b, int code)
 {
-    struct pbatch *b = &p->batch;
     b->state = PBATCH_AGAIN;
     int64_t delay_ms = AGAIN_MIN_MS << (p->batch_failures < 5 ? p->batch_failures : 5);
     p->batch_failures++;
@@ -422,24 +461,21 @@ static void again(struct planner *p, int code)
 
 void planner_on_batch_done(struct planner *p, struct planner_batch *batch, int code)
 {
-    assert(batch == &p->batch.pub && p->batch.state == PBATCH_OUT);
+    struct pbatch *b = container_of(batch, struct pbatch, pub);
+    assert(b->state == PBATCH_OUT);
     code = code < 0 ? -code : code;
-    if (code == ERR_FENCED) {
+    if (code == ERR_FENCED && !p->fenced) {
         p->fenced = true;
         planner_log(p, "the store says that this member is dead: nothing more is started or written");
     }
     if (code == 0)
-        written(p);
+        written(p, b);
     else
-        again(p, code);
+        again(p, b, code);
 }
 
-/* J's slot is lost: what of it waits to be sent again may not be sent. */
-void planner_batch_forget(struct planner *p, struct pjob *j)
+static bool take_out(struct planner *p, struct pbatch *b, const struct pjob *j)
 {
-    struct pbatch *b = &p->batch;
-    if (b->state != PBATCH_AGAIN || !j->in_batch)
-        return;
     for (size_t i = 0; i < b->pub.jobs_count; i++) {
         if (b->pub.jobs[i]->tag != j)
             continue;
@@ -448,19 +484,33 @@ void planner_batch_forget(struct planner *p, struct pjob *j)
         keep_running(p, c);
         change_free(c);
         b->pub.jobs[i] = b->pub.jobs[--b->pub.jobs_count];
-        break;
+        return true;
     }
-    pjob_settle(p, j);
-    if (b->pub.jobs_count == 0 && b->pub.slots_count == 0)
-        batch_clear(b);
+    return false;
+}
+
+/* J's slot is lost: what of it waits to be sent again may not be sent. */
+void planner_batch_forget(struct planner *p, struct pjob *j)
+{
+    for (size_t i = 0; j->in_batch && i < PLANNER_BATCHES_MAX; i++) {
+        struct pbatch *b = &p->batches[i];
+        if (b->state != PBATCH_AGAIN || !take_out(p, b, j))
+            continue;
+        if (b->pub.jobs_count == 0 && b->pub.slots_count == 0)
+            batch_clear(b);
+        pjob_settle(p, j);
+        return;
+    }
 }
 
 void planner_batch_fini(struct planner *p)
 {
-    struct pbatch *b = &p->batch;
-    for (size_t i = 0; i < b->pub.jobs_count; i++)
-        change_free(container_of(b->pub.jobs[i], struct pchange, change));
-    mem_free(b->pub.slots);
-    mem_free(b->pub.jobs);
-    mem_free(b->changes);
+    for (size_t i = 0; i < PLANNER_BATCHES_MAX; i++) {
+        struct pbatch *b = &p->batches[i];
+        for (size_t k = 0; k < b->pub.jobs_count; k++)
+            change_free(container_of(b->pub.jobs[k], struct pchange, change));
+        mem_free(b->pub.slots);
+        mem_free(b->pub.jobs);
+        mem_free(b->changes);
+    }
 }

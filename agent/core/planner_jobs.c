@@ -161,6 +161,15 @@ void pjob_link_dirty(struct planner *p, struct pjob *j)
     if (!dirty || j->in_batch || list_linked(&j->dirty_link))
         return;
     list_push_back(j->moving ? &p->dirty_moving : &p->dirty, &j->dirty_link);
+    j->lined_up = !j->moving;
+    p->dirty_count += j->lined_up;
+}
+
+void pjob_unlink_dirty(struct planner *p, struct pjob *j)
+{
+    list_remove(&j->dirty_link);
+    p->dirty_count -= j->lined_up;
+    j->lined_up = false;
 }
 
 /* DELETE outweighs all; INSERT and REPLACE carry what an UPDATE would. */
@@ -194,7 +203,7 @@ static void job_unlink(struct planner *p, struct pjob *j)
     remove_key(p, j);
     pjob_forget_uid(p, j);
     list_remove(&j->slot_link);
-    list_remove(&j->dirty_link);
+    pjob_unlink_dirty(p, j);
     ptarget_put(p, j->target);
     j->target = NULL;
 }
@@ -223,7 +232,7 @@ void pjob_gone(struct planner *p, struct pjob *j)
     if (!pjob_clean(j) || !list_empty(&j->fires) || j->first)
         return;
     list_remove(&j->slot_link);
-    list_remove(&j->dirty_link);
+    pjob_unlink_dirty(p, j);
     job_release(p, j);
 }
 

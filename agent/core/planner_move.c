@@ -94,7 +94,7 @@ void planner_on_slots_lost(struct planner *p, const uint16_t *slots, size_t coun
         if (s->state == PSLOT_NONE)
             continue;
         LIST_FOR (m, &p->moves) /* one that is in a batch already is sorted out by its answer */
-            if (container_of(m, struct pmove, link) != p->batch.move)
+            if (!planner_batch_has_move(p, container_of(m, struct pmove, link)))
                 move_without(container_of(m, struct pmove, link), slots[i]);
         while (!list_empty(&s->jobs))
             job_lost(p, container_of(list_first(&s->jobs), struct pjob, slot_link));
@@ -129,7 +129,7 @@ static void freeze(struct planner *p, struct pjob *j)
         }
     }
     if (j->state != PJOB_READING)
-        list_remove(&j->dirty_link);
+        pjob_unlink_dirty(p, j);
     pjob_link_dirty(p, j);
 }
 

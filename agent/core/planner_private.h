@@ -159,6 +159,7 @@ struct pjob {
     size_t bytes;          /* counted in planner.stats.memory_bytes */
     struct list slot_link; /* pslot.jobs, or planner.orphans when GONE */
     struct list dirty_link;
+    bool lined_up;       /* in planner.dirty: counted there */
     struct list fires;   /* pfire.job_link */
     struct pfire *first; /* the fire of row.due_ms, in flight and not booked */
     int64_t next_due_ms; /* what follows row.due_ms; valid while `first` is out */
@@ -241,7 +242,7 @@ struct pbatch {
     struct pchange *changes;
     size_t capacity;
     struct pmove *move; /* whose slots ride in it */
-    enum { PBATCH_NONE, PBATCH_OUT, PBATCH_AGAIN } state;
+    enum pbatch_state { PBATCH_NONE, PBATCH_OUT, PBATCH_AGAIN } state;
 };
 
 struct prelease {
@@ -291,12 +292,14 @@ struct planner {
     size_t ready_count, paced_count;
     struct list paced; /* ptarget.paced_link */
     struct list dirty, dirty_moving;
+    size_t dirty_count;  /* in the former */
     struct list foreign; /* pfire.foreign_link */
     struct list orphans; /* pjob.slot_link of GONE jobs */
     struct list moves;
     uint32_t guess_looks, guess_step; /* names to be looked at before one is taken to be free again */
     bool awaited;                     /* somebody waits for an answer to what is dirty */
-    struct pbatch batch;
+    struct pbatch batches[PLANNER_BATCHES_MAX];
+    size_t batch_rows;  /* so many a batch may have */
     int64_t written_ms; /* when a batch last came through, or the first dirt after none */
     int64_t batch_again_ms;
     unsigned batch_failures;
@@ -345,6 +348,7 @@ void pjob_account(struct planner *p, struct pjob *j);
 void pjob_set_spec(struct planner *p, struct pjob *j, struct job_spec *spec); /* takes the reference */
 void pjob_dirty(struct planner *p, struct pjob *j, enum change_op op);
 void pjob_link_dirty(struct planner *p, struct pjob *j);
+void pjob_unlink_dirty(struct planner *p, struct pjob *j);
 bool pjob_clean(const struct pjob *j);
 bool pjob_active(const struct pjob *j); /* may start something */
 uint64_t pjob_pending(const struct pjob *j);
@@ -613,6 +617,8 @@ void pbackfill_ask(struct planner *p, struct pjob *j, struct planner_api *api);
 void planner_on_batch_done(struct planner *p, struct planner_batch *batch, int code);
 void planner_batch_fini(struct planner *p);
 void planner_batch_forget(struct planner *p, struct pjob *j);
+bool planner_batch_has_move(const struct planner *p, const struct pmove *m);
+bool planner_batch_is_out(const struct planner *p);
 void planner_on_move(struct planner *p, const struct planner_event *event);
 void planner_move_done(struct planner *p, struct pmove *m, const struct slot_change *changes);
 void planner_on_slots_lost(struct planner *p, const uint16_t *slots, size_t count);

@@ -112,6 +112,7 @@ void planner_validate(const struct planner *p)
     LIST_FOR (l, &p->orphans)
         check_job(p, container_of(l, struct pjob, slot_link), &seen);
     check_lines(p, &seen);
+    CHECK(list_length(&p->dirty) == p->dirty_count, "jobs in line for a batch are counted");
     CHECK(owned == p->stats.slots_owned, "slots are counted");
     CHECK(loading == p->stats.slots_loading, "slots being loaded are counted");
     CHECK(foreign == seen.foreign && foreign == list_length(&p->foreign), "fires held elsewhere are counted");

@@ -28,6 +28,7 @@ struct buf;
 #define STORE_ADDRESS_MAX  128
 #define STORE_NAME_MAX     64
 #define STORE_SECRET_BYTES 32
+#define STORE_COMMITS_MAX  2 /* of any driver's commits_max */
 
 struct store_member {
     char id[RECORD_MEMBER_MAX]; /* "<name>.<random>", a new one at every start */
@@ -268,7 +269,9 @@ struct store_ops {
     /* All slots. */
     void (*slots_read)(void *self, store_slots_done *done, void *arg);
 
-    /* One transaction; see struct store_batch. One commit at a time per store: BUSY is a caller's bug (assert). */
+    /* One transaction; see struct store_batch. So many commits at a time per store, none with a job of another in it, and one that moves
+     * slots alone; they may be done in any order. More is a caller's bug (assert). */
+    unsigned commits_max;
     void (*commit)(void *self, struct store_batch *batch, store_done *done, void *arg);
 
     /* Rows of own slots in key order (slot, wake_ms, uid): jobs, and booked fires that are not ended history. */

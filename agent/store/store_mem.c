@@ -79,7 +79,7 @@ static void op_answer(struct mem_op *op, const struct err *e)
 {
     list_remove(&op->link);
     if (op->batch)
-        op->store->committing = false;
+        op->store->committing--;
     op->answer(op, e);
 }
 
@@ -433,6 +433,7 @@ const struct store_ops store_mem = {
     .declare_dead = mem_declare_dead,
     .slots_change = mem_slots_change,
     .slots_read = mem_slots_read,
+    .commits_max = 2,
     .commit = mem_commit,
     .load_jobs = mem_load_jobs,
     .load_fires = mem_load_fires,

@@ -332,8 +332,8 @@ void mem_commit(void *self, struct store_batch *batch, store_done *done, void *a
 {
     struct store_mem *s = self;
     struct mem_op *op = mem_op_new(self, "commit", true, commit_work, answer_done, arg);
-    assert(!s->committing);
-    s->committing = true;
+    assert(s->committing < store_mem.commits_max);
+    s->committing++;
     op->batch = batch;
     op->done = done;
     mem_op_send(op);

@@ -74,7 +74,7 @@ struct store_mem {
     struct loop *loop;
     int64_t (*now_ms)(void *arg);
     void *arg;
-    bool committing;
+    unsigned committing;
     struct list pending; /* of struct mem_op */
     struct store_stats stats;
 };

@@ -73,7 +73,8 @@ static const struct option_row option_rows[] = {
      .def = "2",
      .min = 2,
      .max = 32,
-     .help = "Connections beside the beat's: one for results and writes, the others for reads."},
+     .help =
+         "Connections beside the beat's: one for results and writes, the others for reads. One more while more than a batch waits to be written."},
     {.key = "store.mysql.timeout",
      .type = OPTION_DURATION,
      .offset = AT(timeout_ms),
@@ -227,8 +228,8 @@ static void note_outcome(struct store_mysql *s, const struct my_op *op)
 static void note_op(struct store_mysql *s, const struct my_op *op)
 {
     struct store_stats *st = &s->stats;
-    uint64_t *counts[MY_POOL_COUNT_] = {&st->beats, &st->commits, &st->reads};
-    uint64_t *times[MY_POOL_COUNT_] = {&st->beat_us, &st->commit_us, &st->read_us};
+    uint64_t *counts[MY_POOL_COUNT_] = {&st->beats, &st->commits, &st->commits, &st->reads};
+    uint64_t *times[MY_POOL_COUNT_] = {&st->beat_us, &st->commit_us, &st->commit_us, &st->read_us};
     *counts[op->pool] += 1;
     *times[op->pool] += op->spent_us;
     st->errors_retry += op->err.code == ERR_RETRY;
@@ -291,14 +292,18 @@ static void context_free(void *context)
 
 static int pools_new(struct store_mysql *s, struct loop *loop, struct err *e)
 {
-    unsigned readers = (unsigned)s->options.connections - 1;
-    if (worker_pool_new(loop, "store-beat", 1, beat_context, context_free, s, &s->pools[MY_POOL_BEAT], e) <
-            0 ||
-        worker_pool_new(loop, "store-commit", 1, work_context, context_free, s, &s->pools[MY_POOL_COMMIT],
-                        e) < 0 ||
-        worker_pool_new(loop, "store-read", readers, work_context, context_free, s, &s->pools[MY_POOL_READ],
-                        e) < 0)
-        return err_wrap(e, "threads of the store");
+    const struct {
+        const char *name;
+        unsigned threads;
+    } pools[MY_POOL_COUNT_] = {[MY_POOL_BEAT] = {"store-beat", 1},
+                               [MY_POOL_COMMIT] = {"store-commit", 1},
+                               [MY_POOL_COMMIT_BESIDE] = {"store-commit-2", 1},
+                               [MY_POOL_READ] = {"store-read", (unsigned)s->options.connections - 1}};
+    for (int i = 0; i < MY_POOL_COUNT_; i++)
+        if (worker_pool_new(loop, pools[i].name, pools[i].threads,
+                            i == MY_POOL_BEAT ? beat_context : work_context, context_free, s, &s->pools[i],
+                            e) < 0)
+            return err_wrap(e, "threads of the store");
     return 0;
 }
 
@@ -338,6 +343,7 @@ static int schema_make(struct store_mysql *s, const struct store_open_args *args
     } while (r == -ERR_RETRY && clock_boot_ms() < until && wait_ms(s, 100));
     if (r == 0)
         r = refuse_unfinished(&first, e);
+    s->galera = first.is_galera;
     my_conn_close(&first);
     my_conn_close(&lock);
     return r;
@@ -410,6 +416,7 @@ const struct store_ops store_mysql = {
     .declare_dead = my_declare_dead,
     .slots_change = my_slots_change,
     .slots_read = my_slots_read,
+    .commits_max = 2,
     .commit = my_commit,
     .load_jobs = my_load_jobs,
     .load_fires = my_load_fires,

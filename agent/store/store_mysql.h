@@ -14,7 +14,8 @@ struct store_mysql_options {
     char *user;
     char *password_file; /* NULL: no password. Read again for every connection. */
     char *database;
-    int64_t connections; /* beside the beat's: one for commits, the rest for reads */
+    int64_t
+        connections; /* beside the beat's: one for commits, the rest for reads; and one more for a second commit */
     uint64_t timeout_ms;
     unsigned tls_mode; /* enum store_mysql_tls */
     char *tls_ca;

@@ -607,7 +607,7 @@ static int commit_run(struct my_op *op, struct my_conn *c, struct err *e)
 static void commit_finish(struct my_op *op)
 {
     struct commit_op *o = container_of(op, struct commit_op, op);
-    op->store->committing = false;
+    op->store->committing[op->pool]--;
     if (op->err.code == ERR_OK)
         op->store->stats.commit_rows += o->items_count;
     o->done(o->arg, &op->err);
@@ -659,12 +659,21 @@ static void take_fires(struct commit_op *o)
         qsort(o->fires, n, sizeof(*o->fires), compare_fires);
 }
 
+/* Two at once meet at the fence only, where the second waits for the first one's COMMIT. Servers of a Galera cluster have no locks in common:
+ * there, one of two by the same member would fail when it is certified, if the connections are to different servers. */
+static enum my_pool choose_pool(const struct store_mysql *s)
+{
+    unsigned out = s->committing[MY_POOL_COMMIT] + s->committing[MY_POOL_COMMIT_BESIDE];
+    assert(out < store_mysql.commits_max);
+    return s->committing[MY_POOL_COMMIT] > 0 && !s->galera ? MY_POOL_COMMIT_BESIDE : MY_POOL_COMMIT;
+}
+
 void my_commit(void *self, struct store_batch *batch, store_done *done, void *arg)
 {
     struct store_mysql *s = self;
     struct commit_op *o = mem_new(struct commit_op);
-    assert(!s->committing);
-    s->committing = true;
+    enum my_pool pool = choose_pool(s);
+    s->committing[pool]++;
     o->batch = batch;
     o->done = done;
     o->arg = arg;
@@ -675,5 +684,5 @@ void my_commit(void *self, struct store_batch *batch, store_done *done, void *ar
     qsort(o->items, o->items_count, sizeof(*o->items), compare_items);
     take_fires(o);
     refuse_foreign_names(o);
-    my_op_submit(s, &o->op, MY_POOL_COMMIT, commit_run, commit_finish);
+    my_op_submit(s, &o->op, pool, commit_run, commit_finish);
 }

@@ -227,13 +227,24 @@ static MYSQL *handle_new(const struct my_conn *c)
     return m;
 }
 
-static int read_packet_max(void *arg, MYSQL_ROW row, const unsigned long *lengths, struct err *e)
+static int read_number(void *arg, MYSQL_ROW row, const unsigned long *lengths, struct err *e)
 {
-    uint64_t bytes;
-    if (!sql_get_u64(row[0], lengths[0], &bytes))
-        return err_set(e, ERR_PERMANENT, "max_allowed_packet is no number");
-    *(size_t *)arg = bytes < SCRIPT_TEXT_MAX ? (size_t)bytes : SCRIPT_TEXT_MAX;
+    if (!sql_get_u64(row[0], lengths[0], arg))
+        return err_set(e, ERR_PERMANENT, "a setting of the server is no number");
     return 0;
+}
+
+/* SELECT is one number. */
+static int ask_number(struct my_conn *c, const char *select, uint64_t *ret, struct err *e)
+{
+    struct my_script s;
+    my_script_init(&s, c);
+    buf_add_str(&s.text, select);
+    int r = my_script_end_rows(&s, read_number, ret, e);
+    if (r == 0)
+        r = my_script_run(&s, e);
+    my_script_fini(&s);
+    return r;
 }
 
 /* Galera's servers apply what others committed a little later. Each statement of ours waits until its server has all that was
@@ -242,7 +253,11 @@ static int read_packet_max(void *arg, MYSQL_ROW row, const unsigned long *length
 static int session_wait_for_others(struct my_conn *c, struct err *e)
 {
     struct err unknown = {0};
+    uint64_t wsrep_on = 0;
     int r = my_exec(c, "SET SESSION wsrep_sync_wait = 7", false, &unknown);
+    if (r == 0)
+        r = ask_number(c, "SELECT @@wsrep_on", &wsrep_on, &unknown);
+    c->is_galera = r == 0 && wsrep_on != 0;
     if (r == 0 || r == -ERR_PERMANENT)
         return 0;
     return err_set(e, unknown.code, "set up the session: %s", unknown.text);
@@ -264,13 +279,10 @@ static int session_setup(struct my_conn *c, struct err *e)
     if (my_exec(c, "SET SESSION idle_transaction_timeout = " IDLE_TRANSACTION_S, false, &unknown) < 0 &&
         my_exec(c, "SET SESSION wait_timeout = " IDLE_S, false, e) < 0)
         return err_wrap(e, "set up the session");
-    struct my_script s;
-    my_script_init(&s, c);
-    buf_add_str(&s.text, "SELECT @@max_allowed_packet");
-    r = my_script_end_rows(&s, read_packet_max, &c->packet_max, e);
+    uint64_t packet_max = 0;
+    r = ask_number(c, "SELECT @@max_allowed_packet", &packet_max, e);
     if (r == 0)
-        r = my_script_run(&s, e);
-    my_script_fini(&s);
+        c->packet_max = packet_max < SCRIPT_TEXT_MAX ? (size_t)packet_max : SCRIPT_TEXT_MAX;
     return r;
 }
 

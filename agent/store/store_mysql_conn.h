@@ -43,6 +43,7 @@ struct my_conn {
     MYSQL *mysql;                              /* NULL: not connected */
     size_t packet_max;                         /* bytes of text the server takes at once */
     bool has_values; /* "UNION ALL VALUES (row), (row)": a list that is cheaper than a SELECT a row */
+    bool is_galera;  /* a server of a cluster that has no locks in common */
     bool has_arrays; /* prepared statements take arrays of values */
     MYSQL_STMT *inserts[MY_INSERT_COUNT_]; /* prepared when first needed */
     struct rng rng;                        /* of back-off */

@@ -13,7 +13,13 @@
 #include "agent/store/store.h"
 #include "agent/store/store_mysql_conn.h"
 
-enum my_pool { MY_POOL_BEAT, MY_POOL_COMMIT, MY_POOL_READ, MY_POOL_COUNT_ };
+enum my_pool {
+    MY_POOL_BEAT,
+    MY_POOL_COMMIT,
+    MY_POOL_COMMIT_BESIDE, /* for a second one meanwhile: connected only when there is one */
+    MY_POOL_READ,
+    MY_POOL_COUNT_
+};
 
 struct store_mysql {
     struct store_mysql_options options; /* own copies */
@@ -22,11 +28,12 @@ struct store_mysql {
     struct tzload *zones; /* borrowed */
     int64_t (*now_ms)(void *arg);
     void *arg;
-    struct store_stats stats; /* loop thread */
-    bool committing;          /* loop thread */
-    bool vacuuming;           /* loop thread; what follows is the vacuum's */
-    struct uid swept;         /* jobs up to this uid have been held to the bound in this round */
-    atomic_bool closing;      /* ends waits between tries */
+    struct store_stats stats;            /* loop thread */
+    unsigned committing[MY_POOL_COUNT_]; /* loop thread */
+    bool galera;                         /* found when it was opened */
+    bool vacuuming;                      /* loop thread; what follows is the vacuum's */
+    struct uid swept;                    /* jobs up to this uid have been held to the bound in this round */
+    atomic_bool closing;                 /* ends waits between tries */
 };
 
 struct my_op {

@@ -174,6 +174,7 @@ const struct store_ops store_raft = {
     .declare_dead = rs_declare_dead,
     .slots_change = rs_slots_change,
     .slots_read = rs_slots_read,
+    .commits_max = 1,
     .commit = rs_commit,
     .load_jobs = rs_load_jobs,
     .load_fires = rs_load_fires,

@@ -333,6 +333,52 @@ static void trace_event(const struct pbed *b, int node, const struct planner_eve
     fprintf(stderr, "\n");
 }
 
+static bool same_name(const struct planner_batch *x, const struct planner_batch *y)
+{
+    for (size_t i = 0; i < x->jobs_count; i++)
+        for (size_t k = 0; k < y->jobs_count; k++)
+            if (strcmp(x->jobs[i]->row.id, y->jobs[k]->row.id) == 0)
+                return true;
+    return false;
+}
+
+/* What may be written in any order, or in part. */
+static void check_beside(struct pbed *b, const struct node *n, const struct planner_batch *batch)
+{
+    for (size_t i = 0; i < PLANNER_BATCHES_MAX; i++) {
+        const struct planner_batch *other = n->batches[i];
+        if (!other)
+            continue;
+        b->beside++;
+        MUST(i < b->o.batches_max, "more batches than asked for");
+        MUST(other->slots_count == 0 && batch->slots_count == 0, "slots move in a batch that is not alone");
+        MUST(!same_name(other, batch), "a job is in two batches");
+    }
+}
+
+static void take_batches(struct pbed *b, int node, bool fault)
+{
+    struct node *n = &b->nodes[node];
+    for (;;) {
+        if (fault)
+            fault_arm((unsigned)rng_below(&b->rng, 4));
+        bool awaited = planner_awaited(n->p);
+        struct planner_batch *batch = planner_take_batch(n->p, b->o.rows_max);
+        fault_disarm();
+        if (!batch)
+            return;
+        b->awaited += awaited;
+        check_beside(b, n, batch);
+        struct planner_batch **free_one = n->batches;
+        while (*free_one)
+            free_one++;
+        *free_one = batch;
+        struct bev *ev = pbed_bev_new(pbed_on_commit, node);
+        ev->ptr = batch;
+        pbed_post(b, ev, b->now + pbed_some(b, b->o.commit_max_ms));
+    }
+}
+
 /* Actions may feed the planner again at once (a reply that is resent), so they are copied out first. */
 void pbed_step(struct pbed *b, int node, struct planner_event *event)
 {
@@ -355,15 +401,8 @@ void pbed_step(struct pbed *b, int node, struct planner_event *event)
         act(b, node, &n->actions.items[i]);
     n->stepping = false;
     planner_validate(n->p);
-    if (!n->alive || n->batch)
-        return;
-    if (fault)
-        fault_arm((unsigned)rng_below(&b->rng, 4));
-    b->awaited += planner_awaited(n->p);
-    n->batch = planner_take_batch(n->p, b->o.rows_max);
-    fault_disarm();
-    if (n->batch)
-        pbed_post(b, pbed_bev_new(pbed_on_commit, node), b->now + pbed_some(b, b->o.commit_max_ms));
+    if (n->alive)
+        take_batches(b, node, fault);
 }
 
 static int64_t next_ms(const struct pbed *b, int *ret_node)
@@ -434,6 +473,7 @@ int pbed_node_start(struct pbed *b)
                                 .unwritten_stall_ms = 1000,
                                 .catch_up_per_s = b->o.catch_up_per_s,
                                 .retry_window = b->o.retry_window,
+                                .batches_max = b->o.batches_max,
                                 .out_max = b->o.out_max,
                                 .history_keep = 16,
                                 .history_keep_ms = BED_HISTORY_KEEP_MS,
@@ -577,6 +617,7 @@ struct pbed_options pbed_defaults(uint64_t seed)
                                  .commit_max_ms = 4,
                                  .planned_only = true,
                                  .rows_max = 500,
+                                 .batches_max = PLANNER_BATCHES_MAX,
                                  .load_page = 100,
                                  .horizon_ms = 60000,
                                  .memory_max_bytes = 64 << 20,
@@ -625,9 +666,11 @@ static void node_free(struct pbed *b, int node)
     for (struct pbed_call *c = b->calls; c; c = c->next) /* answers to the dead go nowhere */
         if (c->node == node)
             c->in_planner = true;
-    if (n->batch)
-        pbed_step(b, node,
-                  &(struct planner_event){.kind = PLANNER_BATCH_DONE, .batch = n->batch, .code = ERR_FENCED});
+    for (size_t i = 0; i < PLANNER_BATCHES_MAX; i++)
+        if (n->batches[i])
+            pbed_step(b, node,
+                      &(struct planner_event){
+                          .kind = PLANNER_BATCH_DONE, .batch = n->batches[i], .code = ERR_FENCED});
     pbed_step(b, node,
               &(struct planner_event){.kind = PLANNER_SLOTS_LOST, .slots = slots, .slots_count = b->o.slots});
     while (n->outs)

@@ -28,6 +28,7 @@ struct pbed_options {
     double unavailable; /* share of commits that the store refuses */
     bool planned_only;  /* nobody dies: then nothing may be sent twice */
     size_t rows_max;
+    unsigned batches_max; /* out at a time, written in any order */
     size_t load_page;
     int64_t horizon_ms;
     size_t memory_max_bytes;
@@ -119,6 +120,7 @@ const struct pbed_sent *pbed_sent(const struct pbed *b, size_t *ret_count);
 size_t pbed_sent_of(const struct pbed *b, const struct uid *uid, uint64_t seq);
 size_t pbed_row_writes(const struct pbed *b); /* job rows written */
 size_t pbed_fire_writes(const struct pbed *b);
+size_t pbed_beside(const struct pbed *b);  /* batches that went while another was out */
 size_t pbed_awaited(const struct pbed *b); /* batches with an answer that somebody waited for */
 size_t pbed_conflicts(const struct pbed *b);
 size_t pbed_replanned(const struct pbed *b);      /* by newer zone data */

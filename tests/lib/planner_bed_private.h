@@ -51,7 +51,7 @@ struct node {
     bool alive, dead_in_store;
     char member[RECORD_MEMBER_MAX];
     struct out *outs;
-    struct planner_batch *batch;
+    struct planner_batch *batches[PLANNER_BATCHES_MAX]; /* out; NULL: free */
     struct planner_actions actions;
     bool stepping;
     uint64_t *seen; /* of each slot: newest epoch that it knows of */
@@ -113,7 +113,7 @@ struct pbed {
     struct pbed_part *parts_done;
     size_t parts_done_count, parts_done_capacity;
     struct pbed_call *calls;
-    size_t row_writes, fire_writes, conflicts, replanned, awaited;
+    size_t row_writes, fire_writes, conflicts, replanned, awaited, beside;
     char log[400];
     char refused[RECORD_ID_MAX];
 };
@@ -155,7 +155,7 @@ void pbed_async_check_start(struct pbed *b, const struct delivery *d);
 struct srow *pbed_add(struct pbed *b, const struct job_row *row, struct job_spec *spec); /* takes SPEC */
 struct srow *pbed_by_id(const struct pbed *b, const char *id);
 int pbed_node_named(const struct pbed *b, const char *member);
-void pbed_on_commit(struct pbed *b, struct bev *ev); /* the batch of the event's node */
+void pbed_on_commit(struct pbed *b, struct bev *ev); /* PTR: the batch of the event's node */
 void pbed_ask(struct pbed *b, int node, const struct planner_action *a);
 
 #endif

@@ -284,8 +284,10 @@ static void on_committed(struct pbed *b, struct bev *ev)
     struct node *n = &b->nodes[ev->node];
     if (!n->alive)
         return;
-    struct planner_batch *batch = n->batch;
-    n->batch = NULL;
+    struct planner_batch *batch = ev->ptr;
+    for (size_t i = 0; i < PLANNER_BATCHES_MAX; i++)
+        if (n->batches[i] == batch)
+            n->batches[i] = NULL;
     pbed_step(b, ev->node,
               &(struct planner_event){.kind = PLANNER_BATCH_DONE, .batch = batch, .code = ev->code});
 }
@@ -294,6 +296,7 @@ void pbed_on_commit(struct pbed *b, struct bev *ev)
 {
     struct node *n = &b->nodes[ev->node];
     struct bev *done = pbed_bev_new(on_committed, ev->node);
+    done->ptr = ev->ptr;
     if (n->dead_in_store) {
         done->code = ERR_FENCED;
     } else if (pbed_chance(b, b->o.unavailable)) {
@@ -301,9 +304,9 @@ void pbed_on_commit(struct pbed *b, struct bev *ev)
     } else if (pbed_chance(b, b->o.unknown)) {
         done->code = ERR_UNKNOWN_OUTCOME;
         if (rng_below(&b->rng, 2))
-            commit(b, ev->node, n->batch);
+            commit(b, ev->node, ev->ptr);
     } else {
-        commit(b, ev->node, n->batch);
+        commit(b, ev->node, ev->ptr);
     }
     pbed_post(b, done, b->now + pbed_some(b, b->o.commit_max_ms));
 }
@@ -643,6 +646,11 @@ size_t pbed_replanned(const struct pbed *b)
 size_t pbed_awaited(const struct pbed *b)
 {
     return b->awaited;
+}
+
+size_t pbed_beside(const struct pbed *b)
+{
+    return b->beside;
 }
 
 size_t pbed_conflicts(const struct pbed *b)

@@ -199,5 +199,7 @@ void sim_open(uint64_t seed, unsigned hosts, FILE *trace)
     }
     if (config_load(NULL, sets, sizeof(sets) / sizeof(sets[0]), NULL, &sim.config, &errors, &e) < 0)
         sim_broken("configuration: %s", e.text);
+    if (sim.batch_rows)
+        sim.config->store.batch_rows = sim.batch_rows;
     sim_consul_open();
 }

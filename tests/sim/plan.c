@@ -80,6 +80,14 @@ static void draw_memory(struct story_plan *p)
     p->load_page = (size_t)sim_plan_between(2, 20);
 }
 
+/* In one story of two so few rows fill a batch that two are often under way, which the store does in any order. Drawn after all else, for
+ * the same reason. */
+static void draw_batches(struct story_plan *p)
+{
+    if (sim_plan_below(2) == 0)
+        p->batch_rows = sim_plan_between(1, 6);
+}
+
 /* --- wishes and troubles ------------------------------------------------------------------------------------------- */
 
 static void draw_wish(struct story_plan *p, int64_t at_us)
@@ -173,6 +181,7 @@ void story_plan_draw(struct story_plan *p, enum story_kind kind, uint64_t seed, 
     else
         draw_dense(p, minutes);
     draw_memory(p);
+    draw_batches(p);
 }
 
 void story_plan_free(struct story_plan *p)

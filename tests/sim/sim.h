@@ -98,6 +98,7 @@ struct sim {
     void *reader; /* a store handle of the oracle's own */
     struct config *config;
     size_t memory_max_bytes, load_page; /* of the agents; 0: as they are in earnest */
+    int64_t batch_rows;                 /* the same */
     struct rng plan; /* of what is asked for now: world and plan draw apart, so that a story can lose parts */
     uint64_t events;
     FILE *trace;       /* the story told; NULL: not */

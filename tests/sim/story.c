@@ -303,6 +303,7 @@ static void tell(const struct story_plan *p, uint64_t world, FILE *trace)
     sim.length_ms = until_us / 1000 + HEAL_MS + calm_ms;
     sim.memory_max_bytes = p->memory_max_bytes;
     sim.load_page = p->load_page;
+    sim.batch_rows = p->batch_rows;
     sim.planned = p->troubles == STORY_PLANNED;
     sim.crashes_only = p->troubles == STORY_CRASHES;
     sim.all_live = p->troubles == STORY_PLANNED || p->troubles == STORY_CONSUL;

@@ -56,6 +56,7 @@ struct story_plan {
     unsigned hosts;
     int64_t epoch_ms, until_us;         /* trouble until then */
     size_t memory_max_bytes, load_page; /* of the agents; 0: as they are in earnest */
+    int64_t batch_rows;                 /* the same */
     struct story_part *parts;
     size_t count;
 };

@@ -121,7 +121,7 @@ MUTANTS = (
     ("whoever answers at a member's address is somebody else", "agent/engine_peers.c",
      ".replaced = who && strcmp(who, a->member) != 0};", ".replaced = who != NULL};", "all"),
     ("a commit with an unknown outcome counts as done", "agent/core/planner_batch.c",
-     "    if (code == 0)\n        written(p);", "    if (code == 0 || code == ERR_UNKNOWN_OUTCOME)\n        written(p);", "store"),
+     "    if (code == 0)\n        written(p, b);", "    if (code == 0 || code == ERR_UNKNOWN_OUTCOME)\n        written(p, b);", "store"),
     ("a slot that another one took counts as won", "agent/core/ownership/slots.c",
      "if (!ev->ok || !c->changed) {", "if (!ev->ok) {", "crashes"),
     ("a change of slots with an unknown outcome counts as done", "agent/core/ownership/slots.c",

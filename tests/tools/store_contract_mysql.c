@@ -617,19 +617,6 @@ static void an_idle_transaction_loses_its_locks(struct contract *t)
     my_conn_close(&c);
 }
 
-struct commit_under_way {
-    struct contract_answer *answer;
-    struct job_change *list[1];
-    struct store_batch batch;
-};
-
-static void start_commit(struct contract *t, struct commit_under_way *w, struct job_change *change)
-{
-    *w = (struct commit_under_way){.answer = contract_ask(t), .list = {change}};
-    w->batch = (struct store_batch){.member = "m1", .jobs = w->list, .jobs_count = 1};
-    t->ops->commit(t->self, &w->batch, contract_on_done, w->answer);
-}
-
 /* A large batch is under way for long; here it waits for a row that another holds. Meanwhile what beats, moves and verdicts lock
  * is free at any time: it is looked at without waiting, so that a slow machine changes nothing. */
 static void beats_never_wait_for_a_commit(struct contract *t)
@@ -648,8 +635,8 @@ static void beats_never_wait_for_a_commit(struct contract *t)
               my_exec(&holder, "START TRANSACTION", false, &e) == 0 &&
               my_exec(&holder, "UPDATE jobs SET due_ms = 0", false, &e) == 0,
           "%s", e.text);
-    struct commit_under_way w;
-    start_commit(t, &w, &change);
+    struct contract_commit w;
+    contract_start(t, &w, "m1", &change, 1);
     for (unsigned i = 0; i < LOOKS && w.answer->calls == 0; i++) {
         contract_free(contract_beat(t, "m1"));
         CHECK(my_exec(&looker, "SELECT flush FROM members WHERE member = 'm1' FOR UPDATE NOWAIT", false,
@@ -660,12 +647,38 @@ static void beats_never_wait_for_a_commit(struct contract *t)
         (void)poll(NULL, 0, 5);
     }
     my_conn_close(&holder);
-    while (w.answer->calls == 0)
-        loop_run(t->loop);
     /* On a machine so slow that the time of the store was over before, nothing happened. */
-    CHECK(w.answer->err.code == ERR_OK || w.answer->err.code == ERR_RETRY, "%s", w.answer->err.text);
-    contract_free(w.answer);
+    enum err_code code = contract_finish(&w);
+    CHECK(code == ERR_OK || code == ERR_RETRY, "%s", err_code_name(code));
     my_conn_close(&looker);
+}
+
+/* It has a connection of its own, which the one in front, waiting for a row, does not hold up. */
+static void a_second_commit_goes_meanwhile(struct contract *t)
+{
+    struct server *s = t->driver;
+    struct my_conn holder;
+    struct contract_commit waits, goes;
+    struct err e = {0};
+    contract_join(t, "m1");
+    struct job_row row = contract_make(t, 1, 1, "default", "a", "");
+    struct job_row other = contract_make(t, 1, 2, "default", "b", "");
+    struct job_change held = contract_change(CHANGE_UPDATE, &row),
+                      free_one = contract_change(CHANGE_UPDATE, &other);
+    my_conn_init(&holder, &s->options, 30);
+    CHECK(my_conn_ensure(&holder, true, &e) == 0 &&
+              my_exec(&holder, "SET SESSION idle_transaction_timeout = 0", false, &e) == 0 &&
+              my_exec(&holder, "START TRANSACTION", false, &e) == 0 &&
+              my_exec(&holder, "UPDATE jobs SET due_ms = 0 WHERE id = 'a'", false, &e) == 0,
+          "%s", e.text);
+    contract_start(t, &waits, "m1", &held, 1);
+    contract_start(t, &goes, "m1", &free_one, 1);
+    CHECK(contract_finish(&goes) == ERR_OK && free_one.result == CHANGE_RESULT_OK, "%d",
+          (int)free_one.result);
+    CHECK(waits.answer->calls == 0 || waits.answer->err.code == ERR_RETRY, "%s", waits.answer->err.text);
+    my_conn_close(&holder);
+    enum err_code code = contract_finish(&waits);
+    CHECK(code == ERR_OK || code == ERR_RETRY, "%s", err_code_name(code));
 }
 
 /* As a server may be set up, and while connections go that have statements prepared. */
@@ -706,6 +719,7 @@ static void many_jobs_need_no_prepared_statements(struct contract *t)
     X(a_lock_that_stays_is_an_error_of_nothing_happened)         \
     X(an_idle_transaction_loses_its_locks)                       \
     X(beats_never_wait_for_a_commit)                             \
+    X(a_second_commit_goes_meanwhile)                            \
     X(random_batches_leave_what_memory_holds)                    \
     X(measure)                                                   \
     X(measure_ring)                                              \

@@ -194,6 +194,7 @@ static void one_life(uint64_t seed, const struct weather *w)
     o.duration_max_ms = rng_below(&r, 2) ? 30 : 3000;
     o.load_page = 1 + rng_below(&r, 20);
     o.rows_max = 1 + rng_below(&r, 10);
+    o.batches_max = 1 + (unsigned)rng_below(&r, PLANNER_BATCHES_MAX);
     o.horizon_ms = 2000 + (int64_t)rng_below(&r, 30000);
     o.retry_window = rng_below(&r, 3) ? 1000 : 2;
     o.out_max = rng_below(&r, 2) ? 0 : 1 + rng_below(&r, 4);

@@ -406,21 +406,58 @@ static inline enum err_code contract_slots_change(struct contract *t, const char
     return code;
 }
 
+struct contract_commit { /* under way */
+    struct contract_answer *answer;
+    struct job_change **list;
+    struct store_batch batch;
+};
+
+static inline void contract_start(struct contract *t, struct contract_commit *c, const char *member,
+                                  struct job_change *changes, size_t count)
+{
+    *c = (struct contract_commit){.answer = contract_ask(t),
+                                  .list = mem_new_array(struct job_change *, count + 1)};
+    for (size_t i = 0; i < count; i++)
+        c->list[i] = &changes[i];
+    c->batch = (struct store_batch){.member = member, .jobs = c->list, .jobs_count = count};
+    t->ops->commit(t->self, &c->batch, contract_on_done, c->answer);
+    CHECK(c->answer->calls == 0, "%s", "the answer came before the call returned");
+}
+
+static inline enum err_code contract_finish(struct contract_commit *c)
+{
+    while (c->answer->calls == 0)
+        loop_run(c->answer->t->loop);
+    CHECK(c->answer->calls == 1, "%u answers", c->answer->calls);
+    enum err_code code = c->answer->err.code;
+    if (code != ERR_OK && code != ERR_FENCED)
+        (void)fprintf(stderr, "commit: %s\n", c->answer->err.text); /* a failing test shows it */
+    mem_free(c->list);
+    contract_free(c->answer);
+    return code;
+}
+
 static inline enum err_code contract_commit_as(struct contract *t, const char *member,
                                                struct job_change *changes, size_t count)
 {
-    struct contract_answer *a = contract_ask(t);
-    struct job_change **list = mem_new_array(struct job_change *, count + 1);
-    for (size_t i = 0; i < count; i++)
-        list[i] = &changes[i];
-    struct store_batch batch = {.member = member, .jobs = list, .jobs_count = count};
-    t->ops->commit(t->self, &batch, contract_on_done, a);
-    contract_wait(a);
-    enum err_code code = a->err.code;
-    if (code != ERR_OK && code != ERR_FENCED)
-        (void)fprintf(stderr, "commit: %s\n", a->err.text); /* a failing test shows it */
-    mem_free(list);
-    contract_free(a);
+    struct contract_commit c;
+    contract_start(t, &c, member, changes, count);
+    return contract_finish(&c);
+}
+
+/* In as many parts at a time as the store takes. The first error. */
+static inline enum err_code contract_commit_parts(struct contract *t, const char *member,
+                                                  struct job_change *changes, size_t count)
+{
+    struct contract_commit parts[STORE_COMMITS_MAX];
+    enum err_code code = ERR_OK;
+    unsigned n = t->ops->commits_max;
+    for (unsigned i = 0; i < n; i++)
+        contract_start(t, &parts[i], member, changes + count * i / n, count * (i + 1) / n - count * i / n);
+    for (unsigned i = 0; i < n; i++) {
+        enum err_code one = contract_finish(&parts[i]);
+        code = code == ERR_OK ? one : code;
+    }
     return code;
 }
 

@@ -56,7 +56,8 @@ static inline void many_fires(struct fire_change *f, const struct uid *uid, uint
     }
 }
 
-static inline void many_jobs_of_one_batch_are_as_each_alone(struct contract *t)
+static inline void many_jobs(struct contract *t, enum err_code (*commit)(struct contract *, const char *,
+                                                                         struct job_change *, size_t))
 {
     struct job_change *c = mem_new_array(struct job_change, MANY);
     struct fire_change *f = mem_new_array(struct fire_change, MANY * 2);
@@ -70,8 +71,8 @@ static inline void many_jobs_of_one_batch_are_as_each_alone(struct contract *t)
         c[i].fires = &f[2 * i];
         c[i].fires_count = 2;
     }
-    contract_commit(t, c, MANY);
-    contract_commit(t, c, MANY); /* a repeat finds its own work */
+    CHECK(commit(t, "m1", c, MANY) == ERR_OK, "%s", "once");
+    CHECK(commit(t, "m1", c, MANY) == ERR_OK, "%s", "a repeat finds its own work");
     for (uint32_t i = 0; i < MANY; i++) {
         CHECK(c[i].result == CHANGE_RESULT_OK, "job %u: %d %s", i, (int)c[i].result, c[i].problem);
         if (i % 20 > 4)
@@ -87,6 +88,16 @@ static inline void many_jobs_of_one_batch_are_as_each_alone(struct contract *t)
         job_spec_unref(c[i].spec);
     mem_free(c);
     mem_free(f);
+}
+
+static inline void many_jobs_of_one_batch_are_as_each_alone(struct contract *t)
+{
+    many_jobs(t, contract_commit_as);
+}
+
+static inline void batches_at_a_time_are_as_one_after_the_other(struct contract *t)
+{
+    many_jobs(t, contract_commit_parts);
 }
 
 /* Two names of a large batch are taken, and one it cannot hold. */

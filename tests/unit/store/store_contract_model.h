@@ -114,7 +114,8 @@ static void commit_until_done(struct contract *t, struct job_change *changes, si
     enum err_code code = ERR_RETRY;
     for (unsigned tries = 0;
          tries < 10 && (code == ERR_RETRY || code == ERR_UNAVAILABLE || code == ERR_UNKNOWN_OUTCOME); tries++)
-        code = contract_commit_as(t, "m1", changes, count);
+        code = tries % 2 ? contract_commit_as(t, "m1", changes, count)
+                         : contract_commit_parts(t, "m1", changes, count); /* no name is in two */
     CHECK(code == ERR_OK, "%s", err_code_name(code));
 }
 

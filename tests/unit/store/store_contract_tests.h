@@ -28,6 +28,7 @@
     X(odd_rows_do_not_hold_up_the_others)                  \
     X(a_refused_row_is_alone)                              \
     X(many_jobs_of_one_batch_are_as_each_alone)            \
+    X(batches_at_a_time_are_as_one_after_the_other)        \
     X(odd_ones_of_many_new_jobs_are_alone)                 \
     X(a_replaced_job_has_its_new_labels_only)              \
     X(a_deleted_job_cancels_its_pending_fires)             \
