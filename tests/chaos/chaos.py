@@ -173,6 +173,13 @@ def show_errors(agents):
     assert not counts["permanent"], f"{counts['permanent']} calls to the store failed for good"
 
 
+def unheard(agent, fire):
+    """The last attempt of FIRE that got no connection."""
+    attempts = [a for a in agent.ask("GET", f"/v1/fires/{fire}", 200)["attempts"] if a["status"] is None]
+    print(f"  {fire} did not come: " + "; ".join(f"{a['at']} {a['attempt']} {a['error']}" for a in attempts))
+    return max((a["attempt"] for a in attempts if "onnect" in (a["error"] or "")), default=0)
+
+
 def judge_churn(world, churn, agent, tolerances):
     jobs = churn.finish(agent)
     # No more dues, so that what an agent says now and what has arrived can be compared; and the fires of a paused job would wait.
@@ -188,7 +195,7 @@ def judge_churn(world, churn, agent, tolerances):
         return now
     jobs = procs.wait_until(quiet, 30, "churned jobs without pending fires", interval=0.2)
     verdict = Verdict(world.other.records(), gaps_allowed=True, **tolerances)
-    churn.judge_jobs(jobs, verdict)
+    churn.judge_jobs(jobs, verdict, lambda fire: unheard(agent, fire))
     churn.judge_pauses(verdict)
     verdict.report("churn")
     # A run, and a PUT that plans anew, have dues of their own.

@@ -216,8 +216,9 @@ class Churn:
         for pause in self.open.values():
             pause.end = now()
 
-    def judge_jobs(self, jobs, verdict):
-        """Counts add up, nothing is called a success that did not arrive, every acknowledged run and re-drive did, nothing that is paused."""
+    def judge_jobs(self, jobs, verdict, unheard=lambda fire: 0):
+        """Counts add up, nothing is called a success that did not arrive, every acknowledged run and re-drive did. UNHEARD(fire) is the
+        last of its attempts that no callee has heard of: where connects are refused, a fire may die before it arrives."""
         arrived = {uid: {d.seq for d in of_job} for uid, of_job in verdict.by_job.items()}
         for job in jobs.values():
             counts, uid = job["status"]["counts"], job["status"]["uid"]
@@ -232,9 +233,10 @@ class Churn:
             attempts[fire] = max(d.attempt, attempts.get(fire, 0))
         owed = [i for i, kept in self.kept.items() if kept and i not in self.unknown]
         for job_id in owed:
-            self.problems += [f"run {f} was acknowledged and never came" for f in self.runs.get(job_id, ()) if f not in attempts]
+            self.problems += [f"run {f} was acknowledged and never came" for f in self.runs.get(job_id, ())
+                              if f not in attempts and not unheard(f)]
             self.problems += [f"{job_id}: {f} was re-driven after attempt {n}, and {attempts.get(f)} came last"
-                              for f, n in self.letters.get(job_id, {}).items() if attempts.get(f, 0) <= n]
+                              for f, n in self.letters.get(job_id, {}).items() if attempts.get(f, 0) <= n and unheard(f) <= n]
 
     def judge_pauses(self, verdict):
         """No due of a pause comes, unless it was resumed so, and nothing else that a stopped process had not begun."""

@@ -254,7 +254,7 @@ class Raft:
     @staticmethod
     def may_end(agent):
         """One that is started while its disk is full says so and ends; one that was ready goes on."""
-        life = agent.process.log_text().rpartition("msg=starting")[2]
+        life = agent.process.life_text()
         told = any(words in life for words in ("No space left", "not enough space"))  # the system's and libraft's
         return agent.process.code == 1 and told and "msg=ready" not in life
 

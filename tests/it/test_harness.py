@@ -22,6 +22,15 @@ def test_process_is_ended_by_its_pid_whatever_it_does(folder):
     assert stubborn not in procs.running()
 
 
+def test_a_process_has_a_log_of_each_life(folder):
+    twice = Process("twice", ["bash", "-c", "echo $$"], folder)
+    lives = []
+    for _ in range(2):
+        twice.start().wait(10)
+        lives.append(twice.life_text())
+    assert twice.log_text() == "".join(lives) and all(lives)
+
+
 def test_wait_until_gives_up_early_when_the_process_died(folder):
     short = Process("short", ["bash", "-c", "echo last words; exit 3"], folder).start()
     begin = time.monotonic()

@@ -80,6 +80,9 @@ def test_an_acknowledged_run_that_never_came_is_told():
     churn.runs = {"j": ["u1.4", "u1.9"]}
     churn.judge_jobs({}, Verdict(arrivals()))
     assert churn.problems == ["run u1.9 was acknowledged and never came"]
+    churn.problems = []
+    churn.judge_jobs({}, Verdict(arrivals()), {"u1.9": 3}.get)
+    assert not churn.problems, "its attempts had no connection"
 
 
 def test_a_letter_that_was_not_sent_once_more_is_told():
@@ -88,6 +91,10 @@ def test_a_letter_that_was_not_sent_once_more_is_told():
     churn.letters = {"j": {"u1.2": 0, "u1.3": 1}}
     churn.judge_jobs({}, Verdict(arrivals()))
     assert churn.problems == ["j: u1.3 was re-driven after attempt 1, and 1 came last"]
+    churn.judge_jobs({}, Verdict(arrivals()), {"u1.3": 1}.get)
+    assert len(churn.problems) == 2, "that was before"
+    churn.judge_jobs({}, Verdict(arrivals()), {"u1.3": 2}.get)
+    assert len(churn.problems) == 2
 
 
 def told_of_pause(**changes):

@@ -122,10 +122,12 @@ class Process:
         self.popen = None
         self.stopped = False
         self.started_at = 0.0
+        self.life_at = 0  # where in the log its last start was
 
     def start(self):
         assert not self.alive(), f"{self.name} runs already"
         with open(self.log_path, "ab") as log:
+            self.life_at = log.tell()
             self.popen = subprocess.Popen(  # pylint: disable=consider-using-with
                 self.argv, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 env={**os.environ, **(self.env or {})}, start_new_session=True, preexec_fn=_die_with_parent)
@@ -205,6 +207,10 @@ class Process:
 
     def log_text(self):
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def life_text(self):
+        """What it logged since its last start."""
+        return self.log_path.read_bytes()[self.life_at:].decode(errors="replace")
 
     def log_tail(self, lines=LOG_TAIL_LINES):
         text = "\n".join(self.log_text().splitlines()[-lines:])
