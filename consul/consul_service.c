@@ -34,7 +34,8 @@ static json_t *check_document(const struct consul_service *s)
 static json_t *service_document(const struct consul_service *s)
 {
     struct err e = {0};
-    json_t *doc = json_object(), *meta = json_object(), *check = check_document(s), *tags = json_array();
+    json_t *doc = json_object(), *meta = json_object(), *tags = json_array();
+    bool checked = s->check_ttl_ms > 0 || s->check_http || s->check_tcp;
     int rc = json_set(doc, "ID", json_string(s->id), &e);
     rc |= json_set(doc, "Name", json_string(s->name), &e);
     rc |= json_set(doc, "Address", json_string(s->address), &e);
@@ -47,8 +48,8 @@ static json_t *service_document(const struct consul_service *s)
         rc |= json_set(meta, s->meta_name, json_string(s->meta_value), &e);
     rc |= json_set(doc, "Tags", tags, &e);
     rc |= json_set(doc, "Meta", meta, &e);
-    if (check)
-        rc |= json_set(doc, "Check", check, &e);
+    if (checked) /* one that is lost is an error: without it the service would be well for ever */
+        rc |= json_set(doc, "Check", check_document(s), &e);
     if (rc < 0) {
         json_decref(doc);
         return NULL;
@@ -61,8 +62,8 @@ struct consul_call *consul_service_register(struct consul_client *c, const struc
 {
     struct buf body = BUF_INIT(64 << 10);
     json_t *doc = service_document(s);
-    if (doc)
-        (void)json_print(doc, &body, NULL); /* an empty body is refused by Consul, which DONE tells */
+    if (!doc || json_print(doc, &body, NULL) < 0)
+        buf_reset(&body); /* an empty body is refused by Consul, which DONE tells */
     json_decref(doc);
     struct consul_request request = {.method = "PUT",
                                      .path = "/v1/agent/service/register",
@@ -76,7 +77,7 @@ struct consul_call *consul_service_register(struct consul_client *c, const struc
 static struct consul_call *put_path(struct consul_client *c, const char *prefix, const char *name,
                                     consul_done *done, void *arg)
 {
-    struct buf path = BUF_INIT(2048);
+    struct buf path = BUF_INIT_OR_DIE(2048); /* the beginning of a name might be another service's */
     buf_add_str(&path, prefix);
     text_percent_encode(&path, name, strlen(name));
     struct consul_request request = {.method = "PUT", .path = buf_str(&path), .timeout_ms = AGENT_TIMEOUT_MS};
@@ -219,7 +220,8 @@ struct consul_service_watch *consul_service_watch_new(struct consul_client *c, c
                                                       consul_service_changed *changed, void *arg)
 {
     struct consul_service_watch *w = mem_new(struct consul_service_watch);
-    struct buf path = BUF_INIT(2048);
+    struct buf path =
+        BUF_INIT_OR_DIE(2048); /* a part of it would name another service, or ask for those that fail, too */
     w->changed = changed;
     w->arg = arg;
     w->name = mem_strdup(name);

@@ -136,7 +136,7 @@ static void query(void *arg)
 {
     struct consul_watch *w = arg;
     AUTO(buf_fini)
-    struct buf path = BUF_INIT(4096); /* a longer one is cut, and refused by the client or by Consul */
+    struct buf path = BUF_INIT_OR_DIE(4096); /* a longer one is cut, and refused by the client or by Consul */
     const char *mark = strchr(w->path, '?') ? "&" : "?";
     if (w->call)
         return;

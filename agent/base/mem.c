@@ -44,6 +44,11 @@ bool fault_fired(void)
     return fault.fired || atomic_load(&threads_fired);
 }
 
+bool fault_waits(void)
+{
+    return fault.armed && !fault.fired;
+}
+
 void fault_disarm(void)
 {
     fault.armed = false;

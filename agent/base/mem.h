@@ -85,6 +85,7 @@ static inline int fd_take(int *fd)
 void fault_arm(unsigned k);
 void fault_arm_threads(unsigned k);
 bool fault_fired(void); /* whether it struck since fault_arm; disarms */
+bool fault_waits(void); /* whether fault_arm's has not struck yet */
 void fault_disarm(void);
 bool fault_hit(void); /* for wrappers: true = fail now */
 #else

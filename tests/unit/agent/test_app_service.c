@@ -3,9 +3,11 @@
 #include <jansson.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "agent/app_service.h"
+#include "agent/base/mem.h"
 #include "agent/config.h"
 #include "agent/io/loop.h"
 #include "consul/consul_client.h"
@@ -128,4 +130,149 @@ Test(app_service, has_all_of_a_long_place)
     path[sizeof(path) - 1] = '\0';
     snprintf(check, sizeof(check), "http://%s:8080%s", host, path);
     expect(host, "10.9.9.9", path, host, "HTTP", check);
+}
+
+/* --- faults -------------------------------------------------------------------------------------------------------- */
+
+enum { MANY_MAX = 100, ONE_WAIT_MS = 60000 };
+
+/* Applications of one Consul agent, each of which met a step that failed; they try again while the next ones begin. */
+static struct {
+    struct app_service *apps[MANY_MAX];
+    struct config *configs[MANY_MAX];
+    struct consul_client *client;
+    struct raw_server *server;
+    bool known[MANY_MAX]; /* to Consul; under the bed's lock */
+    bool unchecked;       /* one came without its check; under the lock */
+    unsigned stopped;
+} many;
+
+/* The application whose number is behind BEFORE in TEXT, if it is there. */
+static void note_known(const char *text, const char *before, bool known)
+{
+    const char *at = strstr(text, before);
+    unsigned long i = at ? strtoul(at + strlen(before), NULL, 10) : MANY_MAX;
+    if (i < MANY_MAX)
+        many.known[i] = known;
+}
+
+/* What has no body is refused, as Consul does. */
+static bool say_many(const struct raw_request *rq)
+{
+    bool looks = strncmp(rq->text, "GET", 3) == 0,
+         empty = strstr(rq->text, "/register") && rq->body_bytes == 0;
+    pthread_mutex_lock(&bed.lock);
+    if (!looks && !empty) {
+        note_known(rq->text, "\"Name\":\"shop-", true);
+        note_known(rq->text, "PUT /v1/agent/service/deregister/shop-", false);
+        many.unchecked |= strstr(rq->text, "\"Name\":") && !strstr(rq->text, "\"TCP\":\"10.9.9.9:8080\"");
+    }
+    pthread_mutex_unlock(&bed.lock);
+    raw_write(rq->fd, looks   ? "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+                      : empty ? "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
+                              : "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    return true;
+}
+
+static bool is_known(unsigned i)
+{
+    pthread_mutex_lock(&bed.lock);
+    bool known = many.known[i];
+    pthread_mutex_unlock(&bed.lock);
+    return known;
+}
+
+static void on_tick(void *arg)
+{
+    (void)arg;
+    loop_timer_arm(bed.look, 1);
+    loop_stop(bed.loop);
+}
+
+static void on_stopped(void *arg)
+{
+    (void)arg;
+    many.stopped++;
+}
+
+static void begin_one(unsigned i)
+{
+    char service[32];
+    snprintf(service, sizeof(service), "app.service=shop-%u", i);
+    const char *const sets[] = {"cluster.mode=consul", "store.driver=mysql",    "app.register=true", service,
+                                "app.port=8080",       "app.address=127.0.0.1", "agent.name=here"};
+    struct option_errors errors = {0};
+    struct err e = {0};
+    cr_assert(zero(int, config_load(NULL, sets, 7, NULL, &many.configs[i], &errors, &e)), "%s", e.text);
+    fault_arm(i);
+    many.apps[i] = app_service_new(many.client, many.configs[i], "10.9.9.9");
+}
+
+/* The I-th step of an application's registration fails, or, where there are fewer, none. */
+static bool register_under_fault(unsigned i)
+{
+    begin_one(i);
+    while (!is_known(i) && fault_waits())
+        loop_run(bed.loop);
+    return fault_fired();
+}
+
+/* The same of its end, which is over in any case. */
+static bool stop_under_fault(unsigned i, unsigned step)
+{
+    unsigned before = many.stopped;
+    fault_arm(step);
+    app_service_stop(many.apps[i], ONE_WAIT_MS, on_stopped, NULL);
+    while (many.stopped == before)
+        loop_run(bed.loop);
+    return fault_fired();
+}
+
+static void open_many(void)
+{
+    struct err e = {0};
+    char consul[64];
+    cr_assert(zero(int, loop_new(&bed.loop, NULL)));
+    bed.watchdog = loop_timer_new(bed.loop, too_long, NULL);
+    bed.look = loop_timer_new(bed.loop, on_tick, NULL);
+    loop_timer_arm(bed.watchdog, 2 * ONE_WAIT_MS);
+    loop_timer_arm(bed.look, 1);
+    many.server = raw_server_start(false, say_many, NULL);
+    snprintf(consul, sizeof(consul), "127.0.0.1:%u", raw_server_port(many.server));
+    struct consul_client_options options = {.address = consul};
+    cr_assert(zero(int, consul_client_new(bed.loop, &options, &many.client, &e)), "%s", e.text);
+}
+
+static void close_many(unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        app_service_free(many.apps[i]);
+        config_free(many.configs[i]);
+    }
+    consul_client_free(many.client);
+    raw_server_stop(many.server);
+    loop_timer_free(bed.look);
+    loop_timer_free(bed.watchdog);
+    loop_free(bed.loop);
+}
+
+Test(app_service, is_registered_in_the_end_and_ends_whatever_fails_once)
+{
+    unsigned count = 0, step = 0;
+    bool fired = true;
+    open_many();
+    while (fired) {
+        fired = register_under_fault(count++);
+        cr_assert(lt(u32, count, MANY_MAX));
+    }
+    cr_assert(gt(u32, count, 4), "%u steps", count);
+    for (unsigned i = 0; i < count; i++)
+        while (!is_known(i))
+            loop_run(bed.loop);
+    for (unsigned i = 0; i < count; i++, step++)
+        fired = stop_under_fault(i, step);
+    cr_assert(not(fired), "more steps than applications");
+    cr_assert(not(is_known(count - 1)));
+    cr_assert(not(many.unchecked));
+    close_many(count);
 }
