@@ -391,7 +391,8 @@ static void on_job(void *arg, const struct err *e, struct store_job *jobs, size_
         return;
     char etag[API_ETAG_SIZE];
     api_etag_print(&jobs[0].row.uid, jobs[0].row.version, etag);
-    if (strcmp(x->req.none_match_etag, etag) == 0) {
+    /* One of a list, weak or not; its quotes keep it from being part of another. */
+    if (strcmp(x->req.none_match, "*") == 0 || strstr(x->req.none_match, etag)) {
         struct httpd_header more_header = {"ETag", etag};
         exchange_reply(x, 304, NULL, &more_header, 1, NULL);
         return;

@@ -555,8 +555,8 @@ static int read_if_none_match(struct reader *r)
     if (known & API_C_IF_NONE_MATCH_ANY)
         return api_problem_set(r->problem, API_INVALID_REQUEST, "If-None-Match may only be *, not '%s'",
                                TEXTQ(text, strlen(text)));
-    if (strlen(text) < sizeof(rq->none_match_etag)) /* a longer one is none of ours */
-        memcpy(rq->none_match_etag, text, strlen(text) + 1);
+    if (strlen(text) < sizeof(rq->none_match)) /* of a longer list the job may always be sent */
+        memcpy(rq->none_match, text, strlen(text) + 1);
     return 0;
 }
 

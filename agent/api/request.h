@@ -91,11 +91,11 @@ struct api_request {
 
     bool if_match;
     struct uid match_uid;
-    uint64_t match_version;   /* 0: whichever there is */
-    bool if_none_match;       /* "*" */
-    char none_match_etag[64]; /* GET: "" none */
-    char key[API_KEY_MAX];    /* Idempotency-Key, "" none */
-    bool body_is_json;        /* a content type was given and is one that the route takes */
+    uint64_t match_version; /* 0: whichever there is */
+    bool if_none_match;     /* "*" */
+    char none_match[256];   /* GET: If-None-Match as it came; "" none */
+    char key[API_KEY_MAX];  /* Idempotency-Key, "" none */
+    bool body_is_json;      /* a content type was given and is one that the route takes */
 };
 
 /* Read HEAD into RET. 0, or -ERR_INVALID with the reason in PROBLEM (all errors of the query at once); RET then holds what

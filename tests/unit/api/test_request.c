@@ -204,7 +204,7 @@ Test(request, conditions_are_etags_of_ours)
     expect_ok(HEAD("PUT", "/v1/jobs/x", "", JSON{"If-None-Match", "*"}, ), &rq);
     cr_assert(rq.if_none_match);
     expect_ok(HEAD("GET", "/v1/jobs/x", "", {"If-None-Match", "\"y\""}, ), &rq);
-    cr_assert(eq(str, rq.none_match_etag, "\"y\""));
+    cr_assert(eq(str, rq.none_match, "\"y\""));
     expect_code(HEAD("PUT", "/v1/jobs/x", "", JSON{"If-Match", "\"y\""}, ), API_VERSION_MISMATCH,
                 "another's");
     expect_code(HEAD("PUT", "/v1/jobs/x", "", JSON{"If-Match", "\"" UID ".0\""}, ), API_VERSION_MISMATCH,
