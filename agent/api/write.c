@@ -266,12 +266,15 @@ static int merge_hook(struct planner_api *api, const struct job_spec *present, c
 
 /* --- the operations ------------------------------------------------------------------------------------------------ */
 
-static void digest_body(struct api_write *w, const json_t *doc)
+static int digest_body(struct api_write *w, const json_t *doc, struct api_problem *problem)
 {
     AUTO(buf_fini) struct buf text = BUF_INIT(BODY_MAX);
-    if (json_print(doc, &text, NULL) == 0) /* without memory: a digest that matches nothing */
-        w->digest = XXH3_64bits(buf_str(&text), text.len);
+    struct err e = {0};
+    if (json_print(doc, &text, &e) < 0) /* another digest would be another body's for ever */
+        return api_problem_set(problem, API_OVERLOADED, "%s", e.text);
+    w->digest = XXH3_64bits(buf_str(&text), text.len);
     memcpy(w->ctx.uid.bytes + DIGEST_AT, &w->digest, sizeof(w->digest));
+    return 0;
 }
 
 bool api_write_same_body(const struct api_write *w, const struct uid *uid)
@@ -333,9 +336,7 @@ static int build_job(struct api_write *w, const struct api_write_parts *parts, s
         w->papi.merge = merge_hook;
         return 0;
     }
-    if (w->keyed)
-        digest_body(w, parts->doc);
-    if (build_new(w, parts, problem) < 0)
+    if ((w->keyed && digest_body(w, parts->doc, problem) < 0) || build_new(w, parts, problem) < 0)
         return -ERR_INVALID;
     assert(w->papi.spec);
     bool takes_phase = w->papi.spec->has_every && w->papi.spec->starts_ms == RECORD_NONE;
@@ -368,7 +369,10 @@ static int build_run(struct api_write *w, const struct api_write_parts *parts, s
         (void)json_field_bool(parts->doc, "force", &w->papi.run_force, parts->at,
                               &problem->errors); /* absent: false */
     }
-    if (payload && json_print_ordered(payload, &out, &e) < 0)
+    int rc = payload ? json_print_ordered(payload, &out, &e) : 0;
+    if (rc == -ERR_NOMEM)
+        problem->errors.nomem = true;
+    else if (rc < 0)
         json_problem(&problem->errors, parts->at, "payload", "is over %u bytes", JOB_PAYLOAD_MAX);
     if (problems_any(&problem->errors)) {
         buf_fini(&out);

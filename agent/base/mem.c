@@ -20,6 +20,8 @@ static _Thread_local struct {
     unsigned left;
 } fault;
 
+static _Thread_local bool held;
+
 /* Of fault_arm_threads(). */
 static atomic_uint threads_left; /* the step that fails, from 1; 0: none */
 static atomic_bool threads_fired;
@@ -81,7 +83,12 @@ static bool threads_hit(void)
 
 bool fault_hit(void)
 {
-    return thread_hit() || threads_hit();
+    return !held && (thread_hit() || threads_hit());
+}
+
+void fault_hold(bool hold)
+{
+    held = hold;
 }
 #endif
 

@@ -88,7 +88,13 @@ bool fault_fired(void); /* whether it struck since fault_arm; disarms */
 bool fault_waits(void); /* whether fault_arm's has not struck yet */
 void fault_disarm(void);
 bool fault_hit(void); /* for wrappers: true = fail now */
+/* While HOLD, the steps of this thread do not count: for what stands in for something outside of the process. */
+void fault_hold(bool hold);
 #else
+static inline void fault_hold(bool hold)
+{
+    (void)hold;
+}
 static inline bool fault_hit(void)
 {
     return false;

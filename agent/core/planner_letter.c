@@ -153,21 +153,24 @@ static int64_t at_of(const struct planner_api *api, uint64_t seq)
 /* All rows are there: what can be changed is, in one go. */
 static void act(struct planner *p, struct pjob *j, struct planner_api *api)
 {
-    bool redrives = api->op == PLANNER_LETTERS_REDRIVE;
+    bool redrives = api->op == PLANNER_LETTERS_REDRIVE, starved = false;
     for (size_t i = 0; i < api->found_count; i++) {
         struct fire_row *row = &api->found[i];
         if (redrives && !pletter_fits(j, row))
             continue;
         if (redrives ? redrive(p, j, row, at_of(api, row->seq)) : discard(p, j, row))
             api->letters_done++;
+        else
+            starved |= !pjob_find_fire(j, row->seq); /* else it is at work again already */
     }
     pletter_forget(api);
+    enum planner_answer answer = starved ? PLANNER_UNAVAILABLE : PLANNER_OK; /* to be asked for again */
     if (api->letters_done == 0) {
-        papi_reply(p, j, PLANNER_OK);
+        papi_reply(p, j, answer);
         return;
     }
     papi_revise(j, api, redrives ? "redrive" : "discard", job_row_next_due_ms(&j->row));
-    papi_applied(j, PLANNER_OK);
+    papi_applied(j, answer);
 }
 
 static void reply_later(struct planner *p, struct pjob *j)
@@ -290,8 +293,10 @@ bool pletter_retry(struct planner *p, struct pjob *j, struct fire_row *row)
         pletter_read_copy(p, j, row->version);
         return true;
     }
-    if (!redrive(p, j, row, p->now_ms))
-        return false;
+    if (!redrive(p, j, row, p->now_ms)) { /* no memory, or it is at work again */
+        papi_reply(p, j, PLANNER_UNAVAILABLE);
+        return true;
+    }
     struct pfire *f = pjob_find_fire(j, api->seq);
     f->by_hand = true;
     api->outcome = FIRE_OUTCOME_PENDING;

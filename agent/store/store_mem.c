@@ -41,7 +41,10 @@ static void op_work(struct mem_op *op, struct err *e)
         (void)err_set(e, ERR_UNAVAILABLE, "%s was lost on its way", op->name); /* the answer carries it */
         return;
     }
-    if (op->work(op, e) == 0)
+    fault_hold(true); /* a store's memory is not the agent's */
+    int rc = op->work(op, e);
+    fault_hold(false);
+    if (rc == 0)
         err_clear(e);
     if (fault == STORE_MEM_LOST_AFTER)
         lose(op, e);

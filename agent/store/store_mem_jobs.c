@@ -642,8 +642,8 @@ static bool revision_wanted(const struct store_revisions *which, const char *nam
 static void give_definition(struct store_revision *r, const struct job_spec *was)
 {
     const char *definition = job_spec_definition(was, &r->was_bytes);
-    r->was = mem_new_array(char, r->was_bytes + 1); /* a test's faults are for those who ask */
-    memcpy(r->was, definition, r->was_bytes);
+    r->was = mem_try_strndup(definition, r->was_bytes, NULL);
+    assert(r->was);
 }
 
 static int list_revisions_work(struct mem_op *op, struct err *e)

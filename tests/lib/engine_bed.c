@@ -191,6 +191,10 @@ void engine_bed_shift_wall(struct engine_bed *bed, int64_t shift_us)
 static enum store_mem_fault fault(void *arg, const char *op)
 {
     struct bed_agent *a = arg;
+    if (a->fault_steps && strcmp(op, "beat") != 0 && fault_hit())
+        return STORE_MEM_LOST_BEFORE;
+    if (a->fault_steps && strcmp(op, "beat") != 0 && fault_hit())
+        return STORE_MEM_LOST_AFTER;
     if (!a->fault_op || strcmp(a->fault_op, op) != 0 || a->faults_left == 0)
         return STORE_MEM_OK;
     a->faults_left--;

@@ -37,7 +37,9 @@ struct bed_agent {
     const char *fault_op;
     enum store_mem_fault fault;
     int faults_left;
-    bool hang; /* calls of the store stay without an answer until engine_bed_go_on() */
+    bool
+        fault_steps; /* each call but a beat is two fallible steps: lost on the way there, and on the way back */
+    bool hang;       /* calls of the store stay without an answer until engine_bed_go_on() */
     struct loop_msg *hung[64];
     size_t hung_count;
 };

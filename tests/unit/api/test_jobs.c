@@ -128,6 +128,38 @@ static void expect_unchanged(struct api_bed *b, bool acknowledged)
     cr_assert(is_there("w", "\"payload\":{\"text\":"));
 }
 
+static void put_many(struct api_bed *b)
+{
+    api_bed_put(b, "many-1", YEARLY);
+    api_bed_put(b, "many-2", YEARLY);
+}
+
+static void expect_none_of_many(struct api_bed *b, bool acknowledged)
+{
+    (void)b;
+    bool there = is_there("many-1", "") || is_there("many-2", "");
+    cr_assert(not(there && acknowledged));
+}
+
+/* Its runs end at once. */
+static void put_called(struct api_bed *b)
+{
+    remove_w(b);
+    api_bed_put(b, "w", "0 0 * * *");
+}
+
+static void expect_run(struct api_bed *b, bool acknowledged)
+{
+    if (acknowledged)
+        api_bed_until(b, "/v1/jobs/w", "\"succeeded\":1,");
+}
+
+static void expect_backfilled(struct api_bed *b, bool acknowledged)
+{
+    if (acknowledged)
+        api_bed_until(b, "/v1/jobs/w", "\"succeeded\":3,");
+}
+
 #define STAMPS " uid version created_at updated_at instance last_fire fire "
 
 Test(jobs, writes_under_faults_are_whole_or_not_there)
@@ -188,8 +220,59 @@ Test(jobs, writes_under_faults_are_whole_or_not_there)
          .varying = STAMPS,
          .before = put_w,
          .after = expect_none},
+        {.method = "DELETE",
+         .target = "/v1/jobs?prefix=many-",
+         .status = 200,
+         .before = put_many,
+         .after = expect_none_of_many},
+        {.method = "POST",
+         .target = "/v1/jobs/w/run",
+         .body = "{\"payload\":{\"by\":\"hand\"}}",
+         .status = 202,
+         .varying = STAMPS,
+         .before = put_called,
+         .after = expect_run},
+        {.method = "POST",
+         .target = "/v1/jobs/w/backfill",
+         .body = "{\"from\":\"2026-01-01T00:00:00Z\",\"to\":\"2026-01-04T00:00:00Z\"}",
+         .status = 202,
+         .before = put_called,
+         .after = expect_backfilled},
     };
     api_bed_open(&bed, NULL);
+    api_bed_run(&bed, cases, sizeof(cases) / sizeof(cases[0]));
+    api_bed_close(&bed);
+}
+
+/* Said again with its key, a request is answered as the first time. */
+Test(jobs, repeated_keys_under_faults_find_what_they_made)
+{
+    static const struct api_case cases[] = {
+        {.method = "POST",
+         .target = "/v1/jobs",
+         .headers = "Idempotency-Key: create\r\n",
+         .body = JOB,
+         .status = 201,
+         .varying = " owner "},
+        {.method = "POST",
+         .target = "/v1/jobs?dry_run=true",
+         .headers = "Idempotency-Key: create\r\n",
+         .body = JOB,
+         .status = 200},
+        {.method = "POST",
+         .target = "/v1/jobs/called/run",
+         .headers = "Idempotency-Key: run\r\n",
+         .body = "{\"payload\":1}",
+         .status = 202},
+        {.method = "POST",
+         .target = "/v1/jobs/called/run",
+         .headers = "Idempotency-Key: run\r\n",
+         .body = "{\"payload\":2}",
+         .status = 422,
+         .varying = " instance "},
+    };
+    api_bed_open(&bed, NULL);
+    api_bed_put(&bed, "called", "0 0 * * *");
     api_bed_run(&bed, cases, sizeof(cases) / sizeof(cases[0]));
     api_bed_close(&bed);
 }
