@@ -65,6 +65,7 @@ static void done(void *arg, const struct auditor_summary *sum, const struct err 
     buf_addf(&out, "{\"jobs\":%zu,\"unsettled\":%zu,\"differing\":%zu,\"differences\":[", sum->jobs,
              sum->unsettled, sum->differences);
     buf_add(&out, a->list.data, a->list.len);
+    buf_fail_with(&out, &a->list);
     buf_addf(&out, "],\"truncated\":%s}", sum->truncated ? "true" : "false");
     buf_fini(&a->list);
     mem_free(a);

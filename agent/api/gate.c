@@ -62,6 +62,9 @@ static void run_look(struct work *w, void *context)
         return;
     if (tokens_load(g->file, &next, &e) < 0) {
         log_error(&log_here, "tokens not read again, the old ones stay in use", "error=%s", LOGQ(e.text));
+        if (e.code !=
+            ERR_INVALID) /* the next look finds it changed, if it is there: a token may have been taken back */
+            g->watch.stamp = 0;
         return;
     }
     log_info(&log_here, "tokens read again", "file=%s tokens=%zu", LOGQ(g->file), tokens_count(next));

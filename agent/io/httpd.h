@@ -53,8 +53,8 @@ int httpd_start(const struct httpd_options *options, struct httpd **ret, struct 
 /* Any thread; blocks on files. Read the TLS files of the options again: connections that come from now on get what is in them, those
  * that are there keep what they have. Without TLS it does nothing. Errors as httpd_start(); what was in force stays so. */
 int httpd_reload_tls(struct httpd *h, struct err *e);
-/* The same if the files have changed since they were looked at last; *RET_CHANGED tells. After a failure it is tried again when they
- * change again. One thread at a time. */
+/* The same if the files have changed since they were looked at last; *RET_CHANGED tells. What is no certificate is looked at again
+ * when the files change again, after another failure they are at the next call. One thread at a time. */
 int httpd_look_tls(struct httpd *h, bool *ret_changed, struct err *e);
 /* The address it listens on, with the port the kernel gave; port 0 for a unix socket. */
 const char *httpd_address(const struct httpd *h);

@@ -122,8 +122,10 @@ int httpd_look_tls(struct httpd *h, bool *ret_changed, struct err *e)
     uint64_t stamp =
         httpd_tls_stamp_(&h->o); /* before the reading: a change in between is seen at the next look */
     *ret_changed = stamp != h->tls_stamp;
-    h->tls_stamp = stamp;
-    return *ret_changed ? httpd_reload_tls(h, e) : 0;
+    int rc = *ret_changed ? httpd_reload_tls(h, e) : 0;
+    if (rc == 0 || rc == -ERR_INVALID)
+        h->tls_stamp = stamp;
+    return rc;
 }
 
 struct httpd_tls *httpd_tls_attach_(struct httpd *h, struct MHD_Connection *mhd)

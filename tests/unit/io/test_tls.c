@@ -249,3 +249,31 @@ Test(tls, what_cannot_be_read_again_leaves_all_as_it_was)
         cr_assert(lt(int, r, 0), "k=%u", k);
     }
 }
+
+static bool changed;
+
+static int look_at_changed(void)
+{
+    cr_assert(zero(int, system("echo >>server.test.pem"))); /* by its size at least */
+    return httpd_look_tls(server, &changed, &e);
+}
+
+Test(tls, a_look_that_failed_is_made_up_for_by_the_next)
+{
+    serve(NULL);
+    for (unsigned k = 0;; k++) {
+        fault_arm(k);
+        int r = look_at_changed();
+        bool fired = fault_fired();
+        cr_assert(eq(int, r < 0, fired), "k=%u: %s", k, e.text);
+        cr_assert(changed, "k=%u", k);
+        cr_assert(zero(int, httpd_look_tls(server, &changed, &e)), "k=%u: %s", k, e.text);
+        cr_assert(eq(int, changed, fired), "k=%u", k);
+        if (!fired)
+            break;
+    }
+    cr_assert(zero(int, system("cp stranger.test.key server.test.key")));
+    cr_assert(eq(int, look_at_changed(), -ERR_INVALID));
+    cr_assert(zero(int, httpd_look_tls(server, &changed, &e)), "it is said once");
+    cr_assert(not(changed));
+}
