@@ -12,6 +12,7 @@ int main(int argc, char **argv, char **envp)
         .err = stderr,
         .env = (const char *const *)envp,
         .now_ms = clock_wall_ms,
+        .wait_ms = clock_wait_ms,
         .agent_run = agent_run,
     };
     return cli_run(&cli, argc, (const char *const *)argv);

@@ -51,3 +51,9 @@ uint64_t clock_mono_ns(void)
     struct timespec t = read_clock(CLOCK_MONOTONIC);
     return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
+
+void clock_wait_ms(unsigned ms)
+{
+    struct timespec span = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
+    (void)nanosleep(&span, NULL); /* a signal: earlier */
+}

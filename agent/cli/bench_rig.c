@@ -212,7 +212,8 @@ static void on_answer(void *arg, const struct err *e, const struct http_reply *r
     s->us[lane->i] = clock_boot_us() - lane->since_us;
     s->open--;
     if (s->failed == 0 && e->code != ERR_OK)
-        s->failed = err_set(s->e, ERR_UNAVAILABLE, "%s: %s", s->target.base, e->text);
+        s->failed = err_set(s->e, e->code == ERR_NOMEM ? ERR_NOMEM : ERR_UNAVAILABLE, "%s: %s",
+                            s->target.base, e->text);
     else if (s->failed == 0 && reply->status != s->requests->status)
         s->failed = refuse(s, reply);
     if (!s->rig->interrupted && s->failed == 0 && s->next < s->requests->count)
@@ -248,7 +249,8 @@ static void send_next(struct lane *lane)
     (void)http_send(s->rig->http, &o, on_answer, lane); /* is never cancelled by hand */
 }
 
-static void set_headers(struct sending *s)
+/* All or none: without its namespace a request would mean another job. */
+static int set_headers(struct sending *s)
 {
     size_t n = 0;
     s->headers[n++] = "Content-Type: application/json";
@@ -260,6 +262,8 @@ static void set_headers(struct sending *s)
         s->headers[n++] = buf_str(&s->token);
     if (s->target.ns)
         s->headers[n] = buf_str(&s->ns);
+    int r = buf_check(&s->token, s->e);
+    return r == 0 ? buf_check(&s->ns, s->e) : r;
 }
 
 int bench_rig_send(struct bench_rig *rig, const struct bench_requests *requests, uint64_t *ret_us,
@@ -269,9 +273,9 @@ int bench_rig_send(struct bench_rig *rig, const struct bench_requests *requests,
     struct lane *lanes = mem_new_array(struct lane, requests->connections);
     client_target(rig->client, &s.target);
     rig->tls = s.target.tls;
-    set_headers(&s);
+    s.failed = set_headers(&s);
     uint64_t begin_us = clock_boot_us();
-    for (unsigned i = 0; i < requests->connections && s.next < requests->count; i++) {
+    for (unsigned i = 0; i < requests->connections && s.next < requests->count && s.failed == 0; i++) {
         lanes[i].s = &s;
         send_next(&lanes[i]);
     }

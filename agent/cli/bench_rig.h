@@ -38,8 +38,8 @@ struct bench_requests {
     int status;           /* what each has to answer */
 };
 /* Send them; RET_US gets COUNT times from sending to the whole answer, RET_TOOK_US how long all took. ERR_UNAVAILABLE: no agent;
- * ERR_INVALID: one was answered otherwise, and its answer is in REFUSED (the caller's to fini); ERR_CANCELLED: interrupted. Nothing is
- * under way afterwards. */
+ * ERR_INVALID: one was answered otherwise, and its answer is in REFUSED (the caller's to fini); ERR_CANCELLED: interrupted; ERR_NOMEM,
+ * ERR_TOO_BIG. Nothing is under way afterwards. */
 int bench_rig_send(struct bench_rig *rig, const struct bench_requests *requests, uint64_t *ret_us,
                    uint64_t *ret_took_us, struct client_reply *refused, struct err *e);
 

@@ -25,6 +25,7 @@ struct cli {
     FILE *in, *out, *err;
     const char *const *env; /* as environ */
     int64_t (*now_ms)(void);
+    void (*wait_ms)(unsigned ms); /* lets so much time pass */
     /* What `agent` runs. */
     int (*agent_run)(const struct agent_start *start, struct err *e);
 };

@@ -9,6 +9,7 @@
 #include "agent/base/json.h"
 #include "agent/base/rng.h"
 #include "agent/base/text.h"
+#include "agent/cli/bench.h"
 #include "agent/cli/bench_rig.h"
 #include "agent/cli/client.h"
 #include "agent/cli/commands.h"
@@ -21,7 +22,9 @@
 #define BULK_PIECE      10000
 #define BULK_BYTES      ((size_t)32 << 20)
 #define BULK_TIME_S     600L
-#define LEAD_MS         2000 /* before what is due at one instant, and how long `@every 1s` settles */
+#define LEAD_MS         2000 /* before what is due at one instant */
+#define SETTLE_MS       2000
+#define LINGER_MS       1000
 #define BULK_PER_MS     4 /* jobs; slower than any store was measured: the lead grows with what is created */
 #define PATIENCE_US     60000000
 #define TAIL_US         30000000 /* at most, for what is on its way when the measuring ends */
@@ -38,7 +41,9 @@ struct bench {
     uint64_t jobs, rate, duration_ms, connections;
     char prefix[32]; /* of the ids */
     struct buf url;  /* of the callee */
-    json_t *report;
+    const struct bench_pace *pace;
+    bool json;
+    json_t *report; /* with JSON */
 };
 
 /* --- figures ------------------------------------------------------------------------------------------------------- */
@@ -82,8 +87,9 @@ static void report(struct bench *b, const char *name, json_t *values, const char
     __attribute__((format(printf, 4, 5)));
 static void report(struct bench *b, const char *name, json_t *values, const char *fmt, ...)
 {
-    if (b->report) {
-        (void)json_object_set_new(b->report, name, values); /* memory is all that can be missing: left out */
+    if (b->json) {
+        if (json_set(b->report, name, values, NULL) < 0)
+            show_set_lost();
         return;
     }
     json_decref(values);
@@ -214,8 +220,11 @@ struct tally {
     size_t jobs;    /* of which something came */
 };
 
-static struct tally tally_of(const struct bench_arrival *a, size_t count, int64_t from_us, int64_t to_us)
+/* Of what has come so far, with dues from FROM_US to before TO_US. */
+static struct tally tally_of(struct bench_rig *rig, int64_t from_us, int64_t to_us)
 {
+    size_t count;
+    const struct bench_arrival *a = bench_rig_arrivals(rig, &count);
     struct tally t = {.us = mem_new_array(uint64_t, count + 1)};
     uint32_t seq = 0;
     for (size_t i = 0; i < count; i++) {
@@ -257,9 +266,7 @@ static int measure_burst(struct bench *b)
                         "creating them took so long that they were due meanwhile; try fewer --jobs");
     if (!bench_rig_wait(b->rig, b->jobs, due_ms * 1000 + PATIENCE_US))
         return interrupted(b);
-    size_t count;
-    const struct bench_arrival *arrivals = bench_rig_arrivals(b->rig, &count);
-    struct tally t = tally_of(arrivals, count, INT64_MIN, INT64_MAX);
+    struct tally t = tally_of(b->rig, INT64_MIN, INT64_MAX);
     struct figures f = figures_of(t.us, t.distinct);
     mem_free(t.us);
     report(b, "burst",
@@ -279,18 +286,17 @@ static int measure_steady(struct bench *b)
     int code = create(b, "steady", "@every 1s", b->rate);
     if (code != CLI_OK)
         return code;
-    int64_t from_us = clock_wall_us() + (int64_t)LEAD_MS * 1000,
+    int64_t from_us = clock_wall_us() + b->pace->settle_ms * 1000,
             to_us = from_us + (int64_t)b->duration_ms * 1000;
-    if (!bench_rig_wait(b->rig, SIZE_MAX, to_us + 1000000))
+    if (!bench_rig_wait(b->rig, SIZE_MAX, to_us + b->pace->linger_ms * 1000))
         return interrupted(b);
-    size_t count;
-    struct tally t = tally_of(bench_rig_arrivals(b->rig, &count), count, from_us, to_us);
+    struct tally t = tally_of(b->rig, from_us, to_us);
     int64_t until_us = clock_wall_us() + TAIL_US;
     size_t due = (size_t)(b->rate * (b->duration_ms / 1000)); /* at least */
     while ((t.missing > 0 || t.jobs < b->rate || t.distinct < due) && clock_wall_us() < until_us &&
            bench_rig_wait(b->rig, SIZE_MAX, clock_wall_us() + LOOK_US)) {
         mem_free(t.us);
-        t = tally_of(bench_rig_arrivals(b->rig, &count), count, from_us, to_us);
+        t = tally_of(b->rig, from_us, to_us);
     }
     struct figures f = figures_of(t.us, t.distinct);
     mem_free(t.us);
@@ -341,13 +347,32 @@ static int read_options(struct bench *b, const struct cli_args *args, struct err
     return r;
 }
 
-int cmd_bench(struct cli *cli, const struct cli_args *args)
+/* Jobs call URL (NULL: the rig's own address). */
+static int measure_with(struct bench *b, const char *url)
+{
+    struct err e;
+    b->url = BUF_INIT(8192);
+    buf_addf(&b->url, "%s%s", url ? "" : "http://", url ? url : bench_rig_address(b->rig));
+    b->report =
+        b->json ? json_object() : NULL; /* without memory nothing of it is shown, which cli_run() tells */
+    int r = buf_check(&b->url, &e);
+    int code = r == 0 ? measure(b) : cli_fail(b->cli, CLI_FAILED, "%s", e.text);
+    if (b->json)
+        show_json(b->cli->out, b->report);
+    json_decref(b->report);
+    buf_fini(&b->url);
+    return code;
+}
+
+int bench_run(struct cli *cli, const struct cli_args *args, const struct bench_pace *pace)
 {
     struct err e;
     struct bench b = {.cli = cli, .jobs = 1000, .rate = 500, .duration_ms = 10000, .connections = 16};
-    const char *listen = args_get(args, "--listen"), *url = args_get(args, "--url");
+    const char *listen = args_get(args, "--listen");
+    b.pace = pace;
+    b.json = args_has(args, "--json");
     if (read_options(&b, args, &e) < 0)
-        return cli_fail(cli, CLI_USAGE, "%s", e.text);
+        return cli_fail(cli, e.code == ERR_INVALID ? CLI_USAGE : CLI_FAILED, "%s", e.text);
     AUTO(client_free) struct client *client = client_open(cli, args);
     if (!client)
         return CLI_USAGE;
@@ -356,13 +381,11 @@ int cmd_bench(struct cli *cli, const struct cli_args *args)
         return cli_fail(cli, CLI_FAILED, "%s", e.text);
     b.client = client;
     b.rig = rig;
-    b.url = BUF_INIT(8192);
-    buf_addf(&b.url, "%s%s", url ? "" : "http://", url ? url : bench_rig_address(rig));
-    b.report = args_has(args, "--json") ? json_object() : NULL;
-    int code = measure(&b);
-    if (b.report)
-        show_json(cli->out, b.report);
-    json_decref(b.report);
-    buf_fini(&b.url);
-    return code;
+    return measure_with(&b, args_get(args, "--url"));
+}
+
+int cmd_bench(struct cli *cli, const struct cli_args *args)
+{
+    static const struct bench_pace pace = {.settle_ms = SETTLE_MS, .linger_ms = LINGER_MS};
+    return bench_run(cli, args, &pace);
 }

@@ -9,6 +9,7 @@
 #include "agent/base/rng.h"
 #include "agent/base/text.h"
 #include "agent/cli/commands.h"
+#include "agent/cli/show.h"
 #include "agent/cli/sink_async.h"
 #include "agent/core/grpc_code.h"
 #include "agent/io/grpcd.h"
@@ -25,6 +26,7 @@
 #define STATUS_FAILED   500
 #define STATUS_TAKEN    202 /* to be completed later */
 #define AFTER_MS        1000
+#define AGAIN_MS        1000
 #define STALE_S         300 /* what the libraries of the standard allow */
 #define CODE_FAILED     14  /* UNAVAILABLE */
 
@@ -56,7 +58,8 @@ struct sink {
     int status, code;
     uint64_t fail_first;
     double fail_rate;
-    uint64_t delay_ms, complete_after_ms, heartbeats;
+    uint64_t delay_ms;
+    struct sink_async_options later;
     bool hang, json, ending;
 };
 
@@ -78,15 +81,24 @@ static const char *path_of(const struct visit *v)
     return v->call ? grpcd_method(v->call) : httpd_path(v->rq);
 }
 
-/* The payload of a fire, whatever carries it. */
-static void read_payload(const struct visit *v, struct buf *out)
+/* The payload of a fire, whatever carries it. ERR_NOMEM, ERR_TOO_BIG. */
+static int read_payload(const struct visit *v, struct buf *out, struct err *e)
 {
     size_t bytes;
     const char *body = v->call ? grpcd_message(v->call, &bytes) : httpd_body(v->rq, &bytes);
-    if (v->call && strcmp(path_of(v), FIRE_METHOD) == 0)
-        (void)fire_message_payload(body, bytes, out, NULL); /* of another shape: empty */
-    else
-        buf_add(out, body, bytes);
+    if (v->call && strcmp(path_of(v), FIRE_METHOD) == 0) {
+        int r = fire_message_payload(body, bytes, out, e);
+        return r == -ERR_INVALID ? 0 : r; /* of another shape: empty */
+    }
+    buf_add(out, body, bytes);
+    return buf_check(out, e);
+}
+
+/* The sink goes on, but not as if all had been shown. */
+static void not_shown(const struct visit *v, const char *what, const struct err *e)
+{
+    show_set_lost();
+    (void)cli_fail(v->sink->cli, CLI_FAILED, "%s: %s", what, e->text); /* said at the end too */
 }
 
 struct facts {
@@ -114,21 +126,29 @@ static bool read_facts(const struct visit *v, struct facts *ret)
     return true;
 }
 
+/* NULL: that could not be found out. */
 static const char *check_signature(const struct visit *v)
 {
     const char *id = header(v, "webhook-id"), *at = header(v, "webhook-timestamp");
     const char *signatures = header(v, "webhook-signature");
     int64_t timestamp_s;
     bool good = false;
+    struct err e;
     if (!id || !at || !signatures)
         return "missing";
     if (text_i64(at, strlen(at), 0, INT64_MAX, &timestamp_s, NULL) < 0)
         return "wrong";
     AUTO(buf_fini) struct buf body = BUF_INIT(BODY_MAX);
-    read_payload(v, &body);
+    int r = read_payload(v, &body, &e);
     struct sign_message m = {
         .id = id, .timestamp_s = timestamp_s, .body = buf_str(&body), .body_bytes = body.len};
-    if (sign_verify(v->sink->keys, &m, signatures, &good, NULL) < 0 || !good)
+    if (r == 0)
+        r = sign_verify(v->sink->keys, &m, signatures, &good, &e);
+    if (r < 0) {
+        not_shown(v, "a signature cannot be checked", &e);
+        return NULL;
+    }
+    if (!good)
         return "wrong";
     int64_t age_s = v->arrived_ms / 1000 - timestamp_s;
     return age_s > STALE_S || age_s < -STALE_S ? "stale" : "verified";
@@ -136,17 +156,19 @@ static const char *check_signature(const struct visit *v)
 
 /* --- printing ------------------------------------------------------------------------------------------------------ */
 
-static json_t *body_json(const struct visit *v)
+static int set_body(const struct visit *v, json_t *line, struct err *e)
 {
     AUTO(buf_fini) struct buf body = BUF_INIT(BODY_MAX);
     json_t *value = NULL;
-    read_payload(v, &body);
+    int r = read_payload(v, &body, e);
+    if (r < 0)
+        return r;
     if (body.len == 0)
-        return json_null();
-    if (json_read(buf_str(&body), body.len, (size_t)BODY_MAX, &value, NULL) == 0)
-        return value;
-    return text_utf8_valid(buf_str(&body), body.len) ? json_stringn(buf_str(&body), body.len)
-                                                     : json_string("(not text)");
+        return json_set(line, "body", json_null(), e);
+    r = json_read(buf_str(&body), body.len, (size_t)BODY_MAX, &value, e);
+    if (r == -ERR_NOMEM)
+        return r;
+    return json_set(line, "body", r == 0 ? value : show_text_json(buf_str(&body), body.len), e);
 }
 
 static json_t *status_json(const struct visit *v)
@@ -156,27 +178,44 @@ static json_t *status_json(const struct visit *v)
     return v->call ? json_string(grpc_code_name(v->status)) : json_integer(v->status);
 }
 
+static int set_text(json_t *line, const char *key, const char *text, struct err *e)
+{
+    return json_set(line, key, show_text_json(text, strlen(text)), e);
+}
+
+static int set_facts(json_t *line, const struct facts *f, struct err *e)
+{
+    int r = set_text(line, "job", f->job, e);
+    if (r == 0)
+        r = set_text(line, "fire", f->fire, e);
+    if (r == 0)
+        r = json_set(line, "seq", json_integer((json_int_t)f->seq), e);
+    if (r == 0)
+        r = set_text(line, "due", f->due, e);
+    if (r == 0)
+        r = json_set(line, "attempt", json_integer(f->attempt), e);
+    return r == 0 ? json_set(line, "lateness_ms", json_integer(f->lateness_ms), e) : r;
+}
+
 static void print_json(const struct visit *v, const struct facts *f, bool callback)
 {
-    json_t *line = json_object();
-    if (callback) {
-        (void)json_set(line, "job", json_string(f->job),
-                       NULL); /* memory, or bytes that are no text: left out */
-        (void)json_set(line, "fire", json_string(f->fire), NULL);
-        (void)json_set(line, "seq", json_integer((json_int_t)f->seq), NULL);
-        (void)json_set(line, "due", json_string(f->due), NULL);
-        (void)json_set(line, "attempt", json_integer(f->attempt), NULL);
-        (void)json_set(line, "lateness_ms", json_integer(f->lateness_ms), NULL);
-    }
-    (void)json_set(line, "method", json_string(method_of(v)), NULL);
-    (void)json_set(line, "path", json_string(path_of(v)), NULL);
-    (void)json_set(line, "status", status_json(v), NULL);
-    if (v->signature)
-        (void)json_set(line, "signature", json_string(v->signature), NULL);
-    (void)json_set(line, "body", body_json(v), NULL);
-    (void)json_dumpf(line, v->sink->cli->out, JSON_COMPACT); /* cli_run() looks for errors at the end */
-    (void)fputc('\n', v->sink->cli->out);
-    json_decref(line);
+    AUTO(json_decref) json_t *line = json_object();
+    struct err e;
+    int r = callback ? set_facts(line, f, &e) : 0;
+    if (r == 0)
+        r = set_text(line, "method", method_of(v), &e);
+    if (r == 0)
+        r = set_text(line, "path", path_of(v), &e);
+    if (r == 0)
+        r = json_set(line, "status", status_json(v), &e);
+    if (r == 0 && v->signature)
+        r = json_set(line, "signature", json_string(v->signature), &e);
+    if (r == 0)
+        r = set_body(v, line, &e);
+    if (r == 0)
+        r = show_line(v->sink->cli->out, line, &e);
+    if (r < 0)
+        not_shown(v, "a request cannot be shown", &e);
 }
 
 static void print_text(const struct visit *v, const struct facts *f, bool callback)
@@ -334,11 +373,11 @@ static int read_options(struct sink *s, const struct cli_args *args, struct err 
         r = args_double(args, "--fail-rate", 0, 1, &s->fail_rate, e);
     if (r == 0)
         r = args_duration_ms(args, "--delay", &s->delay_ms, e);
-    s->complete_after_ms = AFTER_MS;
+    s->later = (struct sink_async_options){.after_ms = AFTER_MS, .again_ms = AGAIN_MS};
     if (r == 0)
-        r = args_duration_ms(args, "--complete-after", &s->complete_after_ms, e);
+        r = args_duration_ms(args, "--complete-after", &s->later.after_ms, e);
     if (r == 0)
-        r = args_u64(args, "--heartbeats", 0, UINT32_MAX, &s->heartbeats, e);
+        r = args_u64(args, "--heartbeats", 0, UINT32_MAX, &s->later.heartbeats, e);
     if (r == 0)
         r = rng_seed_os(&seed, e);
     s->status = (int)status;
@@ -381,7 +420,7 @@ static int start(struct sink *s, const struct cli_args *args, struct err *e)
     const char *keys = args_get(args, "--signing-keys-file");
     int r = keys ? load_keys(s, keys, e) : 0;
     if (r == 0 && args_has(args, "--async"))
-        r = sink_async_new(s->cli, args, s->loop, s->complete_after_ms, s->heartbeats, &s->async, e);
+        r = sink_async_new(s->cli, args, s->loop, &s->later, &s->async, e);
     if (r == 0)
         r = loop_signal(s->loop, SIGINT, on_signal, s, e);
     if (r == 0)
@@ -430,7 +469,7 @@ int cmd_sink(struct cli *cli, const struct cli_args *args)
     struct sink s = {.cli = cli};
     s.last = &s.first;
     if (read_options(&s, args, &e) < 0)
-        return cli_fail(cli, CLI_USAGE, "%s", e.text);
+        return cli_fail(cli, e.code == ERR_INVALID ? CLI_USAGE : CLI_FAILED, "%s", e.text);
     if (loop_new(&s.loop, &e) < 0)
         return cli_fail(cli, CLI_FAILED, "%s", e.text);
     s.timer = loop_timer_new(s.loop, answer_due, &s);

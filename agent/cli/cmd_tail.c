@@ -1,6 +1,5 @@
 /* What happens at an agent, or at all members, as it happens: a line for each event. Connects again when the connection is lost. */
 #include <string.h>
-#include <time.h>
 
 #include "agent/base/json.h"
 #include "agent/cli/client.h"
@@ -16,6 +15,7 @@ struct tail {
     bool json;
     bool attempts;  /* also those that are not the end of their fire */
     uint64_t left;  /* events to be shown; 0: no end */
+    bool lost;      /* an event could not be shown */
     bool connected; /* at least once: then a lost agent is waited for */
     struct buf line;
     char event[32];
@@ -56,9 +56,9 @@ static int print_json(const struct tail *t, json_t *data, struct buf *out, struc
 }
 
 /* The stream goes on, but not as if there had been nothing. */
-static int not_shown(const struct tail *t, const struct err *e)
+static int not_shown(struct tail *t, const struct err *e)
 {
-    show_set_lost();
+    t->lost = true;
     (void)cli_fail(t->cli, CLI_FAILED, "an event cannot be shown: %s", e->text);
     return 0;
 }
@@ -68,11 +68,14 @@ static int show(struct tail *t, const char *text, size_t len)
     AUTO(json_decref) json_t *data = NULL;
     AUTO(buf_fini) struct buf out = BUF_INIT(EVENT_MAX_BYTES);
     struct err e;
-    if (strcmp(t->event, "hello") == 0 || (strcmp(t->event, "attempt") == 0 && !t->attempts))
+    bool unknown = t->event[0] == '\0'; /* its name was lost, and that was told */
+    if (unknown || strcmp(t->event, "hello") == 0 || (strcmp(t->event, "attempt") == 0 && !t->attempts))
         return 0;
     int r = json_read(text, len, EVENT_MAX_BYTES, &data, &e);
     if (r == 0)
         r = t->json ? print_json(t, data, &out, &e) : print_line(t, data, &out, &e);
+    if (r == 0 && show_take_lost())
+        r = err_set(&e, ERR_NOMEM, "no memory for a part of it");
     if (r < 0)
         return not_shown(t, &e);
     (void)fprintf(t->cli->out, "%s\n", buf_str(&out));
@@ -84,8 +87,10 @@ static int take_line(struct tail *t)
 {
     const char *line = buf_str(&t->line);
     struct err e;
-    if (buf_check(&t->line, &e) < 0)
+    if (buf_check(&t->line, &e) < 0) {
+        t->event[0] = '\0';
         return not_shown(t, &e);
+    }
     if (strncmp(line, "event: ", 7) == 0)
         (void)snprintf(t->event, sizeof(t->event), "%s", line + 7); /* cut: then it is none that we know */
     else if (strncmp(line, "data: ", 6) == 0)
@@ -110,12 +115,6 @@ static int on_piece(void *arg, const char *data, size_t bytes)
     return 0;
 }
 
-static void wait_a_little(void)
-{
-    struct timespec pause = {.tv_sec = AGAIN_MS / 1000, .tv_nsec = AGAIN_MS % 1000 * 1000000L};
-    (void)nanosleep(&pause, NULL); /* cut short by a signal: then it tries earlier */
-}
-
 /* -1: again. */
 static int listen_once(struct client *c, struct tail *t, const struct client_request *rq)
 {
@@ -130,6 +129,7 @@ static int listen_once(struct client *c, struct tail *t, const struct client_req
     if (r < 0 && !t->connected)
         return client_explain_failure(c, r, &e);
     buf_reset(&t->line);
+    t->event[0] = '\0';
     (void)fprintf(t->cli->err, "carillon: connection lost, trying again\n");
     return -1;
 }
@@ -157,7 +157,9 @@ int cmd_tail(struct cli *cli, const struct cli_args *args)
                                 .timeout_s = LAST_S};
     int code;
     while ((code = listen_once(c, &t, &rq)) < 0)
-        wait_a_little();
+        cli->wait_ms(AGAIN_MS);
     buf_fini(&t.line);
+    if (t.lost)
+        show_set_lost();
     return code;
 }

@@ -181,6 +181,20 @@ void show_json(FILE *out, const json_t *v)
     (void)fputc('\n', out); /* cli_run() looks for errors at the end */
 }
 
+int show_line(FILE *out, const json_t *v, struct err *e)
+{
+    AUTO(buf_fini) struct buf text = BUF_INIT(TABLE_MAX);
+    int r = json_print_ordered(v, &text, e);
+    if (r == 0)
+        (void)fprintf(out, "%s\n", buf_str(&text)); /* cli_run() looks for errors at the end */
+    return r;
+}
+
+json_t *show_text_json(const char *s, size_t len)
+{
+    return text_utf8_valid(s, len) ? json_stringn(s, len) : json_string("(not text)");
+}
+
 void show_append(json_t *list, json_t *item)
 {
     if (json_array_append_new(list, item) < 0)

@@ -60,6 +60,10 @@ const char *show_string(const json_t *obj, const char *key);
 void show_warnings(FILE *out, const char *id, const json_t *answer);
 /* V as JSON, indented, and a newline; without V, or memory, show_set_lost(). */
 void show_json(FILE *out, const json_t *v);
+/* V as JSON on a line of its own, whole or not at all. ERR_NOMEM, ERR_TOO_BIG. */
+int show_line(FILE *out, const json_t *v, struct err *e);
+/* S as a JSON string; "(not text)" when it is no UTF-8. A new reference; NULL: no memory. */
+json_t *show_text_json(const char *s, size_t len);
 /* Add ITEM, which is taken, to the LIST that is to be shown; without either, or memory, show_set_lost(). */
 void show_append(json_t *list, json_t *item);
 /* V on one line, a string bare; cut after MAX bytes. For mem_free(). */

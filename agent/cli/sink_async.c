@@ -7,6 +7,7 @@
 #include "agent/base/log.h"
 #include "agent/base/mem.h"
 #include "agent/cli/client.h"
+#include "agent/cli/show.h"
 #include "agent/io/http.h"
 #include "agent/io/loop.h"
 
@@ -14,7 +15,6 @@ enum {
     TASKS_MAX = 10000,
     CONNECTIONS = 8,
     TRIES_MAX = 60,
-    AGAIN_MS = 1000,
     TIMEOUT_MS = 10000,
     REPLY_MAX = 65536,
     URL_MAX = 8192,
@@ -37,6 +37,7 @@ struct sink_async {
     struct http_tls tls;
     char *base, *unix_socket;
     uint64_t after_ms, heartbeats;
+    int64_t again_ms;
     bool json, ending;
     struct loop_timer *timer;
     struct list waiting, telling;
@@ -52,6 +53,14 @@ static void task_free(struct task *t)
     mem_free(t);
 }
 
+/* The sink goes on, but not as if all had been shown. */
+static void not_shown(const struct task *t, const struct err *e)
+{
+    show_set_lost();
+    (void)cli_fail(t->a->cli, CLI_FAILED, "what became of a fire cannot be shown: %s",
+                   e->text); /* said at the end too */
+}
+
 /* STATUS 0: nobody answered. GOES_ON: of a heartbeat, whether the agent waits for more. */
 static void print(const struct task *t, int status, bool goes_on)
 {
@@ -63,17 +72,21 @@ static void print(const struct task *t, int status, bool goes_on)
     if (status)
         (void)snprintf(answer, sizeof(answer), "%d", status); /* fits */
     if (t->a->json) {
-        json_t *line = json_object();
-        (void)json_set(line, what, json_string(t->fire), NULL); /* no text: left out */
-        (void)json_set(line, key, heartbeat ? json_boolean(goes_on) : json_string(said), NULL);
-        (void)json_set(line, "answer", status ? json_integer(status) : json_null(), NULL);
-        (void)json_dumpf(line, out, JSON_COMPACT); /* cli_run() looks for errors at the end */
-        (void)fputc('\n', out);
-        json_decref(line);
+        AUTO(json_decref) json_t *line = json_object();
+        struct err e;
+        int r = json_set(line, what, show_text_json(t->fire, strlen(t->fire)), &e);
+        if (r == 0)
+            r = json_set(line, key, heartbeat ? json_boolean(goes_on) : json_string(said), &e);
+        if (r == 0)
+            r = json_set(line, "answer", status ? json_integer(status) : json_null(), &e);
+        if (r == 0)
+            r = show_line(out, line, &e);
+        if (r < 0)
+            not_shown(t, &e);
     } else {
         (void)fprintf(out, "%s fire=%s %s=%s answer=%s\n", what, LOGQ(t->fire), key, said, answer);
     }
-    (void)fflush(out);
+    (void)fflush(out); /* cli_run() looks for errors at the end */
 }
 
 static void wait_until(struct task *t, int64_t at_ms)
@@ -88,13 +101,14 @@ static void wait_until(struct task *t, int64_t at_ms)
                    container_of(list_first(&a->waiting), struct task, link)->at_ms - loop_now_ms(a->loop));
 }
 
-/* {"continue":true} */
-static bool goes_on(const struct http_reply *reply)
+/* {"continue":true}: 1; any other answer: 0. ERR_NOMEM: it cannot be told. */
+static int goes_on(const struct http_reply *reply)
 {
     AUTO(json_decref) json_t *doc = NULL;
-    return reply && reply->status == 200 &&
-           json_read(reply->body, reply->body_bytes, REPLY_MAX, &doc, NULL) == 0 &&
-           json_is_true(json_object_get(doc, "continue"));
+    if (!reply || reply->status != 200)
+        return 0;
+    int r = json_read(reply->body, reply->body_bytes, REPLY_MAX, &doc, NULL);
+    return r == -ERR_NOMEM ? r : r == 0 && json_is_true(json_object_get(doc, "continue"));
 }
 
 /* A fire that its agent does not wait for any more (completed, cancelled, sent again) is not worked on any longer. */
@@ -115,14 +129,14 @@ static void told(struct task *t, int status, bool more)
 static void on_told(void *arg, const struct err *e, const struct http_reply *reply)
 {
     struct task *t = arg;
-    int status = e->code == ERR_OK ? reply->status : 0;
+    int status = e->code == ERR_OK ? reply->status : 0, more = goes_on(reply);
     if (t->a->ending) {
         task_free(t);
-    } else if ((status == 0 || status == 503) && ++t->tries < TRIES_MAX) {
+    } else if ((status == 0 || status == 503 || more < 0) && ++t->tries < TRIES_MAX) {
         list_remove(&t->link);
-        wait_until(t, loop_now_ms(t->a->loop) + AGAIN_MS);
+        wait_until(t, loop_now_ms(t->a->loop) + t->a->again_ms);
     } else {
-        told(t, status, goes_on(reply));
+        told(t, status, more > 0);
     }
 }
 
@@ -151,7 +165,8 @@ static void tell(struct task *t)
     AUTO(buf_fini) struct buf url = BUF_INIT(URL_MAX);
     add_url(t, &url);
     struct http_call_options o = {.method = "POST",
-                                  .url = buf_str(&url),
+                                  .url =
+                                      buf_failed(&url) ? "" : buf_str(&url), /* fails, and is tried again */
                                   .unix_socket = t->complete[0] == '/' ? a->unix_socket : NULL,
                                   .headers = headers,
                                   .body = body,
@@ -179,15 +194,16 @@ static void on_due(void *arg)
     }
 }
 
-int sink_async_new(const struct cli *cli, const struct cli_args *args, struct loop *loop, uint64_t after_ms,
-                   uint64_t heartbeats, struct sink_async **ret, struct err *e)
+int sink_async_new(const struct cli *cli, const struct cli_args *args, struct loop *loop,
+                   const struct sink_async_options *o, struct sink_async **ret, struct err *e)
 {
     struct sink_async *a = mem_new(struct sink_async);
     const char *address = args_get(args, "--addr");
     a->cli = cli;
     a->loop = loop;
-    a->after_ms = after_ms;
-    a->heartbeats = heartbeats;
+    a->after_ms = o->after_ms;
+    a->heartbeats = o->heartbeats;
+    a->again_ms = o->again_ms;
     a->json = args_has(args, "--json");
     a->tls = (struct http_tls){.ca_file = cli_env(cli, "CARILLON_CACERT"),
                                .cert_file = cli_env(cli, "CARILLON_CLIENT_CERT"),

@@ -13,10 +13,15 @@ struct err;
 struct loop;
 struct sink_async;
 
-/* HEARTBEATS come before each completion, AFTER_MS from one to the next. The agent that --addr or CARILLON_ADDR names gets those whose Carillon-Complete is a path. CLI and LOOP are borrowed. ERR_INVALID: no
+struct sink_async_options {
+    uint64_t after_ms;   /* from a callback, or a heartbeat, to the next of both */
+    uint64_t heartbeats; /* before each completion */
+    int64_t again_ms;    /* until an agent that could not take one is asked again */
+};
+/* The agent that --addr or CARILLON_ADDR names gets those whose Carillon-Complete is a path. CLI and LOOP are borrowed. ERR_INVALID: no
  * address; ERR_NOMEM, ERR_BAD_STATE. */
-int sink_async_new(const struct cli *cli, const struct cli_args *args, struct loop *loop, uint64_t after_ms,
-                   uint64_t heartbeats, struct sink_async **ret, struct err *e);
+int sink_async_new(const struct cli *cli, const struct cli_args *args, struct loop *loop,
+                   const struct sink_async_options *o, struct sink_async **ret, struct err *e);
 /* What waits or is under way is told no more. NULL does nothing. */
 void sink_async_free(struct sink_async *a);
 /* Whether COMPLETE, the value of Carillon-Complete, can be told and there is room for it. */

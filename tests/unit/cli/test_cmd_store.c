@@ -22,10 +22,12 @@ struct folders {
     struct dump_bed bed;
     char from_dir[64], to_dir[64];
     char from[80], to[80]; /* as --from and --to take them */
+    bool json;
 };
 
 static void folders_init(struct folders *f)
 {
+    *f = (struct folders){.json = false};
     dump_bed_init(&f->bed);
     dump_bed_make_folder(f->from_dir);
     dump_bed_make_folder(f->to_dir);
@@ -40,6 +42,19 @@ static void folders_fini(struct folders *f)
     dump_bed_remove_folder(f->from_dir);
     dump_bed_remove_folder(f->to_dir);
     dump_bed_fini(&f->bed);
+}
+
+static struct run run_copy(void *arg, long k)
+{
+    const struct folders *f = arg;
+    return run_words((struct cli){0}, WORDS("copy", "--from", f->from, "--to", f->to, "--verify", "--json"),
+                     k);
+}
+
+static struct run run_check_of(void *arg, long k)
+{
+    const struct folders *f = arg;
+    return run_words((struct cli){0}, WORDS("check", f->from_dir, f->json ? "--json" : NULL), k);
 }
 
 /* The target is a store exactly when all was copied; the next copy finds it empty. */
@@ -58,8 +73,7 @@ Test(cmd_store, a_copy_is_told_to_be_whole_or_is_none)
 {
     struct folders f;
     folders_init(&f);
-    run_each_step((struct cli){0}, WORDS("copy", "--from", f.from, "--to", f.to, "--verify", "--json"),
-                  look_at_target, &f);
+    run_each(run_copy, look_at_target, &f, "store copy");
     folders_fini(&f);
 }
 
@@ -67,8 +81,9 @@ Test(cmd_store, a_check_that_broke_off_calls_nothing_sound)
 {
     struct folders f;
     folders_init(&f);
-    run_each_step((struct cli){0}, WORDS("check", f.from_dir), NULL, NULL);
-    run_each_step((struct cli){0}, WORDS("check", "--json", f.from_dir), NULL, NULL);
+    run_each(run_check_of, NULL, &f, "store check");
+    f.json = true;
+    run_each(run_check_of, NULL, &f, "store check --json");
     folders_fini(&f);
 }
 
