@@ -198,6 +198,13 @@ static int check_newer(const struct meta_read *m, struct err *e)
     return 0;
 }
 
+/* One that was cut for memory is not what was meant. */
+static int exec_text(struct my_conn *c, const struct buf *text, struct err *e)
+{
+    int r = buf_check(text, e);
+    return r == 0 ? my_exec(c, buf_str(text), true, e) : r;
+}
+
 static int database_make(struct my_conn *c, struct err *e)
 {
     struct buf text = BUF_INIT(1024);
@@ -210,7 +217,7 @@ static int database_make(struct my_conn *c, struct err *e)
         buf_add_char(&text, *p);
     }
     buf_add_str(&text, "` CHARACTER SET utf8mb4 COLLATE utf8mb4_bin");
-    r = my_exec(c, buf_str(&text), true, e);
+    r = exec_text(c, &text, e);
     buf_fini(&text);
     my_conn_close(c);
     if (r < 0)
@@ -244,12 +251,13 @@ static int alter_once(struct my_conn *c, const char *sql, struct err *e)
         buf_reset(&text);
         buf_add_str(&text, sql);
         buf_add_str(&text, ways[i]);
-        r = my_exec(c, buf_str(&text), true, e);
-        if (r == 0 || !is_unsupported(error_number(c)))
+        r = exec_text(c, &text, e);
+        if (r == 0 || buf_failed(&text) || !is_unsupported(error_number(c)))
             break;
     }
     buf_fini(&text);
-    if (r < 0 && error_number(c) == ER_DUP_FIELDNAME) { /* by one that died before it could say so */
+    if (r < 0 && r != -ERR_NOMEM &&
+        error_number(c) == ER_DUP_FIELDNAME) { /* by one that died before it could say so */
         err_clear(e);
         return 0;
     }
@@ -274,11 +282,11 @@ static int note_version(struct my_conn *c, unsigned version, struct err *e)
 {
     struct buf text = BUF_INIT(256);
     buf_addf(&text, "UPDATE meta SET value = '%u' WHERE name = 'schema'", migrations[version - 1].needs);
-    int r = my_exec(c, buf_str(&text), true, e);
+    int r = exec_text(c, &text, e);
     if (r == 0 && version > 1) {
         buf_reset(&text);
         buf_addf(&text, "REPLACE INTO meta (name, value) VALUES ('migrated', '%u')", version);
-        r = my_exec(c, buf_str(&text), true, e);
+        r = exec_text(c, &text, e);
     }
     buf_fini(&text);
     return r;
@@ -322,7 +330,7 @@ static int write_meta(struct my_conn *c, const char *cluster, uint32_t slots, st
              "), ('slots', '%" PRIu32
              "'), ('created_ms', CAST(FLOOR(UNIX_TIMESTAMP(NOW(3)) * 1000) AS CHAR)), ('secret', '%s')",
              slots, hex);
-    r = my_exec(c, buf_str(&text), true, e);
+    r = exec_text(c, &text, e);
     buf_fini(&text);
     return r;
 }

@@ -26,6 +26,7 @@ static void contract_fail(const char *file, int line, const char *what, const ch
 
 #include "tests/tools/store_contract_mysql_measure.h"
 #include "tests/unit/store/store_contract_faults.h"
+#include "tests/tools/store_contract_mysql_dump.h"
 #include "tests/unit/store/store_contract_model.h"
 #include "tests/unit/store/store_contract_tests.h"
 
@@ -696,6 +697,21 @@ static void many_jobs_need_no_prepared_statements(struct contract *t)
     insert_jobs(t, 300, 100);
 }
 
+static void drop_any(void *server)
+{
+    drop_database(server);
+}
+
+static void copies_survive_each_fault(struct contract *t)
+{
+    struct server s = *(struct server *)t->driver;
+    (void)snprintf(s.database, sizeof(s.database), "t_copy"); /* the one of the test has a store */
+    s.options.database = s.database;
+    run_sql(&s, "SET GLOBAL sync_binlog = 0, GLOBAL innodb_flush_log_at_trx_commit = 0"); /* some 400 copies */
+    dump_fail_each_step(&s.options, drop_any, &s);
+    run_sql(&s, "SET GLOBAL sync_binlog = 1, GLOBAL innodb_flush_log_at_trx_commit = 1");
+}
+
 /* --- the list -------------------------------------------------------------------------------------------------------- */
 
 #define MORE_TESTS(X)                                            \
@@ -720,6 +736,7 @@ static void many_jobs_need_no_prepared_statements(struct contract *t)
     X(an_idle_transaction_loses_its_locks)                       \
     X(beats_never_wait_for_a_commit)                             \
     X(a_second_commit_goes_meanwhile)                            \
+    X(copies_survive_each_fault)                                 \
     X(random_batches_leave_what_memory_holds)                    \
     X(measure)                                                   \
     X(measure_ring)                                              \

@@ -218,7 +218,8 @@ static int write_open(struct dump_place *p, const struct store_meta *meta, void 
 
 /* --- rows ---------------------------------------------------------------------------------------------------------- */
 
-static void begin_stream(struct stream *s, const char *table, const char *names, const struct sql_table *t)
+static int begin_stream(struct stream *s, const char *table, const char *names, const struct sql_table *t,
+                        struct err *e)
 {
     buf_reset(&s->head);
     buf_addf(&s->head, "INSERT INTO %s (", table);
@@ -230,28 +231,38 @@ static void begin_stream(struct stream *s, const char *table, const char *names,
     s->script.commits = true;
     s->rows = (struct my_rows){
         .script = &s->script, .head = buf_str(&s->head), .sep = "), (", .tail = ")", .expect = MY_ANY};
+    return buf_check(&s->head, e);
 }
 
-static void begin_kind(struct writer *w, enum dump_kind kind)
+static int begin_main_stream(struct stream *s, enum dump_kind kind, struct err *e)
 {
-    struct stream *s = w->streams;
-    w->kind = kind;
     if (kind == DUMP_MEMBER)
-        begin_stream(s, "members",
-                     "member, beat, flush, dead, name, address, zone, weight, joined_ms, died_ms", NULL);
-    else if (kind == DUMP_SLOT)
-        begin_stream(s, "slots", "slot, owner, epoch", NULL);
-    else if (kind == DUMP_JOB)
-        begin_stream(s, "jobs", NULL, sql_jobs());
-    else if (kind == DUMP_FIRE)
-        begin_stream(s, "fires", NULL, sql_fires());
-    else if (kind == DUMP_COPY)
-        begin_stream(s, "copies", "uid, version, until_ms, labels, definition, payload", NULL);
-    else
-        begin_stream(s, "revisions",
-                     "ns, id, change_id, at_ms, actor, op, uid, version, seq, state, due_ms, was", NULL);
-    begin_stream(&s[1], "job_specs", "uid, definition, payload", NULL);
-    begin_stream(&s[2], "job_labels", "uid, name, value, ns, id", NULL);
+        return begin_stream(s, "members",
+                            "member, beat, flush, dead, name, address, zone, weight, joined_ms, died_ms",
+                            NULL, e);
+    if (kind == DUMP_SLOT)
+        return begin_stream(s, "slots", "slot, owner, epoch", NULL, e);
+    if (kind == DUMP_JOB)
+        return begin_stream(s, "jobs", NULL, sql_jobs(), e);
+    if (kind == DUMP_FIRE)
+        return begin_stream(s, "fires", NULL, sql_fires(), e);
+    if (kind == DUMP_COPY)
+        return begin_stream(s, "copies", "uid, version, until_ms, labels, definition, payload", NULL, e);
+    return begin_stream(s, "revisions",
+                        "ns, id, change_id, at_ms, actor, op, uid, version, seq, state, due_ms, was", NULL,
+                        e);
+}
+
+static int begin_kind(struct writer *w, enum dump_kind kind, struct err *e)
+{
+    int r = begin_main_stream(&w->streams[0], kind, e);
+    if (r == 0)
+        r = begin_stream(&w->streams[1], "job_specs", "uid, definition, payload", NULL, e);
+    if (r == 0)
+        r = begin_stream(&w->streams[2], "job_labels", "uid, name, value, ns, id", NULL, e);
+    if (r == 0)
+        w->kind = kind;
+    return r;
 }
 
 static int end_kind(struct writer *w, struct err *e)
@@ -375,9 +386,10 @@ static int write_put(void *writer, const struct dump_record *r, struct err *e)
     struct writer *w = writer;
     if (r->kind != w->kind) {
         int rc = end_kind(w, e);
+        if (rc == 0)
+            rc = begin_kind(w, r->kind, e);
         if (rc < 0)
             return rc;
-        begin_kind(w, r->kind);
     }
     if (r->kind == DUMP_JOB)
         return put_job(w, r, e);

@@ -18,10 +18,11 @@ struct reader {
 static int set_up(struct my_conn *c, struct err *e)
 {
     /* Held open as long as the other side takes. */
-    if (my_exec(c, "SET SESSION idle_transaction_timeout = 0", false, NULL) < 0 &&
-        my_exec(c, "SET SESSION wait_timeout = 28800", false, e) < 0)
-        return -(int)ERR_PERMANENT;
-    int r = my_exec(c, "SET SESSION net_write_timeout = 3600", false, e);
+    int r = my_exec(c, "SET SESSION idle_transaction_timeout = 0", false, NULL);
+    if (r < 0)
+        r = my_exec(c, "SET SESSION wait_timeout = 28800", false, e);
+    if (r == 0)
+        r = my_exec(c, "SET SESSION net_write_timeout = 3600", false, e);
     if (r == 0)
         r = my_exec(c, "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ", false, e);
     return r == 0 ? my_exec(c, "START TRANSACTION WITH CONSISTENT SNAPSHOT", false, e) : r;
