@@ -46,7 +46,7 @@ static void grow(struct buf *b, size_t need)
         cap = need;
     if (cap > b->max_bytes + 1) /* need itself is never over it */
         cap = b->max_bytes + 1;
-    struct err e;
+    struct err e = {0};
     char *data = b->or_die_ ? mem_realloc_or_die(b->data, cap) : mem_try_realloc(b->data, cap, 1, &e);
     if (!data) {
         b->fail_ = e.code;

@@ -707,7 +707,8 @@ static void copies_survive_each_fault(struct contract *t)
     struct server s = *(struct server *)t->driver;
     (void)snprintf(s.database, sizeof(s.database), "t_copy"); /* the one of the test has a store */
     s.options.database = s.database;
-    run_sql(&s, "SET GLOBAL sync_binlog = 0, GLOBAL innodb_flush_log_at_trx_commit = 0"); /* some 400 copies */
+    run_sql(&s,
+            "SET GLOBAL sync_binlog = 0, GLOBAL innodb_flush_log_at_trx_commit = 0"); /* some 400 copies */
     dump_fail_each_step(&s.options, drop_any, &s);
     run_sql(&s, "SET GLOBAL sync_binlog = 1, GLOBAL innodb_flush_log_at_trx_commit = 1");
 }
