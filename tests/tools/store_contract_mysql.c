@@ -24,9 +24,9 @@
 static void contract_fail(const char *file, int line, const char *what, const char *fmt, ...)
     __attribute__((format(printf, 4, 5), noreturn));
 
+#include "tests/tools/store_contract_mysql_dump.h"
 #include "tests/tools/store_contract_mysql_measure.h"
 #include "tests/unit/store/store_contract_faults.h"
-#include "tests/tools/store_contract_mysql_dump.h"
 #include "tests/unit/store/store_contract_model.h"
 #include "tests/unit/store/store_contract_tests.h"
 
@@ -39,68 +39,6 @@ static void contract_fail(const char *file, int line, const char *what, const ch
     (void)fprintf(stderr, "\n");
     va_end(ap);
     abort();
-}
-
-struct server {
-    struct store_mysql_options options;
-    struct tzload *zones;
-    char host[64];
-    char database[64];
-    int64_t through; /* port for the store, 0: the server's */
-};
-
-static void parse_address(const char *address, char host[64], int64_t *ret_port)
-{
-    size_t host_at, host_len;
-    uint16_t port;
-    struct err e = {0};
-    CHECK(text_host_port(address, strlen(address), false, &host_at, &host_len, &port, &e) == 0, "%s", e.text);
-    (void)snprintf(host, 64, "%.*s", (int)host_len, address + host_at);
-    *ret_port = port;
-}
-
-static int64_t now_ms(void *arg)
-{
-    (void)arg;
-    return clock_wall_ms();
-}
-
-static void server_init(struct server *s, const char *database)
-{
-    const char *address = getenv("CARILLON_TEST_MYSQL"), *through = getenv("CARILLON_TEST_MYSQL_THROUGH");
-    const char *user = getenv("CARILLON_TEST_MYSQL_USER");
-    struct err e = {0};
-    *s = (struct server){0};
-    CHECK(address, "%s", "CARILLON_TEST_MYSQL is not set");
-    s->options = (struct store_mysql_options){.host = s->host,
-                                              .user = (char *)(user ? user : "root"),
-                                              .password_file = getenv("CARILLON_TEST_MYSQL_PASSWORD_FILE"),
-                                              .database = s->database,
-                                              .connections = 3,
-                                              .timeout_ms = 5000};
-    if (through)
-        parse_address(through, s->host, &s->through);
-    parse_address(address, s->host, &s->options.port);
-    (void)snprintf(s->database, sizeof(s->database), "%.60s", database);
-    CHECK(tzload_new(NULL, &s->zones, &e) == 0, "%s", e.text);
-}
-
-/* A statement on a connection of its own. */
-static void run_sql(struct server *s, const char *text)
-{
-    struct my_conn c;
-    struct err e = {0};
-    my_conn_init(&c, &s->options, 10);
-    CHECK(my_conn_ensure(&c, false, &e) == 0, "%s", e.text);
-    CHECK(my_exec(&c, text, true, &e) == 0, "%s: %s", text, e.text);
-    my_conn_close(&c);
-}
-
-static void drop_database(struct server *s)
-{
-    char text[128];
-    (void)snprintf(text, sizeof(text), "DROP DATABASE IF EXISTS %s", s->database);
-    run_sql(s, text);
 }
 
 static int try_open(struct server *s, struct contract *t, const char *cluster, struct err *e)
@@ -695,22 +633,6 @@ static void many_jobs_need_no_prepared_statements(struct contract *t)
     insert_jobs(t, 200, 100);
     run_sql(s, "SET GLOBAL max_prepared_stmt_count = DEFAULT");
     insert_jobs(t, 300, 100);
-}
-
-static void drop_any(void *server)
-{
-    drop_database(server);
-}
-
-static void copies_survive_each_fault(struct contract *t)
-{
-    struct server s = *(struct server *)t->driver;
-    (void)snprintf(s.database, sizeof(s.database), "t_copy"); /* the one of the test has a store */
-    s.options.database = s.database;
-    run_sql(&s,
-            "SET GLOBAL sync_binlog = 0, GLOBAL innodb_flush_log_at_trx_commit = 0"); /* some 400 copies */
-    dump_fail_each_step(&s.options, drop_any, &s);
-    run_sql(&s, "SET GLOBAL sync_binlog = 1, GLOBAL innodb_flush_log_at_trx_commit = 1");
 }
 
 /* --- the list -------------------------------------------------------------------------------------------------------- */

@@ -3,7 +3,9 @@
 #ifndef CARILLON_TESTS_STORE_CONTRACT_MYSQL_DUMP_H
 #define CARILLON_TESTS_STORE_CONTRACT_MYSQL_DUMP_H
 
+#include "tests/tools/store_contract_mysql_server.h"
 #include "tests/unit/store/dump/dump_bed.h"
+#include "tests/unit/store/store_contract_faults.h"
 
 /* Whether P holds anything to who reads it: tables that were only made are an empty store. */
 static inline bool dump_is_whole(struct dump_place *p)
@@ -104,6 +106,22 @@ static inline void dump_fail_each_step(const struct store_mysql_options *options
     (void)printf("copy: %u steps failed, read: %u\n", written, read);
     dump_bed_fini(&bed);
     drop(arg);
+}
+
+static inline void drop_any(void *server)
+{
+    drop_database(server);
+}
+
+static inline void copies_survive_each_fault(struct contract *t)
+{
+    struct server s = *(struct server *)t->driver;
+    (void)snprintf(s.database, sizeof(s.database), "t_copy"); /* the one of the test has a store */
+    s.options.database = s.database;
+    run_sql(&s,
+            "SET GLOBAL sync_binlog = 0, GLOBAL innodb_flush_log_at_trx_commit = 0"); /* some 400 copies */
+    dump_fail_each_step(&s.options, drop_any, &s);
+    run_sql(&s, "SET GLOBAL sync_binlog = 1, GLOBAL innodb_flush_log_at_trx_commit = 1");
 }
 
 #endif
