@@ -80,12 +80,12 @@ static void draw_memory(struct story_plan *p)
     p->load_page = (size_t)sim_plan_between(2, 20);
 }
 
-/* In one story of two so few rows fill a batch that two are often under way, which the store does in any order. Drawn after all else, for
+/* In one story of four so few rows fill a batch that two are often under way, which the store does in any order. Drawn after all else, for
  * the same reason. */
 static void draw_batches(struct story_plan *p)
 {
-    if (sim_plan_below(2) == 0)
-        p->batch_rows = sim_plan_between(1, 6);
+    if (sim_plan_below(4) == 0)
+        p->batch_rows = sim_plan_between(3, 12);
 }
 
 /* --- wishes and troubles ------------------------------------------------------------------------------------------- */
