@@ -10,7 +10,7 @@ enum {
     PEER_BULKS_MAX = 256,
     STREAM_BYTES = 256 << 10,
     WRITE_BYTES = 64 << 10,
-    BATCHES = 4,    /* worth of lines under way */
+    BATCHES = 2,    /* worth of lines under way, beside those that the store writes */
     CHUNKS_MIN = 4, /* so that reading goes on while others are written */
     MANY_MAX = 4,   /* chunks, when they are large */
 };
@@ -311,12 +311,15 @@ void bulk_go_on(struct bulk *b)
 
 /* --- beginning ----------------------------------------------------------------------------------------------------- */
 
-/* As much is under way as keeps the store busy: two batches there, one that waits, one that is read. */
+/* As much is under way as keeps the store busy: what it takes at a time, one batch that waits, one that is read. */
 static void set_sizes(struct bulk *b)
 {
     const struct node *n = b->api->node;
     const char *id, *address;
-    size_t at = 0, lines = BATCHES * (size_t)node_config(n)->store.batch_rows;
+    void *self;
+    const struct store_ops *store = node_store(n, &self);
+    size_t at = 0, batches = BATCHES + (store ? store->commits_max : 1);
+    size_t lines = batches * (size_t)node_config(n)->store.batch_rows;
     bool others = b->routes && (node_is_client(n) || node_next_peer(n, &at, &id, &address));
     b->chunk_lines = others ? BULK_CHUNK_LINES : BULK_CHUNK_FEW;
     b->chunks_max = MANY_MAX;
