@@ -177,7 +177,8 @@ static void check_fire(const struct request *r, const struct planner_api *api)
 {
     const struct sim_job *j = r->job;
     if (api->op == PLANNER_RUN) {
-        const struct sim_row *row = sim_row_of(&j->uid, api->run_seq);
+        /* Perhaps of a job that was made under this name meanwhile, and whose own answer is still on its way. */
+        const struct sim_row *row = sim_row_of(&api->run_uid, api->run_seq);
         if (!row || row->kind != FIRE_KIND_RUN)
             sim_broken("%s: run %llu is answered, and not in the store", j->id,
                        (unsigned long long)api->run_seq);
