@@ -131,11 +131,16 @@ static void end(void)
 
 TestSuite(peers, .init = begin, .fini = end);
 
-static void send(json_t *body)
+static void send_within(json_t *body, unsigned timeout_ms)
 {
     got.count = 0;
-    peers_send(peers, httpd_address(peer), "look", body, PATIENCE_MS, on_done, &got);
+    peers_send(peers, httpd_address(peer), "look", body, timeout_ms, on_done, &got);
     cr_assert(zero(int, got.count), "never before return");
+}
+
+static void send(json_t *body)
+{
+    send_within(body, PATIENCE_MS);
 }
 
 static void wait_for(int count)
@@ -214,7 +219,7 @@ Test(peers, a_peer_that_is_gone_refuses)
 Test(peers, silence_ends_after_the_time_given)
 {
     there.never = true;
-    send(json_object());
+    send_within(json_object(), 1000);
     wait_for(1);
     cr_assert(eq(int, (int)got.code, ERR_TIMEOUT));
     reply(there.kept, 200, "{}");
