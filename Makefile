@@ -247,8 +247,8 @@ check: $(UNIT) $(SIM) $(FUZZ) ## unit tests, simulations, every fuzz target over
 # ---- the same tests under sanitizers, with races, with the real binary ----------------------------------------------
 
 .PHONY: check-asan build-asan check-tsan build-tsan check-it check-it-asan check-it-tsan check-clang fuzz coverage
-# One make at a time in $(O)/asan: `make test` builds there beside what else it does.
-MAKE_ASAN = flock $(O)/asan.lock $(MAKE) O=$(O)/asan SANITIZE=address,undefined CFLAGS='-O2 -g'
+# One make at a time in $(O)/asan: `make test` builds there beside what else it does. +: a make that a variable names shares our jobs too.
+MAKE_ASAN = flock $(O)/asan.lock $(MAKE) O=$(O)/asan SANITIZE=address,undefined CFLAGS='-O1 -g'
 SAN_ENV = ASAN_OPTIONS=abort_on_error=1:detect_leaks=1:detect_stack_use_after_return=1:log_path=$(abspath $1)/x \
           UBSAN_OPTIONS=print_stacktrace=1:log_path=$(abspath $1)/x \
           LSAN_OPTIONS=suppressions=$(abspath tests/tools/lsan.supp):print_suppressions=0
@@ -257,17 +257,17 @@ SAN_REPORTS = if ls $1/x.* >/dev/null 2>&1; then head -n 60 $$(ls $1/x.* | head 
               grep -h -m 1 -A 8 -e 'ERROR:' -e 'WARNING:' -e 'runtime error:' $$(ls $1/x.* | head -n 1); exit 1; fi
 check-asan: ## check under AddressSanitizer and UBSan; any report fails
 	@rm -rf $(O)/san && mkdir -p $(O)/san
-	@$(call SAN_ENV,$(O)/san) $(MAKE_ASAN) check; code=$$?; $(call SAN_REPORTS,$(O)/san); exit $$code
+	+@$(call SAN_ENV,$(O)/san) $(MAKE_ASAN) check; code=$$?; $(call SAN_REPORTS,$(O)/san); exit $$code
 
 build-asan: ## the program with AddressSanitizer and UBSan, $(O)/asan/carillon
-	@mkdir -p $(O) && $(MAKE_ASAN) build
+	+@mkdir -p $(O) && $(MAKE_ASAN) build
 
 MAKE_TSAN = $(MAKE) O=$(O)/tsan SANITIZE=thread CFLAGS='-O1 -g'
 check-tsan: ## the programs of tests/tsan under ThreadSanitizer
-	@$(MAKE_TSAN) races
+	+@$(MAKE_TSAN) races
 
 build-tsan: ## the program with ThreadSanitizer, $(O)/tsan/carillon
-	@$(MAKE_TSAN) build
+	+@$(MAKE_TSAN) build
 
 .PHONY: races
 races: $(TSAN)
