@@ -292,10 +292,10 @@ check-it: build $(TOOLS) $(BEFORE) $(BENCH) $(O)/deps-it $(O)/deps-browser $(O)/
 # Without an argument files that most of the program runs in, and that take seconds; IT_ASAN=tests/it: all of them.
 IT_ASAN ?= $(patsubst %,tests/it/test_%.py,jobs retries grpc callee_tls)
 check-it-asan: build-asan build $(TOOLS) $(BENCH) $(O)/deps-it ## end-to-end tests with the program under ASan and UBSan
-	@rm -rf $(O)/san-it && mkdir -p $(O)/san-it
+	@rm -rf $(O)/san-it && mkdir -p $(O)/san-it $(O)/results
 	@$(call SAN_ENV,$(O)/san-it) CARILLON_BINARY=$(abspath $(O))/asan/carillon CARILLON_TOOLS=$(abspath $(O))/tests/tools \
-	 CARILLON_BENCH=$(abspath $(O))/tests/bench \
-	 $(PYTEST) $(IT_ASAN) -n $(IT_JOBS) --dist loadfile --durations=10 --timeout=900 $(IT_ARGS); code=$$?; \
+	 CARILLON_BENCH=$(abspath $(O))/tests/bench CARILLON_RESULTS=$(abspath $(O))/results/check-it-asan.json \
+	 tests/tools/run_it.sh $(PYTEST) $(IT_ASAN) -n $(IT_JOBS) --dist loadfile --durations=10 --timeout=900 $(IT_ARGS); code=$$?; \
 	 $(call SAN_REPORTS,$(O)/san-it); exit $$code
 
 # Accesses that libraries make through calls that the sanitizer looks at are left out: gRPC's threads synchronise by what it does not see

@@ -361,10 +361,10 @@ def test_the_sink_fails_is_slow_and_hangs_over_grpc(agent, grpc_sink):
     for name, flags, outcome in (("fails", ["--code", "NOT_FOUND"], "status=NOT_FOUND"),
                                  ("slow", ["--delay", "300ms"], "status=OK"), ("hangs", ["--hang"], "status=none")):
         sink, address = grpc_sink(*flags)
-        agent.put(name, job({"address": address}, timeout="1s" if name == "hangs" else "20s",
+        agent.put(name, job({"address": address}, timeout="3s" if name == "hangs" else "20s",
                             retry={"max_attempts": 1}, give_up_on=[]))
         fire = ended(agent, name)
-        [line] = lines_of(sink)
+        [line] = wait_until(lambda sink=sink: lines_of(sink), 20, "the sink's line")
         assert line.startswith(f"callback job={name} fire={fire['fire']} attempt=1 lateness_ms=") and line.endswith(outcome)
         assert fire["attempts"][0]["status"] == {"fails": 5, "slow": 0, "hangs": 4}[name]
         assert name != "slow" or fire["attempts"][0]["duration_ms"] >= 300
