@@ -10,6 +10,7 @@
 #include "agent/base/mem.h"
 #include "agent/core/tz.h"
 #include "agent/io/loop.h"
+#include "tests/lib/utc_spec.h"
 
 #define NOW INT64_C(1795392000000) /* 2026-11-23T00:00:00Z */
 
@@ -45,35 +46,6 @@ static struct {
     struct auditor_summary sum;
     struct auditor *auditor; /* NULL: it is over */
 } bed;
-
-static const struct tz *zone_of(void *arg, const char *name)
-{
-    (void)arg;
-    (void)name;
-    return tz_utc();
-}
-
-static struct job_spec *make_spec(void)
-{
-    static const char text[] = "{\"schedule\":\"@every 1h\",\"callback\":{\"http\":{\"service\":\"a\"}}}";
-    struct problems problems;
-    struct job_defaults defaults;
-    struct job_spec *spec = NULL;
-    enum job_refusal refusal;
-    struct err e = {0};
-    json_t *doc = NULL;
-    int paused;
-    problems_init(&problems);
-    job_defaults_init(&defaults);
-    struct job_context ctx = {
-        .ns = "default", .id = "j", .now_ms = NOW, .created_ms = RECORD_NONE, .defaults = &defaults};
-    cr_assert(zero(int, json_read(text, strlen(text), 1 << 20, &doc, &e)), "%s", e.text);
-    cr_assert(
-        zero(int, job_spec_parse(doc, &ctx, zone_of, NULL, &problems, &refusal, NULL, &paused, &spec, &e)));
-    problems_fini(&problems);
-    json_decref(doc);
-    return spec;
-}
 
 /* --- the store ----------------------------------------------------------------------------------------------------- */
 
@@ -226,7 +198,7 @@ static void open_bed(size_t jobs)
     memset(&bed, 0, sizeof(bed));
     bed.jobs = jobs;
     bed.wrong = bed.pending = bed.lost = bed.busy = bed.gone = NOBODY;
-    bed.spec = make_spec();
+    bed.spec = utc_spec("{\"schedule\":\"@every 1h\",\"callback\":{\"http\":{\"service\":\"a\"}}}", NOW);
     cr_assert(zero(int, loop_new(&bed.loop, NULL)));
     bed.patience = loop_timer_new(bed.loop, too_long, NULL);
     loop_timer_arm(bed.patience, WAIT_MS);

@@ -8,16 +8,10 @@
 #include "agent/core/audit.h"
 #include "agent/core/ring_log.h"
 #include "agent/core/tz.h"
+#include "tests/lib/utc_spec.h"
 
 #define FROM  INT64_C(1795392000000) /* 2026-11-23T00:00:00Z */
 #define EVERY INT64_C(60000)
-
-static const struct tz *zone_of(void *arg, const char *name)
-{
-    (void)arg;
-    (void)name;
-    return tz_utc();
-}
 
 /* Each minute, and a job that fired FIRES times at its first attempt. */
 struct bed {
@@ -26,28 +20,6 @@ struct bed {
     struct fire_row fires[8];
     struct audit_job in;
 };
-
-static struct job_spec *make_spec(void)
-{
-    static const char text[] = "{\"schedule\":\"* * * * *\",\"callback\":{\"http\":{\"service\":\"a\"}}}";
-    struct problems problems;
-    struct job_defaults defaults;
-    struct job_spec *spec = NULL;
-    enum job_refusal refusal;
-    struct err e = {0};
-    json_t *doc = NULL;
-    int paused;
-    problems_init(&problems);
-    job_defaults_init(&defaults);
-    struct job_context ctx = {
-        .ns = "default", .id = "j", .now_ms = FROM, .created_ms = RECORD_NONE, .defaults = &defaults};
-    cr_assert(zero(int, json_read(text, strlen(text), 1 << 20, &doc, &e)), "%s", e.text);
-    cr_assert(
-        zero(int, job_spec_parse(doc, &ctx, zone_of, NULL, &problems, &refusal, NULL, &paused, &spec, &e)));
-    problems_fini(&problems);
-    json_decref(doc);
-    return spec;
-}
 
 static void fired(struct bed *b, uint64_t seq)
 {
@@ -59,7 +31,8 @@ static void fired(struct bed *b, uint64_t seq)
 
 static void setup(struct bed *b, uint64_t fires)
 {
-    *b = (struct bed){.spec = make_spec()};
+    *b = (struct bed){
+        .spec = utc_spec("{\"schedule\":\"* * * * *\",\"callback\":{\"http\":{\"service\":\"a\"}}}", FROM)};
     b->row = (struct job_row){.state = JOB_STATE_ACTIVE, .created_ms = FROM, .updated_ms = FROM};
     for (uint64_t seq = 1; seq <= fires; seq++)
         fired(b, seq);
